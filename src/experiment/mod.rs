@@ -1,0 +1,166 @@
+//! From a TOML file to an `Experiment`, or to every problem that it has.
+
+pub mod axis;
+pub mod condition;
+pub mod file;
+pub mod keys;
+pub mod problem;
+pub mod reader;
+pub mod reference;
+pub mod resolve;
+
+use std::collections::{BTreeMap, HashMap};
+
+use axis::Axis;
+use condition::Condition;
+use problem::{Problem, Problems, Source, Spot};
+
+use crate::recipe::Metric;
+use crate::scenario::{Similarity, Size};
+use crate::value::{Layer, Value};
+
+/// One experiment file, resolved: no `Option` that means "maybe default", no text that means a choice.
+#[derive(Debug)]
+pub struct Experiment {
+    pub name: String,
+    pub question: String,
+    pub replicates: usize,
+    pub seed: u64,
+    pub metric: Metric,
+    pub mix_numerics: bool,
+    pub datasets: BTreeMap<String, Dataset>,
+    /// In the order of the file.
+    pub scenarios: Vec<Scenario>,
+    pub recipes: BTreeMap<String, Layer>,
+    /// Defaults, [backbone] and [train], the later over the earlier.
+    pub base: Layer,
+    pub pretrain: Option<Pretrain>,
+    /// Axes and zips in the order of the file; scenario and recipe always among them.
+    pub axes: Vec<Axis>,
+    pub whens: Vec<When>,
+    pub excludes: Vec<Exclude>,
+    pub includes: Vec<Layer>,
+    pub rules: Vec<Rule>,
+    /// Where a setting's value stands, for problems that only the plan can find.
+    pub places: HashMap<(String, String), Spot>,
+    pub sources: Vec<Source>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    pub name: String,
+    pub origin: Origin,
+    /// Folder names of train, val and test.
+    pub splits: BTreeMap<String, String>,
+    pub sha256: Option<String>,
+    pub skip_bad_images: bool,
+    pub spot: Spot,
+}
+
+/// Where images come from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    Path(String),
+    /// The built-in family; train and test count images per class.
+    Synthetic { classes: usize, shift: f64, task: u64, train: usize, test: usize },
+}
+
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub name: String,
+    pub size: Option<Size>,
+    pub similarity: Option<Similarity>,
+    /// `dataset`, `per_class` and any settings.
+    pub layer: Layer,
+}
+
+#[derive(Clone, Debug)]
+pub struct Pretrain {
+    pub dataset: String,
+    /// Defaults and the table's own settings.
+    pub layer: Layer,
+}
+
+#[derive(Clone, Debug)]
+pub struct When {
+    pub condition: Condition,
+    pub axes: Vec<Axis>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Exclude {
+    pub condition: Condition,
+    pub text: String,
+    pub reason: String,
+    pub spot: Spot,
+}
+
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// A pattern over scenario names.
+    pub scenario: String,
+    pub better: String,
+    pub worse: String,
+    pub margin: f64,
+    pub spot: Spot,
+}
+
+impl Experiment {
+    /// Reads and resolves the file at `path`.
+    ///
+    /// # Errors
+    /// Every problem of the file and of the files it extends.
+    pub fn load(path: &std::path::Path) -> Result<Self, Problems> {
+        let (mut sources, mut problems) = (Vec::new(), Vec::new());
+        let tree = file::load(path, &mut sources, &mut problems);
+        let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        Self::build(tree, stem, sources, problems)
+    }
+
+    /// The same from a text, for tests and templates.
+    pub fn parse(name: &str, text: &str) -> Result<Self, Problems> {
+        let (mut sources, mut problems) = (Vec::new(), Vec::new());
+        let tree = file::parse(format!("{name}.toml"), text.to_owned(), &mut sources, &mut problems);
+        Self::build(Some(tree), name.to_owned(), sources, problems)
+    }
+
+    fn build(
+        tree: Option<file::Node>,
+        name: String,
+        sources: Vec<Source>,
+        problems: Vec<Problem>,
+    ) -> Result<Self, Problems> {
+        let mut reader = reader::Reader::new(problems);
+        let resolved = tree.and_then(|tree| resolve::resolve(&tree, name, &mut reader));
+        match resolved {
+            Some(mut experiment) if reader.problems.is_empty() => {
+                experiment.sources = sources;
+                experiment.places = reader.places;
+                Ok(experiment)
+            }
+            _ => Err(Problems { sources, list: reader.problems }),
+        }
+    }
+
+    /// Problems found later, with this experiment's texts around them.
+    pub fn problems(&self, list: Vec<Problem>) -> Problems {
+        Problems { sources: self.sources.clone(), list }
+    }
+
+    /// A problem with the value of a setting, at its place if it stands in the file.
+    pub fn problem(&self, key: &str, value: &Value, message: impl Into<String>) -> Problem {
+        let spot = self.places.get(&(key.to_owned(), value.to_string())).copied();
+        Problem { spot, message: message.into(), help: None }
+    }
+
+    /// The scenario of that name.
+    pub fn scenario(&self, name: &str) -> Option<&Scenario> {
+        self.scenarios.iter().find(|scenario| scenario.name == name)
+    }
+
+    /// The text of the file and of all it extends, as the store keeps it.
+    pub fn text(&self) -> String {
+        let texts: Vec<&str> = self.sources.iter().map(|source| source.text.as_str()).collect();
+        texts.join("\n")
+    }
+}

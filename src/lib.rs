@@ -1,0 +1,12 @@
+pub mod device;
+pub mod exec;
+pub mod experiment;
+pub mod freeze;
+pub mod key;
+pub mod model;
+pub mod nn;
+pub mod recipe;
+pub mod scenario;
+pub mod seed;
+pub mod spelling;
+pub mod value;

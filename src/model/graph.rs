@@ -1,0 +1,275 @@
+//! A network as data: an ordered list of named layers with inputs. Everything else is a function over it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Channels, height and width of one image's activations; a vector is [n, 1, 1].
+pub type Shape = [usize; 3];
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Graph {
+    pub arch: String,
+    /// In execution order, which is also the order in which indices freeze.
+    pub layers: Vec<Layer>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Layer {
+    pub name: String,
+    /// The group that freezes together: `layer1`, `block2`.
+    pub block: String,
+    pub op: Op,
+    pub inputs: Vec<usize>,
+    /// Of its output.
+    pub shape: Shape,
+}
+
+/// Pixels added at the top, bottom, left and right.
+pub type Padding = [usize; 4];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Activation {
+    Linear,
+    Relu,
+    /// min(max(x, 0), 6).
+    Relu6,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reduce {
+    Max,
+    Avg,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Op {
+    Input,
+    Conv { out: usize, kernel: [usize; 2], stride: usize, padding: Padding, groups: usize, bias: bool, activation: Activation },
+    /// y = (x - mean) / sqrt(var + eps) * weight + bias. In training the running statistics move by
+    /// `momentum` towards those of the batch (PyTorch's convention: 0.1 there is 0.9 in Keras).
+    BatchNorm { eps: f64, momentum: f64 },
+    Activation(Activation),
+    ZeroPad(Padding),
+    Pool { reduce: Reduce, kernel: usize, stride: usize, padding: Padding, ceil: bool },
+    /// Over a G x G grid whose cells run from floor(i H / G) to ceil((i + 1) H / G), as PyTorch's adaptive pooling.
+    GridPool { reduce: Reduce, grid: usize },
+    Flatten,
+    Linear { out: usize, activation: Activation },
+    Add,
+    Concat,
+    /// The parameter-free shortcut of the CIFAR ResNets (option A; He et al., 2016): every second pixel,
+    /// zeros for the new channels, half of them on each side.
+    Shortcut { stride: usize, channels: usize },
+    Dropout(f64),
+}
+
+/// A tensor that a layer owns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Param {
+    pub name: &'static str,
+    pub shape: Vec<usize>,
+    /// Running statistics are not: no gradient ever reaches them.
+    pub learned: bool,
+}
+
+impl Layer {
+    /// The tensors of this layer, given the shape of its input.
+    pub fn params(&self, input: Shape) -> Vec<Param> {
+        let param = |name, shape, learned| Param { name, shape, learned };
+        match &self.op {
+            Op::Conv { out, kernel, groups, bias, .. } => {
+                let mut params = vec![param("weight", vec![*out, input[0] / groups, kernel[0], kernel[1]], true)];
+                params.extend(bias.then(|| param("bias", vec![*out], true)));
+                params
+            }
+            Op::Linear { out, .. } => vec![param("weight", vec![*out, input[0]], true), param("bias", vec![*out], true)],
+            Op::BatchNorm { .. } => ["weight", "bias", "running_mean", "running_var"]
+                .map(|name| param(name, vec![input[0]], !name.starts_with("running")))
+                .into(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Multiply-accumulates for one image; elementwise work is left out, as papers do.
+    pub fn macs(&self, input: Shape) -> u64 {
+        let output: usize = self.shape.iter().product();
+        let per_output = match &self.op {
+            Op::Conv { kernel, groups, .. } => input[0] / groups * kernel[0] * kernel[1],
+            Op::Linear { .. } => input[0],
+            _ => 0,
+        };
+        (output * per_output) as u64
+    }
+
+    /// What Keras calls this kind of layer.
+    pub fn class(&self, input: Shape) -> &'static str {
+        match &self.op {
+            Op::Input => "InputLayer",
+            Op::Conv { groups, .. } if *groups > 1 && *groups == input[0] => "DepthwiseConv2D",
+            Op::Conv { .. } => "Conv2D",
+            Op::BatchNorm { .. } => "BatchNormalization",
+            Op::Activation(Activation::Relu6) => "ReLU6",
+            Op::Activation(_) => "ReLU",
+            Op::ZeroPad(_) => "ZeroPadding2D",
+            Op::Pool { reduce: Reduce::Max, .. } => "MaxPooling2D",
+            Op::Pool { .. } => "AveragePooling2D",
+            Op::GridPool { reduce: Reduce::Avg, grid: 1 } => "GlobalAveragePooling2D",
+            Op::GridPool { reduce: Reduce::Max, grid: 1 } => "GlobalMaxPooling2D",
+            Op::GridPool { .. } => "AdaptivePooling2D",
+            Op::Flatten => "Flatten",
+            Op::Linear { .. } => "Dense",
+            Op::Add => "Add",
+            Op::Concat => "Concatenate",
+            Op::Shortcut { .. } => "Shortcut",
+            Op::Dropout(_) => "Dropout",
+        }
+    }
+}
+
+impl Graph {
+    /// A graph that so far has only its input.
+    pub fn new(arch: &str, input: Shape) -> Self {
+        let layer = Layer { name: "input".to_owned(), block: "input".to_owned(), op: Op::Input, inputs: Vec::new(), shape: input };
+        Self { arch: arch.to_owned(), layers: vec![layer] }
+    }
+
+    /// Appends a layer on top of `inputs` and returns its index.
+    pub fn push(&mut self, block: &str, name: impl Into<String>, op: Op, inputs: &[usize]) -> usize {
+        let shapes: Vec<Shape> = inputs.iter().map(|index| self.layers[*index].shape).collect();
+        let shape = output_shape(&op, &shapes);
+        self.layers.push(Layer { name: name.into(), block: block.to_owned(), op, inputs: inputs.to_vec(), shape });
+        self.layers.len() - 1
+    }
+
+    /// Appends a layer on top of the last one.
+    pub fn then(&mut self, block: &str, name: impl Into<String>, op: Op) -> usize {
+        let last = self.last();
+        self.push(block, name, op, &[last])
+    }
+
+    pub fn last(&self) -> usize {
+        self.layers.len() - 1
+    }
+
+    /// The shape that a layer reads (its first input's).
+    pub fn input_shape(&self, index: usize) -> Shape {
+        self.layers[index].inputs.first().map_or(self.layers[index].shape, |input| self.layers[*input].shape)
+    }
+
+    /// The tensors of a layer.
+    pub fn params(&self, index: usize) -> Vec<Param> {
+        self.layers[index].params(self.input_shape(index))
+    }
+
+    /// Numbers in the tensors of a layer, running statistics included (as Keras counts).
+    pub fn param_count(&self, index: usize) -> usize {
+        self.params(index).iter().map(|param| param.shape.iter().product::<usize>()).sum()
+    }
+
+    pub fn macs(&self, index: usize) -> u64 {
+        self.layers[index].macs(self.input_shape(index))
+    }
+
+    pub fn total_macs(&self) -> u64 {
+        (0..self.layers.len()).map(|index| self.macs(index)).sum()
+    }
+
+    /// The layer of that name.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.layers.iter().position(|layer| layer.name == name)
+    }
+
+    /// Block names in order, each once.
+    pub fn blocks(&self) -> Vec<&str> {
+        let mut blocks: Vec<&str> = Vec::new();
+        for layer in &self.layers {
+            if !blocks.contains(&layer.block.as_str()) {
+                blocks.push(&layer.block);
+            }
+        }
+        blocks
+    }
+
+    /// What this layer needs, itself included, in order; the rest is cut off.
+    pub fn truncate(&self, tap: usize) -> Self {
+        let mut needed = vec![false; tap + 1];
+        needed[tap] = true;
+        for index in (0..=tap).rev().filter(|index| *index > 0) {
+            if needed[index] {
+                self.layers[index].inputs.iter().for_each(|input| needed[*input] = true);
+            }
+        }
+        needed[0] = true;
+        self.keep(&needed)
+    }
+
+    /// The layers above `cut`, on an input of its shape.
+    pub fn above(&self, cut: usize) -> Self {
+        let mut graph = Self::new(&self.arch, self.layers[cut].shape);
+        for layer in &self.layers[cut + 1..] {
+            let inputs: Vec<usize> = layer.inputs.iter().map(|input| input.saturating_sub(cut)).collect();
+            graph.push(&layer.block, layer.name.clone(), layer.op.clone(), &inputs);
+        }
+        graph
+    }
+
+    fn keep(&self, needed: &[bool]) -> Self {
+        let mut place = vec![0; needed.len()];
+        let mut layers = Vec::new();
+        for (index, layer) in self.layers.iter().enumerate().take(needed.len()).filter(|(index, _)| needed[*index]) {
+            place[index] = layers.len();
+            let inputs = layer.inputs.iter().map(|input| place[*input]).collect();
+            layers.push(Layer { inputs, ..layer.clone() });
+        }
+        Self { arch: self.arch.clone(), layers }
+    }
+
+    /// The deepest layer c at most `limit` such that only c's output is read above c: where the graph is one tensor wide.
+    pub fn cut_at_most(&self, limit: usize) -> usize {
+        let crossed = |cut: usize| {
+            self.layers[cut + 1..].iter().flat_map(|layer| &layer.inputs).any(|input| *input < cut)
+        };
+        (0..=limit).rev().find(|cut| !crossed(*cut)).unwrap_or(0)
+    }
+}
+
+fn output_shape(op: &Op, inputs: &[Shape]) -> Shape {
+    let [channels, height, width] = inputs[0];
+    match op {
+        Op::Conv { out, kernel, stride, padding, .. } => [
+            *out,
+            (height + padding[0] + padding[1] - kernel[0]) / stride + 1,
+            (width + padding[2] + padding[3] - kernel[1]) / stride + 1,
+        ],
+        Op::ZeroPad(padding) => [channels, height + padding[0] + padding[1], width + padding[2] + padding[3]],
+        Op::Pool { kernel, stride, padding, ceil, .. } => [
+            channels,
+            pooled(height + padding[0] + padding[1], *kernel, *stride, *ceil),
+            pooled(width + padding[2] + padding[3], *kernel, *stride, *ceil),
+        ],
+        Op::GridPool { grid, .. } => [channels, *grid, *grid],
+        Op::Flatten => [channels * height * width, 1, 1],
+        Op::Linear { out, .. } => [*out, 1, 1],
+        Op::Concat => [inputs.iter().map(|shape| shape[0]).sum(), height, width],
+        Op::Shortcut { stride, channels } => [*channels, height.div_ceil(*stride), width.div_ceil(*stride)],
+        Op::Input | Op::BatchNorm { .. } | Op::Activation(_) | Op::Add | Op::Dropout(_) => inputs[0],
+    }
+}
+
+fn pooled(side: usize, kernel: usize, stride: usize, ceil: bool) -> usize {
+    let steps = side.saturating_sub(kernel);
+    if ceil { steps.div_ceil(stride) + 1 } else { steps / stride + 1 }
+}
+
+/// A shape as tables print it, height and width first as Keras does; vectors as one number.
+pub struct Shown(pub Shape);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.0 {
+            [channels, 1, 1] => write!(f, "{channels}"),
+            [channels, height, width] => write!(f, "{height}, {width}, {channels}"),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Starting values of new parameters, each tensor from a stream of its own, so that a head starts the same under
+//! every backbone and a layer starts the same whatever stands beside it.
+
+use candle_core::{Device, Tensor};
+
+use super::graph::{Graph, Op};
+use super::weights::Weights;
+use crate::seed::{Rng, Stream, stream};
+
+/// Fresh values for the layers `from..` of `graph`: He normal for weights in front of a ReLU (He et al., 2015,
+/// fan in, gain sqrt 2), uniform within 1/sqrt(fan in) for a linear output layer (PyTorch's default), zero biases,
+/// batch norms at identity.
+///
+/// # Errors
+/// Only candle's own.
+pub fn fresh(graph: &Graph, from: usize, seed: u64, replicate: u64) -> anyhow::Result<Weights> {
+    let mut weights = Weights::default();
+    for index in from..graph.layers.len() {
+        let layer = &graph.layers[index];
+        for param in graph.params(index) {
+            let name = format!("{}.{}", layer.name, param.name);
+            let count = param.shape.iter().product();
+            let fan_in: usize = param.shape[1..].iter().product();
+            let output = matches!(layer.op, Op::Linear { activation: super::graph::Activation::Linear, .. });
+            let values = match param.name {
+                "weight" if param.shape.len() == 1 => vec![1.0; count],
+                "running_var" => vec![1.0; count],
+                "weight" => draws(&mut named(seed, replicate, &name), count, fan_in, output),
+                _ => vec![0.0; count],
+            };
+            weights.0.insert(name, Tensor::from_vec(values, param.shape, &Device::Cpu)?);
+        }
+    }
+    Ok(weights)
+}
+
+fn named(seed: u64, replicate: u64, name: &str) -> Rng {
+    let hash = blake3::hash(name.as_bytes());
+    let mut id = [0; 8];
+    id.copy_from_slice(&hash.as_bytes()[..8]);
+    stream(seed, Stream::Init, &[replicate, u64::from_le_bytes(id)])
+}
+
+fn draws(rng: &mut Rng, count: usize, fan_in: usize, output: bool) -> Vec<f32> {
+    let fan_in = fan_in.max(1) as f64;
+    (0..count)
+        .map(|_| match output {
+            true => rng.range(-1.0, 1.0) / fan_in.sqrt(),
+            false => rng.normal() * (2.0 / fan_in).sqrt(),
+        } as f32)
+        .collect()
+}

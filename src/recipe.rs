@@ -1,0 +1,394 @@
+//! What a recipe consists of, as types: the settings of a trial once every default is filled in.
+
+use serde::{Deserialize, Serialize};
+
+use crate::freeze::Freeze;
+use crate::value::{Layer, Value};
+
+/// How the feature map at the tap becomes a vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pool {
+    /// Every element, channels first.
+    Flatten,
+    /// The mean over a G x G grid of cells (G = 1: over the whole map).
+    Avg(usize),
+    /// The maximum over a G x G grid of cells.
+    Max(usize),
+}
+
+/// What is put on top of the features.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Head {
+    Linear,
+    /// Hidden widths; a ReLU follows each hidden layer.
+    Mlp(Vec<usize>),
+}
+
+/// A random change of the training images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Augmentation {
+    /// Mirrors left and right with probability one half.
+    Flip,
+    /// Pads each side by an eighth with zeros and cuts a random window of the old size.
+    Crop,
+    /// A window of 8% to 100% of the area and aspect 3/4 to 4/3, scaled back (Szegedy et al., 2015; torchvision's defaults).
+    ResizedCrop,
+    /// Brightness, contrast and saturation scaled by 0.6 to 1.4.
+    Jitter,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Optimizer {
+    /// v = momentum v + g; w -= lr v, or lr (g + momentum v) with Nesterov: PyTorch's convention.
+    Sgd { momentum: f64, nesterov: bool },
+    /// Adam with betas 0.9 and 0.999 and epsilon 1e-8 (Kingma and Ba, 2015; Loshchilov and Hutter, 2019).
+    Adamw,
+}
+
+/// What `weight_decay` means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decay {
+    /// Added to the gradient: L2 regularisation.
+    Coupled,
+    /// Taken off the weights, times the learning rate (AdamW).
+    Decoupled,
+    /// Added to the gradient after division by the learning rate (Kornblith et al., 2019).
+    OverLr,
+}
+
+/// How the learning rate moves over the sealed budget.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    Constant,
+    /// Half a cosine from the full rate to zero.
+    Cosine,
+    /// Times `factor` at each of these fractions of the budget.
+    Step { at: Vec<f64>, factor: f64 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Budget {
+    Steps(usize),
+    Epochs(usize),
+}
+
+/// What the unfrozen batch norms do. Those of frozen layers are always frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchNorm {
+    /// A constant affine map with the stored statistics.
+    Frozen,
+    /// Stored statistics; scale and shift train.
+    Affine,
+    /// Statistics of the batch; scale and shift train.
+    Train,
+}
+
+/// Which weights are scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeepWeights {
+    Last,
+    /// Those of the evaluation with the best validation metric, the first on a tie.
+    Best,
+}
+
+/// How pixels become the numbers that a weight file expects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preprocess {
+    /// RGB to BGR, minus (103.939, 116.779, 123.68), no scaling (Keras' VGG).
+    Caffe,
+    /// x / 127.5 - 1.
+    Tf,
+    /// x / 255, minus (.485, .456, .406), over (.229, .224, .225).
+    Torch,
+}
+
+/// What selects a setting and what rules compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    Accuracy,
+    BalancedAccuracy,
+    MacroF1,
+}
+
+/// One leg of training. A trial without `phases` has one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Phase {
+    pub freeze: Freeze,
+    pub budget: Budget,
+    pub batch: usize,
+    pub optimizer: Optimizer,
+    pub lr: f64,
+    pub backbone_lr: f64,
+    pub weight_decay: f64,
+    pub decay: Decay,
+    pub schedule: Schedule,
+    /// Fraction of the budget over which the rate rises linearly from zero.
+    pub warmup: f64,
+    pub label_smoothing: f64,
+    /// Probability of dropping a feature before the last layer of the head.
+    pub dropout: f64,
+    pub batch_norm: BatchNorm,
+    pub augment: Vec<Augmentation>,
+}
+
+/// Settings that may stand in a phase.
+pub const PHASE_KEYS: &[&str] = &[
+    "freeze", "steps", "epochs", "batch", "optimizer", "lr", "backbone_lr", "momentum", "nesterov",
+    "weight_decay", "decay", "schedule", "warmup", "label_smoothing", "dropout", "batch_norm", "augment",
+];
+
+type Parsed<T> = Result<T, String>;
+
+fn wrong<T>(value: &Value, accepted: &str) -> Parsed<T> {
+    Err(format!("expected {accepted}, found {}", described(value)))
+}
+
+fn described(value: &Value) -> String {
+    match value {
+        Value::Text(text) => format!("'{text}'"),
+        Value::Int(_) | Value::Float(_) | Value::Bool(_) => value.to_string(),
+        other => other.kind().to_owned(),
+    }
+}
+
+/// Reads one of a closed set of words, through the type's own serde names.
+pub fn word<T: serde::de::DeserializeOwned>(value: &Value, accepted: &'static str) -> Parsed<T> {
+    let text = match value.text() {
+        Some(text) => text,
+        None => return wrong(value, accepted),
+    };
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .or_else(|_| wrong(value, accepted))
+}
+
+/// A number within closed bounds.
+pub fn number(value: &Value, low: f64, high: f64) -> Parsed<f64> {
+    match value.number() {
+        Some(number) if number >= low && number <= high => Ok(number),
+        _ if high == f64::MAX => wrong(value, &format!("a number of at least {low}")),
+        _ => wrong(value, &format!("a number from {low} to {high}")),
+    }
+}
+
+/// A whole number of at least `low`.
+pub fn count(value: &Value, low: usize) -> Parsed<usize> {
+    match value.count() {
+        Some(count) if count >= low => Ok(count),
+        _ => wrong(value, &format!("a whole number of at least {low}")),
+    }
+}
+
+/// True or false.
+pub fn flag(value: &Value) -> Parsed<bool> {
+    match value {
+        Value::Bool(flag) => Ok(*flag),
+        other => wrong(other, "true or false"),
+    }
+}
+
+/// Any text but the empty one.
+pub fn name(value: &Value) -> Parsed<String> {
+    match value.text() {
+        Some(text) if !text.is_empty() => Ok(text.to_owned()),
+        _ => wrong(value, "text"),
+    }
+}
+
+impl Freeze {
+    /// `"none"`, `"all"`, a layer or block name, or a whole number for Keras' `model.layers[:N]`.
+    pub fn parse(value: &Value) -> Parsed<Self> {
+        match value {
+            Value::Int(_) => Ok(Self::Index(count(value, 0)?)),
+            Value::Text(text) => Ok(match text.as_str() {
+                "none" => Self::None,
+                "all" => Self::All,
+                "" => return wrong(value, "'none', 'all', a layer, a block or a whole number"),
+                name => Self::Through(name.to_owned()),
+            }),
+            other => wrong(other, "'none', 'all', a layer, a block or a whole number"),
+        }
+    }
+}
+
+/// A table with exactly this one entry.
+fn only<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    match value {
+        Value::Table(entries) if entries.len() == 1 => entries.get(key),
+        _ => None,
+    }
+}
+
+impl Pool {
+    pub fn parse(value: &Value) -> Parsed<Self> {
+        match value.text() {
+            Some("flatten") => return Ok(Self::Flatten),
+            Some("avg") => return Ok(Self::Avg(1)),
+            Some("max") => return Ok(Self::Max(1)),
+            _ => {}
+        }
+        if let Some(grid) = only(value, "avg") {
+            return count(grid, 1).map(Self::Avg);
+        }
+        if let Some(grid) = only(value, "max") {
+            return count(grid, 1).map(Self::Max);
+        }
+        wrong(value, "'flatten', 'avg', 'max', { avg = G } or { max = G }")
+    }
+}
+
+impl Head {
+    pub fn parse(value: &Value) -> Parsed<Self> {
+        if value.text() == Some("linear") {
+            return Ok(Self::Linear);
+        }
+        match only(value, "mlp") {
+            Some(Value::List(widths)) if !widths.is_empty() => {
+                let widths: Parsed<Vec<usize>> = widths.iter().map(|width| count(width, 1)).collect();
+                widths.map(Self::Mlp)
+            }
+            _ => wrong(value, "'linear' or { mlp = [256] } with the hidden widths"),
+        }
+    }
+}
+
+impl Augmentation {
+    const ACCEPTED: &str = "a list of 'flip', 'crop', 'resized-crop', 'jitter'";
+
+    /// A list without repetition, in the one order in which they are applied.
+    pub fn parse_list(value: &Value) -> Parsed<Vec<Self>> {
+        let Value::List(items) = value else {
+            return wrong(value, Self::ACCEPTED);
+        };
+        let parsed: Parsed<Vec<Self>> = items.iter().map(|item| word(item, Self::ACCEPTED)).collect();
+        let mut parsed = parsed?;
+        parsed.sort();
+        let before = parsed.len();
+        parsed.dedup();
+        match (parsed.len() == before, parsed.contains(&Self::Crop) && parsed.contains(&Self::ResizedCrop)) {
+            (false, _) => Err("an augmentation stands here twice".to_owned()),
+            (_, true) => Err("'crop' and 'resized-crop' exclude each other".to_owned()),
+            _ => Ok(parsed),
+        }
+    }
+}
+
+impl Schedule {
+    pub fn parse(value: &Value) -> Parsed<Self> {
+        const ACCEPTED: &str = "'constant', 'cosine' or { step = [0.5, 0.75], factor = 0.1 }";
+        match value {
+            Value::Text(text) if text == "constant" => Ok(Self::Constant),
+            Value::Text(text) if text == "cosine" => Ok(Self::Cosine),
+            Value::Table(entries) if entries.len() == 2 => match (entries.get("step"), entries.get("factor")) {
+                (Some(Value::List(at)), Some(factor)) => {
+                    let at: Parsed<Vec<f64>> = at.iter().map(|point| number(point, 0.0, 1.0)).collect();
+                    Ok(Self::Step { at: at?, factor: number(factor, 0.0, 1.0)? })
+                }
+                _ => wrong(value, ACCEPTED),
+            },
+            other => wrong(other, ACCEPTED),
+        }
+    }
+}
+
+/// A list of tables, each with settings that may stand in a phase; their values are checked by `check`.
+pub fn phases<'a>(value: &'a Value) -> Parsed<Vec<&'a Layer>> {
+    const ACCEPTED: &str = "a list of tables such as { freeze = \"all\", steps = 200 }";
+    let Value::List(items) = value else {
+        return wrong(value, ACCEPTED);
+    };
+    if items.is_empty() {
+        return Err(format!("expected {ACCEPTED}, found an empty list"));
+    }
+    let mut phases = Vec::new();
+    for item in items {
+        let Value::Table(entries) = item else {
+            return wrong(item, ACCEPTED);
+        };
+        if let Some(key) = entries.keys().find(|key| !PHASE_KEYS.contains(&key.as_str())) {
+            return Err(format!("a phase has no '{key}'; it may have {}", PHASE_KEYS.join(", ")));
+        }
+        if entries.contains_key("steps") && entries.contains_key("epochs") {
+            return Err("a phase has `steps` or `epochs`, not both".to_owned());
+        }
+        phases.push(entries);
+    }
+    Ok(phases)
+}
+
+/// Reads a setting that `layer` is known to hold: every layer starts from the defaults.
+fn get<'a>(layer: &'a Layer, key: &str) -> Parsed<&'a Value> {
+    layer.get(key).ok_or_else(|| format!("`{key}` is missing"))
+}
+
+impl Phase {
+    /// Builds the one leg that `layer` describes, defaults filled in.
+    pub fn parse(layer: &Layer) -> Parsed<Self> {
+        let lr = number(get(layer, "lr")?, 0.0, f64::MAX)?;
+        Ok(Self {
+            freeze: Freeze::parse(get(layer, "freeze")?)?,
+            budget: match (layer.get("steps"), layer.get("epochs")) {
+                (Some(steps), None) => Budget::Steps(count(steps, 1)?),
+                (None, Some(epochs)) => Budget::Epochs(count(epochs, 1)?),
+                _ => return Err("exactly one of `steps` and `epochs` is needed".to_owned()),
+            },
+            batch: count(get(layer, "batch")?, 1)?,
+            optimizer: match word::<OptimizerName>(get(layer, "optimizer")?, "'sgd' or 'adamw'")? {
+                OptimizerName::Adamw => Optimizer::Adamw,
+                OptimizerName::Sgd => Optimizer::Sgd {
+                    momentum: layer.get("momentum").map_or(Ok(0.0), |value| number(value, 0.0, 1.0))?,
+                    nesterov: layer.get("nesterov").map_or(Ok(false), flag)?,
+                },
+            },
+            lr,
+            backbone_lr: layer.get("backbone_lr").map_or(Ok(lr), |value| number(value, 0.0, f64::MAX))?,
+            weight_decay: number(get(layer, "weight_decay")?, 0.0, f64::MAX)?,
+            decay: layer.get("decay").map_or(Ok(Decay::Coupled), |value| word(value, DECAY))?,
+            schedule: Schedule::parse(get(layer, "schedule")?)?,
+            warmup: number(get(layer, "warmup")?, 0.0, 1.0)?,
+            label_smoothing: number(get(layer, "label_smoothing")?, 0.0, 1.0)?,
+            dropout: number(get(layer, "dropout")?, 0.0, 0.99)?,
+            batch_norm: layer.get("batch_norm").map_or(Ok(BatchNorm::Frozen), |value| word(value, BATCH_NORM))?,
+            augment: Augmentation::parse_list(get(layer, "augment")?)?,
+        })
+    }
+
+    /// The legs of a cell: one for each of its `phases`, or one.
+    pub fn parse_all(layer: &Layer) -> Parsed<Vec<Self>> {
+        let Some(list) = layer.get("phases") else {
+            return Ok(vec![Self::parse(layer)?]);
+        };
+        phases(list)?.into_iter().map(|own| Self::parse(&with_phase(layer, own))).collect()
+    }
+}
+
+/// `layer` with a phase's own settings over it.
+pub fn with_phase(layer: &Layer, own: &Layer) -> Layer {
+    let mut whole = layer.clone();
+    if own.contains_key("steps") || own.contains_key("epochs") {
+        whole.remove("steps");
+        whole.remove("epochs");
+    }
+    whole.extend(own.iter().map(|(key, value)| (key.clone(), value.clone())));
+    whole
+}
+
+pub const DECAY: &str = "'coupled', 'decoupled' or 'over-lr'";
+pub const BATCH_NORM: &str = "'frozen', 'affine' or 'train'";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerName {
+    Sgd,
+    Adamw,
+}
