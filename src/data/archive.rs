@@ -1,0 +1,89 @@
+//! `.tar` and `.tar.gz` of split/class/file, read in one pass; a folder around everything is looked through.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::Context;
+
+use super::folder::Layout;
+use super::manifest::Manifest;
+use super::open::{Content, first_error, sha256};
+use crate::key::Key;
+
+/// A file in an archive may not be larger than this.
+const MAX_FILE: u64 = 256 << 20;
+
+/// Reads the list of an archive's images and hashes each.
+///
+/// # Errors
+/// The archive is damaged, or holds no dataset.
+pub fn read(name: &str, path: &Path, splits: &BTreeMap<String, String>) -> anyhow::Result<(Manifest, Content)> {
+    let mut found: Vec<(String, Key)> = Vec::new();
+    each(path, |entry, bytes| {
+        found.push((entry.to_owned(), Key::of_bytes(bytes)));
+        Ok(())
+    })?;
+    let root = common_root(&found, splits);
+    let mut layout = Layout::new(splits);
+    found.sort_by(|left, right| left.0.cmp(&right.0));
+    found.retain(|(entry, _)| entry.strip_prefix(&root).is_some_and(|id| layout.place(id)));
+    layout.check(path)?;
+    let file = std::fs::read(path).with_context(|| format!("cannot read '{}'", path.display()))?;
+    let (names, contents) = found.into_iter().unzip();
+    let manifest = layout.manifest(name, contents, sha256([file.as_slice()]))?;
+    Ok((manifest, Content::Archive(path.to_owned(), names)))
+}
+
+/// "pets/" where every entry lies in one folder that is no split itself.
+fn common_root(found: &[(String, Key)], splits: &BTreeMap<String, String>) -> String {
+    let first = |entry: &str| entry.split_once('/').map(|(folder, _)| folder.to_owned());
+    let Some(root) = found.first().and_then(|(entry, _)| first(entry)) else { return String::new() };
+    let shared = found.iter().all(|(entry, _)| first(entry).as_ref() == Some(&root));
+    if shared && !splits.values().any(|folder| *folder == root) { format!("{root}/") } else { String::new() }
+}
+
+/// Streams the archive and hands the bytes of wanted samples to `take`, some hundreds at a time in parallel.
+///
+/// # Errors
+/// The archive is damaged, or what `take` returns.
+pub fn visit(path: &Path, names: &[String], wanted: &[usize], take: impl Fn(usize, &[u8]) -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
+    let index_of: HashMap<&str, usize> = wanted.iter().map(|index| (names[*index].as_str(), *index)).collect();
+    let mut batch: Vec<(usize, Vec<u8>)> = Vec::new();
+    let flush = |batch: &mut Vec<(usize, Vec<u8>)>| {
+        let all: Vec<usize> = (0..batch.len()).collect();
+        first_error(&all, |at| take(batch[at].0, &batch[at].1))?;
+        batch.clear();
+        anyhow::Ok(())
+    };
+    each(path, |entry, bytes| {
+        if let Some(index) = index_of.get(entry) {
+            batch.push((*index, bytes.to_vec()));
+        }
+        if batch.len() >= 512 { flush(&mut batch) } else { Ok(()) }
+    })?;
+    flush(&mut batch)
+}
+
+/// Calls `work` with the name and bytes of every regular file, in the archive's order.
+fn each(path: &Path, mut work: impl FnMut(&str, &[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let shown = path.display();
+    let file = std::io::BufReader::new(std::fs::File::open(path).with_context(|| format!("cannot open '{shown}'"))?);
+    let zipped = path.extension().is_some_and(|ending| ending == "gz" || ending == "tgz");
+    let reader: Box<dyn Read> = if zipped { Box::new(flate2::read::MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let mut archive = tar::Archive::new(reader);
+    let mut bytes = Vec::new();
+    for entry in archive.entries().with_context(|| format!("'{shown}' is no tar archive"))? {
+        let mut entry = entry.with_context(|| format!("the archive '{shown}' is damaged"))?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let name = String::from_utf8(entry.path_bytes().into_owned()).with_context(|| format!("a name in '{shown}' is not UTF-8"))?;
+        let name = name.trim_start_matches("./").to_owned();
+        anyhow::ensure!(entry.size() <= MAX_FILE, "'{name}' in '{shown}' has {} bytes; at most {MAX_FILE} are read", entry.size());
+        bytes.clear();
+        entry.read_to_end(&mut bytes).with_context(|| format!("the archive '{shown}' is damaged at '{name}'"))?;
+        work(&name, &bytes)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! From bytes to the numbers that a network reads, and the order in which a training set is read.
+
+use crate::recipe::Preprocess;
+use crate::seed::{Stream, stream};
+
+/// Appends one image, RGB bytes row by row, to `batch` as three planes of f32.
+pub fn normalise(image: &[u8], preprocess: Preprocess, batch: &mut Vec<f32>) {
+    // Per output plane: which byte of the pixel, scale, and shift: value * scale + shift.
+    let planes: [(usize, f32, f32); 3] = match preprocess {
+        Preprocess::Caffe => [(2, 1.0, -103.939), (1, 1.0, -116.779), (0, 1.0, -123.68)],
+        Preprocess::Tf => [0, 1, 2].map(|channel| (channel, 1.0 / 127.5, -1.0)),
+        Preprocess::Torch => {
+            let (mean, deviation) = ([0.485f32, 0.456, 0.406], [0.229f32, 0.224, 0.225]);
+            [0, 1, 2].map(|channel| (channel, 1.0 / (255.0 * deviation[channel]), -mean[channel] / deviation[channel]))
+        }
+    };
+    for (channel, scale, shift) in planes {
+        batch.extend(image.chunks_exact(3).map(|pixel| f32::from(pixel[channel]) * scale + shift));
+    }
+}
+
+/// The training samples of an epoch in the order in which they are read. Paired: it depends on the seed, the
+/// replicate and the epoch, never on the arm.
+pub fn order(train: &[u32], seed: u64, replicate: u64, epoch: u64) -> Vec<u32> {
+    let mut order = train.to_vec();
+    stream(seed, Stream::Order, &[replicate, epoch]).shuffle(&mut order);
+    order
+}

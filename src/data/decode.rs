@@ -1,0 +1,65 @@
+//! From the bytes of an image file to a square of RGB pixels.
+
+use std::io::Cursor;
+
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::{ImageDecoder, ImageReader};
+
+/// The name of the resampler in keys: triangle filter over the source pixels that each target pixel covers
+/// (Pillow's antialiased bilinear), shorter side to the target, then the centre square.
+pub const RESAMPLER: &str = "bilinear-antialias-centre-crop";
+
+/// Images with more pixels than this are refused before they are decoded.
+pub const MAX_PIXELS: u64 = 100_000_000;
+
+/// RGB, 8 bits, row by row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rgb {
+    pub width: u32,
+    pub height: u32,
+    pub pixels: Vec<u8>,
+}
+
+/// Decodes JPEG, PNG, BMP, GIF (first frame) or WebP, told apart by content. Transparency is dropped, as PIL's
+/// `convert("RGB")` does; 16 bits are cut to 8.
+///
+/// # Errors
+/// Why the bytes are no image that can be used, without the file's name.
+pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
+    if bytes.is_empty() {
+        return Err("the file is empty".to_owned());
+    }
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
+    if reader.format().is_none() {
+        return Err("not an image of a known format (JPEG, PNG, BMP, GIF, WebP)".to_owned());
+    }
+    let mut limits = image::Limits::default();
+    limits.max_alloc = Some(MAX_PIXELS * 8);
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(|error| error.to_string())?;
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels == 0 || pixels > MAX_PIXELS {
+        return Err(format!("{width} x {height} pixels; at most {MAX_PIXELS} are decoded"));
+    }
+    let image = image::DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
+    Ok(Rgb { width, height, pixels: image.into_rgb8().into_raw() })
+}
+
+/// The `side` x `side` square that networks read, by `RESAMPLER`.
+///
+/// # Errors
+/// The resizer refuses the sizes.
+pub fn square(image: &Rgb, side: u32) -> Result<Vec<u8>, String> {
+    if image.width == side && image.height == side {
+        return Ok(image.pixels.clone());
+    }
+    let shorter = f64::from(image.width.min(image.height));
+    let source = ImageRef::new(image.width, image.height, &image.pixels, PixelType::U8x3).map_err(|error| error.to_string())?;
+    let mut target = Image::new(side, side, PixelType::U8x3);
+    let (left, top) = ((f64::from(image.width) - shorter) / 2.0, (f64::from(image.height) - shorter) / 2.0);
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).crop(left, top, shorter, shorter).use_alpha(false);
+    Resizer::new().resize(&source, &mut target, &options).map_err(|error| error.to_string())?;
+    Ok(target.into_vec())
+}

@@ -1,0 +1,112 @@
+//! The list of a dataset's samples: what splits are drawn from, and what results are joined by.
+
+use serde::{Deserialize, Serialize};
+
+use crate::key::Key;
+
+/// Which part of the data a sample belongs to on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    Train,
+    Val,
+    Test,
+}
+
+impl Part {
+    pub const ALL: [(Self, &str); 3] = [(Self::Train, "train"), (Self::Val, "val"), (Self::Test, "test")];
+
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, known)| *known == name).map(|(part, _)| *part)
+    }
+
+    pub fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+}
+
+/// One image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Its path within the dataset; stable, unique, what results are joined by.
+    pub id: String,
+    /// Index into the classes.
+    pub class: u32,
+    pub part: Part,
+    /// Images of one group (a subject, a video) stay on one side of every split.
+    pub group: Option<String>,
+    /// The hash of its bytes.
+    pub content: Key,
+}
+
+/// All samples of a dataset, sorted by id; classes sorted by name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Of ids, classes, parts, groups and bytes.
+    pub fingerprint: Key,
+    /// Of the file, or of the list of a folder's files; what `sha256` pins.
+    pub sha256: String,
+    pub classes: Vec<String>,
+    pub samples: Vec<Sample>,
+    /// Images that could not be read and were left out, with the reason.
+    pub skipped: Vec<(String, String)>,
+}
+
+impl Manifest {
+    /// Sorts samples and classes, and takes the fingerprint. `samples` hold indices into `classes` as given.
+    ///
+    /// # Errors
+    /// No samples, fewer than two classes, no test part, a name twice, or a group in both train and test.
+    pub fn new(name: &str, classes: Vec<String>, mut samples: Vec<Sample>, sha256: String) -> anyhow::Result<Self> {
+        let mut sorted = classes.clone();
+        sorted.sort();
+        sorted.dedup();
+        let place = |class: &String| sorted.binary_search(class).unwrap_or(0) as u32;
+        let places: Vec<u32> = classes.iter().map(place).collect();
+        samples.iter_mut().for_each(|sample| sample.class = places[sample.class as usize]);
+        samples.sort_by(|left, right| left.id.cmp(&right.id));
+        anyhow::ensure!(!samples.is_empty(), "the dataset '{name}' has no images");
+        anyhow::ensure!(sorted.len() > 1, "the dataset '{name}' has one class, '{}'; two are needed", sorted[0]);
+        if let Some(pair) = samples.windows(2).find(|pair| pair[0].id == pair[1].id) {
+            anyhow::bail!("the dataset '{name}' lists '{}' twice", pair[0].id);
+        }
+        let fingerprint = Key::of("dataset", &(&sorted, &samples));
+        let manifest = Self { fingerprint, sha256, classes: sorted, samples, skipped: Vec::new() };
+        manifest.check_parts(name)?;
+        Ok(manifest)
+    }
+
+    fn check_parts(&self, name: &str) -> anyhow::Result<()> {
+        for (part, word) in [(Part::Train, "train"), (Part::Test, "test")] {
+            anyhow::ensure!(
+                self.samples.iter().any(|sample| sample.part == part),
+                "the dataset '{name}' has no {word} split; name the folder that serves as one: splits = {{ {word} = \"...\" }}"
+            );
+        }
+        let group_parts = |part: Part| -> std::collections::BTreeSet<&str> {
+            self.samples.iter().filter(|sample| sample.part == part).filter_map(|sample| sample.group.as_deref()).collect()
+        };
+        let test = group_parts(Part::Test);
+        for part in [Part::Train, Part::Val] {
+            if let Some(group) = group_parts(part).intersection(&test).next() {
+                anyhow::bail!("in the dataset '{name}' the group '{group}' stands in {} and in test", part.name());
+            }
+        }
+        Ok(())
+    }
+
+    /// How many images of each class a part has.
+    pub fn counts(&self, part: Part) -> Vec<usize> {
+        let mut counts = vec![0; self.classes.len()];
+        self.samples.iter().filter(|sample| sample.part == part).for_each(|sample| counts[sample.class as usize] += 1);
+        counts
+    }
+
+    /// Pairs (train or val id, test id) with the same bytes: leaks that a person should know of.
+    pub fn leaks(&self) -> Vec<(&str, &str)> {
+        let test: std::collections::HashMap<Key, &str> =
+            self.samples.iter().filter(|s| s.part == Part::Test).map(|s| (s.content, s.id.as_str())).collect();
+        let others = self.samples.iter().filter(|sample| sample.part != Part::Test);
+        others.filter_map(|sample| test.get(&sample.content).map(|id| (sample.id.as_str(), *id))).collect()
+    }
+}

@@ -1,0 +1,19 @@
+//! Datasets: where images come from, which of them a replicate trains, validates and tests on, and how they become
+//! numbers. No tensors here.
+
+pub mod archive;
+pub mod augment;
+pub mod batch;
+pub mod cifar;
+pub mod decode;
+pub mod folder;
+pub mod idx;
+pub mod manifest;
+pub mod open;
+pub mod packed;
+pub mod split;
+pub mod synthetic;
+pub mod table;
+
+pub use manifest::{Manifest, Part, Sample};
+pub use open::{Dataset, Spec, open};

@@ -1,0 +1,162 @@
+//! Opens a dataset of any format: its manifest, and a way to reach the bytes of each sample.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::decode::{Rgb, decode};
+use super::manifest::Manifest;
+use super::synthetic::Family;
+use super::{archive, cifar, folder, idx, table};
+
+/// What is asked of a dataset.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    pub name: String,
+    pub source: Source,
+    /// Folder names of train, val and test.
+    pub splits: BTreeMap<String, String>,
+    pub skip_bad_images: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Source {
+    Path(PathBuf),
+    Synthetic(Family),
+}
+
+/// A manifest and where its images are.
+pub struct Dataset {
+    pub name: String,
+    pub manifest: Manifest,
+    pub content: Content,
+}
+
+/// Where the images of a dataset are, sample by sample in the manifest's order.
+pub enum Content {
+    Files(Vec<PathBuf>),
+    /// An archive and the names of its entries.
+    Archive(PathBuf, Vec<String>),
+    /// Square images in memory.
+    Arrays(Vec<Rgb>),
+    Synthetic(Family),
+}
+
+/// Opens the dataset that `spec` asks for. Every file is read once here, for the fingerprint.
+///
+/// # Errors
+/// A clear message with the path: nothing there, no images, no test split, an unreadable or broken file.
+pub fn open(spec: &Spec) -> anyhow::Result<Dataset> {
+    let path = match &spec.source {
+        Source::Synthetic(family) => {
+            let manifest = family.manifest(&spec.name)?;
+            return Ok(Dataset { name: spec.name.clone(), manifest, content: Content::Synthetic(family.clone()) });
+        }
+        Source::Path(path) => path,
+    };
+    let (manifest, content) = read(spec, path).with_context(|| format!("in the dataset '{}'", spec.name))?;
+    let mut dataset = Dataset { name: spec.name.clone(), manifest, content };
+    if spec.skip_bad_images {
+        dataset.drop_bad_images()?;
+    }
+    Ok(dataset)
+}
+
+fn read(spec: &Spec, path: &Path) -> anyhow::Result<(Manifest, Content)> {
+    let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().to_lowercase());
+    anyhow::ensure!(path.exists(), "there is nothing at '{}'", path.display());
+    if path.is_dir() {
+        return match (cifar::is_folder(path), idx::is_folder(path)) {
+            (true, _) => cifar::read(&spec.name, path),
+            (_, true) => idx::read(&spec.name, path),
+            _ => folder::read(&spec.name, path, &spec.splits),
+        };
+    }
+    if name.ends_with(".csv") {
+        return table::read(&spec.name, path);
+    }
+    if [".tar", ".tar.gz", ".tgz"].iter().any(|ending| name.ends_with(ending)) {
+        return archive::read(&spec.name, path, &spec.splits);
+    }
+    anyhow::bail!("'{}' is no dataset: a folder, .tar, .tar.gz or .csv is", path.display())
+}
+
+impl Dataset {
+    /// Decodes the samples in `wanted` (indices into the manifest) and hands each to `take`, in parallel.
+    ///
+    /// # Errors
+    /// The first image, by id, that cannot be read, with its name and the reason.
+    pub fn decode(&self, wanted: &[usize], take: impl Fn(usize, Rgb) -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
+        let named = |index: usize| format!("the image '{}' of '{}' cannot be used", self.manifest.samples[index].id, self.name);
+        let one = |index: usize, bytes: &[u8]| {
+            let image = decode(bytes).map_err(anyhow::Error::msg).with_context(|| format!("{} (on_bad_image = \"skip\" leaves such out)", named(index)))?;
+            take(index, image)
+        };
+        match &self.content {
+            Content::Files(paths) => first_error(wanted, |index| {
+                let bytes = std::fs::read(&paths[index]).with_context(|| named(index))?;
+                one(index, &bytes)
+            }),
+            Content::Archive(path, names) => archive::visit(path, names, wanted, one),
+            Content::Arrays(images) => first_error(wanted, |index| take(index, images[index].clone())),
+            Content::Synthetic(family) => first_error(wanted, |index| take(index, family.image(&self.manifest.samples[index].id)?)),
+        }
+    }
+
+    /// Takes images that cannot be decoded out of the manifest, and lists them there.
+    fn drop_bad_images(&mut self) -> anyhow::Result<()> {
+        let all: Vec<usize> = (0..self.manifest.samples.len()).collect();
+        let bad = std::sync::Mutex::new(BTreeMap::new());
+        let note = |index: usize, bytes: &[u8]| {
+            if let (Err(reason), Ok(mut bad)) = (decode(bytes), bad.lock()) {
+                bad.insert(index, reason);
+            }
+            Ok(())
+        };
+        match &self.content {
+            Content::Files(paths) => first_error(&all, |index| note(index, &std::fs::read(&paths[index]).unwrap_or_default()))?,
+            Content::Archive(path, names) => archive::visit(path, names, &all, note)?,
+            Content::Arrays(_) | Content::Synthetic(_) => {}
+        }
+        let bad = bad.into_inner().unwrap_or_default();
+        if bad.is_empty() {
+            return Ok(());
+        }
+        let keep = |index: &usize| !bad.contains_key(index);
+        match &mut self.content {
+            Content::Files(paths) => *paths = kept(paths, keep),
+            Content::Archive(_, names) => *names = kept(names, keep),
+            Content::Arrays(_) | Content::Synthetic(_) => {}
+        }
+        let skipped = bad.iter().map(|(index, reason)| (self.manifest.samples[*index].id.clone(), reason.clone())).collect();
+        let old = &self.manifest;
+        let mut manifest = Manifest::new(&self.name, old.classes.clone(), kept(&old.samples, keep), old.sha256.clone())?;
+        manifest.skipped = skipped;
+        self.manifest = manifest;
+        Ok(())
+    }
+}
+
+fn kept<T: Clone>(items: &[T], keep: impl Fn(&usize) -> bool) -> Vec<T> {
+    items.iter().enumerate().filter(|(index, _)| keep(index)).map(|(_, item)| item.clone()).collect()
+}
+
+/// Runs `work` over all, in parallel, and returns the error of the lowest index: the same one every time.
+pub fn first_error(wanted: &[usize], work: impl Fn(usize) -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
+    let failed = wanted.par_iter().filter_map(|index| work(*index).err().map(|error| (*index, error)));
+    match failed.min_by_key(|(index, _)| *index) {
+        Some((_, error)) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// The SHA-256 of several named byte strings, in hex.
+pub fn sha256<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    use sha2::Digest;
+    let mut hasher = sha2::Sha256::new();
+    parts.into_iter().for_each(|part| hasher.update(part));
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,80 @@
+//! The packed cache: every image decoded once to a square of bytes in one sparse file, mapped by all workers.
+//!
+//! `KEY.pixels` holds sample i at i * side * side * 3; `KEY.have` says which samples are there, one byte each, and is
+//! replaced whole and only after the pixels are on disk. A sample that is not marked is decoded again.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use super::decode::{RESAMPLER, square};
+use super::open::Dataset;
+use crate::key::Key;
+
+/// A packed dataset, mapped read-only.
+pub struct Packed {
+    map: memmap2::Mmap,
+    pub side: usize,
+}
+
+/// What the pixels depend on: the bytes of the data, the size and the resampler.
+pub fn key(fingerprint: Key, side: usize) -> Key {
+    Key::of("pixels", &(fingerprint, side, RESAMPLER))
+}
+
+fn paths(folder: &Path, key: Key) -> (PathBuf, PathBuf) {
+    (folder.join(format!("{key}.pixels")), folder.join(format!("{key}.have")))
+}
+
+/// Decodes those of `wanted` that the cache lacks. Returns how many that were.
+///
+/// # Errors
+/// An image cannot be used, or the cache cannot be written.
+pub fn prepare(dataset: &Dataset, side: usize, wanted: &[usize], folder: &Path) -> anyhow::Result<usize> {
+    let (pixels, have) = paths(folder, key(dataset.manifest.fingerprint, side));
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot create '{}'", folder.display()))?;
+    let count = dataset.manifest.samples.len();
+    let mut marks = std::fs::read(&have).ok().filter(|marks| marks.len() == count && pixels.exists()).unwrap_or_else(|| vec![0; count]);
+    let missing: Vec<usize> = wanted.iter().copied().filter(|index| marks[*index] == 0).collect();
+    if missing.is_empty() {
+        return Ok(0);
+    }
+    let size = side * side * 3;
+    let file = OpenOptions::new().create(true).truncate(false).write(true).read(true).open(&pixels)?;
+    file.set_len((count * size) as u64)?;
+    dataset.decode(&missing, |index, image| {
+        let bytes = square(&image, side as u32).map_err(anyhow::Error::msg)?;
+        file.write_all_at(&bytes, (index * size) as u64).with_context(|| format!("cannot write '{}'", pixels.display()))
+    })?;
+    file.sync_all()?;
+    missing.iter().for_each(|index| marks[*index] = 1);
+    let temporary = have.with_extension(format!("tmp{}", std::process::id()));
+    std::fs::write(&temporary, &marks)?;
+    File::open(&temporary)?.sync_all()?;
+    std::fs::rename(&temporary, &have)?;
+    Ok(missing.len())
+}
+
+impl Packed {
+    /// Maps the pixels of a dataset that `prepare` has packed.
+    ///
+    /// # Errors
+    /// The file is missing or has another size.
+    pub fn open(folder: &Path, fingerprint: Key, side: usize, samples: usize) -> anyhow::Result<Self> {
+        let (pixels, _) = paths(folder, key(fingerprint, side));
+        let file = File::open(&pixels).with_context(|| format!("cannot open the packed images '{}'", pixels.display()))?;
+        anyhow::ensure!(file.metadata()?.len() == (samples * side * side * 3) as u64, "'{}' has another size than its {samples} images", pixels.display());
+        // SAFETY: nothing shortens the file (`prepare` only ever gives it this same length), and the bytes of samples
+        // that were announced to a worker are not written again; any byte pattern is a valid u8.
+        let map = unsafe { memmap2::Mmap::map(&file) }?;
+        Ok(Self { map, side })
+    }
+
+    /// The RGB bytes of one sample, row by row.
+    pub fn image(&self, index: usize) -> &[u8] {
+        let size = self.side * self.side * 3;
+        &self.map[index * size..][..size]
+    }
+}

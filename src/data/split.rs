@@ -1,0 +1,90 @@
+//! Which images a replicate trains, validates and tests on. Pure: the same answer everywhere for the same manifest,
+//! size, seed and replicate.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::manifest::{Manifest, Part};
+use crate::seed::{Stream, stream};
+
+/// Indices into the manifest; ascending, disjoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Split {
+    pub train: Vec<u32>,
+    pub val: Vec<u32>,
+    pub test: Vec<u32>,
+}
+
+/// One image in five of each class is set aside for validation before anything else, where the data brings no
+/// validation part of its own.
+const CARVED: usize = 5;
+
+/// Carves validation off the training part, class by class, and then takes `per_class` images of each class from the
+/// rest (all without it). Both come from one shuffled list per class, validation from its front and training behind
+/// the reserved fifth: so k images are a subset of 2k, and no image is ever in both. Validation takes at most
+/// `per_class` images of each class. Where the data has groups, a fifth of the groups is reserved, for all classes alike.
+///
+/// # Errors
+/// A class has too few images; says which and how many there are.
+pub fn split(manifest: &Manifest, per_class: Option<usize>, seed: u64, replicate: u64) -> Result<Split, String> {
+    let own_validation = manifest.samples.iter().any(|sample| sample.part == Part::Val);
+    let reserved_groups = reserved_groups(manifest, seed, replicate);
+    let mut split = Split::default();
+    for class in 0..manifest.classes.len() {
+        let order = shuffled(manifest, class, seed, replicate);
+        let (front, rest): (Vec<u32>, Vec<u32>) = match &reserved_groups {
+            _ if own_validation => (Vec::new(), order.clone()),
+            Some(groups) => order.iter().partition(|index| groups.contains(group(manifest, **index))),
+            None => {
+                let (front, rest) = order.split_at((order.len() / CARVED).max(1).min(order.len()));
+                (front.to_vec(), rest.to_vec())
+            }
+        };
+        let name = &manifest.classes[class];
+        let wanted = per_class.unwrap_or(rest.len());
+        if rest.len() < wanted || rest.is_empty() {
+            let aside = if own_validation { String::new() } else { format!(" after {} of {} are set aside for validation", front.len(), order.len()) };
+            return Err(format!("per_class = {}, but class '{name}' has {} images for training{aside}", wanted.max(1), rest.len()));
+        }
+        split.train.extend(&rest[..wanted]);
+        split.val.extend(&front[..front.len().min(wanted)]);
+    }
+    for (index, sample) in manifest.samples.iter().enumerate() {
+        match sample.part {
+            Part::Val => split.val.push(index as u32),
+            Part::Test => split.test.push(index as u32),
+            Part::Train => {}
+        }
+    }
+    if split.val.is_empty() {
+        return Err("no group could be set aside for validation".to_owned());
+    }
+    [&mut split.train, &mut split.val, &mut split.test].into_iter().for_each(|list| list.sort_unstable());
+    Ok(split)
+}
+
+/// The training images of a class in random order.
+fn shuffled(manifest: &Manifest, class: usize, seed: u64, replicate: u64) -> Vec<u32> {
+    let own = |(_, sample): &(usize, &super::Sample)| sample.part == Part::Train && sample.class as usize == class;
+    let mut order: Vec<u32> = manifest.samples.iter().enumerate().filter(own).map(|(index, _)| index as u32).collect();
+    stream(seed, Stream::Subset, &[replicate, class as u64]).shuffle(&mut order);
+    order
+}
+
+/// A sample without a group is a group of its own.
+fn group(manifest: &Manifest, index: u32) -> &str {
+    let sample = &manifest.samples[index as usize];
+    sample.group.as_deref().unwrap_or(&sample.id)
+}
+
+/// The groups whose training images are kept for validation, a fifth of all; `None` where the data has no groups.
+fn reserved_groups(manifest: &Manifest, seed: u64, replicate: u64) -> Option<BTreeSet<&str>> {
+    manifest.samples.iter().find(|sample| sample.group.is_some())?;
+    let train = (0..manifest.samples.len() as u32).filter(|index| manifest.samples[*index as usize].part == Part::Train);
+    let groups: BTreeSet<&str> = train.map(|index| group(manifest, index)).collect();
+    let mut order: Vec<&str> = groups.into_iter().collect();
+    stream(seed, Stream::Subset, &[replicate, u64::MAX]).shuffle(&mut order);
+    order.truncate(order.len().div_ceil(CARVED));
+    Some(order.into_iter().collect())
+}

@@ -1,0 +1,298 @@
+//! Settles points: fills in what follows from the weights, drops settings without effect, and takes the key of the rest.
+//! Everything that depends on a network is worked out once for each combination of the settings that it depends on.
+
+use std::collections::HashMap;
+
+use super::facts::{Facts, KnownBackbone};
+use super::space::{Point, Space};
+use super::{Cell, stage};
+use crate::experiment::Experiment;
+use crate::experiment::problem::Problem;
+use crate::freeze::Freeze;
+use crate::key::{ENGINE, Key};
+use crate::model::arch::{Arch, family};
+use crate::model::freezing::{depth_name, frozen_layers};
+use crate::model::graph::{Graph, Op};
+use crate::recipe;
+use crate::value::{Layer, Value};
+
+/// Labels stand in no key: they say what a person calls things.
+const LABELS: &[&str] = &["scenario", "recipe", "size", "similarity", "dataset", "weights"];
+
+/// What decides the network and the effects of the other settings. Of the numbers that only tune, whether they are
+/// zero or equal is all that matters, so a thousand learning rates are settled as one.
+const STRUCTURE: &[&str] = &[
+    "scenario", "dataset", "per_class", "weights", "arch", "width", "input", "preprocess", "tap", "pool", "freeze", "phases", "batch_norm",
+    "optimizer", "decay", "nesterov", "keep_weights",
+];
+const NUMBERS: &[&str] = &["weight_decay", "momentum", "lr", "backbone_lr", "steps", "epochs"];
+
+/// Settled cells of all points.
+///
+/// # Errors
+/// Problems with layers, weights, architectures and sizes, each once.
+pub fn settle(experiment: &Experiment, facts: &Facts, space: &mut Space, points: Vec<Point>) -> Result<Vec<Cell>, Vec<Problem>> {
+    let mut settler = Settler { experiment, facts, graphs: HashMap::new(), problems: Vec::new() };
+    let structure = Structure::new(space);
+    let changes = settler.changes(space, &structure, &points);
+    if !settler.problems.is_empty() {
+        let mut problems = settler.problems;
+        problems.dedup();
+        return Err(problems);
+    }
+    let width = space.width();
+    let order = space.sorted_columns(LABELS);
+    let mut cells: Vec<Cell> = Vec::with_capacity(points.len());
+    for asked in points {
+        let mut settled = asked.to_vec();
+        settled.resize(width, 0);
+        let change = &changes[&structure.signature(space, &settled)];
+        change.set.iter().for_each(|(column, place)| settled[*column] = *place);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"cell");
+        hasher.update(&ENGINE.to_le_bytes());
+        hasher.update(change.identity.as_bytes());
+        space.hash(&settled, &order, &mut hasher);
+        cells.push(Cell { asked, settled: settled.into(), key: Key::from_hash(&hasher.finalize()) });
+    }
+    space.note_widest(cells.iter().map(|cell| &cell.settled));
+    Ok(cells)
+}
+
+/// The columns that decide what settling does.
+struct Structure {
+    columns: Vec<usize>,
+    numbers: Vec<usize>,
+}
+
+impl Structure {
+    fn new(space: &mut Space) -> Self {
+        let mut columns = |keys: &[&str]| keys.iter().map(|key| space.column(key)).collect();
+        Self { columns: columns(STRUCTURE), numbers: columns(NUMBERS) }
+    }
+
+    fn signature(&self, space: &Space, point: &[u16]) -> Vec<u16> {
+        let mut signature: Vec<u16> = self.columns.iter().map(|column| point.get(*column).copied().unwrap_or(0)).collect();
+        let numbers: Vec<Option<f64>> = self.numbers.iter().map(|column| space.value(point, *column).and_then(Value::number)).collect();
+        signature.extend(numbers.iter().map(|number| match number {
+            None => 0,
+            Some(0.0) => 1,
+            Some(_) => 2,
+        }));
+        signature.push(u16::from(numbers[2] == numbers[3]));
+        signature
+    }
+}
+
+/// What settling does to all points with one structure.
+struct Change {
+    /// Columns and their new places; 0 drops a setting.
+    set: Vec<(usize, u16)>,
+    /// What the labels stand for: bytes of the data, of the weights, the seed.
+    identity: String,
+}
+
+struct Settler<'a> {
+    experiment: &'a Experiment,
+    facts: &'a Facts,
+    graphs: HashMap<String, Result<Graph, String>>,
+    problems: Vec<Problem>,
+}
+
+impl Settler<'_> {
+    fn changes(&mut self, space: &mut Space, structure: &Structure, points: &[Point]) -> HashMap<Vec<u16>, Change> {
+        let mut changes = HashMap::new();
+        for point in points {
+            let signature = structure.signature(space, point);
+            if changes.contains_key(&signature) {
+                continue;
+            }
+            let asked = space.layer(point);
+            let change = match self.settled(&asked) {
+                Ok((settled, identity)) => Change { set: difference(space, &asked, &settled), identity },
+                Err(problem) => {
+                    self.problems.push(problem);
+                    Change { set: Vec::new(), identity: String::new() }
+                }
+            };
+            changes.insert(signature, change);
+        }
+        changes
+    }
+
+    /// The settings that have an effect, and the identity of data and weights.
+    fn settled(&mut self, asked: &Layer) -> Result<(Layer, String), Problem> {
+        let mut layer = asked.clone();
+        self.fill_backbone(&mut layer)?;
+        let backbone = self.backbone(&mut layer)?;
+        drop_without_effect(&mut layer, &backbone);
+        self.settle_freezing(&mut layer, &backbone)?;
+        let dataset = layer.get("dataset").map_or_else(String::new, Value::to_string);
+        let Some(fact) = self.facts.datasets.get(&dataset) else {
+            return Err(self.experiment.problem("dataset", &Value::Text(dataset), "this dataset was not opened"));
+        };
+        if let Err(message) = fact.counts(layer.get("per_class").and_then(Value::count)) {
+            let value = layer.get("per_class").cloned().unwrap_or(Value::Int(0));
+            let scenario = asked.get("scenario").map_or_else(String::new, Value::to_string);
+            return Err(self.experiment.problem("per_class", &value, format!("{message} (scenario '{scenario}', dataset '{dataset}')")));
+        }
+        let start = stage::start(&layer, self.facts, self.experiment.pretrain.as_ref(), self.experiment.seed).map_err(|message| self.plain(message))?;
+        let best = layer.get("keep_weights").and_then(Value::text) == Some("best");
+        let metric = best.then_some(self.experiment.metric);
+        let identity = (fact.fingerprint, start, self.experiment.seed, metric);
+        Ok((layer, serde_json::to_string(&identity).unwrap_or_default()))
+    }
+
+    fn plain(&self, message: String) -> Problem {
+        Problem { spot: None, message, help: None }
+    }
+
+    /// Architecture, width, input and preprocessing, from the weights where the file does not say.
+    fn fill_backbone(&mut self, layer: &mut Layer) -> Result<(), Problem> {
+        let Some(weights) = layer.get("weights").cloned() else {
+            return Err(self.plain("no weights are named: [backbone] needs `weights`, a file, a known name, \"random\" or \"pretrain\"".to_owned()));
+        };
+        let known = self.known(&weights.to_string()).cloned();
+        // Random weights in an experiment about a known file take that file's network.
+        let base = self.experiment.base.get("weights").map_or_else(String::new, Value::to_string);
+        let known = known.or_else(|| self.known(&base).cloned());
+        if let Some(known) = &known {
+            let fill = [("arch", Value::Text(known.arch.clone())), ("width", Value::Float(known.width)), ("input", Value::Int(known.input as i64)), ("preprocess", preprocess(known.preprocess))];
+            for (key, value) in fill {
+                layer.entry(key.to_owned()).or_insert(value);
+            }
+            let asked = layer["arch"].to_string();
+            if self.known(&weights.to_string()).is_some() && asked != known.arch {
+                return Err(self.experiment.problem("arch", &layer["arch"], format!("the weights '{weights}' are of {}, not of {asked}", known.arch)));
+            }
+        }
+        let Some(arch) = layer.get("arch").map(Value::to_string) else {
+            return Err(self.experiment.problem("weights", &weights, format!("with weights = \"{weights}\" [backbone] needs `arch`: {}", crate::model::arch::NAMES.join(", "))));
+        };
+        let Some(family) = family(&arch) else {
+            let near = crate::spelling::nearest(&arch, crate::model::arch::NAMES.iter().copied());
+            let hint = near.map_or_else(String::new, |near| format!("; did you mean '{near}'?"));
+            let message = format!("there is no architecture '{arch}'{hint}; there are {}", crate::model::arch::NAMES.join(", "));
+            return Err(self.experiment.problem("arch", &Value::Text(arch), message));
+        };
+        let unknown_file = !matches!(weights.text(), Some("random" | "pretrain")) && known.is_none();
+        if unknown_file && !layer.contains_key("preprocess") {
+            return Err(self.experiment.problem("weights", &weights, format!("the catalogue does not know the weights '{weights}': say how their inputs were prepared with `preprocess` under [backbone]")));
+        }
+        layer.entry("input".to_owned()).or_insert(Value::Int(family.default_input as i64));
+        layer.entry("preprocess".to_owned()).or_insert(preprocess(family.preprocess));
+        match family.has_width {
+            true => drop(layer.entry("width".to_owned()).or_insert(Value::Float(1.0))),
+            false => drop(layer.remove("width")),
+        }
+        Ok(())
+    }
+
+    fn known(&self, weights: &str) -> Option<&KnownBackbone> {
+        self.facts.weights.get(weights)?.known.as_ref()
+    }
+
+    /// The network up to the tap; the tap is settled to its layer's own name.
+    fn backbone(&mut self, layer: &mut Layer) -> Result<Graph, Problem> {
+        let arch = stage::arch(layer).map_err(|message| self.plain(message))?;
+        let tap = layer.get("tap").map_or("features".to_owned(), Value::to_string);
+        let built = self.graphs.entry(format!("{arch:?} {tap}")).or_insert_with(|| build(&arch, &tap));
+        let graph = built.clone().map_err(|message| self.experiment.problem("tap", &Value::Text(tap.clone()), message))?;
+        layer.insert("tap".to_owned(), Value::Text(graph.layers[graph.last()].name.clone()));
+        Ok(graph)
+    }
+
+    /// Freeze depths become the name of the last frozen layer with parameters, in the cell and in its phases.
+    fn settle_freezing(&self, layer: &mut Layer, backbone: &Graph) -> Result<(), Problem> {
+        if let Some(value) = layer.get("freeze").cloned() {
+            let settled = self.depth(&value, backbone)?;
+            layer.insert("freeze".to_owned(), settled);
+        }
+        if let Some(Value::List(phases)) = layer.get_mut("phases") {
+            for phase in phases {
+                if let Value::Table(own) = phase
+                    && let Some(value) = own.get("freeze").cloned()
+                {
+                    let settled = self.depth(&value, backbone)?;
+                    own.insert("freeze".to_owned(), settled);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn depth(&self, value: &Value, backbone: &Graph) -> Result<Value, Problem> {
+        let freeze = Freeze::parse(value).map_err(|message| self.plain(message))?;
+        let frozen = frozen_layers(backbone, &freeze).map_err(|message| self.experiment.problem("freeze", value, message))?;
+        Ok(Value::Text(depth_name(backbone, frozen)))
+    }
+}
+
+fn build(arch: &Arch, tap: &str) -> Result<Graph, String> {
+    arch.backbone(tap)
+}
+
+fn preprocess(preprocess: recipe::Preprocess) -> Value {
+    let text = match preprocess {
+        recipe::Preprocess::Caffe => "caffe",
+        recipe::Preprocess::Tf => "tf",
+        recipe::Preprocess::Torch => "torch",
+    };
+    Value::Text(text.to_owned())
+}
+
+/// Takes out every setting that changes nothing under the others.
+fn drop_without_effect(layer: &mut Layer, backbone: &Graph) {
+    let [_, height, width] = backbone.layers[backbone.last()].shape;
+    if height * width == 1 {
+        layer.remove("pool");
+    }
+    let random = layer.get("weights").and_then(Value::text) == Some("random");
+    let default = if random { "train" } else { "frozen" };
+    layer.entry("batch_norm".to_owned()).or_insert(Value::Text(default.to_owned()));
+    if let Some(Value::List(phases)) = layer.get("phases").cloned() {
+        let phases: Vec<Layer> = phases.iter().filter_map(|phase| if let Value::Table(own) = phase { Some(own.clone()) } else { None }).collect();
+        // What every phase says for itself is said by nobody else.
+        let budget = |own: &Layer| own.contains_key("steps") || own.contains_key("epochs");
+        layer.retain(|key, _| match key.as_str() {
+            "steps" | "epochs" => !phases.iter().all(budget),
+            key => !recipe::PHASE_KEYS.contains(&key) || !phases.iter().all(|own| own.contains_key(key)),
+        });
+        return;
+    }
+    let is = |layer: &Layer, key: &str, text: &str| layer.get(key).and_then(Value::text) == Some(text);
+    let zero = |layer: &Layer, key: &str| layer.get(key).and_then(Value::number) == Some(0.0);
+    let all = Freeze::parse(layer.get("freeze").unwrap_or(&Value::Text("none".to_owned())))
+        .ok()
+        .and_then(|freeze| frozen_layers(backbone, &freeze).ok())
+        .is_some_and(|frozen| depth_name(backbone, frozen) == "all");
+    let norms = backbone.layers.iter().any(|layer| matches!(layer.op, Op::BatchNorm { .. }));
+    let same_rate = layer.get("backbone_lr").zip(layer.get("lr")).is_some_and(|(own, lr)| own.same(lr));
+    if is(layer, "optimizer", "adamw") {
+        layer.remove("momentum");
+    }
+    if !layer.contains_key("momentum") || zero(layer, "momentum") {
+        layer.remove("nesterov");
+    }
+    if zero(layer, "weight_decay") {
+        layer.remove("decay");
+    }
+    if all || same_rate {
+        layer.remove("backbone_lr");
+    }
+    if all || !norms {
+        layer.remove("batch_norm");
+    }
+}
+
+fn difference(space: &mut Space, asked: &Layer, settled: &Layer) -> Vec<(usize, u16)> {
+    let mut set = Vec::new();
+    for key in asked.keys().filter(|key| !settled.contains_key(*key)) {
+        set.push((space.column(key), 0));
+    }
+    for (key, value) in settled.iter().filter(|(key, value)| asked.get(*key) != Some(value)) {
+        let column = space.column(key);
+        set.push((column, space.place(column, value)));
+    }
+    set
+}

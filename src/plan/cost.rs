@@ -1,0 +1,107 @@
+//! What a plan costs: multiply-accumulates, bytes and seconds, next to what running the trials one by one would cost.
+//!
+//! Per image a forward pass costs F, and a backward pass F once for the inputs and once for the weights of every layer
+//! that a gradient reaches; a frozen prefix has no backward pass. Sharing pays for the prefix once per image.
+
+use super::facts::{Counts, Facts};
+use super::stage::{Chain, Encode, Stage, Train};
+use crate::model::graph::Graph;
+use crate::recipe::{Budget, Phase};
+
+/// Evaluations of validation within a budget of steps.
+pub const EVALUATIONS: usize = 10;
+
+/// Multiply-accumulates of a stage, and the bytes that it leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cost {
+    pub macs: f64,
+    pub bytes: f64,
+}
+
+/// The cost of a trial: on its own, and with its frozen prefix shared.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TrialCost {
+    pub alone: f64,
+    pub shared: f64,
+}
+
+/// Steps of a phase, and how often validation is read in it.
+pub fn steps(phase: &Phase, train: usize) -> (usize, usize) {
+    match phase.budget {
+        Budget::Steps(steps) => (steps, EVALUATIONS.min(steps)),
+        Budget::Epochs(epochs) => (epochs * train.div_ceil(phase.batch), epochs),
+    }
+}
+
+/// Images that a phase reads for training.
+fn images(phase: &Phase, train: usize) -> f64 {
+    match phase.budget {
+        Budget::Epochs(epochs) => (epochs * train) as f64,
+        Budget::Steps(steps) => {
+            // Each epoch ends in a short batch, which is kept.
+            let per_epoch = train.div_ceil(phase.batch);
+            (steps / per_epoch * train + (steps % per_epoch * phase.batch).min(train)) as f64
+        }
+    }
+}
+
+/// The cost of a trial in multiply-accumulates.
+///
+/// # Errors
+/// The stage names a layer that its network has not got.
+pub fn trial(train: &Train, counts: Counts) -> Result<TrialCost, String> {
+    let (network, _) = train.network()?;
+    let whole = network.total_macs() as f64;
+    let prefix = train.shared_cut()?.map_or(0.0, |cut| below(&network, cut + 1));
+    let mut cost = TrialCost { alone: counts.test as f64 * whole, shared: counts.test as f64 * (whole - prefix) };
+    for phase in &train.phases {
+        let frozen = below(&network, train.frozen(phase)?);
+        let (_, evaluations) = steps(phase, counts.train);
+        let (read, checked) = (images(phase, counts.train), (evaluations * counts.val) as f64);
+        cost.alone += read * (3.0 * whole - 2.0 * frozen) + checked * whole;
+        cost.shared += read * (3.0 * whole - 2.0 * frozen - prefix) + checked * (whole - prefix);
+    }
+    Ok(cost)
+}
+
+/// Multiply-accumulates of the first `count` layers.
+fn below(network: &Graph, count: usize) -> f64 {
+    (0..count.min(network.layers.len())).map(|index| network.macs(index)).sum::<u64>() as f64
+}
+
+/// The cost of an encoding: one pass over the union of images, and the features that it keeps.
+///
+/// # Errors
+/// As `trial`.
+pub fn encode(stage: &Encode, train: &Train, facts: &Facts) -> Result<Cost, String> {
+    let Some(data) = facts.datasets.values().find(|data| data.fingerprint == stage.data) else {
+        return Ok(Cost::default());
+    };
+    let counts = data.counts(stage.per_class)?;
+    let total: usize = data.train.iter().sum::<usize>() + data.val;
+    let union = (stage.replicates * (counts.train + counts.val)).min(total) + counts.test;
+    let (network, _) = train.network()?;
+    let cut = network.find(&stage.cut).ok_or_else(|| format!("no layer '{}'", stage.cut))?;
+    let size: usize = network.layers[cut].shape.iter().product();
+    Ok(Cost { macs: union as f64 * below(&network, cut + 1), bytes: (union * size * 4) as f64 })
+}
+
+/// The cost of what must run before a trial, by its stages.
+///
+/// # Errors
+/// As `trial`.
+pub fn before(chain: &Chain, facts: &Facts) -> Result<Vec<(Stage, Cost)>, String> {
+    let mut found = Vec::new();
+    if let Some(stage) = &chain.pretrain {
+        let data = facts.datasets.values().find(|data| data.fingerprint == stage.data);
+        let train = data.map_or(0, |data| data.train.iter().sum());
+        let graph = stage.arch.graph(stage.classes)?;
+        let macs = images(&stage.phase, train) * 3.0 * graph.total_macs() as f64;
+        let params: usize = (0..graph.layers.len()).map(|index| graph.param_count(index)).sum();
+        found.push((Stage::Pretrain(stage.clone()), Cost { macs, bytes: (params * 4) as f64 }));
+    }
+    if let Some(stage) = &chain.encode {
+        found.push((Stage::Encode(stage.clone()), encode(stage, &chain.train, facts)?));
+    }
+    Ok(found)
+}

@@ -1,0 +1,77 @@
+//! What a plan must know of the world, gathered by the commands and handed over as one value.
+
+use std::collections::BTreeMap;
+
+use crate::key::Key;
+use crate::recipe::Preprocess;
+
+/// The world, as far as it bears on a plan.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    pub datasets: BTreeMap<String, DatasetFact>,
+    /// By the text of `weights`; `random` and `pretrain` need none.
+    pub weights: BTreeMap<String, WeightsFact>,
+    /// Slots that will run side by side.
+    pub slots: usize,
+    /// Multiply-accumulates per second of one slot, and how it is known.
+    pub macs_per_second: f64,
+    pub rate_source: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct DatasetFact {
+    pub fingerprint: Key,
+    pub classes: usize,
+    /// Images per class in the training part.
+    pub train: Vec<usize>,
+    /// Images in the validation part; none where it must be carved.
+    pub val: usize,
+    pub test: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct WeightsFact {
+    /// SHA-256 of the file: what the key is made of.
+    pub sha256: String,
+    pub path: String,
+    /// Known for files of the catalogue.
+    pub known: Option<KnownBackbone>,
+}
+
+#[derive(Clone, Debug)]
+pub struct KnownBackbone {
+    pub arch: String,
+    pub width: f64,
+    pub input: usize,
+    pub preprocess: Preprocess,
+}
+
+/// How many images a replicate trains, validates and tests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    pub train: usize,
+    pub val: usize,
+    pub test: usize,
+}
+
+impl DatasetFact {
+    /// Counts for `per_class` training images of each class (all without it), as the split will make them.
+    ///
+    /// # Errors
+    /// A class has too few.
+    pub fn counts(&self, per_class: Option<usize>) -> Result<Counts, String> {
+        let carves = self.val == 0;
+        let mut counts = Counts { train: 0, val: self.val, test: self.test };
+        for total in &self.train {
+            let reserved = if carves { (total / 5).max(1).min(*total) } else { 0 };
+            let rest = total - reserved;
+            let wanted = per_class.unwrap_or(rest);
+            if rest < wanted || rest == 0 {
+                return Err(format!("per_class = {wanted}, but a class has only {rest} images for training after {reserved} of {total} are set aside for validation"));
+            }
+            counts.train += wanted;
+            counts.val += reserved.min(wanted);
+        }
+        Ok(counts)
+    }
+}

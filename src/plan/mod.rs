@@ -1,0 +1,108 @@
+//! From an experiment and what is known of the world to trials, stages and their cost. No threads, files or tensors.
+
+pub mod canonical;
+pub mod cost;
+pub mod cross;
+pub mod facts;
+pub mod space;
+pub mod stage;
+
+pub use facts::{DatasetFact, Facts, WeightsFact};
+pub use stage::{Backbone, Encode, Pretrain, Stage, Start, Train};
+
+use std::collections::HashMap;
+
+use crate::experiment::Experiment;
+use crate::experiment::problem::Problem;
+use crate::key::Key;
+use crate::value::Layer;
+use space::{Point, Space};
+
+/// One point of the cross, before replicates.
+pub struct Cell {
+    /// Every setting as the file asks for it.
+    asked: Point,
+    /// The settings that have an effect; what the key is made of.
+    settled: Point,
+    pub key: Key,
+}
+
+/// All cells, in the fixed order of the cross.
+pub struct Plan {
+    space: Space,
+    pub cells: Vec<Cell>,
+    pub replicates: usize,
+    /// Reason and number of cells of each exclude.
+    pub excluded: Vec<(String, usize)>,
+    seed: u64,
+    metric: crate::recipe::Metric,
+    pretrain: Option<crate::experiment::Pretrain>,
+}
+
+impl Plan {
+    /// Crosses, settles and keys.
+    ///
+    /// # Errors
+    /// What only the cross and the networks can tell: an exclude that matches nothing, a layer that the backbone has
+    /// not got, weights without an architecture, a class with too few images.
+    pub fn new(experiment: &Experiment, facts: &Facts) -> Result<Self, Vec<Problem>> {
+        let mut space = Space::default();
+        let (points, excluded) = cross::cross(experiment, &mut space)?;
+        let cells = canonical::settle(experiment, facts, &mut space, points)?;
+        Ok(Self {
+            space,
+            cells,
+            replicates: experiment.replicates,
+            excluded,
+            seed: experiment.seed,
+            metric: experiment.metric,
+            pretrain: experiment.pretrain.clone(),
+        })
+    }
+
+    /// Every setting of a cell as the file asks for it: what labels and tables show.
+    pub fn asked(&self, cell: &Cell) -> Layer {
+        self.space.layer(&cell.asked)
+    }
+
+    /// The settings of a cell that have an effect.
+    pub fn settled(&self, cell: &Cell) -> Layer {
+        self.space.layer(&cell.settled)
+    }
+
+    /// Groups of cells that are one configuration, the first first; only groups of more than one.
+    pub fn collapsed(&self) -> Vec<Vec<&Cell>> {
+        let mut groups: HashMap<Key, Vec<&Cell>> = HashMap::new();
+        for cell in &self.cells {
+            groups.entry(cell.key).or_default().push(cell);
+        }
+        let mut found: Vec<Vec<&Cell>> = groups.into_values().filter(|group| group.len() > 1).collect();
+        found.sort_by_key(|group| group[0].key);
+        found
+    }
+
+    /// Distinct configurations.
+    pub fn distinct(&self) -> usize {
+        self.cells.iter().map(|cell| cell.key).collect::<std::collections::HashSet<_>>().len()
+    }
+
+    /// The stages of one replicate of a cell: what must be there first, and the trial itself.
+    ///
+    /// # Errors
+    /// A setting that cannot be read: impossible for a plan that was built.
+    pub fn stages(&self, cell: &Cell, replicate: usize, facts: &Facts) -> Result<stage::Chain, String> {
+        let mut reach = stage::Reach { seed: self.seed, replicates: self.replicates, metric: self.metric, per_class: None, pretrain: self.pretrain.as_ref() };
+        reach.per_class = self.widest(cell);
+        stage::chain(&self.settled(cell), cell.key, replicate, &reach, facts)
+    }
+
+    /// The largest `per_class` that any cell asks of this cell's dataset: nested subsets share one encoding.
+    fn widest(&self, cell: &Cell) -> Option<usize> {
+        self.space.widest(&cell.settled)
+    }
+}
+
+/// The key of one replicate of a cell.
+pub fn trial_key(cell: Key, replicate: usize) -> Key {
+    Key::of("trial", &(cell, replicate))
+}

@@ -1,0 +1,280 @@
+//! The units of device work. Each is one plain struct of everything that decides its result; its key is its hash.
+
+use serde::{Deserialize, Serialize};
+
+use super::facts::Facts;
+use super::trial_key;
+use crate::experiment;
+use crate::freeze::Freeze;
+use crate::key::Key;
+use crate::model::arch::Arch;
+use crate::model::freezing::{frozen_layers, shared_cut, with_head};
+use crate::model::graph::Graph;
+use crate::recipe::{self, Head, KeepWeights, Metric, Phase, Pool, Preprocess};
+use crate::value::{Layer, Value};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    Pretrain(Pretrain),
+    Encode(Encode),
+    Train(Box<Train>),
+}
+
+/// Where the numbers of a backbone start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    Random,
+    /// The SHA-256 of a weight file.
+    File(String),
+    /// The key of a pretrain stage.
+    Pretrained(Key),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Backbone {
+    pub arch: Arch,
+    pub start: Start,
+    pub preprocess: Preprocess,
+    /// The layer whose output is the feature.
+    pub tap: String,
+}
+
+/// Makes the source model: the whole network on all training images of a dataset.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pretrain {
+    pub arch: Arch,
+    pub preprocess: Preprocess,
+    pub data: Key,
+    pub classes: usize,
+    pub phase: Phase,
+    pub seed: u64,
+}
+
+/// Runs the frozen prefix once over every image that some replicate reads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Encode {
+    pub backbone: Backbone,
+    /// The pooling of the head, where everything below it is frozen and it is part of the prefix.
+    pub pool: Option<Pool>,
+    /// The layer whose output is kept.
+    pub cut: String,
+    pub data: Key,
+    /// The largest subset asked for, and all replicates up to this: their union is encoded.
+    pub per_class: Option<usize>,
+    pub seed: u64,
+    pub replicates: usize,
+}
+
+/// One trial.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Train {
+    /// The hash of everything below but the replicate, with the bytes that names stand for.
+    pub cell: Key,
+    pub replicate: usize,
+    pub backbone: Backbone,
+    pub pool: Pool,
+    pub head: Head,
+    pub phases: Vec<Phase>,
+    pub keep_weights: KeepWeights,
+    pub early_stop: Option<usize>,
+    pub metric: Metric,
+    pub data: Key,
+    pub classes: usize,
+    pub per_class: Option<usize>,
+    pub seed: u64,
+}
+
+/// A stage, and the stages whose artifacts it reads: should one be gone or damaged, a worker makes it again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    pub stage: Stage,
+    pub pretrain: Option<Pretrain>,
+    pub encode: Option<Encode>,
+    /// The weight file, where the backbone starts from one.
+    pub weights: Option<std::path::PathBuf>,
+}
+
+/// A trial and what must be there before it.
+pub struct Chain {
+    pub pretrain: Option<Pretrain>,
+    pub encode: Option<Encode>,
+    pub train: Train,
+}
+
+/// What stages take from the experiment as a whole.
+pub struct Reach<'a> {
+    pub seed: u64,
+    pub replicates: usize,
+    pub metric: Metric,
+    pub per_class: Option<usize>,
+    pub pretrain: Option<&'a experiment::Pretrain>,
+}
+
+impl Stage {
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Pretrain(stage) => Key::of("pretrain", stage),
+            Self::Encode(stage) => Key::of("encode", stage),
+            Self::Train(stage) => trial_key(stage.cell, stage.replicate),
+        }
+    }
+
+    /// The word for its kind in tables.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Pretrain(_) => "pretrain",
+            Self::Encode(_) => "encode",
+            Self::Train(stage) if stage.phases.iter().all(|phase| phase.freeze == Freeze::All) => "probe",
+            Self::Train(_) => "finetune",
+        }
+    }
+
+    pub fn data(&self) -> Key {
+        match self {
+            Self::Pretrain(stage) => stage.data,
+            Self::Encode(stage) => stage.data,
+            Self::Train(stage) => stage.data,
+        }
+    }
+
+    pub fn arch(&self) -> &Arch {
+        match self {
+            Self::Pretrain(stage) => &stage.arch,
+            Self::Encode(stage) => &stage.backbone.arch,
+            Self::Train(stage) => &stage.backbone.arch,
+        }
+    }
+}
+
+impl Train {
+    /// The whole network and how many of its layers are the backbone's.
+    ///
+    /// # Errors
+    /// The backbone has no such tap.
+    pub fn network(&self) -> Result<(Graph, usize), String> {
+        let backbone = self.backbone.arch.backbone(&self.backbone.tap)?;
+        let dropout = self.phases.iter().map(|phase| phase.dropout).fold(0.0, f64::max);
+        Ok((with_head(&backbone, self.pool, &self.head, self.classes, dropout), backbone.layers.len()))
+    }
+
+    /// How many layers a phase freezes.
+    ///
+    /// # Errors
+    /// As `network`, or the freeze depth names no layer.
+    pub fn frozen(&self, phase: &Phase) -> Result<usize, String> {
+        frozen_layers(&self.backbone.arch.backbone(&self.backbone.tap)?, &phase.freeze)
+    }
+
+    /// The last layer that can be computed once for all epochs, if there is one: frozen in every phase, below it
+    /// nothing random, and its images never augmented.
+    ///
+    /// # Errors
+    /// As `network`.
+    pub fn shared_cut(&self) -> Result<Option<usize>, String> {
+        if self.phases.iter().any(|phase| !phase.augment.is_empty()) {
+            return Ok(None);
+        }
+        let (network, backbone_layers) = self.network()?;
+        let mut frozen = usize::MAX;
+        for phase in &self.phases {
+            frozen = frozen.min(self.frozen(phase)?);
+        }
+        Ok(shared_cut(&network, backbone_layers, frozen))
+    }
+}
+
+/// The stages behind a settled cell's replicate.
+///
+/// # Errors
+/// A setting that cannot be read.
+pub fn chain(layer: &Layer, cell: Key, replicate: usize, reach: &Reach, facts: &Facts) -> Result<Chain, String> {
+    let dataset = layer.get("dataset").map_or_else(String::new, Value::to_string);
+    let data = facts.datasets.get(&dataset).ok_or_else(|| format!("the dataset '{dataset}' was not opened"))?;
+    let pretrain = pretrain(layer, reach.pretrain, facts, reach.seed)?;
+    let backbone = Backbone {
+        arch: arch(layer)?,
+        start: start(layer, facts, reach.pretrain, reach.seed)?,
+        preprocess: preprocess(layer)?,
+        tap: layer.get("tap").map_or_else(String::new, Value::to_string),
+    };
+    let mut whole = crate::experiment::resolve::defaults();
+    crate::experiment::resolve::overlay(&mut whole, layer);
+    let train = Train {
+        cell,
+        replicate,
+        backbone: backbone.clone(),
+        pool: layer.get("pool").map_or(Ok(Pool::Avg(1)), Pool::parse)?,
+        head: Head::parse(whole.get("head").ok_or("no head")?)?,
+        phases: Phase::parse_all(&whole)?,
+        keep_weights: whole.get("keep_weights").map_or(Ok(KeepWeights::Last), |value| recipe::word(value, "'last' or 'best'"))?,
+        early_stop: layer.get("early_stop").map(experiment::keys::early_stop_patience).transpose()?,
+        metric: reach.metric,
+        data: data.fingerprint,
+        classes: data.classes,
+        per_class: layer.get("per_class").and_then(Value::count),
+        seed: reach.seed,
+    };
+    let encode = match train.shared_cut()? {
+        None => None,
+        Some(cut) => {
+            let (network, _) = train.network()?;
+            let name = network.layers[cut].name.clone();
+            Some(Encode {
+                backbone,
+                pool: name.starts_with("head.").then_some(train.pool),
+                cut: name,
+                data: data.fingerprint,
+                per_class: reach.per_class,
+                seed: reach.seed,
+                replicates: reach.replicates,
+            })
+        }
+    };
+    Ok(Chain { pretrain, encode, train })
+}
+
+/// The network that a settled layer names.
+///
+/// # Errors
+/// `arch` or `input` is missing.
+pub fn arch(layer: &Layer) -> Result<Arch, String> {
+    Ok(Arch {
+        name: layer.get("arch").map(Value::to_string).ok_or("no `arch`")?,
+        input: layer.get("input").and_then(Value::count).ok_or("no `input`")?,
+        width: layer.get("width").and_then(Value::number).unwrap_or(1.0),
+    })
+}
+
+fn preprocess(layer: &Layer) -> Result<Preprocess, String> {
+    recipe::word(layer.get("preprocess").ok_or("no `preprocess`")?, "'caffe', 'tf' or 'torch'")
+}
+
+/// Where the backbone of a settled layer starts.
+///
+/// # Errors
+/// Weights that were not found, or `pretrain` without its table.
+pub fn start(layer: &Layer, facts: &Facts, table: Option<&experiment::Pretrain>, seed: u64) -> Result<Start, String> {
+    let weights = layer.get("weights").map_or_else(String::new, Value::to_string);
+    match weights.as_str() {
+        "random" => Ok(Start::Random),
+        "pretrain" => match pretrain(layer, table, facts, seed)? {
+            Some(stage) => Ok(Start::Pretrained(Stage::Pretrain(stage).key())),
+            None => Err("weights = \"pretrain\" needs a [pretrain] table with the source dataset".to_owned()),
+        },
+        name => facts.weights.get(name).map(|fact| Start::File(fact.sha256.clone())).ok_or_else(|| format!("the weights '{name}' were not found")),
+    }
+}
+
+fn pretrain(layer: &Layer, table: Option<&experiment::Pretrain>, facts: &Facts, seed: u64) -> Result<Option<Pretrain>, String> {
+    if layer.get("weights").and_then(Value::text) != Some("pretrain") {
+        return Ok(None);
+    }
+    let Some(table) = table else { return Ok(None) };
+    let data = facts.datasets.get(&table.dataset).ok_or_else(|| format!("the dataset '{}' was not opened", table.dataset))?;
+    let mut settings = table.layer.clone();
+    settings.insert("batch_norm".to_owned(), Value::Text("train".to_owned()));
+    let phase = Phase::parse(&settings)?;
+    Ok(Some(Pretrain { arch: arch(layer)?, preprocess: preprocess(layer)?, data: data.fingerprint, classes: data.classes, phase, seed }))
+}

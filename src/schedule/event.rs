@@ -1,0 +1,14 @@
+//! What happens during a sweep, in order, told to whoever listens: the store, the progress line.
+
+use crate::outcome::{Failure, Outcome, Progress};
+
+/// Jobs are told by their index in the queue, slots by their number.
+#[derive(Debug)]
+pub enum Event {
+    Started { job: usize, slot: usize },
+    Progress { job: usize, progress: Progress },
+    Finished { job: usize, outcome: Box<Outcome> },
+    Failed { job: usize, failure: Failure, again: bool },
+    /// Will never run: something that it needs has failed.
+    Blocked { job: usize },
+}

@@ -1,0 +1,117 @@
+//! One sweep: feeds the slots from the queue, and turns what the workers say into events.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::event::Event;
+use super::pool::{Heard, Pool};
+use super::protocol::{Line, Order};
+use super::queue::{Queue, State};
+use crate::outcome::{Failure, FailureClass};
+use crate::plan::stage::Work;
+
+/// How a person has asked the sweep to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    No,
+    /// Nothing new starts; what runs is finished.
+    Cleanly,
+    AtOnce,
+}
+
+/// How a sweep ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Nothing waits any more.
+    Complete,
+    Stopped,
+    NoDevice(String),
+}
+
+/// A slot dies so often in a row only if every worker does: then the sweep cannot go on.
+const DEATHS: usize = 5;
+
+/// Runs the queue's jobs, whose work `work` gives, until nothing is left or a stop is asked for.
+///
+/// # Errors
+/// A worker cannot be started, or `listen` fails (the store cannot be written).
+pub fn sweep(
+    queue: &mut Queue,
+    pool: &mut Pool,
+    work: impl Fn(usize) -> anyhow::Result<Work>,
+    stop: impl Fn() -> Stop,
+    mut listen: impl FnMut(Event) -> anyhow::Result<()>,
+) -> anyhow::Result<End> {
+    let mut idle = Vec::new();
+    let mut busy: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut deaths = 0;
+    (0..pool.slots()).try_for_each(|slot| pool.start(slot))?;
+    while !queue.is_over() {
+        match stop() {
+            Stop::AtOnce => {
+                pool.end(true);
+                return Ok(End::Stopped);
+            }
+            Stop::Cleanly if busy.is_empty() => return Ok(End::Stopped),
+            Stop::Cleanly => {}
+            Stop::No => feed(queue, pool, &mut idle, &mut busy, &work, &mut listen)?,
+        }
+        let Some((slot, heard)) = pool.hear(Duration::from_millis(200)) else { continue };
+        match heard {
+            Heard::Line(Line::Ready) => idle.push(slot),
+            Heard::Line(Line::Progress { job, progress }) => listen(Event::Progress { job, progress })?,
+            Heard::Line(Line::NoDevice(failure)) => return Ok(End::NoDevice(failure.message)),
+            Heard::Line(Line::Finished { job, outcome }) => {
+                queue.finished(job);
+                listen(Event::Finished { job, outcome })?;
+                busy.remove(&slot);
+                idle.push(slot);
+                deaths = 0;
+            }
+            Heard::Line(Line::Failed { job, failure }) => {
+                queue.failed(job, false);
+                listen(Event::Failed { job, failure, again: false })?;
+                busy.remove(&slot);
+                idle.push(slot);
+            }
+            Heard::Gone(how) => {
+                idle.retain(|other| *other != slot);
+                deaths += 1;
+                if let Some(job) = busy.remove(&slot) {
+                    let again = queue.failed(job, true);
+                    let failure = Failure { class: FailureClass::Killed, message: format!("the worker process ended: {how}") };
+                    listen(Event::Failed { job, failure, again })?;
+                }
+                anyhow::ensure!(deaths < DEATHS * pool.slots(), "workers die as soon as they start ({how})");
+                if stop() == Stop::No {
+                    pool.start(slot)?;
+                }
+            }
+        }
+        for job in queue.block() {
+            listen(Event::Blocked { job })?;
+        }
+    }
+    pool.end(false);
+    Ok(End::Complete)
+}
+
+fn feed(
+    queue: &mut Queue,
+    pool: &mut Pool,
+    idle: &mut Vec<usize>,
+    busy: &mut BTreeMap<usize, usize>,
+    work: &impl Fn(usize) -> anyhow::Result<Work>,
+    listen: &mut impl FnMut(Event) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    idle.sort_unstable();
+    while let Some(slot) = idle.first().copied() {
+        let Some(job) = queue.next(slot) else { break };
+        debug_assert_eq!(queue.state(job), State::Running { slot });
+        pool.order(slot, &Order { job, work: work(job)? });
+        listen(Event::Started { job, slot })?;
+        idle.remove(0);
+        busy.insert(slot, job);
+    }
+    Ok(())
+}

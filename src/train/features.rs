@@ -1,0 +1,70 @@
+//! Feature files: the outputs of a frozen prefix, one row per sample, mapped read-only and checked once per process.
+//!
+//! A safetensors file with `features` [n, ...] in f32 and `samples` [n], whose header carries the BLAKE3 of the rows.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::Context;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+
+pub struct Features {
+    map: memmap2::Mmap,
+    start: usize,
+    /// Numbers of one sample.
+    size: usize,
+    rows: HashMap<u32, usize>,
+}
+
+/// Writes rows to a temporary file and renames it into place.
+pub fn write(path: &Path, samples: &[u32], shape: &[usize], rows: &[f32]) -> anyhow::Result<()> {
+    let bytes: &[u8] = bytemuck::cast_slice(rows);
+    let full: Vec<usize> = std::iter::once(samples.len()).chain(shape.iter().copied()).collect();
+    let metadata = HashMap::from([("blake3".to_owned(), blake3::hash(bytes).to_string())]);
+    let tensors = [
+        ("features", TensorView::new(Dtype::F32, full, bytes)?),
+        ("samples", TensorView::new(Dtype::U32, vec![samples.len()], bytemuck::cast_slice(samples))?),
+    ];
+    let temporary = path.with_extension(format!("tmp{}", std::process::id()));
+    safetensors::serialize_to_file(tensors, Some(metadata), &temporary).with_context(|| format!("cannot write '{}'", temporary.display()))?;
+    File::open(&temporary)?.sync_all()?;
+    std::fs::rename(&temporary, path).with_context(|| format!("cannot rename to '{}'", path.display()))
+}
+
+impl Features {
+    /// Maps a feature file and checks it against its checksum.
+    ///
+    /// # Errors
+    /// The file is missing, cut short or damaged.
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
+        let file = File::open(path).with_context(|| format!("no features at '{}'", path.display()))?;
+        // SAFETY: feature files are only ever renamed into place whole, never written afterwards; any bytes are valid u8.
+        let map = unsafe { memmap2::Mmap::map(&file) }?;
+        let damaged = || format!("the feature file '{}' is damaged", path.display());
+        let (start, size, rows) = {
+            let (_, header) = SafeTensors::read_metadata(&map).with_context(damaged)?;
+            let tensors = SafeTensors::deserialize(&map).with_context(damaged)?;
+            let (features, samples) = (tensors.tensor("features").with_context(damaged)?, tensors.tensor("samples").with_context(damaged)?);
+            let promised = header.metadata().as_ref().and_then(|metadata| metadata.get("blake3")).with_context(damaged)?;
+            anyhow::ensure!(blake3::hash(features.data()).to_string() == *promised, damaged());
+            let start = features.data().as_ptr() as usize - map.as_ptr() as usize;
+            let ids: Vec<u32> = samples.data().chunks_exact(4).map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]])).collect();
+            let size = features.shape()[1..].iter().product();
+            (start, size, ids.into_iter().enumerate().map(|(row, id)| (id, row)).collect())
+        };
+        Ok(Self { map, start, size, rows })
+    }
+
+    /// Appends the row of a sample to `batch`.
+    ///
+    /// # Errors
+    /// The sample was not encoded.
+    pub fn append(&self, sample: u32, batch: &mut Vec<f32>) -> anyhow::Result<()> {
+        let row = self.rows.get(&sample).with_context(|| format!("sample {sample} was not encoded"))?;
+        let bytes = &self.map[self.start + row * self.size * 4..][..self.size * 4];
+        batch.extend(bytes.chunks_exact(4).map(|value| f32::from_le_bytes([value[0], value[1], value[2], value[3]])));
+        Ok(())
+    }
+}

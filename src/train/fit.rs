@@ -1,0 +1,176 @@
+//! The epoch loop: one phase of training on a network.
+
+use crate::outcome::Progress;
+use super::evaluate::evaluate;
+use super::source::{Change, Source};
+use crate::data::Manifest;
+use crate::data::batch::order;
+use crate::data::split::Split;
+use crate::exec::{Gradients, Mode, Network};
+use crate::nn::loss::cross_entropy;
+use crate::nn::optim::{Rule, State, Step};
+use crate::outcome::{Ending, Point};
+use crate::plan::cost::steps;
+use crate::recipe::{Budget, Decay, Metric, Optimizer, Phase, Schedule};
+use crate::seed::{Stream, stream};
+
+/// What a phase trains on, and which random streams it draws from.
+pub struct Setting<'a> {
+    pub source: &'a Source,
+    pub manifest: &'a Manifest,
+    pub split: &'a Split,
+    pub seed: u64,
+    pub replicate: u64,
+    /// Number of the phase: each has an order and dropout of its own.
+    pub phase: u64,
+    /// Layers from this index on are the head's.
+    pub head: usize,
+    pub early_stop: Option<usize>,
+    pub metric: Metric,
+    /// Keep the weights of the best evaluation and put them back at the end.
+    pub keep_best: bool,
+}
+
+/// How a phase went.
+pub struct Fit {
+    pub ending: Ending,
+    pub steps: usize,
+    pub curve: Vec<Point>,
+    pub stopped_early: bool,
+}
+
+/// Trains `network` for one phase. Frozen layers and the batch-norm policy are the network's own.
+pub fn fit(network: &mut Network, phase: &Phase, setting: &Setting, tell: &mut dyn FnMut(Progress)) -> anyhow::Result<Fit> {
+    let train = &setting.split.train;
+    let per_epoch = train.len().div_ceil(phase.batch);
+    let (total, evaluations) = steps(phase, train.len());
+    let trainable = network.trainable();
+    let mut states: Vec<State> = trainable.iter().map(|_| State::default()).collect();
+    let mut fit = Fit { ending: Ending::Finished, steps: 0, curve: Vec::new(), stopped_early: false };
+    let (mut losses, mut epoch_order) = (Vec::new(), Vec::new());
+    let mut best: Option<(f64, Vec<Vec<candle_core::Tensor>>)> = None;
+    for step in 0..total {
+        let (epoch, within) = (step / per_epoch, step % per_epoch);
+        let stream_epoch = setting.phase << 32 | epoch as u64;
+        if within == 0 {
+            epoch_order = order(train, setting.seed, setting.replicate, stream_epoch);
+        }
+        let samples = &epoch_order[within * phase.batch..((within + 1) * phase.batch).min(train.len())];
+        let change = Change { list: &phase.augment, seed: setting.seed, replicate: setting.replicate, epoch: stream_epoch };
+        let x = setting.source.changed(samples, &change, &network.device)?;
+        let labels: Vec<u32> = samples.iter().map(|sample| setting.manifest.samples[*sample as usize].class).collect();
+        let factor = factor(phase, step, total);
+        let mut dropout = stream(setting.seed, Stream::Dropout, &[setting.replicate, setting.phase, step as u64]);
+        let tape = network.forward(&x, Mode::Train(&mut dropout))?;
+        let loss = cross_entropy(tape.result()?, &labels, phase.label_smoothing)?;
+        fit.steps = step + 1;
+        if !loss.mean.is_finite() {
+            fit.ending = Ending::Diverged;
+            return Ok(fit);
+        }
+        let gradients = network.backward(&tape, loss.gradient)?;
+        for (index, norm) in tape.norms {
+            network.params[index][2] = norm.running_mean;
+            network.params[index][3] = norm.running_var;
+        }
+        apply(network, &trainable, &mut states, &gradients, phase, factor, setting.head)?;
+        losses.push(loss.mean);
+        if evaluates(phase, step + 1, total, evaluations, per_epoch) {
+            let (_, val) = evaluate(network, setting.source, &setting.split.val, setting.manifest)?;
+            let train_loss = losses.iter().sum::<f64>() / losses.len() as f64;
+            losses.clear();
+            if !val.loss.is_finite() {
+                fit.ending = Ending::Diverged;
+                return Ok(fit);
+            }
+            fit.curve.push(Point { step: step + 1, epoch: (step + 1) as f64 / per_epoch as f64, lr: phase.lr * factor, train_loss, val });
+            if setting.keep_best && best.as_ref().is_none_or(|(score, _)| val.of(setting.metric) > *score) {
+                best = Some((val.of(setting.metric), network.params.clone()));
+            }
+            tell(Progress { step: step + 1, steps: total, loss: train_loss, accuracy: Some(val.accuracy) });
+            if patience_is_over(&fit.curve, setting.early_stop) {
+                fit.stopped_early = true;
+                break;
+            }
+        } else if step % 16 == 0 {
+            tell(Progress { step: step + 1, steps: total, loss: loss.mean, accuracy: None });
+        }
+    }
+    if let Some((_, params)) = best {
+        network.params = params;
+    }
+    if !finite(network)? {
+        fit.ending = Ending::Diverged;
+    }
+    Ok(fit)
+}
+
+/// Whether validation is read after `done` steps: at the ends of epochs, or at even parts of a budget in steps.
+fn evaluates(phase: &Phase, done: usize, total: usize, evaluations: usize, per_epoch: usize) -> bool {
+    match phase.budget {
+        Budget::Epochs(_) => done.is_multiple_of(per_epoch),
+        Budget::Steps(_) => done * evaluations / total > (done - 1) * evaluations / total,
+    }
+}
+
+/// What the base rates are multiplied by at a step of the sealed budget.
+fn factor(phase: &Phase, step: usize, total: usize) -> f64 {
+    let warm = (phase.warmup * total as f64).round() as usize;
+    if step < warm {
+        return (step + 1) as f64 / warm as f64;
+    }
+    let part = (step - warm) as f64 / (total - warm).max(1) as f64;
+    match &phase.schedule {
+        Schedule::Constant => 1.0,
+        Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * part).cos()),
+        Schedule::Step { at, factor } => {
+            let done = step as f64 / total as f64;
+            factor.powi(at.iter().filter(|point| done >= **point).count() as i32)
+        }
+    }
+}
+
+/// One optimiser step on every parameter that trains.
+fn apply(
+    network: &mut Network,
+    trainable: &[(usize, usize)],
+    states: &mut [State],
+    gradients: &Gradients,
+    phase: &Phase,
+    factor: f64,
+    head: usize,
+) -> candle_core::Result<()> {
+    let rule = match phase.optimizer {
+        Optimizer::Sgd { momentum, nesterov } => Rule::Sgd { momentum, nesterov },
+        Optimizer::Adamw => Rule::Adam,
+    };
+    for ((layer, which), state) in trainable.iter().zip(states) {
+        let base = if *layer >= head { phase.lr } else { phase.backbone_lr };
+        let (coupled_decay, decoupled_decay) = match phase.decay {
+            Decay::Coupled => (phase.weight_decay, 0.0),
+            Decay::Decoupled => (0.0, phase.weight_decay),
+            Decay::OverLr => (if base > 0.0 { phase.weight_decay / base } else { 0.0 }, 0.0),
+        };
+        let step = Step { lr: base * factor, coupled_decay, decoupled_decay };
+        let moved = state.step(rule, step, &network.params[*layer][*which], &gradients.0[*layer][*which])?;
+        network.params[*layer][*which] = moved;
+    }
+    Ok(())
+}
+
+/// Whether the last `patience` evaluations brought no lower validation loss than those before.
+fn patience_is_over(curve: &[Point], patience: Option<usize>) -> bool {
+    let Some(patience) = patience.filter(|patience| curve.len() > *patience) else { return false };
+    let (before, last) = curve.split_at(curve.len() - patience);
+    let least = |points: &[Point]| points.iter().map(|point| point.val.loss).fold(f64::INFINITY, f64::min);
+    least(last) >= least(before)
+}
+
+fn finite(network: &Network) -> candle_core::Result<bool> {
+    for tensor in network.params.iter().flatten() {
+        if !tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

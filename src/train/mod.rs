@@ -1,0 +1,64 @@
+//! Does the work of a stage on a device. One file per kind of stage, and what they share.
+
+mod encode;
+mod evaluate;
+mod features;
+mod fit;
+mod pretrain;
+mod shelf;
+mod source;
+mod trial;
+
+use candle_core::Device as CandleDevice;
+
+pub use shelf::{Places, Shelf};
+
+use crate::device::Device;
+use crate::outcome::{Failure, FailureClass, Outcome, Progress};
+use crate::plan::stage::{Stage, Work};
+
+/// Opens the device that tensors live on.
+///
+/// # Errors
+/// The device is not there, or this build cannot use it.
+pub fn open_device(device: Device) -> Result<CandleDevice, Failure> {
+    match device {
+        Device::Cpu => Ok(CandleDevice::Cpu),
+        Device::Cuda(index) => CandleDevice::new_cuda(index).map_err(|error| Failure {
+            class: FailureClass::Device,
+            message: format!("{device} cannot be used: {error} (a build with `--features cuda` and an NVIDIA driver are needed)"),
+        }),
+    }
+}
+
+/// Runs one stage to its outcome.
+///
+/// # Errors
+/// A classified failure; divergence is an outcome and no failure.
+pub fn run(work: &Work, shelf: &mut Shelf, tell: &mut dyn FnMut(Progress)) -> Result<Outcome, Failure> {
+    let start = std::time::Instant::now();
+    let result = match &work.stage {
+        Stage::Pretrain(stage) => pretrain::run(stage, shelf, tell),
+        Stage::Encode(stage) => encode::run(stage, work, shelf, tell),
+        Stage::Train(stage) => trial::run(stage, work, shelf, tell),
+    };
+    let mut outcome = result.map_err(|error| classify(&error))?;
+    outcome.seconds = start.elapsed().as_secs_f64();
+    outcome.warnings.append(&mut shelf.warnings);
+    Ok(outcome)
+}
+
+fn classify(error: &anyhow::Error) -> Failure {
+    let message = format!("{error:#}");
+    let lower = message.to_lowercase();
+    let class = if lower.contains("out of memory") || lower.contains("out_of_memory") {
+        FailureClass::OutOfMemory
+    } else if lower.contains("cuda") {
+        FailureClass::Device
+    } else if error.chain().any(|cause| cause.is::<std::io::Error>()) || lower.contains("weights") {
+        FailureClass::Data
+    } else {
+        FailureClass::Bug
+    };
+    Failure { class, message }
+}
