@@ -19,6 +19,9 @@ use crate::value::{Layer, Value};
 /// Labels stand in no key: they say what a person calls things.
 const LABELS: &[&str] = &["scenario", "recipe", "size", "similarity", "dataset", "weights"];
 
+/// Numbers that change neither the stages of a cell nor what they cost.
+const SHAPELESS: &[&str] = &["lr", "backbone_lr", "weight_decay", "decay", "momentum", "nesterov", "schedule", "warmup", "label_smoothing", "dropout"];
+
 /// What decides the network and the effects of the other settings. Of the numbers that only tune, whether they are
 /// zero or equal is all that matters, so a thousand learning rates are settled as one.
 const STRUCTURE: &[&str] = &[
@@ -42,6 +45,7 @@ pub fn settle(experiment: &Experiment, facts: &Facts, space: &mut Space, points:
     }
     let width = space.width();
     let order = space.sorted_columns(LABELS);
+    let shaping = space.sorted_columns(&[LABELS, SHAPELESS].concat());
     let mut cells: Vec<Cell> = Vec::with_capacity(points.len());
     for asked in points {
         let mut settled = asked.to_vec();
@@ -53,7 +57,12 @@ pub fn settle(experiment: &Experiment, facts: &Facts, space: &mut Space, points:
         hasher.update(&ENGINE.to_le_bytes());
         hasher.update(change.identity.as_bytes());
         space.hash(&settled, &order, &mut hasher);
-        cells.push(Cell { asked, settled: settled.into(), key: Key::from_hash(&hasher.finalize()) });
+        let mut shape = blake3::Hasher::new();
+        shape.update(change.identity.as_bytes());
+        space.hash(&settled, &shaping, &mut shape);
+        let mut low = [0; 8];
+        low.copy_from_slice(&shape.finalize().as_bytes()[..8]);
+        cells.push(Cell { asked, settled: settled.into(), key: Key::from_hash(&hasher.finalize()), shape: u64::from_le_bytes(low) });
     }
     space.note_widest(cells.iter().map(|cell| &cell.settled));
     Ok(cells)

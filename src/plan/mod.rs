@@ -25,6 +25,15 @@ pub struct Cell {
     /// The settings that have an effect; what the key is made of.
     settled: Point,
     pub key: Key,
+    /// Equal for cells that differ only in numbers that change neither stages nor cost.
+    shape: u64,
+}
+
+impl Cell {
+    /// Equal for cells that need the same stages and cost the same.
+    pub fn shape(&self) -> u64 {
+        self.shape
+    }
 }
 
 /// All cells, in the fixed order of the cross.

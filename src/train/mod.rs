@@ -62,3 +62,34 @@ fn classify(error: &anyhow::Error) -> Failure {
     };
     Failure { class, message }
 }
+
+/// Multiply-accumulates per second of one slot on this machine: a few training steps of a small network, timed.
+///
+/// # Errors
+/// Only candle's own.
+pub fn measure_rate() -> anyhow::Result<f64> {
+    use crate::exec::{Mode, Network};
+    use crate::seed::{Stream, stream};
+    let graph = crate::model::arch::Arch { name: "resnet8".to_owned(), input: 32, width: 1.0 }.graph(10).map_err(anyhow::Error::msg)?;
+    let weights = crate::model::init::fresh(&graph, 0, 0, 0)?;
+    let network = Network::new(graph, &weights, &CandleDevice::Cpu)?;
+    let x = candle_core::Tensor::ones((16, 3, 32, 32), candle_core::DType::F32, &CandleDevice::Cpu)?;
+    let work = 3.0 * 16.0 * network.graph.total_macs() as f64;
+    let mut fastest = f64::INFINITY;
+    for _ in 0..4 {
+        let start = std::time::Instant::now();
+        let tape = network.forward(&x, Mode::Train(&mut stream(0, Stream::Dropout, &[])))?;
+        let loss = crate::nn::loss::cross_entropy(tape.result()?, &[0; 16], 0.0)?;
+        network.backward(&tape, loss.gradient)?;
+        fastest = fastest.min(start.elapsed().as_secs_f64());
+    }
+    Ok(work / fastest)
+}
+
+/// Reads a weight file and checks that it fits an architecture, tensor by tensor.
+///
+/// # Errors
+/// What does not fit, on both sides.
+pub fn check_weights(path: &std::path::Path, arch: &crate::model::arch::Arch) -> anyhow::Result<()> {
+    shelf::check(&crate::model::weights::Weights::read(path)?, arch)
+}

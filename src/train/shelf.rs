@@ -131,7 +131,7 @@ impl Shelf {
 }
 
 /// Every tensor of the file must have its place in the network, and the other way round; only the head may be new.
-fn check(weights: &Weights, arch: &Arch) -> anyhow::Result<()> {
+pub(super) fn check(weights: &Weights, arch: &Arch) -> anyhow::Result<()> {
     let classes = weights.classes(&arch.graph(10).map_err(anyhow::Error::msg)?).unwrap_or(10);
     let graph = arch.graph(classes).map_err(anyhow::Error::msg)?;
     let features = family(&arch.name).and_then(|family| graph.find(family.features)).context("unknown architecture")?;

@@ -1,0 +1,144 @@
+//! What a person may type. The only file that knows clap.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Which transfer-learning recipe should I use for my images? Declarative sweeps, with evidence.
+#[derive(Debug, Parser)]
+#[command(name = "tl-sweep", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub verb: Verb,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Flags that every verb takes.
+#[derive(Clone, Debug, Args)]
+pub struct Common {
+    /// The store
+    #[arg(long, global = true, value_name = "FILE", default_value = "results/tl-sweep.sqlite")]
+    pub db: PathBuf,
+    /// Where datasets are looked up; without it $TL_SWEEP_DATA, else the folder of the experiment file
+    #[arg(long, global = true, value_name = "FOLDER", env = "TL_SWEEP_DATA")]
+    pub data: Option<PathBuf>,
+    /// Where weights are looked up; without it $TL_SWEEP_WEIGHTS, else `weights` under --data
+    #[arg(long, global = true, value_name = "FOLDER", env = "TL_SWEEP_WEIGHTS")]
+    pub weights: Option<PathBuf>,
+    /// auto, cpu, or cuda:0,cuda:1
+    #[arg(long, global = true, value_name = "LIST", default_value = "auto")]
+    pub devices: String,
+    /// Trials side by side on each device; on CPU one per core unless given
+    #[arg(long, global = true, value_name = "N")]
+    pub slots: Option<usize>,
+    /// Colours and boxes
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub color: Color,
+    /// No progress, no hints
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    Md,
+    Csv,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Write a commented starter file; never over an existing one
+    Init {
+        /// Which starter: folder, weights or synthetic
+        #[arg(default_value = "folder")]
+        template: String,
+        /// Where to write it
+        #[arg(long, short, value_name = "FILE", default_value = "experiment.toml")]
+        output: PathBuf,
+    },
+    /// Find every problem of the file, its data, weights and layer names, before any compute
+    Check { file: PathBuf },
+    /// Show trials, shared stages, cost and what the store already holds
+    Plan {
+        file: PathBuf,
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// Make the store match the file; run it again and only what is missing runs
+    Run {
+        file: PathBuf,
+        /// Only cells that meet a condition, such as "recipe == 'fine-tune'"
+        #[arg(long, value_name = "EXPR")]
+        only: Option<String>,
+        /// At most so many trials
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+    },
+    /// Tables, verdicts, the best recipe per scenario
+    Report {
+        /// Name of the experiment; the last one run without it
+        name: Option<String>,
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// How far each experiment is
+    Status {
+        /// Name of an experiment: its trials one by one
+        name: Option<String>,
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// Everything about one trial: settings, scores, curve
+    Show {
+        /// The first digits of its key
+        trial: String,
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// Look at a dataset: classes, counts, hashes, leaks; or export an experiment's splits
+    Data {
+        /// A folder, .tar, .tar.gz or .csv, or with --splits the name of an experiment
+        target: String,
+        /// Print the splits of an experiment as CSV
+        #[arg(long)]
+        splits: bool,
+        /// Folder that serves as the test split
+        #[arg(long, value_name = "FOLDER", default_value = "test")]
+        test: String,
+    },
+    /// A network layer by layer, as Keras prints it
+    Summary {
+        /// An architecture; without it they are listed
+        arch: Option<String>,
+        /// Side of the input in pixels
+        #[arg(long)]
+        input: Option<usize>,
+        /// Width multiplier of MobileNets
+        #[arg(long, default_value_t = 1.0)]
+        width: f64,
+        /// Classes of the classifier
+        #[arg(long, default_value_t = 1000)]
+        classes: usize,
+        /// A freeze depth to mark: none, all, a layer, a block, or a number
+        #[arg(long)]
+        freeze: Option<String>,
+    },
+    /// Runs stages for a sweep; started by `run`
+    #[command(hide = true)]
+    Worker {
+        #[arg(long)]
+        device: String,
+        #[arg(long)]
+        cache: PathBuf,
+    },
+}

@@ -1,0 +1,74 @@
+//! `check FILE`: every problem before any compute, and what the design cannot decide.
+
+use std::path::Path;
+
+use super::jobs;
+use super::world::World;
+use super::{Exit, print};
+use crate::cli::Common;
+use crate::experiment::Experiment;
+use crate::experiment::condition::like;
+use crate::plan::Plan;
+use crate::value::Value;
+
+pub fn run(file: &Path, common: &Common) -> anyhow::Result<Exit> {
+    let experiment = Experiment::load(file)?;
+    let world = World::gather(&experiment, file, common)?;
+    let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
+    check_weights(&plan, &world)?;
+    let cells: Vec<usize> = (0..plan.cells.len()).collect();
+    let all = jobs::jobs(&plan, &cells, &Default::default(), &world).map_err(anyhow::Error::msg)?;
+    jobs::prepare_data(&plan, &all, &world)?;
+    for dataset in world.datasets.values() {
+        for (id, reason) in &dataset.manifest.skipped {
+            print(&format!("skipped: '{id}' of '{}': {reason}", dataset.name))?;
+        }
+        let leaks = dataset.manifest.leaks();
+        if let Some((train, test)) = leaks.first() {
+            print(&format!("warning: in '{}' {} training images have the same bytes as a test image, for example {train} and {test}", dataset.name, leaks.len()))?;
+        }
+    }
+    for warning in undecidable(&experiment, &world) {
+        print(&format!("warning: {warning}"))?;
+    }
+    print(&format!("{}: {} cells, {} trials, no problem found", file.display(), plan.cells.len(), plan.distinct() * plan.replicates))?;
+    Ok(Exit::Complete)
+}
+
+/// Loads every weight file into its network once.
+fn check_weights(plan: &Plan, world: &World) -> anyhow::Result<()> {
+    let mut seen = std::collections::BTreeSet::new();
+    for cell in &plan.cells {
+        let settled = plan.settled(cell);
+        let name = settled.get("weights").map_or_else(String::new, Value::to_string);
+        if let Some(fact) = world.facts.weights.get(&name)
+            && seen.insert(name)
+        {
+            let arch = crate::plan::stage::arch(&settled).map_err(anyhow::Error::msg)?;
+            crate::train::check_weights(Path::new(&fact.path), &arch)?;
+        }
+    }
+    Ok(())
+}
+
+/// Rules that this design cannot answer, and why.
+fn undecidable(experiment: &Experiment, world: &World) -> Vec<String> {
+    let mut found = Vec::new();
+    if !experiment.rules.is_empty() && experiment.replicates < 3 {
+        found.push(format!("replicates = {}: a verdict needs 3", experiment.replicates));
+    }
+    for rule in &experiment.rules {
+        for scenario in experiment.scenarios.iter().filter(|scenario| like(&rule.scenario, &scenario.name)) {
+            let dataset = scenario.layer.get("dataset").map_or_else(String::new, Value::to_string);
+            if let Some(fact) = world.facts.datasets.get(&dataset)
+                && 1.0 / fact.test as f64 > rule.margin
+            {
+                found.push(format!(
+                    "the rule '{} > {}' in {}: one of the {} test images weighs {:.3}, more than the margin {}; EQUIVALENT cannot be found",
+                    rule.better, rule.worse, scenario.name, fact.test, 1.0 / fact.test as f64, rule.margin
+                ));
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,52 @@
+//! `data TARGET`: what a dataset holds; with `--splits`, who trained and tested on what in an experiment.
+
+use std::path::{Path, PathBuf};
+
+use super::{Exit, findings, print, table_style};
+use crate::cli::Common;
+use crate::data::open::Source;
+use crate::data::{Part, Spec, open};
+use crate::report::table::table;
+use crate::store::Store;
+
+pub fn run(target: &str, splits: bool, test: &str, common: &Common) -> anyhow::Result<Exit> {
+    if splits {
+        let store = Store::read(&common.db)?;
+        let rows = store.split_rows(&findings::experiment(&store, Some(target))?)?;
+        let columns = ["dataset", "per_class", "replicate", "part", "sample", "class"];
+        let named: Vec<_> = rows.into_iter().map(|row| columns.iter().map(|name| (*name).to_owned()).zip(row).collect()).collect();
+        print(crate::report::csv::rows(&columns, named.iter())?.trim_end())?;
+        return Ok(Exit::Complete);
+    }
+    let folder = common.data.clone().unwrap_or_default();
+    let path = [PathBuf::from(target), folder.join(target), folder.join(format!("{target}.tar.gz"))].into_iter().find(|path| path.exists()).unwrap_or_else(|| PathBuf::from(target));
+    describe(&path, test)
+}
+
+fn describe(path: &Path, test: &str) -> anyhow::Result<Exit> {
+    let mut splits: std::collections::BTreeMap<String, String> = ["train", "val", "test"].map(|name| (name.to_owned(), name.to_owned())).into();
+    splits.insert("test".to_owned(), test.to_owned());
+    if test != "test" {
+        splits.retain(|split, folder| split == "test" || folder != test);
+    }
+    let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let dataset = open(&Spec { name, source: Source::Path(path.to_owned()), splits, skip_bad_images: false })?;
+    let manifest = &dataset.manifest;
+    let counts: Vec<Vec<usize>> = [Part::Train, Part::Val, Part::Test].map(|part| manifest.counts(part)).into();
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for (index, class) in manifest.classes.iter().enumerate() {
+        let mut row = vec![index.to_string(), class.clone()];
+        row.extend(counts.iter().map(|part| part[index].to_string()));
+        rows.push(row);
+    }
+    let mut total = vec![String::new(), "all".to_owned()];
+    total.extend(counts.iter().map(|part| part.iter().sum::<usize>().to_string()));
+    rows.push(total);
+    print(&table(table_style(), &["", "class", "train", "val", "test"], &rows))?;
+    print(&format!("sha256 {}\nfingerprint {}", manifest.sha256, manifest.fingerprint))?;
+    let leaks = manifest.leaks();
+    if !leaks.is_empty() {
+        print(&format!("\n{} training or validation images have the same bytes as a test image, for example {} and {}", leaks.len(), leaks[0].0, leaks[0].1))?;
+    }
+    Ok(Exit::Complete)
+}

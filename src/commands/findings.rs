@@ -1,0 +1,127 @@
+//! Gathers findings from the store: arms, verdicts, counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Usage;
+use crate::experiment::Experiment;
+use crate::experiment::condition::like;
+use crate::report::arm::{Arm, Trial, arms};
+use crate::report::compare::{Scored, scored};
+use crate::report::findings::{Counts, Findings, Scenario};
+use crate::report::verdict::{Rule, verdicts};
+use crate::store::Store;
+use crate::store::query::{ExperimentRow, TrialRow};
+use crate::store::schema::SETTINGS;
+use crate::value::Value;
+
+/// The rules of an experiment as the store keeps them.
+pub fn rules_json(experiment: &Experiment) -> anyhow::Result<String> {
+    let rules = experiment.rules.iter().map(|rule| Rule { scenario: rule.scenario.clone(), better: rule.better.clone(), worse: rule.worse.clone(), margin: rule.margin });
+    Ok(serde_json::to_string(&rules.collect::<Vec<_>>())?)
+}
+
+/// The scenarios of an experiment as the store keeps them.
+pub fn scenarios_json(experiment: &Experiment) -> anyhow::Result<String> {
+    let scenarios = experiment.scenarios.iter().map(|scenario| Scenario {
+        name: scenario.name.clone(),
+        size: scenario.size.map(|size| size.to_string()),
+        similarity: scenario.similarity.map(|similarity| similarity.to_string()),
+        dataset: scenario.layer.get("dataset").map_or_else(String::new, Value::to_string),
+        per_class: scenario.layer.get("per_class").and_then(Value::count),
+    });
+    Ok(serde_json::to_string(&scenarios.collect::<Vec<_>>())?)
+}
+
+/// The experiment of that name, or the last one run; a name that is not there is the person's mistake.
+pub fn experiment(store: &Store, name: Option<&str>) -> anyhow::Result<ExperimentRow> {
+    match store.experiment(name)? {
+        Some(experiment) => Ok(experiment),
+        None => {
+            let names: Vec<String> = store.overview()?.into_iter().filter_map(|row| row.get("name").cloned()).collect();
+            let known = if names.is_empty() { "none yet".to_owned() } else { names.join(", ") };
+            Err(Usage(format!("the store has no experiment '{}'; it has {known}", name.unwrap_or("at all"))).into())
+        }
+    }
+}
+
+/// Everything that a report shows of an experiment.
+pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
+    let experiment = experiment(store, name)?;
+    let rows = store.trials(&experiment)?;
+    let trials: Vec<Trial> = rows.iter().map(|row| trial(row, &experiment.metric)).collect();
+    let arms = arms(&trials, experiment.replicates);
+    let rules: Vec<Rule> = serde_json::from_str(&experiment.rules)?;
+    let verdicts = verdicts(&rules, &arms, like, |arm| answers(store, &experiment, arm, &trials))?;
+    let numerics: BTreeSet<String> = rows.iter().filter_map(|row| row.columns.get("numerics").cloned()).collect();
+    Ok(Findings {
+        counts: counts(&trials),
+        scenarios: serde_json::from_str(&experiment.scenarios)?,
+        experiment: experiment.name,
+        question: experiment.question,
+        metric: experiment.metric,
+        replicates: experiment.replicates,
+        arms,
+        verdicts,
+        numerics: numerics.into_iter().collect(),
+        notes: Vec::new(),
+    })
+}
+
+fn trial(row: &TrialRow, metric: &str) -> Trial {
+    let column = metric.replace('-', "_");
+    let settings: BTreeMap<String, String> = SETTINGS.iter().filter_map(|key| Some(((*key).to_owned(), row.columns.get(*key)?.clone()))).collect();
+    Trial {
+        key: row.key,
+        cell: row.cell,
+        replicate: row.replicate,
+        status: row.text("status").to_owned(),
+        settings,
+        val: row.number(&format!("val_{column}")),
+        test: row.number(&format!("test_{column}")),
+        at_chance: row.flag("at_chance"),
+        under_trained: row.flag("under_trained"),
+        seconds: row.number("seconds").unwrap_or(0.0),
+    }
+}
+
+/// Counts each distinct trial once, however many cells it stands for.
+fn counts(trials: &[Trial]) -> Counts {
+    let distinct: BTreeMap<_, &Trial> = trials.iter().map(|trial| (trial.key, trial)).collect();
+    let mut counts = Counts { planned: distinct.len(), ..Counts::default() };
+    for trial in distinct.values() {
+        match trial.status.as_str() {
+            "done" => counts.done += 1,
+            "diverged" => {
+                counts.done += 1;
+                counts.diverged += 1;
+            }
+            "failed" | "blocked" => counts.failed += 1,
+            _ => counts.missing += 1,
+        }
+        counts.at_chance += usize::from(trial.at_chance);
+        counts.under_trained += usize::from(trial.under_trained);
+    }
+    counts
+}
+
+/// The test answers of an arm's selected setting, replicate by replicate; where every setting diverged, those of
+/// always naming the largest class of the same test images.
+fn answers(store: &Store, experiment: &ExperimentRow, arm: &Arm, trials: &[Trial]) -> anyhow::Result<Vec<Scored>> {
+    if let Some(setting) = arm.best() {
+        let mut own: Vec<&Trial> = setting.trials.iter().collect();
+        own.sort_by_key(|trial| trial.replicate);
+        return own
+            .into_iter()
+            .map(|trial| store.test_answers(trial.key).map(|(predicted, truth)| scored(&experiment.metric, &predicted, &truth)))
+            .collect();
+    }
+    let dataset = arm.context_value("dataset");
+    let same = trials.iter().find(|trial| trial.status == "done" && trial.settings.get("dataset").is_some_and(|name| name == dataset));
+    let Some(same) = same else { return Ok(Vec::new()) };
+    let (_, truth) = store.test_answers(same.key)?;
+    let mut sizes: BTreeMap<u32, usize> = BTreeMap::new();
+    truth.iter().for_each(|class| *sizes.entry(*class).or_default() += 1);
+    let largest = sizes.into_iter().max_by_key(|(class, size)| (*size, u32::MAX - *class)).map_or(0, |(class, _)| class);
+    let predicted = vec![largest as u16; truth.len()];
+    Ok(vec![scored(&experiment.metric, &predicted, &truth); experiment.replicates])
+}

@@ -1,0 +1,131 @@
+//! One file per verb. `run.rs` is the table of contents of the whole program.
+
+mod check;
+mod data;
+mod findings;
+mod init;
+mod jobs;
+mod plan;
+mod progress;
+mod report;
+mod run;
+mod show;
+mod status;
+mod summary;
+mod worker;
+mod world;
+
+use std::io::IsTerminal;
+
+use crate::cli::{Cli, Color, Verb};
+use crate::experiment::problem::Problems;
+use crate::store::Unusable;
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Complete = 0,
+    Unexpected = 1,
+    BadExperiment = 2,
+    NoDevice = 3,
+    SomeFailed = 4,
+    Outstanding = 5,
+    StoreUnusable = 7,
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// An asked-for device that cannot be used.
+#[derive(Debug)]
+pub struct NoDevice(pub String);
+
+impl std::error::Error for NoDevice {}
+
+impl std::fmt::Display for NoDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Something that a person typed wrong, outside of an experiment file.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl std::error::Error for Usage {}
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// Whatever stops it; `exit_code` tells what the program ends with.
+pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
+    let common = &cli.common;
+    match cli.verb {
+        Verb::Init { template, output } => init::run(&template, &output),
+        Verb::Check { file } => check::run(&file, common),
+        Verb::Plan { file, format } => plan::run(&file, format, common),
+        Verb::Run { file, only, limit } => run::run(&file, &run::Part { only, limit }, common),
+        Verb::Report { name, format } => report::run(name.as_deref(), format, common),
+        Verb::Status { name, format } => status::run(name.as_deref(), format, common),
+        Verb::Show { trial, format } => show::run(&trial, format, common),
+        Verb::Data { target, splits, test } => data::run(&target, splits, &test, common),
+        Verb::Summary { arch, input, width, classes, freeze } => summary::run(arch, input, width, classes, freeze, common),
+        Verb::Worker { device, cache } => worker::run(&device, cache),
+    }
+}
+
+/// What an error means for the shell.
+pub fn exit_code(error: &anyhow::Error) -> Exit {
+    let is = |found: bool, exit| found.then_some(exit);
+    is(error.is::<Problems>() || error.is::<Usage>(), Exit::BadExperiment)
+        .or(is(error.is::<NoDevice>(), Exit::NoDevice))
+        .or(is(error.is::<Unusable>(), Exit::StoreUnusable))
+        .unwrap_or(Exit::Unexpected)
+}
+
+/// What a person reads of an error.
+pub fn message(error: &anyhow::Error, styled: bool) -> String {
+    match error.downcast_ref::<Problems>() {
+        Some(problems) => problems.render(styled),
+        None => format!("error: {error:#}"),
+    }
+}
+
+/// Whether messages on stderr may have colours.
+pub fn styled(color: Color) -> bool {
+    match color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => std::env::var_os("NO_COLOR").is_none() && std::io::stderr().is_terminal(),
+    }
+}
+
+/// Tables for this terminal, or wide enough for a file.
+fn table_style() -> crate::report::table::Style {
+    let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let width = width.or_else(|| std::io::stdout().is_terminal().then(terminal_width)?).unwrap_or(140);
+    crate::report::table::Style::Terminal { width }
+}
+
+fn terminal_width() -> Option<u16> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    (size.ws_col >= 40).then_some(size.ws_col)
+}
+
+/// Prints to stdout; a reader that has gone away is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

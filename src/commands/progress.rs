@@ -1,0 +1,199 @@
+//! What a person sees of a running sweep: one bar with the time left, and the trials that run. On stderr.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
+
+use super::Exit;
+use super::jobs::Jobs;
+use super::run::describe;
+use super::world::World;
+use crate::cli::Common;
+use crate::plan::Plan;
+use crate::schedule::event::Event;
+
+/// At most so many running trials have a line of their own.
+const LINES: usize = 8;
+
+/// The weight of a job when its cost is all but nothing, so that the bar still moves.
+const LEAST_MACS: f64 = 1e8;
+
+pub struct Board {
+    bars: MultiProgress,
+    overall: ProgressBar,
+    lines: BTreeMap<usize, ProgressBar>,
+    names: Vec<String>,
+    weights: Vec<f64>,
+    /// How far each job is, 0 to 1.
+    parts: Vec<f64>,
+    start: Instant,
+    forecast: f64,
+    failures: Vec<String>,
+    finished: usize,
+    left_out: bool,
+    /// Without a terminal: when the last line was printed.
+    plain: Option<Instant>,
+    quiet: bool,
+    announced_stop: usize,
+}
+
+impl Board {
+    pub fn new(plan: &Plan, jobs: &Jobs, world: &World, decoded: usize, common: &Common) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let weights: Vec<f64> = jobs.list.iter().map(|job| job.macs.max(LEAST_MACS)).collect();
+        let outstanding = jobs.list.iter().filter(|job| matches!(job.what, super::jobs::What::Trial { .. })).count();
+        let forecast = weights.iter().sum::<f64>() / world.facts.macs_per_second / world.facts.slots as f64;
+        let bars = MultiProgress::new();
+        if !terminal || common.quiet {
+            bars.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+        }
+        let overall = bars.add(ProgressBar::new(1000));
+        let style = ProgressStyle::with_template("{bar:30} {percent:>3}%  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+        overall.set_style(style);
+        if !common.quiet {
+            let held = jobs.totals.done;
+            let note = if decoded > 0 { format!("; {decoded} images decoded") } else { String::new() };
+            eprintln!(
+                "{} trials: {held} in the store, {outstanding} to run on {} slot(s) of {}, about {}{note}",
+                jobs.totals.trials,
+                world.facts.slots,
+                world.device,
+                HumanDuration(Duration::from_secs_f64(forecast.min(1e8)))
+            );
+        }
+        Self {
+            bars,
+            overall,
+            lines: BTreeMap::new(),
+            names: jobs.list.iter().map(|job| describe(plan, &job.what)).collect(),
+            parts: vec![0.0; weights.len()],
+            weights,
+            start: Instant::now(),
+            forecast,
+            failures: Vec::new(),
+            finished: 0,
+            left_out: held_back(jobs),
+            plain: (!terminal && !common.quiet).then(Instant::now),
+            quiet: common.quiet,
+            announced_stop: 0,
+        }
+    }
+
+    pub fn tell(&mut self, event: &Event, interrupts: usize) {
+        if interrupts > self.announced_stop && !self.quiet {
+            self.announced_stop = interrupts;
+            self.say("stopping: running trials are finished first; Ctrl-C again stops at once");
+        }
+        match event {
+            Event::Started { job, .. } => self.open(*job),
+            Event::Progress { job, progress } => {
+                self.parts[*job] = (progress.step as f64 / progress.steps.max(1) as f64).min(1.0);
+                let accuracy = progress.accuracy.map_or_else(String::new, |accuracy| format!("  val {accuracy:.3}"));
+                if let Some(line) = self.lines.get(job) {
+                    line.set_message(format!("{}  step {}/{}  loss {:.3}{accuracy}", self.names[*job], progress.step, progress.steps, progress.loss));
+                }
+            }
+            Event::Finished { job, outcome } => {
+                self.close_line(*job);
+                self.finished += 1;
+                for warning in &outcome.warnings {
+                    self.say(&format!("warning: {}: {warning}", self.names[*job]));
+                }
+            }
+            Event::Failed { job, failure, again } => {
+                self.close_line(*job);
+                let text = format!("{}: {} ({})", self.names[*job], failure.message, failure.class.name());
+                self.say(&format!("{}: {text}", if *again { "will be tried again" } else { "failed" }));
+                if !again {
+                    self.failures.push(text);
+                } else {
+                    self.parts[*job] = 0.0;
+                }
+            }
+            Event::Blocked { job } => {
+                self.parts[*job] = 1.0;
+                self.failures.push(format!("{}: not run, a stage that it needs has failed", self.names[*job]));
+            }
+        }
+        self.draw();
+    }
+
+    fn open(&mut self, job: usize) {
+        if self.lines.len() < LINES {
+            let line = self.bars.add(ProgressBar::new_spinner());
+            line.set_style(ProgressStyle::with_template("  {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            line.set_message(self.names[job].clone());
+            self.lines.insert(job, line);
+        }
+    }
+
+    fn close_line(&mut self, job: usize) {
+        self.parts[job] = 1.0;
+        if let Some(line) = self.lines.remove(&job) {
+            line.finish_and_clear();
+        }
+    }
+
+    /// The bar counts half-done trials by their predicted cost.
+    fn draw(&mut self) {
+        let total: f64 = self.weights.iter().sum();
+        let done: f64 = self.weights.iter().zip(&self.parts).map(|(weight, part)| weight * part).sum();
+        let share = done / total.max(1.0);
+        let elapsed = self.start.elapsed().as_secs_f64();
+        let left = if share > 0.02 { elapsed * (1.0 - share) / share } else { (self.forecast - elapsed).max(0.0) };
+        let message = format!("{} of {} stages, {} left", self.finished, self.names.len(), HumanDuration(Duration::from_secs_f64(left.min(1e8))));
+        self.overall.set_position((share * 1000.0) as u64);
+        self.overall.set_message(message.clone());
+        if self.plain.is_some_and(|last| last.elapsed() > Duration::from_secs(15)) {
+            eprintln!("{:3.0}%  {message}", share * 100.0);
+            self.plain = Some(Instant::now());
+        }
+    }
+
+    fn say(&self, text: &str) {
+        if self.plain.is_some() || self.quiet || self.bars.println(text).is_err() {
+            eprintln!("{text}");
+        }
+    }
+
+    pub fn failed(&self) -> usize {
+        self.failures.len()
+    }
+
+    /// Whether `--limit` left trials out.
+    pub fn left_out(&self) -> bool {
+        self.left_out
+    }
+
+    /// Takes the bars away.
+    pub fn close(&mut self) {
+        self.overall.finish_and_clear();
+        if !self.quiet && !self.names.is_empty() {
+            let actual = Duration::from_secs_f64(self.start.elapsed().as_secs_f64());
+            eprintln!("{} stages in {} (forecast {})\n", self.finished, HumanDuration(actual), HumanDuration(Duration::from_secs_f64(self.forecast.min(1e8))));
+        }
+    }
+
+    /// Failures once more, and what to type next.
+    pub fn last_words(&self, exit: Exit, file: &Path) {
+        for failure in &self.failures {
+            eprintln!("failed: {failure}");
+        }
+        if self.quiet {
+            return;
+        }
+        match exit {
+            Exit::SomeFailed => eprintln!("\n{} failed; `tl-sweep run {}` tries them again", self.failures.len(), file.display()),
+            Exit::Outstanding => eprintln!("\nnot everything has run; `tl-sweep run {}` goes on from here", file.display()),
+            _ => eprintln!("\n`tl-sweep report --format md` prints this as Markdown; `tl-sweep status NAME` lists the trials"),
+        }
+    }
+}
+
+fn held_back(jobs: &Jobs) -> bool {
+    let listed = jobs.list.iter().filter(|job| matches!(job.what, super::jobs::What::Trial { .. })).count();
+    listed + jobs.totals.done < jobs.totals.trials
+}

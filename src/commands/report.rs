@@ -1,0 +1,33 @@
+//! `report [NAME]`: what was found.
+
+use super::{Exit, findings, print, table_style};
+use crate::cli::{Common, Format};
+use crate::report::table::Style;
+use crate::report::{csv, json, table};
+use crate::store::Store;
+use crate::store::query::CIRCUMSTANCES;
+use crate::store::schema::{RESULTS, SETTINGS};
+
+pub fn run(name: Option<&str>, format: Format, common: &Common) -> anyhow::Result<Exit> {
+    let store = Store::read(&common.db)?;
+    let text = match format {
+        Format::Table => table::report(&findings::gather(&store, name)?, table_style()),
+        Format::Md => table::report(&findings::gather(&store, name)?, Style::Markdown),
+        Format::Json => serde_json::to_string_pretty(&json::report(&findings::gather(&store, name)?))?,
+        Format::Csv => trials_csv(&store, name)?,
+    };
+    print(text.trim_end())?;
+    Ok(Exit::Complete)
+}
+
+/// All trials ordered by key, labels and results first, circumstances last.
+pub fn trials_csv(store: &Store, name: Option<&str>) -> anyhow::Result<String> {
+    let mut rows = store.trials(&findings::experiment(store, name)?)?;
+    rows.sort_by_key(|row| (row.key, row.position));
+    for row in &mut rows {
+        row.columns.insert("trial".to_owned(), row.key.to_string());
+        row.columns.insert("replicate".to_owned(), row.replicate.to_string());
+    }
+    let columns: Vec<&str> = ["trial", "replicate"].iter().chain(SETTINGS).chain(RESULTS).chain(CIRCUMSTANCES).copied().collect();
+    csv::rows(&columns, rows.iter().map(|row| &row.columns))
+}

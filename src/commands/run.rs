@@ -1,0 +1,256 @@
+//! `run FILE`: makes the store match the file. The table of contents of the whole program.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::jobs::{self, Jobs, What};
+use super::progress::Board;
+use super::world::World;
+use super::{Exit, NoDevice, Usage, findings, print, table_style};
+use crate::cli::Common;
+use crate::data::split::split;
+use crate::device::Device;
+use crate::experiment::Experiment;
+use crate::experiment::condition::Condition;
+use crate::key::Key;
+use crate::outcome::{Failure, FailureClass};
+use crate::plan::stage::{Stage, Train};
+use crate::plan::{Plan, trial_key};
+use crate::schedule::event::Event;
+use crate::schedule::pool::Pool;
+use crate::schedule::queue::Queue;
+use crate::schedule::sweep::{End, Stop, sweep};
+use crate::store::Store;
+use crate::store::record::{CellRecord, Circumstance, ExperimentRecord};
+use crate::value::Value;
+
+/// Which part of the file a sweep takes.
+pub struct Part {
+    pub only: Option<String>,
+    pub limit: Option<usize>,
+}
+
+pub fn run(file: &Path, part: &Part, common: &Common) -> anyhow::Result<Exit> {
+    let experiment = Experiment::load(file)?;
+    let world = World::gather(&experiment, file, common)?;
+    let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
+    let mut store = Store::open(&common.db)?;
+    refuse_mixed_numerics(&experiment, &plan, &store, &world)?;
+    let cells = chosen(&plan, part)?;
+    let jobs = limited(jobs::jobs(&plan, &cells, &store.finished()?, &world).map_err(anyhow::Error::msg)?, part.limit);
+    let decoded = jobs::prepare_data(&plan, &jobs, &world)?;
+    let circumstance = circumstance(&world);
+    let begun = begin(&mut store, &experiment, &plan, &world, &circumstance)?;
+    let mut board = Board::new(&plan, &jobs, &world, decoded, common);
+    let end = execute(&plan, &jobs, &world, &mut store, &circumstance, begun, &mut board)?;
+    let exit = finish(&mut store, begun, end, &board, part, jobs.totals.trials < plan.distinct() * plan.replicates)?;
+    board.close();
+    print(&crate::report::table::report(&findings::gather(&store, Some(&experiment.name))?, table_style()))?;
+    board.last_words(exit, file);
+    Ok(exit)
+}
+
+/// Results of one experiment come from one numerics class, unless the file allows a mix.
+fn refuse_mixed_numerics(experiment: &Experiment, plan: &Plan, store: &Store, world: &World) -> anyhow::Result<()> {
+    if experiment.mix_numerics {
+        return Ok(());
+    }
+    let keys: HashSet<Key> = plan.cells.iter().flat_map(|cell| (0..plan.replicates).map(|replicate| trial_key(cell.key, replicate))).collect();
+    let own = world.device.numerics();
+    match store.numerics_of(&keys)?.iter().find(|(class, _)| class.as_str() != own) {
+        None => Ok(()),
+        Some((class, count)) => Err(Usage(format!(
+            "the store holds {count} trials of this experiment from {class}, and this machine computes {own}: results may differ in the last digits. \
+             Use another --db, or set mix_numerics = true under [experiment]"
+        ))
+        .into()),
+    }
+}
+
+/// The cells that `--only` asks for, all without it.
+fn chosen(plan: &Plan, part: &Part) -> anyhow::Result<Vec<usize>> {
+    let Some(text) = &part.only else { return Ok((0..plan.cells.len()).collect()) };
+    let condition = Condition::parse(text).map_err(|fault| Usage(format!("--only \"{text}\": {} (at byte {})", fault.message, fault.at)))?;
+    let cells: Vec<usize> = (0..plan.cells.len()).filter(|index| condition.holds(&plan.asked(&plan.cells[*index]))).collect();
+    anyhow::ensure!(!cells.is_empty(), Usage(format!("--only \"{text}\" matches none of the {} cells", plan.cells.len())));
+    Ok(cells)
+}
+
+/// The first `limit` trials, with the stages that stand before them.
+fn limited(mut jobs: Jobs, limit: Option<usize>) -> Jobs {
+    let Some(limit) = limit else { return jobs };
+    let trials = jobs.list.iter().enumerate().filter(|(_, job)| matches!(job.what, What::Trial { .. }));
+    if let Some((end, _)) = trials.map(|(index, job)| (index, job)).nth(limit) {
+        jobs.list.truncate(end);
+        jobs.queue.truncate(end);
+    }
+    jobs
+}
+
+fn circumstance(world: &World) -> Circumstance {
+    let model = std::fs::read_to_string("/proc/cpuinfo").ok();
+    let model = model.as_deref().and_then(|text| text.lines().find(|line| line.starts_with("model name"))).and_then(|line| line.split(": ").nth(1));
+    Circumstance {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        build: option_env!("TL_SWEEP_BUILD").unwrap_or("unknown").to_owned(),
+        device: world.devices.iter().map(Device::to_string).collect::<Vec<_>>().join(","),
+        numerics: world.device.numerics().to_owned(),
+        slots: world.facts.slots,
+        machine: format!("{} {}, {}", std::env::consts::OS, std::env::consts::ARCH, model.unwrap_or("unknown processor")),
+    }
+}
+
+/// Writes what is planned, and opens the sweep.
+fn begin(store: &mut Store, experiment: &Experiment, plan: &Plan, world: &World, circumstance: &Circumstance) -> anyhow::Result<i64> {
+    for dataset in world.datasets.values() {
+        let manifest = &dataset.manifest;
+        let samples = manifest.samples.iter().map(|sample| (sample.id.as_str(), sample.class, sample.part.name(), sample.group.as_deref()));
+        store.dataset(manifest.fingerprint, &dataset.name, &manifest.sha256, &manifest.classes, samples)?;
+    }
+    let record = ExperimentRecord {
+        name: &experiment.name,
+        question: &experiment.question,
+        metric: &serde_json::to_value(experiment.metric)?.as_str().unwrap_or("accuracy").to_owned(),
+        replicates: experiment.replicates,
+        seed: experiment.seed,
+        rules: findings::rules_json(experiment)?,
+        scenarios: findings::scenarios_json(experiment)?,
+        text: experiment.text(),
+    };
+    let cells = plan.cells.iter().map(|cell| {
+        let mut settings = plan.settled(cell);
+        let asked = plan.asked(cell);
+        // What a person asked for labels the row, also where a word settles to a layer.
+        settings.extend(["freeze", "tap"].into_iter().filter_map(|key| Some((key.to_owned(), asked.get(key)?.clone()))));
+        let dataset = settings.get("dataset").map_or_else(String::new, Value::to_string);
+        let data = world.facts.datasets.get(&dataset).map_or_else(|| Key::of_bytes(b""), |fact| fact.fingerprint);
+        let trials = (0..plan.replicates).map(|replicate| trial_key(cell.key, replicate)).collect();
+        CellRecord { key: cell.key, data, settings, trials }
+    });
+    store.begin(&record, cells, circumstance)
+}
+
+/// Runs the queue; every event goes to the store first and then to the board.
+fn execute(plan: &Plan, jobs: &Jobs, world: &World, store: &mut Store, circumstance: &Circumstance, sweep_id: i64, board: &mut Board) -> anyhow::Result<End> {
+    if jobs.list.is_empty() {
+        return Ok(End::Complete);
+    }
+    let interrupts = Arc::new(AtomicUsize::new(0));
+    let heard = interrupts.clone();
+    ctrlc::set_handler(move || {
+        heard.fetch_add(1, Ordering::SeqCst);
+    })?;
+    let stop = || match interrupts.load(Ordering::SeqCst) {
+        0 => Stop::No,
+        1 => Stop::Cleanly,
+        _ => Stop::AtOnce,
+    };
+    let mut queue = Queue::new(jobs.queue.clone());
+    let mut pool = pool(world, jobs.list.len())?;
+    let mut splits = HashSet::new();
+    let work = |job: usize| match &jobs.list[job].what {
+        What::Shared(work) => Ok((**work).clone()),
+        What::Trial { cell, replicate } => jobs::trial_work(plan, &plan.cells[*cell], *replicate, world).map_err(anyhow::Error::msg),
+    };
+    sweep(&mut queue, &mut pool, work, stop, |event| {
+        record(&event, plan, jobs, world, store, circumstance, sweep_id, &mut splits)?;
+        board.tell(&event, interrupts.load(Ordering::SeqCst));
+        Ok(())
+    })
+}
+
+/// A single-threaded worker process for each slot; large buffers stay with the process instead of going back to the kernel.
+fn pool(world: &World, jobs: usize) -> anyhow::Result<Pool> {
+    let program = std::env::current_exe()?;
+    let (devices, cache) = (world.devices.clone(), world.cache.clone());
+    let slots = world.facts.slots.min(jobs.max(1));
+    Ok(Pool::new(slots, move |slot| {
+        let mut command = Command::new(&program);
+        let device = devices[slot % devices.len()].to_string();
+        command.args(["worker", "--device", &device, "--cache"]).arg(&cache);
+        command.env("RAYON_NUM_THREADS", "1").env("CANDLE_NUM_THREADS", "1");
+        command.env("MALLOC_MMAP_THRESHOLD_", "4294967296").env("MALLOC_TRIM_THRESHOLD_", "8589934592").env("MALLOC_TOP_PAD_", "67108864");
+        command
+    }))
+}
+
+#[allow(clippy::too_many_arguments, reason = "the one place where plan, jobs, world and store meet")]
+fn record(
+    event: &Event,
+    plan: &Plan,
+    jobs: &Jobs,
+    world: &World,
+    store: &mut Store,
+    circumstance: &Circumstance,
+    sweep: i64,
+    splits: &mut HashSet<Key>,
+) -> anyhow::Result<()> {
+    let key = |job: usize| jobs.queue[job].key;
+    match event {
+        Event::Finished { job, outcome } => match (&jobs.list[*job].what, &outcome.trial) {
+            (What::Shared(work), _) => store.stage(key(*job), work.stage.kind(), outcome, &circumstance.device, sweep),
+            (What::Trial { cell, replicate }, Some(trial)) => {
+                let chain = jobs::chain(plan, &plan.cells[*cell], *replicate, world).map_err(anyhow::Error::msg)?;
+                let split = store_split(store, &chain.train, world, splits)?;
+                store.trial(key(*job), split, outcome, trial, circumstance, sweep)
+            }
+            (What::Trial { .. }, None) => anyhow::bail!("a worker returned a trial without results"),
+        },
+        Event::Failed { job, failure, again: false } => match jobs.list[*job].what {
+            What::Trial { .. } => store.failed(key(*job), "failed", failure, sweep),
+            What::Shared(_) => Ok(()),
+        },
+        Event::Blocked { job } => {
+            let failure = Failure { class: FailureClass::Data, message: "a stage that this trial needs has failed".to_owned() };
+            store.failed(key(*job), "blocked", &failure, sweep)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes the split of a trial once, and returns its key.
+fn store_split(store: &mut Store, train: &Train, world: &World, known: &mut HashSet<Key>) -> anyhow::Result<Key> {
+    let key = Key::of("split", &(train.data, train.per_class, train.seed, train.replicate));
+    if known.insert(key) {
+        let dataset = world.datasets.values().find(|dataset| dataset.manifest.fingerprint == train.data);
+        let manifest = &dataset.ok_or_else(|| anyhow::anyhow!("the dataset of a trial is gone"))?.manifest;
+        let split = split(manifest, train.per_class, train.seed, train.replicate as u64).map_err(anyhow::Error::msg)?;
+        store.split(key, train.data, train.per_class, train.seed, train.replicate, [&split.train, &split.val, &split.test])?;
+    }
+    Ok(key)
+}
+
+/// Notes how it ended, and what the shell shall know.
+fn finish(store: &mut Store, sweep: i64, end: End, board: &Board, part: &Part, partly: bool) -> anyhow::Result<Exit> {
+    let exit = match end {
+        End::NoDevice(message) => {
+            store.end(sweep, "no device")?;
+            return Err(NoDevice(message).into());
+        }
+        End::Stopped => Exit::Outstanding,
+        End::Complete if board.failed() > 0 => Exit::SomeFailed,
+        End::Complete if part.limit.is_some() && board.left_out() || partly => Exit::Outstanding,
+        End::Complete => Exit::Complete,
+    };
+    store.end(sweep, if exit == Exit::Complete { "complete" } else if exit == Exit::SomeFailed { "failures" } else { "stopped" })?;
+    Ok(exit)
+}
+
+/// Names a stage for the board and for messages.
+pub fn describe(plan: &Plan, what: &What) -> String {
+    match what {
+        What::Shared(work) => match &work.stage {
+            Stage::Pretrain(stage) => format!("pretrain {}", stage.arch.name),
+            Stage::Encode(stage) => format!("encode {} at {}", stage.backbone.arch.name, stage.cut),
+            Stage::Train(_) => "trial".to_owned(),
+        },
+        What::Trial { cell, replicate } => {
+            let asked = plan.asked(&plan.cells[*cell]);
+            let get = |key: &str| asked.get(key).map_or_else(String::new, Value::to_string);
+            format!("{} {} lr {} #{replicate}", get("scenario"), get("recipe"), get("lr"))
+        }
+    }
+}

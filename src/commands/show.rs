@@ -1,0 +1,31 @@
+//! `show TRIAL`: everything about one trial.
+
+use super::{Exit, print, table_style};
+use crate::cli::{Common, Format};
+use crate::report::table::{Style, table};
+use crate::store::Store;
+use crate::store::query::CIRCUMSTANCES;
+use crate::store::schema::{RESULTS, SETTINGS};
+
+pub fn run(prefix: &str, format: Format, common: &Common) -> anyhow::Result<Exit> {
+    let store = Store::read(&common.db)?;
+    let (experiment, trial) = store.find(prefix)?;
+    let curve = store.curve(trial.key)?;
+    if format == Format::Json {
+        let json = serde_json::json!({"version": 1, "experiment": experiment, "trial": trial.key, "replicate": trial.replicate, "columns": trial.columns, "curve": curve});
+        print(&serde_json::to_string_pretty(&json)?)?;
+        return Ok(Exit::Complete);
+    }
+    let style = if format == Format::Md { Style::Markdown } else { table_style() };
+    print(&format!("trial {} of '{experiment}', replicate {}\n", trial.key, trial.replicate))?;
+    for (title, names) in [("settings that have an effect", SETTINGS), ("results", RESULTS), ("circumstances", CIRCUMSTANCES)] {
+        let rows: Vec<Vec<String>> = names.iter().filter_map(|name| Some(vec![(*name).to_owned(), trial.columns.get(*name)?.clone()])).collect();
+        print(&format!("{title}\n{}\n", table(style, &["column", "value"], &rows)))?;
+    }
+    let rows: Vec<Vec<String>> = curve
+        .iter()
+        .map(|[step, epoch, lr, train, val, accuracy]| vec![step.to_string(), format!("{epoch:.1}"), format!("{lr:.2e}"), format!("{train:.4}"), format!("{val:.4}"), format!("{accuracy:.3}")])
+        .collect();
+    print(&format!("curve\n{}", table(style, &["step", "epoch", "lr", "train loss", "val loss", "val accuracy"], &rows)))?;
+    Ok(Exit::Complete)
+}

@@ -1,0 +1,64 @@
+//! `status [NAME]`: how far each experiment is, or the trials of one.
+
+use std::collections::BTreeMap;
+
+use super::{Exit, findings, print, report, table_style};
+use crate::cli::{Common, Format};
+use crate::report::arm::shown;
+use crate::report::findings::fraction;
+use crate::report::table::{Style, table};
+use crate::report::csv;
+use crate::store::Store;
+use crate::store::query::TrialRow;
+
+pub fn run(name: Option<&str>, format: Format, common: &Common) -> anyhow::Result<Exit> {
+    let store = Store::read(&common.db)?;
+    let style = if format == Format::Md { Style::Markdown } else { table_style() };
+    let text = match (name, format) {
+        (Some(name), Format::Csv) => report::trials_csv(&store, Some(name))?,
+        (Some(name), Format::Json) => {
+            let rows = store.trials(&findings::experiment(&store, Some(name))?)?;
+            serde_json::to_string_pretty(&rows.iter().map(|row| (row.key.to_string(), &row.columns)).collect::<Vec<_>>())?
+        }
+        (Some(name), _) => trials(style, &store.trials(&findings::experiment(&store, Some(name))?)?),
+        (None, Format::Json) => serde_json::to_string_pretty(&store.overview()?)?,
+        (None, Format::Csv) => csv::rows(COLUMNS, store.overview()?.iter())?,
+        (None, _) => overview(style, &store.overview()?),
+    };
+    print(text.trim_end())?;
+    Ok(Exit::Complete)
+}
+
+const COLUMNS: &[&str] = &["name", "trials", "done", "diverged", "failed", "last_sweep", "started"];
+
+fn overview(style: Style, rows: &[BTreeMap<String, String>]) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| COLUMNS.iter().map(|column| row.get(*column).cloned().unwrap_or("0".to_owned())).collect()).collect();
+    table(style, &["experiment", "trials", "done", "diverged", "failed", "last sweep", "started"], &rows)
+}
+
+fn trials(style: Style, rows: &[TrialRow]) -> String {
+    let cells = |row: &TrialRow| {
+        let number = |column: &str| row.number(column).map_or_else(String::new, fraction);
+        let mut flags = Vec::new();
+        for flag in ["at_chance", "under_trained", "stopped_early"] {
+            flags.extend(row.flag(flag).then(|| flag.replace('_', "-")));
+        }
+        flags.extend(row.columns.get("message").cloned());
+        let text = |column: &str| shown(row.text(column));
+        vec![
+            row.key.short(),
+            text("scenario"),
+            text("recipe"),
+            text("freeze"),
+            text("lr"),
+            row.replicate.to_string(),
+            row.text("status").to_owned(),
+            number("val_accuracy"),
+            number("test_accuracy"),
+            row.number("seconds").map_or_else(String::new, |seconds| format!("{seconds:.1}")),
+            flags.join(", "),
+        ]
+    };
+    let rows: Vec<Vec<String>> = rows.iter().map(cells).collect();
+    table(style, &["trial", "scenario", "recipe", "freeze", "lr", "#", "status", "val", "test", "s", "notes"], &rows)
+}

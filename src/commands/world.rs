@@ -1,0 +1,209 @@
+//! What a plan must know of the world: opened datasets, found weights, slots, the speed of this machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::{NoDevice, Usage};
+use crate::cli::Common;
+use crate::data::synthetic::Family;
+use crate::data::{Dataset, Part, Spec, open};
+use crate::device::Device;
+use crate::experiment::problem::Problem;
+use crate::experiment::{Experiment, Origin};
+use crate::model::catalogue;
+use crate::plan::facts::KnownBackbone;
+use crate::plan::{DatasetFact, Facts, WeightsFact};
+use crate::store::Store;
+use crate::value::Value;
+
+/// The facts, and the things themselves.
+pub struct World {
+    pub facts: Facts,
+    pub datasets: BTreeMap<String, Dataset>,
+    pub device: Device,
+    pub devices: Vec<Device>,
+    pub cache: PathBuf,
+}
+
+impl World {
+    /// Opens everything that the experiment names.
+    ///
+    /// # Errors
+    /// Every dataset and weight file that cannot be used, at its place in the file; or no usable device.
+    pub fn gather(experiment: &Experiment, file: &Path, common: &Common) -> anyhow::Result<Self> {
+        let devices = devices(&common.devices)?;
+        let mut problems = Vec::new();
+        let folder = data_folder(file, common);
+        let datasets = open_datasets(experiment, &folder, &mut problems);
+        let weights = find_weights(experiment, common, &folder, &mut problems);
+        if !problems.is_empty() {
+            return Err(experiment.problems(problems).into());
+        }
+        let per_device = common.slots.unwrap_or_else(|| match devices[0] {
+            Device::Cpu => std::thread::available_parallelism().map_or(1, usize::from),
+            Device::Cuda(_) => 1,
+        });
+        if per_device == 0 {
+            return Err(Usage("--slots needs at least 1".to_owned()).into());
+        }
+        let numerics = devices[0].numerics();
+        let stored = Store::read(&common.db).ok().and_then(|store| store.rate(numerics).ok().flatten());
+        let (macs_per_second, rate_source) = match stored {
+            Some(rate) => (rate, "measured in earlier trials on this machine".to_owned()),
+            None => (crate::train::measure_rate()?, "measured just now".to_owned()),
+        };
+        let facts = Facts {
+            datasets: datasets.iter().map(|(name, dataset)| (name.clone(), fact(dataset))).collect(),
+            weights,
+            slots: per_device * devices.len(),
+            macs_per_second,
+            rate_source,
+        };
+        let cache = common.db.parent().unwrap_or(Path::new("")).join("cache");
+        Ok(Self { facts, datasets, device: devices[0], devices, cache })
+    }
+}
+
+/// The devices of `--devices`; several CPUs make no sense, and neither do two kinds at once.
+fn devices(list: &str) -> anyhow::Result<Vec<Device>> {
+    if list == "auto" {
+        let cuda = Device::Cuda(0);
+        let usable = cfg!(feature = "cuda") && crate::train::open_device(cuda).is_ok();
+        return Ok(vec![if usable { cuda } else { Device::Cpu }]);
+    }
+    let parsed: Option<Vec<Device>> = list.split(',').map(|name| Device::parse(name.trim())).collect();
+    let Some(devices) = parsed else {
+        return Err(Usage(format!("--devices {list}: auto, cpu, or a list such as cuda:0,cuda:1")).into());
+    };
+    let mixed = devices.len() > 1 && devices.contains(&Device::Cpu);
+    if mixed {
+        return Err(Usage("--devices cpu stands alone: its numbers differ from those of CUDA devices".to_owned()).into());
+    }
+    for device in &devices {
+        crate::train::open_device(*device).map_err(|failure| NoDevice(failure.message))?;
+    }
+    Ok(devices)
+}
+
+fn data_folder(file: &Path, common: &Common) -> PathBuf {
+    common.data.clone().unwrap_or_else(|| file.parent().unwrap_or(Path::new("")).to_owned())
+}
+
+/// Names of the datasets that some cell or the pretraining reads.
+fn used_datasets(experiment: &Experiment) -> BTreeSet<String> {
+    let mut names: BTreeSet<String> = values_of(experiment, "dataset").iter().map(Value::to_string).collect();
+    if let Some(pretrain) = &experiment.pretrain
+        && values_of(experiment, "weights").iter().any(|value| value.text() == Some("pretrain"))
+    {
+        names.insert(pretrain.dataset.clone());
+    }
+    names
+}
+
+/// Every value that a setting takes anywhere in the experiment.
+fn values_of(experiment: &Experiment, key: &str) -> Vec<Value> {
+    let layers = [&experiment.base].into_iter();
+    let layers = layers.chain(experiment.scenarios.iter().map(|scenario| &scenario.layer)).chain(experiment.includes.iter());
+    let used: BTreeSet<String> = axis_values(experiment, "recipe").iter().chain(experiment.includes.iter().filter_map(|layer| layer.get("recipe"))).map(Value::to_string).collect();
+    let recipes = experiment.recipes.iter().filter(|(name, _)| used.contains(*name)).map(|(_, layer)| layer);
+    let mut values: Vec<Value> = layers.chain(recipes).filter_map(|layer| layer.get(key).cloned()).collect();
+    values.extend(axis_values(experiment, key));
+    values
+}
+
+fn axis_values(experiment: &Experiment, key: &str) -> Vec<Value> {
+    let axes = experiment.axes.iter().chain(experiment.whens.iter().flat_map(|when| &when.axes));
+    let column = |axis: &crate::experiment::axis::Axis| axis.keys.iter().position(|own| own == key);
+    axes.filter_map(|axis| column(axis).map(|column| (axis, column))).flat_map(|(axis, column)| axis.rows.iter().map(move |row| row[column].clone())).collect()
+}
+
+fn open_datasets(experiment: &Experiment, folder: &Path, problems: &mut Vec<Problem>) -> BTreeMap<String, Dataset> {
+    let mut opened = BTreeMap::new();
+    for name in used_datasets(experiment) {
+        let Some(asked) = experiment.datasets.get(&name) else { continue };
+        let source = match &asked.origin {
+            Origin::Path(path) => crate::data::open::Source::Path(locate(folder, path)),
+            Origin::Synthetic { classes, shift, task, train, test } => {
+                crate::data::open::Source::Synthetic(Family { classes: *classes, shift: *shift, task: *task, train: *train, test: *test })
+            }
+        };
+        let spec = Spec { name: name.clone(), source, splits: asked.splits.clone(), skip_bad_images: asked.skip_bad_images };
+        match open(&spec) {
+            Ok(dataset) => {
+                if let Some(pin) = asked.sha256.as_ref().filter(|pin| **pin != dataset.manifest.sha256) {
+                    let message = format!("the dataset '{name}' is pinned to other bytes: sha256 is {}, the file asks for {pin}", dataset.manifest.sha256);
+                    problems.push(Problem::at(asked.spot, message));
+                }
+                opened.insert(name, dataset);
+            }
+            Err(error) => {
+                let help = format!("datasets are looked up in '{}': --data FOLDER or TL_SWEEP_DATA names another", folder.display());
+                problems.push(Problem::at(asked.spot, format!("{error:#}")).help(help));
+            }
+        }
+    }
+    opened
+}
+
+/// A dataset by its path, or by its name with the ending of an archive.
+fn locate(folder: &Path, path: &str) -> PathBuf {
+    let plain = folder.join(path);
+    let endings = ["", ".tar.gz", ".tar", ".tgz"].map(|ending| folder.join(format!("{path}{ending}")));
+    endings.into_iter().find(|path| path.exists()).unwrap_or(plain)
+}
+
+fn fact(dataset: &Dataset) -> DatasetFact {
+    let manifest = &dataset.manifest;
+    let total = |part| manifest.counts(part).iter().sum();
+    DatasetFact {
+        fingerprint: manifest.fingerprint,
+        classes: manifest.classes.len(),
+        train: manifest.counts(Part::Train),
+        val: total(Part::Val),
+        test: total(Part::Test),
+    }
+}
+
+fn find_weights(experiment: &Experiment, common: &Common, data: &Path, problems: &mut Vec<Problem>) -> BTreeMap<String, WeightsFact> {
+    let folder = common.weights.clone().unwrap_or_else(|| data.join("weights"));
+    let mut found = BTreeMap::new();
+    for value in values_of(experiment, "weights") {
+        let name = value.to_string();
+        if matches!(name.as_str(), "random" | "pretrain") || found.contains_key(&name) {
+            continue;
+        }
+        let candidates = [PathBuf::from(&name), folder.join(&name), folder.join(format!("{name}.safetensors"))];
+        let Some(path) = candidates.iter().find(|path| path.is_file()) else {
+            problems.push(missing_weights(experiment, &value, &folder));
+            continue;
+        };
+        match std::fs::read(path) {
+            Err(error) => problems.push(experiment.problem("weights", &value, format!("the weights '{}' cannot be read: {error}", path.display()))),
+            Ok(bytes) => {
+                let sha256 = crate::data::open::sha256([bytes.as_slice()]);
+                let known = catalogue::by_content(&sha256).map(|known| KnownBackbone {
+                    arch: known.arch.to_owned(),
+                    width: known.width,
+                    input: known.input,
+                    preprocess: known.preprocess,
+                });
+                found.insert(name, WeightsFact { sha256, path: path.display().to_string(), known });
+            }
+        }
+    }
+    found
+}
+
+fn missing_weights(experiment: &Experiment, value: &Value, folder: &Path) -> Problem {
+    let names: Vec<&str> = catalogue::KNOWN.iter().map(|known| known.name).collect();
+    let name = value.to_string();
+    let message = format!("there are no weights '{name}' here, nor in '{}'", folder.display());
+    let help = match catalogue::KNOWN.iter().find(|known| known.name == name) {
+        Some(known) => format!("put {name}.safetensors ({}; sha256 {}) there, or name the folder with --weights or TL_SWEEP_WEIGHTS", known.lineage, known.sha256),
+        None => match crate::spelling::nearest(&name, names.iter().copied()) {
+            Some(near) => format!("did you mean '{near}'? Known are {}", names.join(", ")),
+            None => format!("a .safetensors file, \"random\", \"pretrain\", or one of {}; --weights names the folder", names.join(", ")),
+        },
+    };
+    experiment.problem("weights", value, message).help(help)
+}

@@ -1,0 +1,212 @@
+//! Statistics, pure: confidence intervals of means, and paired differences over replicates and test images.
+
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+/// A mean with its 95% interval; no interval from one value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mean {
+    pub mean: f64,
+    pub half_width: Option<f64>,
+    pub n: usize,
+}
+
+/// The mean of `values` with Student's t interval.
+pub fn mean(values: &[f64]) -> Mean {
+    let n = values.len();
+    let mean = values.iter().sum::<f64>() / n.max(1) as f64;
+    let half_width = (n > 1).then(|| quantile(0.975, (n - 1) as f64) * (variance(values) / n as f64).sqrt());
+    Mean { mean, half_width, n }
+}
+
+/// The unbiased variance; zero for fewer than two values.
+pub fn variance(values: &[f64]) -> f64 {
+    let n = values.len();
+    if n < 2 {
+        return 0.0;
+    }
+    let mean = values.iter().sum::<f64>() / n as f64;
+    values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1) as f64
+}
+
+/// One replicate of one arm on the test images: its metric, and for each image how the metric would change with that
+/// image's weight (the influence function, which sums to zero): for accuracy, right or wrong less the accuracy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scored {
+    pub metric: f64,
+    pub influence: Vec<f64>,
+}
+
+/// A paired difference between two arms.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Difference {
+    pub mean: f64,
+    pub standard_error: f64,
+    /// Satterthwaite's.
+    pub degrees: f64,
+    /// Two-sided.
+    pub p: f64,
+    pub replicates: usize,
+    pub images: usize,
+    /// The part of the squared error that more replicates would shrink, for one replicate.
+    between: f64,
+    /// The part that only more test images would shrink.
+    within: f64,
+}
+
+/// The mean over replicates of the paired difference of `better` and `worse`. Its squared standard error is the
+/// variance over replicates / R plus the variance over test images of the replicate-mean difference / N.
+///
+/// # Panics
+/// The two have different numbers of replicates or images: they would not be paired.
+pub fn difference(better: &[Scored], worse: &[Scored]) -> Difference {
+    assert_eq!(better.len(), worse.len(), "paired replicates");
+    let replicates = better.len();
+    let differences: Vec<f64> = better.iter().zip(worse).map(|(better, worse)| better.metric - worse.metric).collect();
+    let images = better.first().map_or(0, |scored| scored.influence.len());
+    let mut per_image = vec![0.0; images];
+    for (better, worse) in better.iter().zip(worse) {
+        assert_eq!(better.influence.len(), worse.influence.len(), "paired test images");
+        for (sum, (better, worse)) in per_image.iter_mut().zip(better.influence.iter().zip(&worse.influence)) {
+            *sum += (better - worse) / replicates as f64;
+        }
+    }
+    let between = variance(&differences);
+    let within = variance(&per_image) / images.max(1) as f64;
+    let (first, second) = (between / replicates.max(1) as f64, within);
+    let standard_error = (first + second).sqrt();
+    let spread = |part: f64, n: usize| if n > 1 { part * part / (n - 1) as f64 } else { 0.0 };
+    let denominator = spread(first, replicates) + spread(second, images);
+    let degrees = if denominator > 0.0 { (first + second).powi(2) / denominator } else { 1.0 };
+    let mean = differences.iter().sum::<f64>() / replicates.max(1) as f64;
+    let p = match (standard_error > 0.0, mean == 0.0) {
+        (true, _) => 2.0 * (1.0 - StudentsT::new(0.0, 1.0, degrees.max(1.0)).map_or(0.5, |t| t.cdf((mean / standard_error).abs()))),
+        (false, true) => 1.0,
+        (false, false) => 0.0,
+    };
+    Difference { mean, standard_error, degrees, p, replicates, images, between, within }
+}
+
+impl Difference {
+    /// Half the width of the interval at a level such as 0.95.
+    pub fn half_width(&self, level: f64) -> f64 {
+        quantile(0.5 + level / 2.0, self.degrees) * self.standard_error
+    }
+
+    /// How many replicates would make the difference seen here significant, if its size and spread stayed as they
+    /// are; `None` where only more test images could.
+    pub fn replicates_to_settle(&self, alpha: f64) -> Option<usize> {
+        let bound = (self.mean / quantile(1.0 - alpha / 2.0, 1e6)).powi(2);
+        (bound > self.within && self.between > 0.0)
+            .then(|| (self.between / (bound - self.within)).ceil() as usize)
+            .map(|needed| needed.max(self.replicates + 1))
+            .filter(|needed| *needed <= 10_000)
+    }
+}
+
+fn quantile(p: f64, degrees: f64) -> f64 {
+    StudentsT::new(0.0, 1.0, degrees.max(1.0)).map_or(f64::INFINITY, |t| t.inverse_cdf(p))
+}
+
+/// Holm's step-down adjustment (1979) of p values, in their order.
+pub fn holm(p: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..p.len()).collect();
+    order.sort_by(|left, right| p[*left].total_cmp(&p[*right]));
+    let mut adjusted = vec![0.0; p.len()];
+    let mut largest = 0f64;
+    for (rank, index) in order.into_iter().enumerate() {
+        largest = largest.max(((p.len() - rank) as f64 * p[index]).min(1.0));
+        adjusted[index] = largest;
+    }
+    adjusted
+}
+
+/// The metric of one replicate and its influence per image, for accuracy, balanced accuracy or macro-F1.
+pub fn scored(metric: &str, predicted: &[u16], truth: &[u32]) -> Scored {
+    let classes = truth.iter().copied().chain(predicted.iter().map(|class| u32::from(*class))).max().map_or(1, |class| class as usize + 1);
+    let mut table = vec![[0f64; 3]; classes];
+    for (predicted, truth) in predicted.iter().zip(truth) {
+        table[*truth as usize][0] += 1.0;
+        table[usize::from(*predicted)][1] += 1.0;
+        table[*truth as usize][2] += f64::from(u32::from(*predicted) == *truth);
+    }
+    let images = truth.len() as f64;
+    let present: Vec<usize> = (0..classes).filter(|class| table[*class][0] > 0.0).collect();
+    let share = images / present.len().max(1) as f64;
+    let recall = |class: usize| if table[class][0] > 0.0 { table[class][2] / table[class][0] } else { 0.0 };
+    let f1 = |class: usize| 2.0 * table[class][2] / (table[class][0] + table[class][1]).max(1.0);
+    let mean = |of: &dyn Fn(usize) -> f64| present.iter().map(|class| of(*class)).sum::<f64>() / present.len().max(1) as f64;
+    let value = match metric {
+        "balanced-accuracy" => mean(&recall),
+        "macro-f1" => mean(&f1),
+        _ => predicted.iter().zip(truth).filter(|(predicted, truth)| u32::from(**predicted) == **truth).count() as f64 / images.max(1.0),
+    };
+    let influence = predicted.iter().zip(truth).map(|(predicted, truth)| {
+        let (predicted, truth) = (usize::from(*predicted), *truth as usize);
+        let right = f64::from(predicted == truth);
+        match metric {
+            "balanced-accuracy" => share * (right - recall(truth)) / table[truth][0],
+            "macro-f1" => {
+                let own = |class: usize, hit: f64| if table[class][0] > 0.0 { (hit - f1(class)) / (table[class][0] + table[class][1]) } else { 0.0 };
+                if predicted == truth { share * (2.0 * own(truth, 1.0)) } else { share * (own(truth, 0.0) + own(predicted, 0.0)) }
+            }
+            _ => right - value,
+        }
+    });
+    Scored { metric: value, influence: influence.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_known_interval() {
+        // scipy 1.17: t.interval(0.95, 4, loc=mean, scale=sem) of [1, 2, 3, 4, 5] is 3 -+ 1.9632432.
+        let found = mean(&[1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert!((found.half_width.unwrap() - 1.963_243_2).abs() < 1e-6);
+        assert_eq!(mean(&[0.5]).half_width, None);
+    }
+
+    #[test]
+    fn holm_against_r() {
+        // R 4.4: p.adjust(c(0.01, 0.04, 0.03, 0.5), "holm") is 0.04 0.09 0.09 0.50.
+        let adjusted = holm(&[0.01, 0.04, 0.03, 0.5]);
+        for (found, expected) in adjusted.iter().zip([0.04, 0.09, 0.09, 0.5]) {
+            assert!((found - expected).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn the_influence_of_every_metric_is_its_derivative() {
+        let truth = [0, 0, 0, 1, 1, 2, 2, 2, 2, 1];
+        let predicted = [0, 1, 0, 1, 2, 2, 2, 0, 2, 1];
+        for metric in ["accuracy", "balanced-accuracy", "macro-f1"] {
+            let base = scored(metric, &predicted, &truth);
+            assert!(base.influence.iter().sum::<f64>().abs() < 1e-9, "{metric}");
+            // Every image a hundred times, one of them once more: the change is the influence over the weight.
+            for extra in 0..truth.len() {
+                let repeat = |index: usize| 1000 + usize::from(index == extra);
+                let many_truth: Vec<u32> = (0..10).flat_map(|index| vec![truth[index]; repeat(index)]).collect();
+                let many: Vec<u16> = (0..10).flat_map(|index| vec![predicted[index]; repeat(index)]).collect();
+                let change = (scored(metric, &many, &many_truth).metric - base.metric) * 10_000.0;
+                assert!((change - base.influence[extra]).abs() < 2e-3, "{metric} {extra}: {change} {}", base.influence[extra]);
+            }
+        }
+    }
+
+    #[test]
+    fn deterministic_arms_still_differ_by_chance_over_images() {
+        let one = scored("accuracy", &[0, 0, 1, 1], &[0, 0, 1, 0]);
+        let two = scored("accuracy", &[0, 1, 1, 1], &[0, 0, 1, 0]);
+        let found = difference(&[one.clone(), one.clone(), one], &[two.clone(), two.clone(), two]);
+        assert!((found.mean - 0.25).abs() < 1e-12);
+        assert!((found.standard_error - 0.25).abs() < 1e-12, "{found:?}");
+    }
+
+    #[test]
+    fn arms_that_are_the_same_do_not_differ() {
+        let one = scored("accuracy", &[0, 1], &[0, 0]);
+        let found = difference(&[one.clone(), one.clone()], &[one.clone(), one]);
+        assert_eq!((found.mean, found.p), (0.0, 1.0));
+    }
+}

@@ -1,0 +1,91 @@
+//! Everything that a report shows, gathered once; each way of showing it only lays it out.
+
+use serde::Serialize;
+
+use super::arm::{Arm, Setting};
+use super::compare::{Mean, mean};
+use super::verdict::Verdict;
+
+/// The findings of one experiment.
+pub struct Findings {
+    pub experiment: String,
+    pub question: String,
+    pub metric: String,
+    pub replicates: usize,
+    pub scenarios: Vec<Scenario>,
+    pub arms: Vec<Arm>,
+    pub verdicts: Vec<Verdict>,
+    pub counts: Counts,
+    /// Numerics classes among the results; more than one is a mix.
+    pub numerics: Vec<String>,
+    /// Distinct values that a person named in `preprocess` against the weights' own.
+    pub notes: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize, serde::Deserialize)]
+pub struct Scenario {
+    pub name: String,
+    pub size: Option<String>,
+    pub similarity: Option<String>,
+    pub dataset: String,
+    pub per_class: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    pub planned: usize,
+    pub done: usize,
+    pub diverged: usize,
+    pub failed: usize,
+    pub missing: usize,
+    pub at_chance: usize,
+    pub under_trained: usize,
+}
+
+impl Findings {
+    /// Arms of a scenario.
+    pub fn of<'a>(&'a self, scenario: &'a str) -> impl Iterator<Item = &'a Arm> {
+        self.arms.iter().filter(move |arm| arm.context_value("scenario") == scenario)
+    }
+
+    /// The arm with the best validation metric of a scenario: its recipe is the recommendation.
+    pub fn best<'a>(&'a self, scenario: &'a str) -> Option<(&'a Arm, &'a Setting)> {
+        let candidates = self.of(scenario).filter_map(|arm| Some((arm, arm.best()?)));
+        let validation = |setting: &Setting| mean(&setting.trials.iter().filter_map(|trial| trial.val).collect::<Vec<_>>()).mean;
+        let mut best: Option<(&Arm, &Setting)> = None;
+        for (arm, setting) in candidates {
+            if best.is_none_or(|(_, other)| validation(setting) > validation(other)) {
+                best = Some((arm, setting));
+            }
+        }
+        best
+    }
+
+    /// The test metric of an arm's selected setting.
+    pub fn test(arm: &Arm) -> Option<Mean> {
+        arm.best().map(|setting| mean(&setting.test()))
+    }
+}
+
+/// The context of an arm beyond scenario, dataset and size, as `freeze = layer1`.
+pub fn further_context(arm: &Arm) -> String {
+    let further = arm.context.iter().filter(|(key, value)| !matches!(key.as_str(), "scenario" | "dataset" | "per_class") && !value.is_empty());
+    further.map(|(key, value)| format!("{key} = {}", super::arm::shown(value))).collect::<Vec<_>>().join(", ")
+}
+
+/// `.853 ± .012`, or without an interval where there is one value.
+pub fn shown_mean(mean: Mean) -> String {
+    match mean.half_width {
+        Some(half) => format!("{} ± {}", fraction(mean.mean), fraction(half)),
+        None => fraction(mean.mean),
+    }
+}
+
+/// A number below one to three digits, without its zero: .853.
+pub fn fraction(value: f64) -> String {
+    let text = format!("{value:.3}");
+    match text.strip_prefix("0.") {
+        Some(digits) => format!(".{digits}"),
+        None => text.strip_prefix("-0.").map_or(text.clone(), |digits| format!("-.{digits}")),
+    }
+}

@@ -1,0 +1,45 @@
+//! Findings as JSON for machines: versioned, only ever appended to.
+
+use serde_json::{Value, json};
+
+use super::arm::Arm;
+use super::findings::Findings;
+
+const VERSION: u32 = 1;
+
+/// The whole report.
+pub fn report(findings: &Findings) -> Value {
+    json!({
+        "version": VERSION,
+        "experiment": findings.experiment,
+        "question": findings.question,
+        "metric": findings.metric,
+        "replicates": findings.replicates,
+        "numerics": findings.numerics,
+        "counts": findings.counts,
+        "scenarios": findings.scenarios,
+        "best": findings.scenarios.iter().map(|scenario| json!({
+            "scenario": scenario.name,
+            "recipe": findings.best(&scenario.name).map(|(arm, _)| arm.recipe.clone()),
+        })).collect::<Vec<_>>(),
+        "arms": findings.arms.iter().map(arm).collect::<Vec<_>>(),
+        "verdicts": findings.verdicts,
+    })
+}
+
+fn arm(arm: &Arm) -> Value {
+    let context: serde_json::Map<String, Value> = arm.context.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+    let test = Findings::test(arm);
+    json!({
+        "context": context,
+        "recipe": arm.recipe,
+        "tried": arm.settings.len(),
+        "missing": arm.missing(),
+        "selected": arm.best().map(|setting| setting.label.clone()),
+        "test_mean": test.map(|test| test.mean),
+        "test_ci95": test.and_then(|test| test.half_width),
+        "n": test.map_or(0, |test| test.n),
+        "test": arm.best().map(|setting| setting.test()),
+        "trials": arm.best().map(|setting| setting.trials.iter().map(|trial| trial.key.to_string()).collect::<Vec<_>>()),
+    })
+}

@@ -1,0 +1,9 @@
+//! From rows of results to what a person reads: statistics, verdicts, tables.
+
+pub mod arm;
+pub mod compare;
+pub mod csv;
+pub mod findings;
+pub mod json;
+pub mod table;
+pub mod verdict;

@@ -1,0 +1,266 @@
+//! What is read: which trials are there, the rows of an experiment, predictions for paired comparison.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use rusqlite::types::ValueRef;
+use rusqlite::{OptionalExtension, Row};
+
+use super::Store;
+use super::schema::{RESULTS, SETTINGS};
+use crate::key::Key;
+
+/// An experiment as it was last run.
+#[derive(Clone, Debug)]
+pub struct ExperimentRow {
+    pub id: i64,
+    pub name: String,
+    pub question: String,
+    pub metric: String,
+    pub replicates: usize,
+    pub rules: String,
+    pub scenarios: String,
+    pub text: String,
+}
+
+/// One planned trial with what is known of it. Columns by name, as text; absent where NULL.
+#[derive(Clone, Debug)]
+pub struct TrialRow {
+    pub position: usize,
+    pub replicate: usize,
+    pub key: Key,
+    /// Of the settings that have an effect.
+    pub cell: Key,
+    pub columns: BTreeMap<String, String>,
+}
+
+impl TrialRow {
+    pub fn text(&self, column: &str) -> &str {
+        self.columns.get(column).map_or("", String::as_str)
+    }
+
+    pub fn number(&self, column: &str) -> Option<f64> {
+        self.columns.get(column)?.parse().ok()
+    }
+
+    pub fn flag(&self, column: &str) -> bool {
+        self.text(column) == "1"
+    }
+}
+
+/// The columns that circumstance decides.
+pub const CIRCUMSTANCES: &[&str] = &["seconds", "macs", "numerics", "device", "version", "build", "finished", "failure", "message", "warnings"];
+
+impl Store {
+    /// Keys of all trials that need not run again: done or diverged.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn finished(&self) -> anyhow::Result<HashSet<Key>> {
+        let mut statement = self.connection.prepare("SELECT key FROM trial WHERE status IN ('done', 'diverged')")?;
+        let keys = statement.query_map([], |row| row.get::<_, String>(0))?;
+        Ok(keys.collect::<Result<Vec<_>, _>>()?.iter().filter_map(|key| Key::parse(key)).collect())
+    }
+
+    /// Numerics classes of the finished trials among `keys`.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn numerics_of(&self, keys: &HashSet<Key>) -> anyhow::Result<BTreeMap<String, usize>> {
+        let mut statement = self.connection.prepare("SELECT key, numerics FROM trial WHERE status IN ('done', 'diverged')")?;
+        let mut found = BTreeMap::new();
+        for row in statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))? {
+            let (key, numerics) = row?;
+            if Key::parse(&key).is_some_and(|key| keys.contains(&key)) {
+                *found.entry(numerics).or_default() += 1;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Multiply-accumulates per second of one slot in the last thousand trials of a numerics class.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn rate(&self, numerics: &str) -> anyhow::Result<Option<f64>> {
+        let found = self.connection.query_row(
+            "SELECT sum(macs), sum(seconds) FROM (SELECT macs, seconds FROM trial WHERE numerics = ? AND seconds > 0.2 ORDER BY finished DESC LIMIT 1000)",
+            [numerics],
+            |row| Ok((row.get::<_, Option<f64>>(0)?, row.get::<_, Option<f64>>(1)?)),
+        )?;
+        Ok(match found {
+            (Some(macs), Some(seconds)) if seconds > 1.0 => Some(macs / seconds),
+            _ => None,
+        })
+    }
+
+    /// The experiment of that name, or the last one run.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn experiment(&self, name: Option<&str>) -> anyhow::Result<Option<ExperimentRow>> {
+        let columns = "SELECT experiment.id, name, question, metric, replicates, rules, scenarios, experiment.text FROM experiment";
+        let read = |row: &Row| {
+            Ok(ExperimentRow {
+                id: row.get(0)?,
+                name: row.get(1)?,
+                question: row.get(2)?,
+                metric: row.get(3)?,
+                replicates: row.get(4)?,
+                rules: row.get(5)?,
+                scenarios: row.get(6)?,
+                text: row.get(7)?,
+            })
+        };
+        Ok(match name {
+            Some(name) => self.connection.query_row(&format!("{columns} WHERE name = ?"), [name], read).optional()?,
+            None => {
+                let last = format!("{columns} JOIN sweep ON sweep.experiment = experiment.id ORDER BY sweep.id DESC LIMIT 1");
+                self.connection.query_row(&last, [], read).optional()?
+            }
+        })
+    }
+
+    /// Names of all experiments, with planned and finished trials and the state of the last sweep.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn overview(&self) -> anyhow::Result<Vec<BTreeMap<String, String>>> {
+        let text = "SELECT experiment.name, count(*) AS trials, sum(trial.status IN ('done', 'diverged')) AS done,
+                    sum(trial.status = 'diverged') AS diverged, sum(trial.status IN ('failed', 'blocked')) AS failed,
+                    (SELECT coalesce(ended, 'running or killed') FROM sweep WHERE sweep.experiment = experiment.id ORDER BY id DESC LIMIT 1) AS last_sweep,
+                    (SELECT started FROM sweep WHERE sweep.experiment = experiment.id ORDER BY id DESC LIMIT 1) AS started
+                    FROM experiment JOIN planned ON planned.experiment = experiment.id LEFT JOIN trial ON trial.key = planned.trial
+                    GROUP BY experiment.id ORDER BY experiment.id";
+        let mut statement = self.connection.prepare(text)?;
+        let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let rows = statement.query_map([], |row| Ok(named(row, &names, 0)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// All planned trials of an experiment, in the order of the cross.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn trials(&self, experiment: &ExperimentRow) -> anyhow::Result<Vec<TrialRow>> {
+        let names: Vec<String> = SETTINGS.iter().chain(RESULTS).chain(CIRCUMSTANCES).map(|name| (*name).to_owned()).collect();
+        let text = format!(
+            "SELECT result.position, result.replicate, result.trial, cell.key, {} FROM result
+             JOIN cell ON cell.experiment = ?1 AND cell.position = result.position
+             WHERE result.experiment = ?2 ORDER BY result.position, result.replicate",
+            names.iter().map(|name| format!("result.{name}")).collect::<Vec<_>>().join(", ")
+        );
+        let mut statement = self.connection.prepare(&text)?;
+        let rows = statement.query_map(rusqlite::params![experiment.id, experiment.name], |row| {
+            let key = |index: usize| row.get::<_, String>(index).map(|text| Key::parse(&text));
+            Ok((row.get(0)?, row.get(1)?, key(2)?, key(3)?, named(row, &names, 4)))
+        })?;
+        let mut found = Vec::new();
+        for row in rows {
+            let (position, replicate, key, cell, columns) = row?;
+            if let (Some(key), Some(cell)) = (key, cell) {
+                found.push(TrialRow { position, replicate, key, cell, columns });
+            }
+        }
+        Ok(found)
+    }
+
+    /// The trial whose key starts with `prefix`, of any experiment that plans it.
+    ///
+    /// # Errors
+    /// None or several match, or the store cannot be read.
+    pub fn find(&self, prefix: &str) -> anyhow::Result<(String, TrialRow)> {
+        let mut statement = self.connection.prepare(
+            "SELECT DISTINCT experiment.name, planned.trial FROM planned JOIN experiment ON experiment.id = planned.experiment WHERE planned.trial LIKE ? || '%' ORDER BY experiment.id LIMIT 20",
+        )?;
+        let found: Vec<(String, String)> = statement.query_map([prefix], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+        let distinct: HashSet<&String> = found.iter().map(|(_, trial)| trial).collect();
+        anyhow::ensure!(!found.is_empty(), "no trial's key starts with '{prefix}' (`tl-sweep status --trials` lists them)");
+        anyhow::ensure!(distinct.len() == 1, "{} trials' keys start with '{prefix}': give more digits", distinct.len());
+        let (name, trial) = &found[0];
+        let experiment = self.experiment(Some(name))?.ok_or_else(|| anyhow::anyhow!("no experiment '{name}'"))?;
+        let rows = self.trials(&experiment)?;
+        let row = rows.into_iter().find(|row| row.key.to_string() == *trial);
+        row.map(|row| (name.clone(), row)).ok_or_else(|| anyhow::anyhow!("the trial '{trial}' is gone"))
+    }
+
+    /// The curve of a trial: step, epoch, lr, train_loss, val_loss, val_accuracy.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn curve(&self, trial: Key) -> anyhow::Result<Vec<[f64; 6]>> {
+        let mut statement = self.connection.prepare("SELECT step, epoch, lr, train_loss, val_loss, val_accuracy FROM curve WHERE trial = ? ORDER BY step")?;
+        let rows = statement.query_map([trial.to_string()], |row| {
+            let mut point = [0.0; 6];
+            for (index, value) in point.iter_mut().enumerate() {
+                *value = row.get(index)?;
+            }
+            Ok(point)
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The classes that a trial predicted on test, and the true ones, in the order of its split.
+    ///
+    /// # Errors
+    /// The trial has no predictions, or the store cannot be read.
+    pub fn test_answers(&self, trial: Key) -> anyhow::Result<(Vec<u16>, Vec<u32>)> {
+        let (predicted, split, data): (Vec<u8>, Vec<u8>, String) = self.connection.query_row(
+            "SELECT prediction.predicted, split.test, split.data FROM prediction JOIN trial ON trial.key = prediction.trial
+             JOIN split ON split.key = trial.split WHERE prediction.trial = ? AND prediction.part = 'test'",
+            [trial.to_string()],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )?;
+        let classes = self.sample_classes(&data)?;
+        let truth = split.chunks_exact(4).map(|at| classes.get(&u32::from_le_bytes([at[0], at[1], at[2], at[3]])).copied().unwrap_or(0));
+        Ok((predicted.chunks_exact(2).map(|class| u16::from_le_bytes([class[0], class[1]])).collect(), truth.collect()))
+    }
+
+    fn sample_classes(&self, data: &str) -> anyhow::Result<HashMap<u32, u32>> {
+        let mut statement = self.connection.prepare_cached("SELECT position, class FROM sample WHERE data = ? AND part = 'test'")?;
+        let rows = statement.query_map([data], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The splits behind an experiment's trials as rows: dataset, per_class, replicate, part, sample id, class.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn split_rows(&self, experiment: &ExperimentRow) -> anyhow::Result<Vec<[String; 6]>> {
+        let mut statement = self.connection.prepare(
+            "SELECT DISTINCT split.key, dataset.name, split.per_class, split.replicate, split.train, split.val, split.test, split.data, dataset.classes
+             FROM planned JOIN trial ON trial.key = planned.trial JOIN split ON split.key = trial.split
+             JOIN dataset ON dataset.fingerprint = split.data WHERE planned.experiment = ? ORDER BY dataset.name, split.per_class, split.replicate",
+        )?;
+        let mut rows = statement.query([experiment.id])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let (name, per_class, replicate): (String, Option<i64>, i64) = (row.get(1)?, row.get(2)?, row.get(3)?);
+            let samples = self.samples(&row.get::<_, String>(7)?)?;
+            let classes: Vec<String> = serde_json::from_str(&row.get::<_, String>(8)?)?;
+            for (column, part) in [(4, "train"), (5, "val"), (6, "test")] {
+                for at in row.get::<_, Vec<u8>>(column)?.chunks_exact(4) {
+                    let (id, class) = &samples[u32::from_le_bytes([at[0], at[1], at[2], at[3]]) as usize];
+                    let per_class = per_class.map_or("all".to_owned(), |count| count.to_string());
+                    found.push([name.clone(), per_class, replicate.to_string(), part.to_owned(), id.clone(), classes[*class as usize].clone()]);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn samples(&self, data: &str) -> anyhow::Result<Vec<(String, u32)>> {
+        let mut statement = self.connection.prepare_cached("SELECT id, class FROM sample WHERE data = ? ORDER BY position")?;
+        let rows = statement.query_map([data], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+fn named(row: &Row, names: &[String], first: usize) -> BTreeMap<String, String> {
+    let text = |index: usize| match row.get_ref(index) {
+        Ok(ValueRef::Integer(number)) => Some(number.to_string()),
+        Ok(ValueRef::Real(number)) => Some(number.to_string()),
+        Ok(ValueRef::Text(text)) => Some(String::from_utf8_lossy(text).into_owned()),
+        _ => None,
+    };
+    names.iter().enumerate().filter_map(|(index, name)| Some((name.clone(), text(first + index)?))).collect()
+}

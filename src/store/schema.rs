@@ -1,0 +1,154 @@
+//! The tables. Migrations are only ever appended; `PRAGMA user_version` counts those that a file has.
+
+/// Settings as columns, named as in the experiment file. A test compares them with the table of keys.
+pub const SETTINGS: &[&str] = &[
+    "scenario", "recipe", "dataset", "per_class", "size", "similarity", "arch", "weights", "input", "width", "preprocess", "freeze", "tap",
+    "pool", "head", "batch_norm", "phases", "steps", "epochs", "batch", "optimizer", "lr", "backbone_lr", "momentum", "nesterov",
+    "weight_decay", "decay", "schedule", "warmup", "label_smoothing", "dropout", "augment", "keep_weights", "early_stop",
+];
+
+/// Columns of `trial` that a configuration alone decides: equal for equal keys, on any machine of one numerics class.
+pub const RESULTS: &[&str] = &[
+    "status", "val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1", "test_loss", "test_accuracy", "test_balanced_accuracy",
+    "test_macro_f1", "steps_run", "at_chance", "under_trained", "stopped_early", "trainable", "frozen",
+];
+
+pub const MIGRATIONS: &[&str] = &[FIRST];
+
+const FIRST: &str = "
+CREATE TABLE experiment (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE,
+  question TEXT NOT NULL,
+  metric TEXT NOT NULL,
+  replicates INTEGER NOT NULL,
+  seed INTEGER NOT NULL,
+  rules TEXT NOT NULL,      -- JSON: the claims of the file
+  scenarios TEXT NOT NULL,  -- JSON: name, size, similarity, dataset, per_class, in the order of the file
+  text TEXT NOT NULL        -- the file, with all that it extends
+);
+CREATE TABLE sweep (
+  id INTEGER PRIMARY KEY,
+  experiment INTEGER NOT NULL REFERENCES experiment(id),
+  started TEXT NOT NULL,
+  finished TEXT,            -- NULL: still running, or killed
+  ended TEXT,               -- complete, stopped, failures
+  text TEXT NOT NULL,       -- the file as it was run
+  version TEXT NOT NULL,
+  build TEXT NOT NULL,      -- commit of the program
+  device TEXT NOT NULL,
+  numerics TEXT NOT NULL,
+  slots INTEGER NOT NULL,
+  machine TEXT NOT NULL
+);
+CREATE TABLE cell (
+  experiment INTEGER NOT NULL REFERENCES experiment(id),
+  position INTEGER NOT NULL, -- in the order of the cross
+  key TEXT NOT NULL,         -- of the settings that have an effect; equal keys are one configuration
+  data TEXT NOT NULL,        -- fingerprint of the dataset
+  {settings},
+  PRIMARY KEY (experiment, position)
+) WITHOUT ROWID;
+CREATE TABLE planned (
+  experiment INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  replicate INTEGER NOT NULL,
+  trial TEXT NOT NULL,
+  PRIMARY KEY (experiment, position, replicate)
+) WITHOUT ROWID;
+CREATE TABLE trial (
+  key TEXT PRIMARY KEY,
+  status TEXT NOT NULL,      -- done, diverged, failed, blocked
+  val_loss REAL, val_accuracy REAL, val_balanced_accuracy REAL, val_macro_f1 REAL,
+  test_loss REAL, test_accuracy REAL, test_balanced_accuracy REAL, test_macro_f1 REAL,
+  steps_run INTEGER, at_chance INTEGER, under_trained INTEGER, stopped_early INTEGER,
+  trainable INTEGER, frozen INTEGER,
+  split TEXT,                -- key of its split
+  seconds REAL, macs REAL, numerics TEXT, device TEXT, version TEXT, build TEXT, finished TEXT,
+  sweep INTEGER, failure TEXT, message TEXT, warnings TEXT
+) WITHOUT ROWID;
+CREATE TABLE curve (
+  trial TEXT NOT NULL, step INTEGER NOT NULL, epoch REAL NOT NULL, lr REAL NOT NULL, train_loss REAL NOT NULL,
+  val_loss REAL NOT NULL, val_accuracy REAL NOT NULL, val_balanced_accuracy REAL NOT NULL, val_macro_f1 REAL NOT NULL,
+  PRIMARY KEY (trial, step)
+) WITHOUT ROWID;
+CREATE TABLE prediction (
+  trial TEXT NOT NULL,
+  part TEXT NOT NULL,        -- val or test
+  predicted BLOB NOT NULL,   -- class indices, u16 little-endian, in the order of the split's samples
+  probability BLOB NOT NULL, -- of the true class, f32 little-endian, in the same order
+  PRIMARY KEY (trial, part)
+) WITHOUT ROWID;
+CREATE TABLE split (
+  key TEXT PRIMARY KEY,
+  data TEXT NOT NULL, per_class INTEGER, seed INTEGER NOT NULL, replicate INTEGER NOT NULL,
+  train BLOB NOT NULL, val BLOB NOT NULL, test BLOB NOT NULL -- positions in sample, u32 little-endian
+) WITHOUT ROWID;
+CREATE TABLE dataset (
+  fingerprint TEXT PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL, classes TEXT NOT NULL -- JSON, in the order of the indices
+) WITHOUT ROWID;
+CREATE TABLE sample (
+  data TEXT NOT NULL, position INTEGER NOT NULL, id TEXT NOT NULL, class INTEGER NOT NULL, part TEXT NOT NULL, grouping TEXT,
+  PRIMARY KEY (data, position)
+) WITHOUT ROWID;
+CREATE TABLE stage (
+  key TEXT PRIMARY KEY, kind TEXT NOT NULL, seconds REAL NOT NULL, macs REAL NOT NULL, numerics TEXT NOT NULL, device TEXT NOT NULL,
+  finished TEXT NOT NULL, sweep INTEGER NOT NULL, warnings TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE column_kind (
+  name TEXT PRIMARY KEY, kind TEXT NOT NULL, meaning TEXT NOT NULL -- of the columns of the view `result`
+) WITHOUT ROWID;
+CREATE VIEW result AS
+  SELECT experiment.name AS experiment, cell.position, planned.replicate, planned.trial,
+         {cell_settings},
+         coalesce(trial.status, 'planned') AS status,
+         {trial_results},
+         trial.seconds, trial.macs, trial.numerics, trial.device, trial.version, trial.build, trial.finished,
+         trial.failure, trial.message, trial.warnings
+  FROM planned
+  JOIN cell ON cell.experiment = planned.experiment AND cell.position = planned.position
+  JOIN experiment ON experiment.id = planned.experiment
+  LEFT JOIN trial ON trial.key = planned.trial;
+";
+
+/// The text of a migration with its lists of columns filled in.
+pub fn migration(index: usize) -> String {
+    let list = |prefix: &str, names: &[&str]| names.iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>().join(", ");
+    MIGRATIONS[index]
+        .replace("{settings}", &list("", SETTINGS))
+        .replace("{cell_settings}", &list("cell.", SETTINGS))
+        .replace("{trial_results}", &list("trial.", &RESULTS[1..]))
+}
+
+/// What the columns of `result` are, for the table `column_kind`.
+pub const COLUMNS: &[(&str, &str, &str)] = &[
+    ("experiment", "label", "name of the experiment"),
+    ("position", "label", "place of the cell in the cross"),
+    ("replicate", "label", "number of the paired repetition"),
+    ("trial", "label", "key of the trial: hash of everything that decides its result"),
+    ("status", "result", "planned, done, diverged, failed or blocked"),
+    ("val_loss", "result", "mean cross-entropy on validation, nats"),
+    ("val_accuracy", "result", "share of validation images classified right; selects settings"),
+    ("val_balanced_accuracy", "result", "mean over classes of accuracy, on validation"),
+    ("val_macro_f1", "result", "mean over classes of F1, on validation"),
+    ("test_loss", "result", "mean cross-entropy on test, nats"),
+    ("test_accuracy", "result", "share of test images classified right; read once"),
+    ("test_balanced_accuracy", "result", "mean over classes of accuracy, on test"),
+    ("test_macro_f1", "result", "mean over classes of F1, on test"),
+    ("steps_run", "result", "optimiser steps done"),
+    ("at_chance", "result", "1: test accuracy within two standard errors of naming the largest class"),
+    ("under_trained", "result", "1: validation loss still fell by more than 1% over the last tenth"),
+    ("stopped_early", "result", "1: early_stop ended the training"),
+    ("trainable", "result", "numbers that trained, at most in any phase"),
+    ("frozen", "result", "numbers held fixed, at least in every phase"),
+    ("seconds", "circumstance", "time that the stage took"),
+    ("macs", "circumstance", "multiply-accumulates done"),
+    ("numerics", "circumstance", "class within which results are equal bit for bit"),
+    ("device", "circumstance", "where it ran"),
+    ("version", "circumstance", "of the program"),
+    ("build", "circumstance", "commit of the program"),
+    ("finished", "circumstance", "UTC"),
+    ("failure", "circumstance", "class of the failure"),
+    ("message", "circumstance", "what the failure said"),
+    ("warnings", "circumstance", "JSON list of what a person should know"),
+];
