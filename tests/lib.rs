@@ -1,1 +1,5 @@
+//! One test binary. Each file is a room or a promise; `builder` makes the small worlds they run in.
 
+mod builder;
+mod golden;
+mod operators;
