@@ -1,5 +1,9 @@
 //! One test binary. Each file is a room or a promise; `builder` makes the small worlds they run in.
 
 mod builder;
+mod datasets;
+mod docs;
+mod files;
 mod golden;
 mod operators;
+mod sweeps;

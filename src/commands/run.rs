@@ -34,6 +34,7 @@ pub struct Part {
 }
 
 pub fn run(file: &Path, part: &Part, common: &Common) -> anyhow::Result<Exit> {
+    let interrupts = listen_for_interrupts()?;
     let experiment = Experiment::load(file)?;
     let world = World::gather(&experiment, file, common)?;
     let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
@@ -45,7 +46,7 @@ pub fn run(file: &Path, part: &Part, common: &Common) -> anyhow::Result<Exit> {
     let circumstance = circumstance(&world);
     let begun = begin(&mut store, &experiment, &plan, &world, &circumstance)?;
     let mut board = Board::new(&plan, &jobs, &world, decoded, common);
-    let end = execute(&plan, &jobs, &world, &mut store, &circumstance, begun, &mut board)?;
+    let end = execute(&plan, &jobs, &world, &mut store, &circumstance, begun, &mut board, &interrupts)?;
     let exit = finish(&mut store, begun, end, &board, part, jobs.totals.trials < plan.distinct() * plan.replicates)?;
     board.close();
     print(&crate::report::table::report(&findings::gather(&store, Some(&experiment.name))?, table_style()))?;
@@ -134,15 +135,20 @@ fn begin(store: &mut Store, experiment: &Experiment, plan: &Plan, world: &World,
 }
 
 /// Runs the queue; every event goes to the store first and then to the board.
-fn execute(plan: &Plan, jobs: &Jobs, world: &World, store: &mut Store, circumstance: &Circumstance, sweep_id: i64, board: &mut Board) -> anyhow::Result<End> {
+#[allow(clippy::too_many_arguments, reason = "the one place where plan, jobs, world and store meet")]
+fn execute(
+    plan: &Plan,
+    jobs: &Jobs,
+    world: &World,
+    store: &mut Store,
+    circumstance: &Circumstance,
+    sweep_id: i64,
+    board: &mut Board,
+    interrupts: &AtomicUsize,
+) -> anyhow::Result<End> {
     if jobs.list.is_empty() {
         return Ok(End::Complete);
     }
-    let interrupts = Arc::new(AtomicUsize::new(0));
-    let heard = interrupts.clone();
-    ctrlc::set_handler(move || {
-        heard.fetch_add(1, Ordering::SeqCst);
-    })?;
     let stop = || match interrupts.load(Ordering::SeqCst) {
         0 => Stop::No,
         1 => Stop::Cleanly,
@@ -160,6 +166,16 @@ fn execute(plan: &Plan, jobs: &Jobs, world: &World, store: &mut Store, circumsta
         board.tell(&event, interrupts.load(Ordering::SeqCst));
         Ok(())
     })
+}
+
+/// Counts Ctrl-C and TERM; the sweep looks at the count between events.
+fn listen_for_interrupts() -> anyhow::Result<Arc<AtomicUsize>> {
+    let interrupts = Arc::new(AtomicUsize::new(0));
+    let heard = interrupts.clone();
+    ctrlc::set_handler(move || {
+        heard.fetch_add(1, Ordering::SeqCst);
+    })?;
+    Ok(interrupts)
 }
 
 /// A single-threaded worker process for each slot; large buffers stay with the process instead of going back to the kernel.

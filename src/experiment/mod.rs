@@ -130,6 +130,10 @@ impl Experiment {
         sources: Vec<Source>,
         problems: Vec<Problem>,
     ) -> Result<Self, Problems> {
+        // What a broken text seems to say is not worth complaining about.
+        if !problems.is_empty() {
+            return Err(Problems { sources, list: problems });
+        }
         let mut reader = reader::Reader::new(problems);
         let resolved = tree.and_then(|tree| resolve::resolve(&tree, name, &mut reader));
         match resolved {

@@ -74,9 +74,7 @@ pub fn difference(better: &[Scored], worse: &[Scored]) -> Difference {
     let within = variance(&per_image) / images.max(1) as f64;
     let (first, second) = (between / replicates.max(1) as f64, within);
     let standard_error = (first + second).sqrt();
-    let spread = |part: f64, n: usize| if n > 1 { part * part / (n - 1) as f64 } else { 0.0 };
-    let denominator = spread(first, replicates) + spread(second, images);
-    let degrees = if denominator > 0.0 { (first + second).powi(2) / denominator } else { 1.0 };
+    let degrees = satterthwaite(first, replicates, second, images);
     let mean = differences.iter().sum::<f64>() / replicates.max(1) as f64;
     let p = match (standard_error > 0.0, mean == 0.0) {
         (true, _) => 2.0 * (1.0 - StudentsT::new(0.0, 1.0, degrees.max(1.0)).map_or(0.5, |t| t.cdf((mean / standard_error).abs()))),
@@ -92,15 +90,32 @@ impl Difference {
         quantile(0.5 + level / 2.0, self.degrees) * self.standard_error
     }
 
-    /// How many replicates would make the difference seen here significant, if its size and spread stayed as they
-    /// are; `None` where only more test images could.
+    /// How many replicates would make the difference seen here significant at `alpha`, if its size and spread stayed
+    /// as they are; `None` where ten thousand would not, for want of test images.
     pub fn replicates_to_settle(&self, alpha: f64) -> Option<usize> {
-        let bound = (self.mean / quantile(1.0 - alpha / 2.0, 1e6)).powi(2);
-        (bound > self.within && self.between > 0.0)
-            .then(|| (self.between / (bound - self.within)).ceil() as usize)
-            .map(|needed| needed.max(self.replicates + 1))
-            .filter(|needed| *needed <= 10_000)
+        let significant = |replicates: usize| {
+            let (first, second) = (self.between / replicates as f64, self.within);
+            let degrees = satterthwaite(first, replicates, second, self.images);
+            self.mean.abs() > quantile(1.0 - alpha / 2.0, degrees) * (first + second).sqrt()
+        };
+        let most = 10_000;
+        if !significant(most) {
+            return None;
+        }
+        let (mut low, mut high) = (self.replicates, most);
+        while high - low > 1 {
+            let middle = low.midpoint(high);
+            if significant(middle) { high = middle } else { low = middle }
+        }
+        Some(high)
     }
+}
+
+/// Degrees of freedom of a sum of two independent estimates of variance (Satterthwaite, 1946).
+fn satterthwaite(first: f64, replicates: usize, second: f64, images: usize) -> f64 {
+    let spread = |part: f64, n: usize| if n > 1 { part * part / (n - 1) as f64 } else { 0.0 };
+    let denominator = spread(first, replicates) + spread(second, images);
+    if denominator > 0.0 { (first + second).powi(2) / denominator } else { 1.0 }
 }
 
 fn quantile(p: f64, degrees: f64) -> f64 {

@@ -1,0 +1,280 @@
+//! Datasets: every format, splits that never leak, and clear words about what cannot be used.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use tl_sweep::data::augment::augment;
+use tl_sweep::data::batch::{normalise, order};
+use tl_sweep::data::decode::{decode, square};
+use tl_sweep::data::open::Source;
+use tl_sweep::data::split::split;
+use tl_sweep::data::synthetic::Family;
+use tl_sweep::data::{Dataset, Manifest, Part, Sample, Spec, open};
+use tl_sweep::key::Key;
+use tl_sweep::recipe::{Augmentation, Preprocess};
+use tl_sweep::seed::{Stream, stream};
+
+use crate::builder::{World, png};
+
+fn spec(world: &World, path: &str) -> Spec {
+    let splits = ["train", "val", "test"].map(|name| (name.to_owned(), name.to_owned())).into();
+    Spec { name: path.to_owned(), source: Source::Path(world.path(path)), splits, skip_bad_images: false }
+}
+
+fn decoded(dataset: &Dataset) -> anyhow::Result<BTreeMap<usize, Vec<u8>>> {
+    let found = std::sync::Mutex::new(BTreeMap::new());
+    let all: Vec<usize> = (0..dataset.manifest.samples.len()).collect();
+    dataset.decode(&all, |index, image| {
+        found.lock().unwrap().insert(index, image.pixels);
+        Ok(())
+    })?;
+    Ok(found.into_inner().unwrap())
+}
+
+fn manifest(train: &[usize], groups: Option<usize>) -> Manifest {
+    let mut samples = Vec::new();
+    for (class, count) in train.iter().enumerate() {
+        for index in 0..*count {
+            let id = format!("train/{class}/{index:04}");
+            let group = groups.map(|groups| format!("g{}", (index * 7 + class) % groups));
+            samples.push(Sample { content: Key::of_bytes(id.as_bytes()), id, class: class as u32, part: Part::Train, group });
+        }
+        let id = format!("test/{class}");
+        samples.push(Sample { content: Key::of_bytes(id.as_bytes()), id, class: class as u32, part: Part::Test, group: None });
+    }
+    let classes = (0..train.len()).map(|class| format!("c{class}")).collect();
+    Manifest::new("test", classes, samples, String::new()).unwrap()
+}
+
+#[test]
+fn folder_and_archive_are_one_dataset() {
+    let world = World::new().images("mine", &["b", "a"], 3, 2);
+    for (name, zipped) in [("mine.tar", false), ("mine.tar.gz", true)] {
+        let file = std::fs::File::create(world.path(name)).unwrap();
+        let writer: Box<dyn Write> = if zipped { Box::new(flate2::write::GzEncoder::new(file, flate2::Compression::fast())) } else { Box::new(file) };
+        let mut builder = tar::Builder::new(writer);
+        builder.append_dir_all("mine", world.path("mine")).unwrap();
+        builder.into_inner().unwrap().flush().unwrap();
+    }
+    let folder = open(&spec(&world, "mine")).unwrap();
+    assert_eq!(folder.manifest.classes, ["a", "b"]);
+    for name in ["mine.tar", "mine.tar.gz"] {
+        let archive = open(&spec(&world, name)).unwrap();
+        let strip = |manifest: &Manifest| manifest.samples.iter().map(|s| (s.id.replace("mine/", ""), s.class, s.part, s.content)).collect::<Vec<_>>();
+        assert_eq!(strip(&archive.manifest), strip(&folder.manifest));
+        assert_eq!(decoded(&archive).unwrap(), decoded(&folder).unwrap());
+    }
+}
+
+#[test]
+fn cifar_binary_is_read_record_by_record() {
+    let record = |label: u8, value: u8| [vec![label], vec![value; 1024], vec![value + 1; 1024], vec![value + 2; 1024]].concat();
+    let mut world = World::new().file("c/batches.meta.txt", "zebra\napple\n");
+    for batch in 1..=5 {
+        world = world.file(&format!("c/data_batch_{batch}.bin"), [record(0, 10 * batch), record(1, 100)].concat());
+    }
+    let world = world.file("c/test_batch.bin", record(1, 7));
+    let dataset = open(&spec(&world, "c")).unwrap();
+    assert_eq!(dataset.manifest.classes, ["apple", "zebra"]);
+    assert_eq!(dataset.manifest.counts(Part::Train), [5, 5]);
+    let first = dataset.manifest.samples.iter().position(|sample| sample.id == "data_batch_1.bin/00000").unwrap();
+    assert_eq!(dataset.manifest.samples[first].class, 1);
+    assert_eq!(decoded(&dataset).unwrap()[&first][..6], [10, 11, 12, 10, 11, 12]);
+    let world = world.file("c/test_batch.bin", &record(1, 7)[..100]);
+    assert!(format!("{:#}", open(&spec(&world, "c")).err().unwrap()).contains("truncated"));
+}
+
+#[test]
+fn idx_is_read_and_its_damage_named() {
+    let images = |count: u32, pixels: &[u8]| [&[0, 0, 8, 3][..], &count.to_be_bytes(), &2u32.to_be_bytes(), &2u32.to_be_bytes(), pixels].concat();
+    let labels = |values: &[u8]| [&[0, 0, 8, 1][..], &(values.len() as u32).to_be_bytes(), values].concat();
+    let mut zipped = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    zipped.write_all(&images(2, &[1, 2, 3, 4, 5, 6, 7, 8])).unwrap();
+    let world = World::new()
+        .file("m/train-images-idx3-ubyte.gz", zipped.finish().unwrap())
+        .file("m/train-labels-idx1-ubyte", labels(&[1, 0]))
+        .file("m/t10k-images-idx3-ubyte", images(1, &[9, 9, 9, 9]))
+        .file("m/t10k-labels-idx1-ubyte", labels(&[1]));
+    let dataset = open(&spec(&world, "m")).unwrap();
+    assert_eq!(decoded(&dataset).unwrap()[&1], [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]);
+    let world = world.file("m/t10k-images-idx3-ubyte", &images(1, &[9, 9, 9, 9])[..18]);
+    assert!(format!("{:#}", open(&spec(&world, "m")).err().unwrap()).contains("truncated"));
+}
+
+#[test]
+fn a_csv_manifest_keeps_groups_together() {
+    let mut table = "path,label,split,group\n".to_owned();
+    let mut world = World::new();
+    for index in 0..20 {
+        world = world.file(&format!("i/{index}.png"), png(8, 8, index % 2, index));
+        table.push_str(&format!("i/{index}.png,{},train,s{}\n", ["x", "y"][index as usize % 2], index / 4));
+    }
+    world = world.file("i/t.png", png(8, 8, 0, 99)).file("i/u.png", png(8, 8, 1, 98));
+    let world = world.file("m.csv", format!("{table}i/t.png,x,test,t1\ni/u.png,y,test,t1\n"));
+    let dataset = open(&spec(&world, "m.csv")).unwrap();
+    for replicate in 0..5 {
+        let split = split(&dataset.manifest, Some(2), 1, replicate).unwrap();
+        let groups = |list: &[u32]| list.iter().map(|index| dataset.manifest.samples[*index as usize].group.clone()).collect::<std::collections::BTreeSet<_>>();
+        assert!(groups(&split.train).is_disjoint(&groups(&split.val)) && !split.val.is_empty());
+    }
+    let leaking = World::new().file("m.csv", "path,label,split,group\na,x,train,s\nb,y,test,s\n").file("a", png(4, 4, 0, 1)).file("b", png(4, 4, 1, 2));
+    assert!(format!("{:#}", open(&spec(&leaking, "m.csv")).err().unwrap()).contains("the group 's' stands in train and in test"));
+    let wrong = World::new().file("m.csv", "path,label,split\na,x,trian\n");
+    assert!(format!("{:#}", open(&spec(&wrong, "m.csv")).err().unwrap()).contains("line 2"));
+}
+
+#[test]
+fn k_per_class_is_exact_nested_and_fails_where_there_are_too_few() {
+    let manifest = manifest(&[40, 60, 33], None);
+    for replicate in 0..4 {
+        let mut before: Vec<u32> = Vec::new();
+        for k in [1, 2, 4, 8, 16, 26] {
+            let split = split(&manifest, Some(k), 7, replicate).unwrap();
+            for class in 0..3 {
+                assert_eq!(split.train.iter().filter(|index| manifest.samples[**index as usize].class == class).count(), k);
+            }
+            assert!(before.iter().all(|index| split.train.contains(index)), "not nested");
+            assert!(split.train.iter().all(|index| !split.val.contains(index) && !split.test.contains(index)));
+            assert!(split.val.len() <= split.train.len());
+            before = split.train;
+        }
+        assert!(split(&manifest, Some(28), 7, replicate).unwrap_err().contains("class 'c2' has 27 images for training after 6 of 33"));
+    }
+    assert_ne!(split(&manifest, Some(4), 7, 0), split(&manifest, Some(4), 7, 1));
+    assert_ne!(split(&manifest, Some(4), 7, 0), split(&manifest, Some(4), 8, 0));
+}
+
+#[test]
+fn test_images_never_depend_on_the_replicate() {
+    let manifest = manifest(&[20, 20], None);
+    assert_eq!(split(&manifest, Some(3), 1, 0).unwrap().test, split(&manifest, None, 5, 9).unwrap().test);
+}
+
+#[test]
+fn the_order_is_paired_and_changes_with_every_epoch() {
+    let train: Vec<u32> = (0..50).collect();
+    assert_eq!(order(&train, 1, 2, 3), order(&train, 1, 2, 3));
+    assert_ne!(order(&train, 1, 2, 3), order(&train, 1, 2, 4));
+    let mut sorted = order(&train, 1, 2, 3);
+    sorted.sort_unstable();
+    assert_eq!(sorted, train);
+}
+
+#[test]
+fn broken_images_are_named_and_can_be_skipped() {
+    let good = png(12, 12, 0, 5);
+    for (bytes, expected) in [
+        (Vec::new(), "the file is empty"),
+        (b"no image at all".to_vec(), "not an image of a known format"),
+        (good[..good.len() / 2].to_vec(), "broken.png"),
+        ([&good[..40], &[0x55; 60], &good[100..]].concat(), "broken.png"),
+    ] {
+        let world = World::new().images("mine", &["a", "b"], 8, 2).file("mine/train/a/broken.png", bytes).file("x.toml", EXPERIMENT);
+        let said = world.run(&["run", "x.toml"]);
+        assert_ne!(said.code, 0);
+        assert!(said.err.contains("broken.png") && said.err.contains(expected), "{}", said.err);
+        let world = world.file("x.toml", EXPERIMENT.replace("path = \"mine\"", "path = \"mine\"\non_bad_image = \"skip\""));
+        let said = world.run(&["check", "x.toml"]).exits(0);
+        assert!(said.out.contains("skipped: 'train/a/broken.png'"), "{}", said.out);
+        world.run(&["run", "x.toml"]).exits(0);
+    }
+}
+
+const EXPERIMENT: &str = r#"
+[backbone]
+arch = "resnet8"
+input = 12
+weights = "random"
+[datasets.mine]
+path = "mine"
+[scenarios.s]
+dataset = "mine"
+[train]
+steps = 2
+[axes]
+recipe = ["linear-probe"]
+"#;
+
+#[test]
+fn a_decompression_bomb_is_refused_by_its_header() {
+    // A PNG header that promises 50,000 x 50,000 pixels, with a valid checksum and nothing behind it.
+    let mut header = b"IHDR".to_vec();
+    header.extend([50_000u32.to_be_bytes(), 50_000u32.to_be_bytes()].concat());
+    header.extend([8, 2, 0, 0, 0]);
+    let crc = header.iter().fold(!0u32, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 }));
+    let mut bytes = b"\x89PNG\r\n\x1a\n\0\0\0\x0d".to_vec();
+    bytes.extend(&header);
+    bytes.extend((!crc).to_be_bytes());
+    bytes.extend(b"\0\0\0\x0aIDAT\x78\x9c\x03\0\0\0\0\x01\0\0\0\0\0\0");
+    let message = decode(&bytes).unwrap_err();
+    assert!(message.contains("50000 x 50000 pixels") || message.to_lowercase().contains("limit"), "{message}");
+}
+
+#[test]
+fn no_test_split_is_an_error_and_never_a_guess() {
+    let world = World::new().file("p/train/a/1.png", png(4, 4, 0, 1)).file("p/train/b/1.png", png(4, 4, 1, 1)).file("p/val/a/2.png", png(4, 4, 0, 2));
+    let mut asked = spec(&world, "p");
+    let message = format!("{:#}", open(&asked).err().unwrap());
+    assert!(message.contains("no folder 'test' for the test split") && message.contains("train, val"), "{message}");
+    asked.splits = [("train", "train"), ("test", "val")].map(|(split, folder)| (split.to_owned(), folder.to_owned())).into();
+    assert_eq!(open(&asked).unwrap().manifest.counts(Part::Test), [1, 0]);
+}
+
+#[test]
+fn a_pin_refuses_other_bytes() {
+    let world = World::new().images("mine", &["a", "b"], 6, 2).file("x.toml", EXPERIMENT.replace("path = \"mine\"", &format!("path = \"mine\"\nsha256 = \"{}\"", "0".repeat(64))));
+    assert!(world.run(&["check", "x.toml"]).exits(2).err.contains("is pinned to other bytes"));
+}
+
+#[test]
+fn identical_bytes_in_train_and_test_are_told() {
+    let world = World::new().images("mine", &["a", "b"], 6, 2);
+    let copy = std::fs::read(world.path("mine/test/a/000.png")).unwrap();
+    let world = world.file("mine/train/a/copy.png", copy).file("x.toml", EXPERIMENT);
+    assert!(world.run(&["check", "x.toml"]).exits(0).out.contains("same bytes as a test image"));
+}
+
+/// python 3.11, Pillow 13: an image of side 5 with pixel (y * 5 + x) * 10 in all channels, resize((3, 3), BILINEAR).
+#[test]
+fn the_resampler_is_pillows() {
+    let pixels: Vec<u8> = (0..25u8).flat_map(|at| [at * 10; 3]).collect();
+    let image = tl_sweep::data::decode::Rgb { width: 5, height: 5, pixels };
+    let found: Vec<u8> = square(&image, 3).unwrap().chunks(3).map(|pixel| pixel[0]).collect();
+    assert_eq!(found, PILLOW);
+}
+const PILLOW: [u8; 9] = [25, 41, 57, 104, 120, 136, 183, 199, 215];
+
+#[test]
+fn preprocessing_in_numbers() {
+    let pixel = [255u8, 128, 0];
+    let of = |preprocess| {
+        let mut batch = Vec::new();
+        normalise(&pixel, preprocess, &mut batch);
+        batch
+    };
+    let close = |found: Vec<f32>, expected: [f32; 3]| found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-4);
+    assert!(close(of(Preprocess::Caffe), [0.0 - 103.939, 128.0 - 116.779, 255.0 - 123.68]));
+    assert!(close(of(Preprocess::Tf), [1.0, 0.003_921_6, -1.0]));
+    assert!(close(of(Preprocess::Torch), [2.248_908_3, 0.205_182_1, -1.804_444_4]));
+}
+
+#[test]
+fn augmentation_is_drawn_from_its_stream_and_leaves_the_image() {
+    let image: Vec<u8> = (0..16 * 16 * 3).map(|at| (at % 251) as u8).collect();
+    let before = image.clone();
+    for list in [vec![Augmentation::Flip], vec![Augmentation::Crop], vec![Augmentation::ResizedCrop, Augmentation::Jitter]] {
+        let draw = |seed| augment(&list, &image, 16, &mut stream(seed, Stream::Augment, &[0, 1, 2]));
+        assert_eq!(draw(1), draw(1));
+        assert!((0..20).any(|seed| draw(seed) != draw(1)));
+        assert_eq!(draw(3).len(), image.len());
+    }
+    assert_eq!(image, before);
+}
+
+#[test]
+fn synthetic_images_depend_on_task_class_and_shift_alone() {
+    let family = |shift, train| Family { classes: 3, shift, task: 1, train, test: 2 };
+    assert_eq!(family(0.5, 5).image("train/001/00002").unwrap(), family(0.5, 50).image("train/001/00002").unwrap());
+    assert_ne!(family(0.5, 5).image("train/001/00002").unwrap(), family(0.6, 5).image("train/001/00002").unwrap());
+    assert_ne!(family(0.5, 5).manifest("x").unwrap().fingerprint, family(0.6, 5).manifest("x").unwrap().fingerprint);
+}

@@ -1,0 +1,278 @@
+//! Whole sweeps: idempotent, the same bits for any number of slots, and after any death.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::builder::World;
+
+/// Six trials on a small folder of images: probes that share an encoding, and fine-tuning.
+const SMALL: &str = r#"
+[experiment]
+name = "small"
+replicates = 3
+[backbone]
+arch = "resnet8"
+input = 12
+weights = "pretrain"
+[pretrain]
+dataset = "source"
+steps = 20
+lr = 0.05
+[datasets.source]
+synthetic = { classes = 4, train = 20, test = 5 }
+[datasets.mine]
+path = "mine"
+[scenarios.few]
+dataset = "mine"
+per_class = 5
+[train]
+steps = 60
+batch = 8
+augment = ["flip"]
+[axes]
+recipe = ["linear-probe", "fine-tune"]
+[[rule]]
+claim = "linear-probe > fine-tune"
+"#;
+
+fn small() -> World {
+    World::new().images("mine", &["ants", "bees", "cats"], 12, 8).file("small.toml", SMALL)
+}
+
+/// Result columns of all trials, by key: what must be the same whatever happened.
+fn results(world: &World, name: &str, db: &str) -> Vec<String> {
+    let csv = world.run(&["status", name, "--format", "csv", "--db", db]).exits(0).out;
+    let heading: Vec<&str> = csv.lines().next().unwrap().split(',').collect();
+    let last = heading.iter().position(|column| *column == "seconds").unwrap();
+    let mut reader = csv::Reader::from_reader(csv.as_bytes());
+    reader.records().map(|row| row.unwrap().iter().take(last).collect::<Vec<_>>().join(",")).collect()
+}
+
+#[test]
+fn a_sweep_runs_once_and_then_nothing_is_left() {
+    let world = small();
+    let first = world.run(&["run", "small.toml"]).exits(0);
+    assert!(first.out.contains("6 of 6 trials done"), "{}", first.out);
+    assert!(first.out.contains("linear-probe > fine-tune"), "{}", first.out);
+    let again = world.run(&["run", "small.toml"]).exits(0);
+    assert!(again.err.contains("6 in the store, 0 to run"), "{}", again.err);
+    assert_eq!(first.out, again.out);
+    world.run(&["report", "--format", "json"]).exits(0);
+    let status = world.run(&["status", "small"]).exits(0);
+    assert_eq!(status.out.matches("done").count(), 6, "{}", status.out);
+}
+
+#[test]
+fn any_number_of_slots_gives_the_same_bits() {
+    let world = small();
+    world.run(&["run", "small.toml", "--db", "one/r.sqlite", "--slots", "1"]).exits(0);
+    world.run(&["run", "small.toml", "--db", "three/r.sqlite", "--slots", "3"]).exits(0);
+    assert_eq!(results(&world, "small", "one/r.sqlite"), results(&world, "small", "three/r.sqlite"));
+}
+
+#[test]
+fn a_killed_sweep_goes_on_to_the_same_bits_and_leaves_no_orphan() {
+    let world = small();
+    world.run(&["run", "small.toml", "--db", "whole/r.sqlite"]).exits(0);
+    for (round, wait) in [30, 120, 250, 400, 600, 900].into_iter().enumerate() {
+        let db = format!("cut{}/r.sqlite", round % 2);
+        let mut child = world.command(&["run", "small.toml", "--db", &db]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(wait));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        wait_for_no_worker(&world, &format!("cut{}", round % 2));
+    }
+    for db in ["cut0/r.sqlite", "cut1/r.sqlite"] {
+        world.run(&["run", "small.toml", "--db", db]).exits(0);
+        assert_eq!(results(&world, "small", db), results(&world, "small", "whole/r.sqlite"));
+    }
+}
+
+/// No process of this world's cache is left within some seconds.
+fn wait_for_no_worker(world: &World, folder: &str) {
+    let cache = format!("{folder}/cache");
+    let own = world.path("").canonicalize().unwrap();
+    let start = Instant::now();
+    loop {
+        let alive = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok).filter(|entry| {
+            let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
+            let command = String::from_utf8_lossy(&read("cmdline")).into_owned();
+            let here = std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == own);
+            here && command.contains("worker") && command.contains(&cache)
+        });
+        if alive.count() == 0 {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "a worker outlives its parent");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_killed_worker_costs_its_stage_and_not_the_sweep() {
+    let world = small();
+    let slow = SMALL.replace("steps = 60", "steps = 400");
+    let world = world.file("slow.toml", slow);
+    let mut child = world.command(&["run", "slow.toml"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let own = world.path("").canonicalize().unwrap();
+    let start = Instant::now();
+    let mut killed = 0;
+    while killed < 1 && start.elapsed() < Duration::from_secs(30) {
+        std::thread::sleep(Duration::from_millis(300));
+        for entry in std::fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
+            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let here = std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == own);
+            if here && String::from_utf8_lossy(&command).contains("worker") && killed < 1 {
+                std::process::Command::new("kill").args(["-9", &entry.file_name().to_string_lossy()]).status().unwrap();
+                killed += 1;
+            }
+        }
+    }
+    assert_eq!(killed, 1);
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(world.run(&["status", "small"]).exits(0).out.matches("done").count(), 6);
+}
+
+#[test]
+fn features_that_are_damaged_are_made_again_with_a_warning() {
+    let world = small();
+    world.run(&["run", "small.toml", "--only", "recipe == 'linear-probe'"]).exits(5);
+    let whole = results(&world, "small", "results/tl-sweep.sqlite");
+    for entry in std::fs::read_dir(world.path("results/cache")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "features") {
+            let mut bytes = std::fs::read(&path).unwrap();
+            let last = bytes.len() - 500;
+            bytes[last] ^= 64;
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    std::fs::remove_file(world.path("results/tl-sweep.sqlite")).unwrap();
+    let said = world.run(&["run", "small.toml", "--only", "recipe == 'linear-probe'"]).exits(5);
+    assert!(said.err.contains("features are made again"), "{}", said.err);
+    assert_eq!(results(&world, "small", "results/tl-sweep.sqlite"), whole);
+}
+
+#[test]
+fn cached_features_give_the_bits_of_the_whole_network() {
+    // Without augmentation the frozen prefix is encoded once; a dropped cache limit is the same as no sharing, and an
+    // encoding is only made where it may be: a flip with both its sides equal would change nothing but forbids it.
+    let world = small().file("symmetric.toml", SMALL.replace("[\"flip\"]", "[]").replace("\"linear-probe\", \"fine-tune\"", "\"shared\", \"alone\"").replace(
+        "[[rule]]\nclaim = \"linear-probe > fine-tune\"",
+        "[recipes.shared]\nfreeze = \"layer3\"\n[recipes.alone]\nphases = [{ freeze = \"layer3\", steps = 60, augment = [] }, { freeze = \"layer3\", steps = 1, lr = 0.0, augment = [\"flip\"] }]",
+    ));
+    world.run(&["run", "symmetric.toml"]).exits(0);
+    let rows = results(&world, "small", "results/tl-sweep.sqlite");
+    let numbers = |recipe: &str, replicate: &str| {
+        let mut found = rows.iter().filter(|row| row.contains(&format!(",{recipe},")) && row.split(',').nth(1) == Some(replicate));
+        let row: Vec<String> = found.next().unwrap().split(',').map(str::to_owned).collect();
+        // Losses and accuracies on validation and test, without status and steps.
+        let from = row.iter().position(|column| column == "done").unwrap();
+        row[from + 1..from + 9].to_vec()
+    };
+    for replicate in ["0", "1", "2"] {
+        assert_eq!(numbers("shared", replicate), numbers("alone", replicate));
+    }
+}
+
+#[test]
+fn interrupting_finishes_what_runs_and_says_what_is_left() {
+    let world = small().file("slow.toml", SMALL.replace("steps = 60", "steps = 2000"));
+    let child = world.command(&["run", "slow.toml", "--slots", "1"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{err}");
+    assert!(err.contains("goes on from here"), "{err}");
+    assert!(world.run(&["report"]).exits(0).out.contains("missing"));
+}
+
+#[test]
+fn a_limit_takes_the_first_trials_and_the_rest_later() {
+    let world = small();
+    let said = world.run(&["run", "small.toml", "--limit", "2"]).exits(5);
+    assert!(said.out.contains("2 of 6 trials done"), "{}", said.out);
+    assert!(world.run(&["run", "small.toml"]).exits(0).out.contains("6 of 6 trials done"));
+}
+
+#[test]
+fn a_diverged_trial_is_an_outcome_and_cannot_be_selected() {
+    let text = SMALL.replace("recipe = [\"linear-probe\", \"fine-tune\"]", "recipe = [\"linear-probe\", \"fine-tune\"]\nlr = [0.01, 1e30]");
+    let world = small().file("hot.toml", text);
+    let said = world.run(&["run", "hot.toml"]).exits(0);
+    assert!(said.out.contains("12 of 12 trials done, 3 diverged"), "{}", said.out);
+    assert!(said.out.contains("lr = 0.01"), "{}", said.out);
+    assert!(!said.out.contains("lr = 1e30"), "{}", said.out);
+    let all = SMALL.replace("recipe = [\"linear-probe\", \"fine-tune\"]", "recipe = [\"linear-probe\", \"fine-tune\"]").replace("[[rule]]", "[recipes.fine-tune]\nlr = 1e30\n[[rule]]");
+    let world = world.file("all.toml", all);
+    let said = world.run(&["run", "all.toml", "--db", "all/r.sqlite"]).exits(0);
+    assert!(said.out.contains("every setting diverged; counted as naming the largest class"), "{}", said.out);
+    assert!(said.out.contains("SUPPORTED"), "{}", said.out);
+}
+
+#[test]
+fn a_missing_gpu_is_exit_3_and_never_a_silent_cpu_run() {
+    if cfg!(feature = "cuda") {
+        return;
+    }
+    let said = small().run(&["run", "small.toml", "--devices", "cuda:0"]).exits(3);
+    assert!(said.err.contains("cuda:0 cannot be used"), "{}", said.err);
+}
+
+#[test]
+fn a_store_of_a_newer_version_or_of_another_kind_is_exit_7() {
+    let world = small().file("results/tl-sweep.sqlite", "this is no database, but long enough to look at: ".repeat(40));
+    assert!(world.run(&["run", "small.toml"]).exits(7).err.contains("no SQLite database"));
+    let world = small();
+    world.run(&["run", "small.toml", "--limit", "1"]).exits(5);
+    let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
+    store.execute_batch("PRAGMA user_version = 99").unwrap();
+    assert!(world.run(&["run", "small.toml"]).exits(7).err.contains("newer"));
+}
+
+#[test]
+fn every_planned_cell_has_a_row_and_predictions_recompute_the_scores() {
+    let world = small();
+    world.run(&["run", "small.toml", "--limit", "4"]).exits(5);
+    let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
+    let count = |text: &str| store.query_row(text, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(count("SELECT count(*) FROM result"), 6);
+    assert_eq!(count("SELECT count(*) FROM result WHERE status = 'planned'"), 2);
+    assert_eq!(count("SELECT count(*) FROM result WHERE freeze = 'all' AND recipe = 'linear-probe'"), 3);
+    let mut statement = store
+        .prepare("SELECT trial.test_accuracy, prediction.predicted, split.test, split.train, split.val FROM trial JOIN prediction ON prediction.trial = trial.key AND part = 'test' JOIN split ON split.key = trial.split")
+        .unwrap();
+    let mut rows = statement.query([]).unwrap();
+    let classes: Vec<i64> = {
+        let mut all = store.prepare("SELECT class FROM sample JOIN dataset ON dataset.fingerprint = sample.data WHERE dataset.name = 'mine' ORDER BY position").unwrap();
+        all.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    let mut seen = 0;
+    while let Some(row) = rows.next().unwrap() {
+        let accuracy: f64 = row.get(0).unwrap();
+        let blob = |index: usize| row.get::<_, Vec<u8>>(index).unwrap();
+        let ids = |index: usize| blob(index).chunks(4).map(|id| u32::from_le_bytes(id.try_into().unwrap())).collect::<Vec<_>>();
+        let (test, train, val) = (ids(2), ids(3), ids(4));
+        let right = blob(1).chunks(2).zip(&test).filter(|(class, id)| i64::from(u16::from_le_bytes((*class).try_into().unwrap())) == classes[**id as usize]).count();
+        assert!((accuracy - right as f64 / test.len() as f64).abs() < 1e-12);
+        assert!(train.iter().all(|id| !val.contains(id) && !test.contains(id)) && val.iter().all(|id| !test.contains(id)));
+        seen += 1;
+    }
+    assert_eq!(seen, 4);
+    let splits = world.run(&["data", "small", "--splits"]).exits(0);
+    assert!(splits.out.starts_with("dataset,per_class,replicate,part,sample,class"), "{}", splits.out);
+    assert!(splits.out.contains("mine,5,0,train,train/"), "{}", splits.out);
+}
+
+#[test]
+fn show_finds_a_trial_by_the_first_digits_of_its_key() {
+    let world = small();
+    world.run(&["run", "small.toml", "--limit", "1"]).exits(5);
+    let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
+    let key: String = store.query_row("SELECT key FROM trial", [], |row| row.get(0)).unwrap();
+    let said = world.run(&["show", &key[..8]]).exits(0);
+    assert!(said.out.contains(&key) && said.out.contains("val loss"), "{}", said.out);
+    world.run(&["show", "zzzz"]).exits(1);
+}
