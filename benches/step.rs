@@ -10,7 +10,12 @@ use tl_sweep::nn::loss::cross_entropy;
 use tl_sweep::seed::{Stream, stream};
 
 fn main() -> anyhow::Result<()> {
-    for (name, width, input, batch) in [("resnet20", 1.0, 32, 64), ("resnet8", 1.0, 16, 32), ("vgg_small", 1.0, 32, 64), ("mobilenet_v1", 0.25, 128, 64)] {
+    for (name, width, input, batch) in [
+        ("resnet20", 1.0, 32, 64),
+        ("resnet8", 1.0, 16, 32),
+        ("vgg_small", 1.0, 32, 64),
+        ("mobilenet_v1", 0.25, 128, 64),
+    ] {
         let graph = Arch { name: name.to_owned(), input, width }.graph(10).map_err(anyhow::Error::msg)?;
         let weights = init::fresh(&graph, 0, 1, 0)?;
         let macs = graph.total_macs();
@@ -27,7 +32,11 @@ fn main() -> anyhow::Result<()> {
             network.backward(&tape, loss.gradient).map(drop)
         })?;
         let rate = |milliseconds: f64, passes: f64| 2e-6 * passes * macs as f64 * batch as f64 / milliseconds;
-        println!("{name}@{input} batch {batch}: forward {forward:.1} ms ({:.0} GFLOP/s), step {step:.1} ms ({:.0} GFLOP/s)", rate(forward, 1.0), rate(step, 3.0));
+        println!(
+            "{name}@{input} batch {batch}: forward {forward:.1} ms ({:.0} GFLOP/s), step {step:.1} ms ({:.0} GFLOP/s)",
+            rate(forward, 1.0),
+            rate(step, 3.0)
+        );
     }
     Ok(())
 }

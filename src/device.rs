@@ -37,8 +37,7 @@ fn cpu_numerics() -> &'static str {
         if std::arch::is_x86_feature_detected!("avx512f") {
             return "cpu-avx512";
         }
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
-        {
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
             return "cpu-avx2";
         }
     }

@@ -19,8 +19,7 @@ impl Key {
         let mut hasher = blake3::Hasher::new();
         hasher.update(kind.as_bytes());
         hasher.update(&ENGINE.to_le_bytes());
-        serde_json::to_writer(&mut hasher, value)
-            .expect("plain structs and maps with string keys always serialise");
+        serde_json::to_writer(&mut hasher, value).expect("plain structs and maps with string keys always serialise");
         Self::from_hash(&hasher.finalize())
     }
 

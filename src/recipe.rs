@@ -69,7 +69,10 @@ pub enum Schedule {
     /// Half a cosine from the full rate to zero.
     Cosine,
     /// Times `factor` at each of these fractions of the budget.
-    Step { at: Vec<f64>, factor: f64 },
+    Step {
+        at: Vec<f64>,
+        factor: f64,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,8 +147,23 @@ pub struct Phase {
 
 /// Settings that may stand in a phase.
 pub const PHASE_KEYS: &[&str] = &[
-    "freeze", "steps", "epochs", "batch", "optimizer", "lr", "backbone_lr", "momentum", "nesterov",
-    "weight_decay", "decay", "schedule", "warmup", "label_smoothing", "dropout", "batch_norm", "augment",
+    "freeze",
+    "steps",
+    "epochs",
+    "batch",
+    "optimizer",
+    "lr",
+    "backbone_lr",
+    "momentum",
+    "nesterov",
+    "weight_decay",
+    "decay",
+    "schedule",
+    "warmup",
+    "label_smoothing",
+    "dropout",
+    "batch_norm",
+    "augment",
 ];
 
 type Parsed<T> = Result<T, String>;
@@ -168,8 +186,7 @@ pub fn word<T: serde::de::DeserializeOwned>(value: &Value, accepted: &'static st
         Some(text) => text,
         None => return wrong(value, accepted),
     };
-    serde_json::from_value(serde_json::Value::String(text.to_owned()))
-        .or_else(|_| wrong(value, accepted))
+    serde_json::from_value(serde_json::Value::String(text.to_owned())).or_else(|_| wrong(value, accepted))
 }
 
 /// A number within closed bounds.

@@ -41,7 +41,8 @@ impl World {
             for (class, label) in classes.iter().enumerate() {
                 for index in 0..count {
                     let seed = (class * 1000 + index * 7 + usize::from(split == "test") * 500) as u32;
-                    self = self.file(&format!("{name}/{split}/{label}/{index:03}.png"), png(12, 12, class as u32, seed));
+                    self =
+                        self.file(&format!("{name}/{split}/{label}/{index:03}.png"), png(12, 12, class as u32, seed));
                 }
             }
         }
@@ -60,7 +61,11 @@ impl World {
     /// Runs the program to its end.
     pub fn run(&self, args: &[&str]) -> Said {
         let Output { status, stdout, stderr } = self.command(args).output().unwrap();
-        Said { code: status.code().unwrap_or(-1), out: String::from_utf8(stdout).unwrap(), err: String::from_utf8(stderr).unwrap() }
+        Said {
+            code: status.code().unwrap_or(-1),
+            out: String::from_utf8(stdout).unwrap(),
+            err: String::from_utf8(stderr).unwrap(),
+        }
     }
 }
 

@@ -37,10 +37,22 @@ fn manifest(train: &[usize], groups: Option<usize>) -> Manifest {
         for index in 0..*count {
             let id = format!("train/{class}/{index:04}");
             let group = groups.map(|groups| format!("g{}", (index * 7 + class) % groups));
-            samples.push(Sample { content: Key::of_bytes(id.as_bytes()), id, class: class as u32, part: Part::Train, group });
+            samples.push(Sample {
+                content: Key::of_bytes(id.as_bytes()),
+                id,
+                class: class as u32,
+                part: Part::Train,
+                group,
+            });
         }
         let id = format!("test/{class}");
-        samples.push(Sample { content: Key::of_bytes(id.as_bytes()), id, class: class as u32, part: Part::Test, group: None });
+        samples.push(Sample {
+            content: Key::of_bytes(id.as_bytes()),
+            id,
+            class: class as u32,
+            part: Part::Test,
+            group: None,
+        });
     }
     let classes = (0..train.len()).map(|class| format!("c{class}")).collect();
     Manifest::new("test", classes, samples, String::new()).unwrap()
@@ -51,7 +63,11 @@ fn folder_and_archive_are_one_dataset() {
     let world = World::new().images("mine", &["b", "a"], 3, 2);
     for (name, zipped) in [("mine.tar", false), ("mine.tar.gz", true)] {
         let file = std::fs::File::create(world.path(name)).unwrap();
-        let writer: Box<dyn Write> = if zipped { Box::new(flate2::write::GzEncoder::new(file, flate2::Compression::fast())) } else { Box::new(file) };
+        let writer: Box<dyn Write> = if zipped {
+            Box::new(flate2::write::GzEncoder::new(file, flate2::Compression::fast()))
+        } else {
+            Box::new(file)
+        };
         let mut builder = tar::Builder::new(writer);
         builder.append_dir_all("mine", world.path("mine")).unwrap();
         builder.into_inner().unwrap().flush().unwrap();
@@ -60,7 +76,9 @@ fn folder_and_archive_are_one_dataset() {
     assert_eq!(folder.manifest.classes, ["a", "b"]);
     for name in ["mine.tar", "mine.tar.gz"] {
         let archive = open(&spec(&world, name)).unwrap();
-        let strip = |manifest: &Manifest| manifest.samples.iter().map(|s| (s.id.replace("mine/", ""), s.class, s.part, s.content)).collect::<Vec<_>>();
+        let strip = |manifest: &Manifest| {
+            manifest.samples.iter().map(|s| (s.id.replace("mine/", ""), s.class, s.part, s.content)).collect::<Vec<_>>()
+        };
         assert_eq!(strip(&archive.manifest), strip(&folder.manifest));
         assert_eq!(decoded(&archive).unwrap(), decoded(&folder).unwrap());
     }
@@ -68,7 +86,8 @@ fn folder_and_archive_are_one_dataset() {
 
 #[test]
 fn cifar_binary_is_read_record_by_record() {
-    let record = |label: u8, value: u8| [vec![label], vec![value; 1024], vec![value + 1; 1024], vec![value + 2; 1024]].concat();
+    let record =
+        |label: u8, value: u8| [vec![label], vec![value; 1024], vec![value + 1; 1024], vec![value + 2; 1024]].concat();
     let mut world = World::new().file("c/batches.meta.txt", "zebra\napple\n");
     for batch in 1..=5 {
         world = world.file(&format!("c/data_batch_{batch}.bin"), [record(0, 10 * batch), record(1, 100)].concat());
@@ -86,7 +105,9 @@ fn cifar_binary_is_read_record_by_record() {
 
 #[test]
 fn idx_is_read_and_its_damage_named() {
-    let images = |count: u32, pixels: &[u8]| [&[0, 0, 8, 3][..], &count.to_be_bytes(), &2u32.to_be_bytes(), &2u32.to_be_bytes(), pixels].concat();
+    let images = |count: u32, pixels: &[u8]| {
+        [&[0, 0, 8, 3][..], &count.to_be_bytes(), &2u32.to_be_bytes(), &2u32.to_be_bytes(), pixels].concat()
+    };
     let labels = |values: &[u8]| [&[0, 0, 8, 1][..], &(values.len() as u32).to_be_bytes(), values].concat();
     let mut zipped = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     zipped.write_all(&images(2, &[1, 2, 3, 4, 5, 6, 7, 8])).unwrap();
@@ -114,11 +135,21 @@ fn a_csv_manifest_keeps_groups_together() {
     let dataset = open(&spec(&world, "m.csv")).unwrap();
     for replicate in 0..5 {
         let split = split(&dataset.manifest, Some(2), 1, replicate).unwrap();
-        let groups = |list: &[u32]| list.iter().map(|index| dataset.manifest.samples[*index as usize].group.clone()).collect::<std::collections::BTreeSet<_>>();
+        let groups = |list: &[u32]| {
+            list.iter()
+                .map(|index| dataset.manifest.samples[*index as usize].group.clone())
+                .collect::<std::collections::BTreeSet<_>>()
+        };
         assert!(groups(&split.train).is_disjoint(&groups(&split.val)) && !split.val.is_empty());
     }
-    let leaking = World::new().file("m.csv", "path,label,split,group\na,x,train,s\nb,y,test,s\n").file("a", png(4, 4, 0, 1)).file("b", png(4, 4, 1, 2));
-    assert!(format!("{:#}", open(&spec(&leaking, "m.csv")).err().unwrap()).contains("the group 's' stands in train and in test"));
+    let leaking = World::new()
+        .file("m.csv", "path,label,split,group\na,x,train,s\nb,y,test,s\n")
+        .file("a", png(4, 4, 0, 1))
+        .file("b", png(4, 4, 1, 2));
+    assert!(
+        format!("{:#}", open(&spec(&leaking, "m.csv")).err().unwrap())
+            .contains("the group 's' stands in train and in test")
+    );
     let wrong = World::new().file("m.csv", "path,label,split\na,x,trian\n");
     assert!(format!("{:#}", open(&spec(&wrong, "m.csv")).err().unwrap()).contains("line 2"));
 }
@@ -131,14 +162,21 @@ fn k_per_class_is_exact_nested_and_fails_where_there_are_too_few() {
         for k in [1, 2, 4, 8, 16, 26] {
             let split = split(&manifest, Some(k), 7, replicate).unwrap();
             for class in 0..3 {
-                assert_eq!(split.train.iter().filter(|index| manifest.samples[**index as usize].class == class).count(), k);
+                assert_eq!(
+                    split.train.iter().filter(|index| manifest.samples[**index as usize].class == class).count(),
+                    k
+                );
             }
             assert!(before.iter().all(|index| split.train.contains(index)), "not nested");
             assert!(split.train.iter().all(|index| !split.val.contains(index) && !split.test.contains(index)));
             assert!(split.val.len() <= split.train.len());
             before = split.train;
         }
-        assert!(split(&manifest, Some(28), 7, replicate).unwrap_err().contains("class 'c2' has 27 images for training after 6 of 33"));
+        assert!(
+            split(&manifest, Some(28), 7, replicate)
+                .unwrap_err()
+                .contains("class 'c2' has 27 images for training after 6 of 33")
+        );
     }
     assert_ne!(split(&manifest, Some(4), 7, 0), split(&manifest, Some(4), 7, 1));
     assert_ne!(split(&manifest, Some(4), 7, 0), split(&manifest, Some(4), 8, 0));
@@ -169,11 +207,15 @@ fn broken_images_are_named_and_can_be_skipped() {
         (good[..good.len() / 2].to_vec(), "broken.png"),
         ([&good[..40], &[0x55; 60], &good[100..]].concat(), "broken.png"),
     ] {
-        let world = World::new().images("mine", &["a", "b"], 8, 2).file("mine/train/a/broken.png", bytes).file("x.toml", EXPERIMENT);
+        let world = World::new()
+            .images("mine", &["a", "b"], 8, 2)
+            .file("mine/train/a/broken.png", bytes)
+            .file("x.toml", EXPERIMENT);
         let said = world.run(&["run", "x.toml"]);
         assert_ne!(said.code, 0);
         assert!(said.err.contains("broken.png") && said.err.contains(expected), "{}", said.err);
-        let world = world.file("x.toml", EXPERIMENT.replace("path = \"mine\"", "path = \"mine\"\non_bad_image = \"skip\""));
+        let world =
+            world.file("x.toml", EXPERIMENT.replace("path = \"mine\"", "path = \"mine\"\non_bad_image = \"skip\""));
         let said = world.run(&["check", "x.toml"]).exits(0);
         assert!(said.out.contains("skipped: 'train/a/broken.png'"), "{}", said.out);
         world.run(&["run", "x.toml"]).exits(0);
@@ -201,7 +243,9 @@ fn a_decompression_bomb_is_refused_by_its_header() {
     let mut header = b"IHDR".to_vec();
     header.extend([50_000u32.to_be_bytes(), 50_000u32.to_be_bytes()].concat());
     header.extend([8, 2, 0, 0, 0]);
-    let crc = header.iter().fold(!0u32, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 }));
+    let crc = header.iter().fold(!0u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 })
+    });
     let mut bytes = b"\x89PNG\r\n\x1a\n\0\0\0\x0d".to_vec();
     bytes.extend(&header);
     bytes.extend((!crc).to_be_bytes());
@@ -212,17 +256,24 @@ fn a_decompression_bomb_is_refused_by_its_header() {
 
 #[test]
 fn no_test_split_is_an_error_and_never_a_guess() {
-    let world = World::new().file("p/train/a/1.png", png(4, 4, 0, 1)).file("p/train/b/1.png", png(4, 4, 1, 1)).file("p/val/a/2.png", png(4, 4, 0, 2));
+    let world = World::new()
+        .file("p/train/a/1.png", png(4, 4, 0, 1))
+        .file("p/train/b/1.png", png(4, 4, 1, 1))
+        .file("p/val/a/2.png", png(4, 4, 0, 2));
     let mut asked = spec(&world, "p");
     let message = format!("{:#}", open(&asked).err().unwrap());
     assert!(message.contains("no folder 'test' for the test split") && message.contains("train, val"), "{message}");
-    asked.splits = [("train", "train"), ("test", "val")].map(|(split, folder)| (split.to_owned(), folder.to_owned())).into();
+    asked.splits =
+        [("train", "train"), ("test", "val")].map(|(split, folder)| (split.to_owned(), folder.to_owned())).into();
     assert_eq!(open(&asked).unwrap().manifest.counts(Part::Test), [1, 0]);
 }
 
 #[test]
 fn a_pin_refuses_other_bytes() {
-    let world = World::new().images("mine", &["a", "b"], 6, 2).file("x.toml", EXPERIMENT.replace("path = \"mine\"", &format!("path = \"mine\"\nsha256 = \"{}\"", "0".repeat(64))));
+    let world = World::new().images("mine", &["a", "b"], 6, 2).file(
+        "x.toml",
+        EXPERIMENT.replace("path = \"mine\"", &format!("path = \"mine\"\nsha256 = \"{}\"", "0".repeat(64))),
+    );
     assert!(world.run(&["check", "x.toml"]).exits(2).err.contains("is pinned to other bytes"));
 }
 
@@ -252,7 +303,9 @@ fn preprocessing_in_numbers() {
         normalise(&pixel, preprocess, &mut batch);
         batch
     };
-    let close = |found: Vec<f32>, expected: [f32; 3]| found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-4);
+    let close = |found: Vec<f32>, expected: [f32; 3]| {
+        found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-4)
+    };
     assert!(close(of(Preprocess::Caffe), [0.0 - 103.939, 128.0 - 116.779, 255.0 - 123.68]));
     assert!(close(of(Preprocess::Tf), [1.0, 0.003_921_6, -1.0]));
     assert!(close(of(Preprocess::Torch), [2.248_908_3, 0.205_182_1, -1.804_444_4]));
@@ -262,7 +315,9 @@ fn preprocessing_in_numbers() {
 fn augmentation_is_drawn_from_its_stream_and_leaves_the_image() {
     let image: Vec<u8> = (0..16 * 16 * 3).map(|at| (at % 251) as u8).collect();
     let before = image.clone();
-    for list in [vec![Augmentation::Flip], vec![Augmentation::Crop], vec![Augmentation::ResizedCrop, Augmentation::Jitter]] {
+    for list in
+        [vec![Augmentation::Flip], vec![Augmentation::Crop], vec![Augmentation::ResizedCrop, Augmentation::Jitter]]
+    {
         let draw = |seed| augment(&list, &image, 16, &mut stream(seed, Stream::Augment, &[0, 1, 2]));
         assert_eq!(draw(1), draw(1));
         assert!((0..20).any(|seed| draw(seed) != draw(1)));

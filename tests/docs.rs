@@ -11,7 +11,11 @@ fn generated(name: &str, text: &str) {
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, text).unwrap();
     }
-    assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), text, "{name} is out of date: UPDATE=1 cargo test writes it");
+    assert_eq!(
+        std::fs::read_to_string(&path).unwrap_or_default(),
+        text,
+        "{name} is out of date: UPDATE=1 cargo test writes it"
+    );
 }
 
 #[test]
@@ -69,7 +73,10 @@ fn every_trap_names_tests_that_exist() {
             sources.push_str(&std::fs::read_to_string(entry.unwrap().path()).unwrap_or_default());
         }
     }
-    let rows: Vec<&str> = traps.lines().filter(|line| line.starts_with("| ") && line[2..].starts_with(|c: char| c.is_ascii_digit())).collect();
+    let rows: Vec<&str> = traps
+        .lines()
+        .filter(|line| line.starts_with("| ") && line[2..].starts_with(|c: char| c.is_ascii_digit()))
+        .collect();
     assert_eq!(rows.len(), 36, "one row for each trap");
     for row in rows {
         let proof = row.trim_end_matches('|').rsplit('|').next().unwrap().trim();
@@ -78,7 +85,10 @@ fn every_trap_names_tests_that_exist() {
         }
         for name in proof.split(", ") {
             let name = name.trim_matches('`');
-            assert!(sources.contains(&format!("fn {name}(")), "the trap '{row}' names the test {name}, which does not exist");
+            assert!(
+                sources.contains(&format!("fn {name}(")),
+                "the trap '{row}' names the test {name}, which does not exist"
+            );
         }
     }
 }

@@ -36,9 +36,20 @@ fn a_good_file_resolves() {
 
 #[test]
 fn all_problems_come_at_once_with_line_and_column() {
-    let text = GOOD.replace("arch =", "arhc =").replace("classes = 3", "classes = 1").replace("dataset = \"a\"", "dataset = \"b\"").replace("fine-tune", "fine-tnue");
+    let text = GOOD
+        .replace("arch =", "arhc =")
+        .replace("classes = 3", "classes = 1")
+        .replace("dataset = \"a\"", "dataset = \"b\"")
+        .replace("fine-tune", "fine-tnue");
     let found = problems(&text);
-    for expected in ["test.toml:3:1", "did you mean `arch`?", "test.toml:7:13", "there is no dataset 'b'", "did you mean `fine-tune`?", "4 problems"] {
+    for expected in [
+        "test.toml:3:1",
+        "did you mean `arch`?",
+        "test.toml:7:13",
+        "there is no dataset 'b'",
+        "did you mean `fine-tune`?",
+        "4 problems",
+    ] {
         assert!(found.contains(expected), "no {expected} in:\n{found}");
     }
 }
@@ -94,7 +105,10 @@ fn an_exclude_that_matches_nothing_and_a_layer_that_is_not_there_are_errors() {
 fn a_file_may_extend_another_but_not_itself() {
     let world = World::new()
         .file("base.toml", GOOD)
-        .file("more.toml", "extends = \"base.toml\"\n[experiment]\nname = \"more\"\n[axes]\nrecipe = [\"linear-probe\"]\n")
+        .file(
+            "more.toml",
+            "extends = \"base.toml\"\n[experiment]\nname = \"more\"\n[axes]\nrecipe = [\"linear-probe\"]\n",
+        )
         .file("loop.toml", "extends = \"loop.toml\"\n");
     let said = world.run(&["plan", "more.toml", "--format", "json"]).exits(0);
     let plan: serde_json::Value = serde_json::from_str(&said.out).unwrap();
@@ -104,9 +118,14 @@ fn a_file_may_extend_another_but_not_itself() {
 
 #[test]
 fn conditions_see_resolved_keys() {
-    let cell: Layer = [("freeze", Value::Text("all".into())), ("lr", Value::Float(0.05)), ("scenario", Value::Text("small-similar".into())), ("batch", Value::Int(32))]
-        .map(|(key, value)| (key.to_owned(), value))
-        .into();
+    let cell: Layer = [
+        ("freeze", Value::Text("all".into())),
+        ("lr", Value::Float(0.05)),
+        ("scenario", Value::Text("small-similar".into())),
+        ("batch", Value::Int(32)),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into();
     for (text, expected) in [
         ("freeze == 'all'", true),
         ("freeze != 'all' && lr > 1e-2", false),

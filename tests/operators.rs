@@ -23,7 +23,8 @@ fn random(shape: &[usize], seed: u64) -> Tensor {
 /// The largest difference, relative to the largest value.
 fn distance(left: &Tensor, right: &Tensor) -> f64 {
     assert_eq!(left.dims(), right.dims());
-    let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap();
+    let values =
+        |tensor: &Tensor| tensor.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap();
     let (left, right) = (values(left), values(right));
     let size = right.iter().fold(1.0f64, |size, value| size.max(value.abs()));
     left.iter().zip(&right).map(|(left, right)| (left - right).abs()).fold(0.0, f64::max) / size
@@ -45,9 +46,13 @@ fn scalar_conv(conv: &Conv, x: &[f64], xs: [usize; 4], w: &[f64], ws: [usize; 4]
                     for i in 0..per_group {
                         for a in 0..kh {
                             for b in 0..kw {
-                                let (yy, xx) = ((row * conv.stride + a).wrapping_sub(conv.padding[0]), (column * conv.stride + b).wrapping_sub(conv.padding[2]));
+                                let (yy, xx) = (
+                                    (row * conv.stride + a).wrapping_sub(conv.padding[0]),
+                                    (column * conv.stride + b).wrapping_sub(conv.padding[2]),
+                                );
                                 if yy < h && xx < wd {
-                                    sum += x[((image * c + first + i) * h + yy) * wd + xx] * w[((o * per_group + i) * kh + a) * kw + b];
+                                    sum += x[((image * c + first + i) * h + yy) * wd + xx]
+                                        * w[((o * per_group + i) * kh + a) * kw + b];
                                 }
                             }
                         }
@@ -90,7 +95,11 @@ fn check_conv(conv: Conv, x: &Tensor, w: &Tensor) {
             let above = total(&moved[0], &moved[1]);
             moved[which][at] -= 2e-3;
             let slope = (above - total(&moved[0], &moved[1])) / 2e-3;
-            assert!((found[at] - slope).abs() / size < 2e-5, "{conv:?} operand {which} at {at}: {} against {slope}", found[at]);
+            assert!(
+                (found[at] - slope).abs() / size < 2e-5,
+                "{conv:?} operand {which} at {at}: {} against {slope}",
+                found[at]
+            );
         }
     };
     check(&dx.unwrap(), 0);
@@ -141,7 +150,13 @@ fn pooling_gradients_by_finite_differences() {
     for reduce in [Reduce::Max, Reduce::Avg] {
         let pool = Pool { kernel: 3, stride: 2, padding: [1; 4], ceil: false };
         let dy = random(pool::forward(&pool, reduce, &x).unwrap().dims(), 4);
-        let total = |x: &Tensor| doubles(&pool::forward(&pool, reduce, x).unwrap()).iter().zip(doubles(&dy)).map(|(y, dy)| y * dy).sum::<f64>();
+        let total = |x: &Tensor| {
+            doubles(&pool::forward(&pool, reduce, x).unwrap())
+                .iter()
+                .zip(doubles(&dy))
+                .map(|(y, dy)| y * dy)
+                .sum::<f64>()
+        };
         let found = doubles(&pool::backward(&pool, reduce, &x, &dy).unwrap());
         for at in (0..found.len()).step_by(5) {
             let moved = |by: f32| {
@@ -158,18 +173,27 @@ fn pooling_gradients_by_finite_differences() {
 #[test]
 fn batch_norm_and_its_gradients_against_autograd() {
     let x = random(&[3, 5, 4, 6], 1);
-    let norm = Norm { weight: random(&[5], 2), bias: random(&[5], 3), running_mean: random(&[5], 4), running_var: random(&[5], 5).sqr().unwrap() };
+    let norm = Norm {
+        weight: random(&[5], 2),
+        bias: random(&[5], 3),
+        running_mean: random(&[5], 4),
+        running_var: random(&[5], 5).sqr().unwrap(),
+    };
     let dy = random(x.dims(), 6);
     let (y, statistics, moved) = norm::batch(&norm, 1e-5, 0.1, &x).unwrap();
     assert!(distance(&y, &composed::batch_norm(&x, &norm.weight, &norm.bias, 1e-5).unwrap()) < 1e-5);
-    let expected = composed::gradients(&[&x, &norm.weight, &norm.bias], &dy, |i| composed::batch_norm(&i[0], &i[1], &i[2], 1e-5)).unwrap();
+    let expected =
+        composed::gradients(&[&x, &norm.weight, &norm.bias], &dy, |i| composed::batch_norm(&i[0], &i[1], &i[2], 1e-5))
+            .unwrap();
     let (dx, [dw, db]) = norm::batch_backward(&norm, 1e-5, &statistics, &x, &dy).unwrap();
     for (found, expected) in [dx, dw, db].iter().zip(&expected) {
         assert!(distance(found, expected) < 1e-5);
     }
     // PyTorch's convention: running <- 0.9 running + 0.1 batch, the variance unbiased.
     let mean = x.mean((0, 2, 3)).unwrap();
-    assert!(distance(&moved.running_mean, &((&norm.running_mean * 0.9).unwrap() + (mean * 0.1).unwrap()).unwrap()) < 1e-5);
+    assert!(
+        distance(&moved.running_mean, &((&norm.running_mean * 0.9).unwrap() + (mean * 0.1).unwrap()).unwrap()) < 1e-5
+    );
     let stored = |x: &Tensor, norm: &Norm| norm::stored(norm, 1e-3, x);
     let expected = composed::gradients(&[&x, &norm.weight, &norm.bias], &dy, |i| {
         let channel = |t: &Tensor| t.reshape((1, 5, 1, 1));
@@ -192,7 +216,12 @@ fn linear_gradients_against_autograd() {
         let (x, w, b) = (random(&[images, depth], 1), random(&[out, depth], 2), random(&[out], 3));
         let dy = random(&[images, out], 4);
         let plain = |i: &[Tensor]| i[0].matmul(&i[1].t()?)?.broadcast_add(&i[2]);
-        assert!(distance(&linear::forward(&x, &w, &b, Activation::Linear).unwrap(), &plain(&[x.clone(), w.clone(), b.clone()]).unwrap()) < 1e-5);
+        assert!(
+            distance(
+                &linear::forward(&x, &w, &b, Activation::Linear).unwrap(),
+                &plain(&[x.clone(), w.clone(), b.clone()]).unwrap()
+            ) < 1e-5
+        );
         let expected = composed::gradients(&[&x, &w, &b], &dy, plain).unwrap();
         let (dx, own) = linear::backward(&x, &w, &dy, true, true).unwrap();
         let [dw, db] = own.unwrap();
@@ -229,7 +258,9 @@ fn a_row_has_the_same_bits_alone_and_in_any_batch() {
         let (x, w, b) = (random(&[13, depth], 1), random(&[10, depth], 2), random(&[10], 3));
         let whole = linear::forward(&x, &w, &b, Activation::Linear).unwrap().to_vec2::<f32>().unwrap();
         for row in 0..13 {
-            let alone = linear::forward(&x.narrow(0, row, 1).unwrap().contiguous().unwrap(), &w, &b, Activation::Linear).unwrap();
+            let alone =
+                linear::forward(&x.narrow(0, row, 1).unwrap().contiguous().unwrap(), &w, &b, Activation::Linear)
+                    .unwrap();
             assert_eq!(alone.to_vec2::<f32>().unwrap()[0], whole[row]);
         }
     }
@@ -242,7 +273,8 @@ fn an_image_has_the_same_bits_alone_and_in_any_batch_through_whole_networks() {
         let weights = init::fresh(&graph, 0, 1, 0).unwrap();
         let network = Network::new(graph, &weights, &Device::Cpu).unwrap();
         let x = random(&[9, 3, input, input], 5);
-        let logits = |x: &Tensor| network.forward(x, Mode::Evaluate).unwrap().result().unwrap().to_vec2::<f32>().unwrap();
+        let logits =
+            |x: &Tensor| network.forward(x, Mode::Evaluate).unwrap().result().unwrap().to_vec2::<f32>().unwrap();
         let whole = logits(&x);
         for row in 0..9 {
             assert_eq!(logits(&x.narrow(0, row, 1).unwrap().contiguous().unwrap())[0], whole[row], "{name}");

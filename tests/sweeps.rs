@@ -76,7 +76,12 @@ fn a_killed_sweep_goes_on_to_the_same_bits_and_leaves_no_orphan() {
     world.run(&["run", "small.toml", "--db", "whole/r.sqlite"]).exits(0);
     for (round, wait) in [30, 120, 250, 400, 600, 900].into_iter().enumerate() {
         let db = format!("cut{}/r.sqlite", round % 2);
-        let mut child = world.command(&["run", "small.toml", "--db", &db]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = world
+            .command(&["run", "small.toml", "--db", &db])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         std::thread::sleep(Duration::from_millis(wait));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -165,7 +170,8 @@ fn cached_features_give_the_bits_of_the_whole_network() {
     world.run(&["run", "symmetric.toml"]).exits(0);
     let rows = results(&world, "small", "results/tl-sweep.sqlite");
     let numbers = |recipe: &str, replicate: &str| {
-        let mut found = rows.iter().filter(|row| row.contains(&format!(",{recipe},")) && row.split(',').nth(1) == Some(replicate));
+        let mut found =
+            rows.iter().filter(|row| row.contains(&format!(",{recipe},")) && row.split(',').nth(1) == Some(replicate));
         let row: Vec<String> = found.next().unwrap().split(',').map(str::to_owned).collect();
         // Losses and accuracies on validation and test, without status and steps.
         let from = row.iter().position(|column| column == "done").unwrap();
@@ -179,7 +185,12 @@ fn cached_features_give_the_bits_of_the_whole_network() {
 #[test]
 fn interrupting_finishes_what_runs_and_says_what_is_left() {
     let world = small().file("slow.toml", SMALL.replace("steps = 60", "steps = 2000"));
-    let child = world.command(&["run", "slow.toml", "--slots", "1"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = world
+        .command(&["run", "slow.toml", "--slots", "1"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     std::thread::sleep(Duration::from_millis(1500));
     std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let output = child.wait_with_output().unwrap();
@@ -199,13 +210,18 @@ fn a_limit_takes_the_first_trials_and_the_rest_later() {
 
 #[test]
 fn a_diverged_trial_is_an_outcome_and_cannot_be_selected() {
-    let text = SMALL.replace("recipe = [\"linear-probe\", \"fine-tune\"]", "recipe = [\"linear-probe\", \"fine-tune\"]\nlr = [0.01, 1e30]");
+    let text = SMALL.replace(
+        "recipe = [\"linear-probe\", \"fine-tune\"]",
+        "recipe = [\"linear-probe\", \"fine-tune\"]\nlr = [0.01, 1e30]",
+    );
     let world = small().file("hot.toml", text);
     let said = world.run(&["run", "hot.toml"]).exits(0);
     assert!(said.out.contains("12 of 12 trials done, 3 diverged"), "{}", said.out);
     assert!(said.out.contains("lr = 0.01"), "{}", said.out);
     assert!(!said.out.contains("lr = 1e30"), "{}", said.out);
-    let all = SMALL.replace("recipe = [\"linear-probe\", \"fine-tune\"]", "recipe = [\"linear-probe\", \"fine-tune\"]").replace("[[rule]]", "[recipes.fine-tune]\nlr = 1e30\n[[rule]]");
+    let all = SMALL
+        .replace("recipe = [\"linear-probe\", \"fine-tune\"]", "recipe = [\"linear-probe\", \"fine-tune\"]")
+        .replace("[[rule]]", "[recipes.fine-tune]\nlr = 1e30\n[[rule]]");
     let world = world.file("all.toml", all);
     let said = world.run(&["run", "all.toml", "--db", "all/r.sqlite"]).exits(0);
     assert!(said.out.contains("every setting diverged; counted as naming the largest class"), "{}", said.out);
@@ -253,11 +269,19 @@ fn every_planned_cell_has_a_row_and_predictions_recompute_the_scores() {
     while let Some(row) = rows.next().unwrap() {
         let accuracy: f64 = row.get(0).unwrap();
         let blob = |index: usize| row.get::<_, Vec<u8>>(index).unwrap();
-        let ids = |index: usize| blob(index).chunks(4).map(|id| u32::from_le_bytes(id.try_into().unwrap())).collect::<Vec<_>>();
+        let ids = |index: usize| {
+            blob(index).chunks(4).map(|id| u32::from_le_bytes(id.try_into().unwrap())).collect::<Vec<_>>()
+        };
         let (test, train, val) = (ids(2), ids(3), ids(4));
-        let right = blob(1).chunks(2).zip(&test).filter(|(class, id)| i64::from(u16::from_le_bytes((*class).try_into().unwrap())) == classes[**id as usize]).count();
+        let right = blob(1)
+            .chunks(2)
+            .zip(&test)
+            .filter(|(class, id)| i64::from(u16::from_le_bytes((*class).try_into().unwrap())) == classes[**id as usize])
+            .count();
         assert!((accuracy - right as f64 / test.len() as f64).abs() < 1e-12);
-        assert!(train.iter().all(|id| !val.contains(id) && !test.contains(id)) && val.iter().all(|id| !test.contains(id)));
+        assert!(
+            train.iter().all(|id| !val.contains(id) && !test.contains(id)) && val.iter().all(|id| !test.contains(id))
+        );
         seen += 1;
     }
     assert_eq!(seen, 4);

@@ -25,13 +25,22 @@ pub fn run(file: &Path, common: &Common) -> anyhow::Result<Exit> {
         }
         let leaks = dataset.manifest.leaks();
         if let Some((train, test)) = leaks.first() {
-            print(&format!("warning: in '{}' {} training images have the same bytes as a test image, for example {train} and {test}", dataset.name, leaks.len()))?;
+            print(&format!(
+                "warning: in '{}' {} training images have the same bytes as a test image, for example {train} and {test}",
+                dataset.name,
+                leaks.len()
+            ))?;
         }
     }
     for warning in undecidable(&experiment, &world) {
         print(&format!("warning: {warning}"))?;
     }
-    print(&format!("{}: {} cells, {} trials, no problem found", file.display(), plan.cells.len(), plan.distinct() * plan.replicates))?;
+    print(&format!(
+        "{}: {} cells, {} trials, no problem found",
+        file.display(),
+        plan.cells.len(),
+        plan.distinct() * plan.replicates
+    ))?;
     Ok(Exit::Complete)
 }
 

@@ -14,17 +14,22 @@ pub fn run(target: &str, splits: bool, test: &str, common: &Common) -> anyhow::R
         let store = Store::read(&common.db)?;
         let rows = store.split_rows(&findings::experiment(&store, Some(target))?)?;
         let columns = ["dataset", "per_class", "replicate", "part", "sample", "class"];
-        let named: Vec<_> = rows.into_iter().map(|row| columns.iter().map(|name| (*name).to_owned()).zip(row).collect()).collect();
+        let named: Vec<_> =
+            rows.into_iter().map(|row| columns.iter().map(|name| (*name).to_owned()).zip(row).collect()).collect();
         print(crate::report::csv::rows(&columns, named.iter())?.trim_end())?;
         return Ok(Exit::Complete);
     }
     let folder = common.data.clone().unwrap_or_default();
-    let path = [PathBuf::from(target), folder.join(target), folder.join(format!("{target}.tar.gz"))].into_iter().find(|path| path.exists()).unwrap_or_else(|| PathBuf::from(target));
+    let path = [PathBuf::from(target), folder.join(target), folder.join(format!("{target}.tar.gz"))]
+        .into_iter()
+        .find(|path| path.exists())
+        .unwrap_or_else(|| PathBuf::from(target));
     describe(&path, test)
 }
 
 fn describe(path: &Path, test: &str) -> anyhow::Result<Exit> {
-    let mut splits: std::collections::BTreeMap<String, String> = ["train", "val", "test"].map(|name| (name.to_owned(), name.to_owned())).into();
+    let mut splits: std::collections::BTreeMap<String, String> =
+        ["train", "val", "test"].map(|name| (name.to_owned(), name.to_owned())).into();
     splits.insert("test".to_owned(), test.to_owned());
     if test != "test" {
         splits.retain(|split, folder| split == "test" || folder != test);
@@ -46,7 +51,12 @@ fn describe(path: &Path, test: &str) -> anyhow::Result<Exit> {
     print(&format!("sha256 {}\nfingerprint {}", manifest.sha256, manifest.fingerprint))?;
     let leaks = manifest.leaks();
     if !leaks.is_empty() {
-        print(&format!("\n{} training or validation images have the same bytes as a test image, for example {} and {}", leaks.len(), leaks[0].0, leaks[0].1))?;
+        print(&format!(
+            "\n{} training or validation images have the same bytes as a test image, for example {} and {}",
+            leaks.len(),
+            leaks[0].0,
+            leaks[0].1
+        ))?;
     }
     Ok(Exit::Complete)
 }

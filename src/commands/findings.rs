@@ -16,7 +16,12 @@ use crate::value::Value;
 
 /// The rules of an experiment as the store keeps them.
 pub fn rules_json(experiment: &Experiment) -> anyhow::Result<String> {
-    let rules = experiment.rules.iter().map(|rule| Rule { scenario: rule.scenario.clone(), better: rule.better.clone(), worse: rule.worse.clone(), margin: rule.margin });
+    let rules = experiment.rules.iter().map(|rule| Rule {
+        scenario: rule.scenario.clone(),
+        better: rule.better.clone(),
+        worse: rule.worse.clone(),
+        margin: rule.margin,
+    });
     Ok(serde_json::to_string(&rules.collect::<Vec<_>>())?)
 }
 
@@ -69,7 +74,8 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
 
 fn trial(row: &TrialRow, metric: &str) -> Trial {
     let column = metric.replace('-', "_");
-    let settings: BTreeMap<String, String> = SETTINGS.iter().filter_map(|key| Some(((*key).to_owned(), row.columns.get(*key)?.clone()))).collect();
+    let settings: BTreeMap<String, String> =
+        SETTINGS.iter().filter_map(|key| Some(((*key).to_owned(), row.columns.get(*key)?.clone()))).collect();
     Trial {
         key: row.key,
         cell: row.cell,
@@ -112,16 +118,21 @@ fn answers(store: &Store, experiment: &ExperimentRow, arm: &Arm, trials: &[Trial
         own.sort_by_key(|trial| trial.replicate);
         return own
             .into_iter()
-            .map(|trial| store.test_answers(trial.key).map(|(predicted, truth)| scored(&experiment.metric, &predicted, &truth)))
+            .map(|trial| {
+                store.test_answers(trial.key).map(|(predicted, truth)| scored(&experiment.metric, &predicted, &truth))
+            })
             .collect();
     }
     let dataset = arm.context_value("dataset");
-    let same = trials.iter().find(|trial| trial.status == "done" && trial.settings.get("dataset").is_some_and(|name| name == dataset));
+    let same = trials
+        .iter()
+        .find(|trial| trial.status == "done" && trial.settings.get("dataset").is_some_and(|name| name == dataset));
     let Some(same) = same else { return Ok(Vec::new()) };
     let (_, truth) = store.test_answers(same.key)?;
     let mut sizes: BTreeMap<u32, usize> = BTreeMap::new();
     truth.iter().for_each(|class| *sizes.entry(*class).or_default() += 1);
-    let largest = sizes.into_iter().max_by_key(|(class, size)| (*size, u32::MAX - *class)).map_or(0, |(class, _)| class);
+    let largest =
+        sizes.into_iter().max_by_key(|(class, size)| (*size, u32::MAX - *class)).map_or(0, |(class, _)| class);
     let predicted = vec![largest as u16; truth.len()];
     Ok(vec![scored(&experiment.metric, &predicted, &truth); experiment.replicates])
 }

@@ -19,7 +19,11 @@ pub fn run(template: &str, output: &Path) -> anyhow::Result<Exit> {
     };
     let file = std::fs::OpenOptions::new().write(true).create_new(true).open(output);
     let mut file = match file {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Err(Usage(format!("'{}' exists already; it is not touched (-o names another)", output.display())).into()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(
+                Usage(format!("'{}' exists already; it is not touched (-o names another)", output.display())).into()
+            );
+        }
         opened => opened?,
     };
     file.write_all(text.as_bytes())?;

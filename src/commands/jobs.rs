@@ -109,7 +109,12 @@ pub fn jobs(plan: &Plan, cells: &[usize], finished: &HashSet<Key>, world: &World
                 if !*queued && !done && !present(world, &work.stage) {
                     *queued = true;
                     jobs.totals.outstanding += own.macs;
-                    let needs = work.pretrain.iter().filter(|_| matches!(work.stage, Stage::Encode(_))).map(|stage| Stage::Pretrain(stage.clone()).key()).collect();
+                    let needs = work
+                        .pretrain
+                        .iter()
+                        .filter(|_| matches!(work.stage, Stage::Encode(_)))
+                        .map(|stage| Stage::Pretrain(stage.clone()).key())
+                        .collect();
                     jobs.queue.push(Job { key, needs });
                     jobs.list.push(Planned { what: What::Shared(Box::new(work.clone())), macs: own.macs });
                 }
@@ -120,14 +125,20 @@ pub fn jobs(plan: &Plan, cells: &[usize], finished: &HashSet<Key>, world: &World
             }
         }
     }
-    let distinct: HashMap<Key, cost::Cost> = shapes.values().flat_map(|shape| &shape.before).map(|(work, cost)| (work.stage.key(), *cost)).collect();
+    let distinct: HashMap<Key, cost::Cost> =
+        shapes.values().flat_map(|shape| &shape.before).map(|(work, cost)| (work.stage.key(), *cost)).collect();
     jobs.totals.shared += distinct.values().map(|cost| cost.macs).sum::<f64>();
     // A source model is made once either way; one by one, nobody encodes.
-    let pretraining = shapes.values().flat_map(|shape| &shape.before).filter(|(work, _)| matches!(work.stage, Stage::Pretrain(_)));
+    let pretraining =
+        shapes.values().flat_map(|shape| &shape.before).filter(|(work, _)| matches!(work.stage, Stage::Pretrain(_)));
     let pretraining: HashMap<Key, f64> = pretraining.map(|(work, cost)| (work.stage.key(), cost.macs)).collect();
     jobs.totals.alone += pretraining.values().sum::<f64>();
     jobs.totals.bytes = distinct.values().map(|cost| cost.bytes).sum();
-    let kinds: BTreeSet<(&str, Key)> = shapes.values().flat_map(|shape| &shape.before).map(|(work, _)| (work.stage.kind(), work.stage.key())).collect();
+    let kinds: BTreeSet<(&str, Key)> = shapes
+        .values()
+        .flat_map(|shape| &shape.before)
+        .map(|(work, _)| (work.stage.kind(), work.stage.key()))
+        .collect();
     for (kind, _) in kinds {
         jobs.totals.stages[usize::from(kind == "encode")] += 1;
     }
@@ -145,7 +156,8 @@ struct Shape {
 impl Shape {
     fn of(plan: &Plan, cell: &Cell, world: &World) -> Result<Self, String> {
         let chain = chain(plan, cell, 0, world)?;
-        let data = world.facts.datasets.values().find(|data| data.fingerprint == chain.train.data).ok_or("no such dataset")?;
+        let data =
+            world.facts.datasets.values().find(|data| data.fingerprint == chain.train.data).ok_or("no such dataset")?;
         let mut cost = cost::trial(&chain.train, data.counts(chain.train.per_class)?)?;
         if chain.encode.is_none() {
             cost.shared = cost.alone;
@@ -199,19 +211,33 @@ pub fn prepare_data(plan: &Plan, jobs: &Jobs, world: &World) -> anyhow::Result<u
                 }
                 if let Stage::Encode(stage) = &work.stage {
                     for replicate in 0..stage.replicates {
-                        want(world, &mut asked, &mut wanted, (stage.data, stage.backbone.arch.input, stage.per_class, replicate), stage.seed)?;
+                        want(
+                            world,
+                            &mut asked,
+                            &mut wanted,
+                            (stage.data, stage.backbone.arch.input, stage.per_class, replicate),
+                            stage.seed,
+                        )?;
                     }
                 }
             }
             What::Trial { cell, replicate } => {
                 let train = chain(plan, &plan.cells[*cell], *replicate, world).map_err(anyhow::Error::msg)?.train;
-                want(world, &mut asked, &mut wanted, (train.data, train.backbone.arch.input, train.per_class, *replicate), train.seed)?;
+                want(
+                    world,
+                    &mut asked,
+                    &mut wanted,
+                    (train.data, train.backbone.arch.input, train.per_class, *replicate),
+                    train.seed,
+                )?;
             }
         }
     }
     let mut decoded = 0;
     for ((data, side), indices) in wanted {
-        let Some(dataset) = world.datasets.values().find(|dataset| dataset.manifest.fingerprint == data) else { continue };
+        let Some(dataset) = world.datasets.values().find(|dataset| dataset.manifest.fingerprint == data) else {
+            continue;
+        };
         let indices: Vec<usize> = indices.into_iter().collect();
         decoded += packed::prepare(dataset, side, &indices, &world.cache)?;
         let path = world.cache.join(format!("{data}.json"));
@@ -226,7 +252,11 @@ pub fn prepare_data(plan: &Plan, jobs: &Jobs, world: &World) -> anyhow::Result<u
 
 fn all_of(world: &World, data: Key) -> Vec<usize> {
     let dataset = world.datasets.values().find(|dataset| dataset.manifest.fingerprint == data);
-    dataset.map_or_else(Vec::new, |dataset| (0..dataset.manifest.samples.len()).filter(|index| dataset.manifest.samples[*index].part != crate::data::Part::Test).collect())
+    dataset.map_or_else(Vec::new, |dataset| {
+        (0..dataset.manifest.samples.len())
+            .filter(|index| dataset.manifest.samples[*index].part != crate::data::Part::Test)
+            .collect()
+    })
 }
 
 fn want(
@@ -240,7 +270,9 @@ fn want(
         return Ok(());
     }
     let (data, side, per_class, replicate) = what;
-    let Some(dataset) = world.datasets.values().find(|dataset| dataset.manifest.fingerprint == data) else { return Ok(()) };
+    let Some(dataset) = world.datasets.values().find(|dataset| dataset.manifest.fingerprint == data) else {
+        return Ok(());
+    };
     let split = split::split(&dataset.manifest, per_class, seed, replicate as u64).map_err(anyhow::Error::msg)?;
     let all = split.train.iter().chain(&split.val).chain(&split.test);
     wanted.entry((data, side)).or_default().extend(all.map(|index| *index as usize));

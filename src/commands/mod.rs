@@ -78,7 +78,9 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Status { name, format } => status::run(name.as_deref(), format, common),
         Verb::Show { trial, format } => show::run(&trial, format, common),
         Verb::Data { target, splits, test } => data::run(&target, splits, &test, common),
-        Verb::Summary { arch, input, width, classes, freeze } => summary::run(arch, input, width, classes, freeze, common),
+        Verb::Summary { arch, input, width, classes, freeze } => {
+            summary::run(arch, input, width, classes, freeze, common)
+        }
         Verb::Worker { device, cache } => worker::run(&device, cache),
     }
 }

@@ -57,18 +57,34 @@ fn json(experiment: &Experiment, plan: &Plan, totals: &Totals, world: &World) ->
 
 fn cells_csv(plan: &Plan) -> anyhow::Result<String> {
     let columns: Vec<&str> = ["key"].into_iter().chain(crate::store::schema::SETTINGS.iter().copied()).collect();
-    let rows: Vec<_> = plan.cells.iter().map(|cell| {
-        let mut row: std::collections::BTreeMap<String, String> = plan.settled(cell).into_iter().map(|(key, value)| (key, value.to_string())).collect();
-        row.insert("key".to_owned(), cell.key.to_string());
-        row
-    }).collect();
+    let rows: Vec<_> = plan
+        .cells
+        .iter()
+        .map(|cell| {
+            let mut row: std::collections::BTreeMap<String, String> =
+                plan.settled(cell).into_iter().map(|(key, value)| (key, value.to_string())).collect();
+            row.insert("key".to_owned(), cell.key.to_string());
+            row
+        })
+        .collect();
     crate::report::csv::rows(&columns, rows.iter())
 }
 
 fn text(experiment: &Experiment, plan: &Plan, totals: &Totals, world: &World, style: Style) -> String {
-    let mut parts = vec![format!("{}: {} cells x {} replicates = {} distinct trials, {} of them in the store", experiment.name, plan.cells.len(), plan.replicates, totals.trials, totals.done)];
+    let mut parts = vec![format!(
+        "{}: {} cells x {} replicates = {} distinct trials, {} of them in the store",
+        experiment.name,
+        plan.cells.len(),
+        plan.replicates,
+        totals.trials,
+        totals.done
+    )];
     parts.push(data(world, style));
-    let stages: Vec<Vec<String>> = ["pretrain", "encode", "probe", "finetune"].iter().zip(totals.stages).map(|(kind, count)| vec![(*kind).to_owned(), count.to_string()]).collect();
+    let stages: Vec<Vec<String>> = ["pretrain", "encode", "probe", "finetune"]
+        .iter()
+        .zip(totals.stages)
+        .map(|(kind, count)| vec![(*kind).to_owned(), count.to_string()])
+        .collect();
     parts.push(format!("stages\n{}", table(style, &["stage", "count"], &stages)));
     parts.push(cost(totals, world, style));
     for (reason, count) in &plan.excluded {
@@ -80,20 +96,40 @@ fn text(experiment: &Experiment, plan: &Plan, totals: &Totals, world: &World, st
 }
 
 fn data(world: &World, style: Style) -> String {
-    let rows: Vec<Vec<String>> = world.facts.datasets.iter().map(|(name, fact)| {
-        let val = if fact.val == 0 { "carved from train".to_owned() } else { fact.val.to_string() };
-        vec![name.clone(), fact.classes.to_string(), fact.train.iter().sum::<usize>().to_string(), val, fact.test.to_string(), fact.fingerprint.short()]
-    }).collect();
+    let rows: Vec<Vec<String>> = world
+        .facts
+        .datasets
+        .iter()
+        .map(|(name, fact)| {
+            let val = if fact.val == 0 { "carved from train".to_owned() } else { fact.val.to_string() };
+            vec![
+                name.clone(),
+                fact.classes.to_string(),
+                fact.train.iter().sum::<usize>().to_string(),
+                val,
+                fact.test.to_string(),
+                fact.fingerprint.short(),
+            ]
+        })
+        .collect();
     format!("data\n{}", table(style, &["dataset", "classes", "train", "val", "test", "fingerprint"], &rows))
 }
 
 fn cost(totals: &Totals, world: &World, style: Style) -> String {
     let row = |name: &str, macs: f64| {
         let time = seconds(macs, world);
-        let range = if macs == 0.0 { "-".to_owned() } else { format!("{} to {}", human(RANGE.0 * time), human(RANGE.1 * time)) };
+        let range = if macs == 0.0 {
+            "-".to_owned()
+        } else {
+            format!("{} to {}", human(RANGE.0 * time), human(RANGE.1 * time))
+        };
         vec![name.to_owned(), format!("{:.2}", macs * 2.0 / 1e12), range]
     };
-    let rows = [row("trials one by one", totals.alone), row("this plan, work shared", totals.shared), row("still to do", totals.outstanding)];
+    let rows = [
+        row("trials one by one", totals.alone),
+        row("this plan, work shared", totals.shared),
+        row("still to do", totals.outstanding),
+    ];
     let saving = if totals.shared > 0.0 { totals.alone / totals.shared } else { 1.0 };
     format!(
         "cost\n{}\nsharing saves a factor of {saving:.2}; features take {:.1} MB; {} slot(s) of {} at {:.1} GFLOP/s each, {}",
@@ -118,18 +154,37 @@ fn collapsed(plan: &Plan) -> Option<String> {
         return None;
     }
     let name = |cell: &Cell| label(&plan.asked(cell), &plan.settled(cell));
-    let mut lines: Vec<String> = groups.iter().take(SHOWN).map(|group| format!("  {} and {} more: {}", name(group[0]), group.len() - 1, group[1..].iter().take(3).map(|cell| name(cell)).collect::<Vec<_>>().join("; "))).collect();
+    let mut lines: Vec<String> = groups
+        .iter()
+        .take(SHOWN)
+        .map(|group| {
+            format!(
+                "  {} and {} more: {}",
+                name(group[0]),
+                group.len() - 1,
+                group[1..].iter().take(3).map(|cell| name(cell)).collect::<Vec<_>>().join("; ")
+            )
+        })
+        .collect();
     if groups.len() > SHOWN {
         lines.push(format!("  and {} more groups", groups.len() - SHOWN));
     }
     let cells: usize = groups.iter().map(Vec::len).sum();
-    Some(format!("collapsed: {cells} cells are {} configurations, since settings without effect do not count\n{}", groups.len(), lines.join("\n")))
+    Some(format!(
+        "collapsed: {cells} cells are {} configurations, since settings without effect do not count\n{}",
+        groups.len(),
+        lines.join("\n")
+    ))
 }
 
 /// Scenario, recipe and the settings that were dropped.
 fn label(asked: &Layer, settled: &Layer) -> String {
     let get = |key: &str| asked.get(key).map_or_else(String::new, Value::to_string);
-    let dropped: Vec<String> = asked.iter().filter(|(key, _)| !settled.contains_key(*key) && !["pool", "decay", "nesterov"].contains(&key.as_str())).map(|(key, value)| format!("{key} = {value}")).collect();
+    let dropped: Vec<String> = asked
+        .iter()
+        .filter(|(key, _)| !settled.contains_key(*key) && !["pool", "decay", "nesterov"].contains(&key.as_str()))
+        .map(|(key, value)| format!("{key} = {value}"))
+        .collect();
     let dropped = if dropped.is_empty() { String::new() } else { format!(" ({})", dropped.join(", ")) };
     format!("{} {} lr {}{dropped}", get("scenario"), get("recipe"), get("lr"))
 }
@@ -149,8 +204,16 @@ fn freezing(plan: &Plan) -> String {
             let frozen = crate::model::freezing::frozen_layers(&backbone, &crate::freeze::Freeze::parse(value)?)?;
             let (names, count) = crate::model::summary::frozen_names(&backbone, frozen);
             let total: usize = (0..backbone.layers.len()).map(|index| backbone.param_count(index)).sum();
-            let shown = if names.len() > 6 { format!("{}, ... {}", names[..3].join(", "), names[names.len() - 1]) } else { names.join(", ") };
-            Ok(format!("  {} up to {tap}, freeze = {value}: {count} of {total} parameters fixed{}", backbone.arch, if names.is_empty() { String::new() } else { format!(" ({shown})") }))
+            let shown = if names.len() > 6 {
+                format!("{}, ... {}", names[..3].join(", "), names[names.len() - 1])
+            } else {
+                names.join(", ")
+            };
+            Ok(format!(
+                "  {} up to {tap}, freeze = {value}: {count} of {total} parameters fixed{}",
+                backbone.arch,
+                if names.is_empty() { String::new() } else { format!(" ({shown})") }
+            ))
         });
         if let Ok(line) = line
             && !lines.contains(&line)

@@ -51,7 +51,8 @@ impl Board {
             bars.set_draw_target(indicatif::ProgressDrawTarget::hidden());
         }
         let overall = bars.add(ProgressBar::new(1000));
-        let style = ProgressStyle::with_template("{bar:30} {percent:>3}%  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style = ProgressStyle::with_template("{bar:30} {percent:>3}%  {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
         overall.set_style(style);
         if !common.quiet {
             let held = jobs.totals.done;
@@ -93,7 +94,10 @@ impl Board {
                 self.parts[*job] = (progress.step as f64 / progress.steps.max(1) as f64).min(1.0);
                 let accuracy = progress.accuracy.map_or_else(String::new, |accuracy| format!("  val {accuracy:.3}"));
                 if let Some(line) = self.lines.get(job) {
-                    line.set_message(format!("{}  step {}/{}  loss {:.3}{accuracy}", self.names[*job], progress.step, progress.steps, progress.loss));
+                    line.set_message(format!(
+                        "{}  step {}/{}  loss {:.3}{accuracy}",
+                        self.names[*job], progress.step, progress.steps, progress.loss
+                    ));
                 }
             }
             Event::Finished { job, outcome } => {
@@ -124,7 +128,9 @@ impl Board {
     fn open(&mut self, job: usize) {
         if self.lines.len() < LINES {
             let line = self.bars.add(ProgressBar::new_spinner());
-            line.set_style(ProgressStyle::with_template("  {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            line.set_style(
+                ProgressStyle::with_template("  {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
+            );
             line.set_message(self.names[job].clone());
             self.lines.insert(job, line);
         }
@@ -144,7 +150,12 @@ impl Board {
         let share = done / total.max(1.0);
         let elapsed = self.start.elapsed().as_secs_f64();
         let left = if share > 0.02 { elapsed * (1.0 - share) / share } else { (self.forecast - elapsed).max(0.0) };
-        let message = format!("{} of {} stages, {} left", self.finished, self.names.len(), HumanDuration(Duration::from_secs_f64(left.min(1e8))));
+        let message = format!(
+            "{} of {} stages, {} left",
+            self.finished,
+            self.names.len(),
+            HumanDuration(Duration::from_secs_f64(left.min(1e8)))
+        );
         self.overall.set_position((share * 1000.0) as u64);
         self.overall.set_message(message.clone());
         if self.plain.is_some_and(|last| last.elapsed() > Duration::from_secs(15)) {
@@ -173,7 +184,12 @@ impl Board {
         self.overall.finish_and_clear();
         if !self.quiet && !self.names.is_empty() {
             let actual = Duration::from_secs_f64(self.start.elapsed().as_secs_f64());
-            eprintln!("{} stages in {} (forecast {})\n", self.finished, HumanDuration(actual), HumanDuration(Duration::from_secs_f64(self.forecast.min(1e8))));
+            eprintln!(
+                "{} stages in {} (forecast {})\n",
+                self.finished,
+                HumanDuration(actual),
+                HumanDuration(Duration::from_secs_f64(self.forecast.min(1e8)))
+            );
         }
     }
 
@@ -186,9 +202,15 @@ impl Board {
             return;
         }
         match exit {
-            Exit::SomeFailed => eprintln!("\n{} failed; `tl-sweep run {}` tries them again", self.failures.len(), file.display()),
-            Exit::Outstanding => eprintln!("\nnot everything has run; `tl-sweep run {}` goes on from here", file.display()),
-            _ => eprintln!("\n`tl-sweep report --format md` prints this as Markdown; `tl-sweep status NAME` lists the trials"),
+            Exit::SomeFailed => {
+                eprintln!("\n{} failed; `tl-sweep run {}` tries them again", self.failures.len(), file.display())
+            }
+            Exit::Outstanding => {
+                eprintln!("\nnot everything has run; `tl-sweep run {}` goes on from here", file.display())
+            }
+            _ => eprintln!(
+                "\n`tl-sweep report --format md` prints this as Markdown; `tl-sweep status NAME` lists the trials"
+            ),
         }
     }
 }

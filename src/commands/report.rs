@@ -28,6 +28,7 @@ pub fn trials_csv(store: &Store, name: Option<&str>) -> anyhow::Result<String> {
         row.columns.insert("trial".to_owned(), row.key.to_string());
         row.columns.insert("replicate".to_owned(), row.replicate.to_string());
     }
-    let columns: Vec<&str> = ["trial", "replicate"].iter().chain(SETTINGS).chain(RESULTS).chain(CIRCUMSTANCES).copied().collect();
+    let columns: Vec<&str> =
+        ["trial", "replicate"].iter().chain(SETTINGS).chain(RESULTS).chain(CIRCUMSTANCES).copied().collect();
     csv::rows(&columns, rows.iter().map(|row| &row.columns))
 }

@@ -59,7 +59,11 @@ fn refuse_mixed_numerics(experiment: &Experiment, plan: &Plan, store: &Store, wo
     if experiment.mix_numerics {
         return Ok(());
     }
-    let keys: HashSet<Key> = plan.cells.iter().flat_map(|cell| (0..plan.replicates).map(|replicate| trial_key(cell.key, replicate))).collect();
+    let keys: HashSet<Key> = plan
+        .cells
+        .iter()
+        .flat_map(|cell| (0..plan.replicates).map(|replicate| trial_key(cell.key, replicate)))
+        .collect();
     let own = world.device.numerics();
     match store.numerics_of(&keys)?.iter().find(|(class, _)| class.as_str() != own) {
         None => Ok(()),
@@ -74,9 +78,14 @@ fn refuse_mixed_numerics(experiment: &Experiment, plan: &Plan, store: &Store, wo
 /// The cells that `--only` asks for, all without it.
 fn chosen(plan: &Plan, part: &Part) -> anyhow::Result<Vec<usize>> {
     let Some(text) = &part.only else { return Ok((0..plan.cells.len()).collect()) };
-    let condition = Condition::parse(text).map_err(|fault| Usage(format!("--only \"{text}\": {} (at byte {})", fault.message, fault.at)))?;
-    let cells: Vec<usize> = (0..plan.cells.len()).filter(|index| condition.holds(&plan.asked(&plan.cells[*index]))).collect();
-    anyhow::ensure!(!cells.is_empty(), Usage(format!("--only \"{text}\" matches none of the {} cells", plan.cells.len())));
+    let condition = Condition::parse(text)
+        .map_err(|fault| Usage(format!("--only \"{text}\": {} (at byte {})", fault.message, fault.at)))?;
+    let cells: Vec<usize> =
+        (0..plan.cells.len()).filter(|index| condition.holds(&plan.asked(&plan.cells[*index]))).collect();
+    anyhow::ensure!(
+        !cells.is_empty(),
+        Usage(format!("--only \"{text}\" matches none of the {} cells", plan.cells.len()))
+    );
     Ok(cells)
 }
 
@@ -93,22 +102,39 @@ fn limited(mut jobs: Jobs, limit: Option<usize>) -> Jobs {
 
 fn circumstance(world: &World) -> Circumstance {
     let model = std::fs::read_to_string("/proc/cpuinfo").ok();
-    let model = model.as_deref().and_then(|text| text.lines().find(|line| line.starts_with("model name"))).and_then(|line| line.split(": ").nth(1));
+    let model = model
+        .as_deref()
+        .and_then(|text| text.lines().find(|line| line.starts_with("model name")))
+        .and_then(|line| line.split(": ").nth(1));
     Circumstance {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         build: option_env!("TL_SWEEP_BUILD").unwrap_or("unknown").to_owned(),
         device: world.devices.iter().map(Device::to_string).collect::<Vec<_>>().join(","),
         numerics: world.device.numerics().to_owned(),
         slots: world.facts.slots,
-        machine: format!("{} {}, {}", std::env::consts::OS, std::env::consts::ARCH, model.unwrap_or("unknown processor")),
+        machine: format!(
+            "{} {}, {}",
+            std::env::consts::OS,
+            std::env::consts::ARCH,
+            model.unwrap_or("unknown processor")
+        ),
     }
 }
 
 /// Writes what is planned, and opens the sweep.
-fn begin(store: &mut Store, experiment: &Experiment, plan: &Plan, world: &World, circumstance: &Circumstance) -> anyhow::Result<i64> {
+fn begin(
+    store: &mut Store,
+    experiment: &Experiment,
+    plan: &Plan,
+    world: &World,
+    circumstance: &Circumstance,
+) -> anyhow::Result<i64> {
     for dataset in world.datasets.values() {
         let manifest = &dataset.manifest;
-        let samples = manifest.samples.iter().map(|sample| (sample.id.as_str(), sample.class, sample.part.name(), sample.group.as_deref()));
+        let samples = manifest
+            .samples
+            .iter()
+            .map(|sample| (sample.id.as_str(), sample.class, sample.part.name(), sample.group.as_deref()));
         store.dataset(manifest.fingerprint, &dataset.name, &manifest.sha256, &manifest.classes, samples)?;
     }
     let record = ExperimentRecord {
@@ -125,7 +151,8 @@ fn begin(store: &mut Store, experiment: &Experiment, plan: &Plan, world: &World,
         let mut settings = plan.settled(cell);
         let asked = plan.asked(cell);
         // What a person asked for labels the row, also where a word settles to a layer.
-        settings.extend(["freeze", "tap"].into_iter().filter_map(|key| Some((key.to_owned(), asked.get(key)?.clone()))));
+        settings
+            .extend(["freeze", "tap"].into_iter().filter_map(|key| Some((key.to_owned(), asked.get(key)?.clone()))));
         let dataset = settings.get("dataset").map_or_else(String::new, Value::to_string);
         let data = world.facts.datasets.get(&dataset).map_or_else(|| Key::of_bytes(b""), |fact| fact.fingerprint);
         let trials = (0..plan.replicates).map(|replicate| trial_key(cell.key, replicate)).collect();
@@ -159,7 +186,9 @@ fn execute(
     let mut splits = HashSet::new();
     let work = |job: usize| match &jobs.list[job].what {
         What::Shared(work) => Ok((**work).clone()),
-        What::Trial { cell, replicate } => jobs::trial_work(plan, &plan.cells[*cell], *replicate, world).map_err(anyhow::Error::msg),
+        What::Trial { cell, replicate } => {
+            jobs::trial_work(plan, &plan.cells[*cell], *replicate, world).map_err(anyhow::Error::msg)
+        }
     };
     sweep(&mut queue, &mut pool, work, stop, |event| {
         record(&event, plan, jobs, world, store, circumstance, sweep_id, &mut splits)?;
@@ -188,7 +217,10 @@ fn pool(world: &World, jobs: usize) -> anyhow::Result<Pool> {
         let device = devices[slot % devices.len()].to_string();
         command.args(["worker", "--device", &device, "--cache"]).arg(&cache);
         command.env("RAYON_NUM_THREADS", "1").env("CANDLE_NUM_THREADS", "1");
-        command.env("MALLOC_MMAP_THRESHOLD_", "4294967296").env("MALLOC_TRIM_THRESHOLD_", "8589934592").env("MALLOC_TOP_PAD_", "67108864");
+        command
+            .env("MALLOC_MMAP_THRESHOLD_", "4294967296")
+            .env("MALLOC_TRIM_THRESHOLD_", "8589934592")
+            .env("MALLOC_TOP_PAD_", "67108864");
         command
     }))
 }
@@ -220,7 +252,8 @@ fn record(
             What::Shared(_) => Ok(()),
         },
         Event::Blocked { job } => {
-            let failure = Failure { class: FailureClass::Data, message: "a stage that this trial needs has failed".to_owned() };
+            let failure =
+                Failure { class: FailureClass::Data, message: "a stage that this trial needs has failed".to_owned() };
             store.failed(key(*job), "blocked", &failure, sweep)
         }
         _ => Ok(()),
@@ -234,7 +267,14 @@ fn store_split(store: &mut Store, train: &Train, world: &World, known: &mut Hash
         let dataset = world.datasets.values().find(|dataset| dataset.manifest.fingerprint == train.data);
         let manifest = &dataset.ok_or_else(|| anyhow::anyhow!("the dataset of a trial is gone"))?.manifest;
         let split = split(manifest, train.per_class, train.seed, train.replicate as u64).map_err(anyhow::Error::msg)?;
-        store.split(key, train.data, train.per_class, train.seed, train.replicate, [&split.train, &split.val, &split.test])?;
+        store.split(
+            key,
+            train.data,
+            train.per_class,
+            train.seed,
+            train.replicate,
+            [&split.train, &split.val, &split.test],
+        )?;
     }
     Ok(key)
 }
@@ -251,7 +291,16 @@ fn finish(store: &mut Store, sweep: i64, end: End, board: &Board, part: &Part, p
         End::Complete if part.limit.is_some() && board.left_out() || partly => Exit::Outstanding,
         End::Complete => Exit::Complete,
     };
-    store.end(sweep, if exit == Exit::Complete { "complete" } else if exit == Exit::SomeFailed { "failures" } else { "stopped" })?;
+    store.end(
+        sweep,
+        if exit == Exit::Complete {
+            "complete"
+        } else if exit == Exit::SomeFailed {
+            "failures"
+        } else {
+            "stopped"
+        },
+    )?;
     Ok(exit)
 }
 

@@ -18,14 +18,29 @@ pub fn run(prefix: &str, format: Format, common: &Common) -> anyhow::Result<Exit
     }
     let style = if format == Format::Md { Style::Markdown } else { table_style() };
     print(&format!("trial {} of '{experiment}', replicate {}\n", trial.key, trial.replicate))?;
-    for (title, names) in [("settings that have an effect", SETTINGS), ("results", RESULTS), ("circumstances", CIRCUMSTANCES)] {
-        let rows: Vec<Vec<String>> = names.iter().filter_map(|name| Some(vec![(*name).to_owned(), trial.columns.get(*name)?.clone()])).collect();
+    for (title, names) in
+        [("settings that have an effect", SETTINGS), ("results", RESULTS), ("circumstances", CIRCUMSTANCES)]
+    {
+        let rows: Vec<Vec<String>> =
+            names.iter().filter_map(|name| Some(vec![(*name).to_owned(), trial.columns.get(*name)?.clone()])).collect();
         print(&format!("{title}\n{}\n", table(style, &["column", "value"], &rows)))?;
     }
     let rows: Vec<Vec<String>> = curve
         .iter()
-        .map(|[step, epoch, lr, train, val, accuracy]| vec![step.to_string(), format!("{epoch:.1}"), format!("{lr:.2e}"), format!("{train:.4}"), format!("{val:.4}"), format!("{accuracy:.3}")])
+        .map(|[step, epoch, lr, train, val, accuracy]| {
+            vec![
+                step.to_string(),
+                format!("{epoch:.1}"),
+                format!("{lr:.2e}"),
+                format!("{train:.4}"),
+                format!("{val:.4}"),
+                format!("{accuracy:.3}"),
+            ]
+        })
         .collect();
-    print(&format!("curve\n{}", table(style, &["step", "epoch", "lr", "train loss", "val loss", "val accuracy"], &rows)))?;
+    print(&format!(
+        "curve\n{}",
+        table(style, &["step", "epoch", "lr", "train loss", "val loss", "val accuracy"], &rows)
+    ))?;
     Ok(Exit::Complete)
 }

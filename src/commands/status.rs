@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::{Exit, findings, print, report, table_style};
 use crate::cli::{Common, Format};
 use crate::report::arm::shown;
+use crate::report::csv;
 use crate::report::findings::fraction;
 use crate::report::table::{Style, table};
-use crate::report::csv;
 use crate::store::Store;
 use crate::store::query::TrialRow;
 
@@ -18,7 +18,9 @@ pub fn run(name: Option<&str>, format: Format, common: &Common) -> anyhow::Resul
         (Some(name), Format::Csv) => report::trials_csv(&store, Some(name))?,
         (Some(name), Format::Json) => {
             let rows = store.trials(&findings::experiment(&store, Some(name))?)?;
-            serde_json::to_string_pretty(&rows.iter().map(|row| (row.key.to_string(), &row.columns)).collect::<Vec<_>>())?
+            serde_json::to_string_pretty(
+                &rows.iter().map(|row| (row.key.to_string(), &row.columns)).collect::<Vec<_>>(),
+            )?
         }
         (Some(name), _) => trials(style, &store.trials(&findings::experiment(&store, Some(name))?)?),
         (None, Format::Json) => serde_json::to_string_pretty(&store.overview()?)?,
@@ -32,7 +34,10 @@ pub fn run(name: Option<&str>, format: Format, common: &Common) -> anyhow::Resul
 const COLUMNS: &[&str] = &["name", "trials", "done", "diverged", "failed", "last_sweep", "started"];
 
 fn overview(style: Style, rows: &[BTreeMap<String, String>]) -> String {
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| COLUMNS.iter().map(|column| row.get(*column).cloned().unwrap_or("0".to_owned())).collect()).collect();
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| COLUMNS.iter().map(|column| row.get(*column).cloned().unwrap_or("0".to_owned())).collect())
+        .collect();
     table(style, &["experiment", "trials", "done", "diverged", "failed", "last sweep", "started"], &rows)
 }
 

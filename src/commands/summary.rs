@@ -9,13 +9,21 @@ use crate::model::summary::{frozen_names, rows};
 use crate::report::table::table;
 use crate::value::Value;
 
-pub fn run(arch: Option<String>, input: Option<usize>, width: f64, classes: usize, freeze: Option<String>, _: &Common) -> anyhow::Result<Exit> {
+pub fn run(
+    arch: Option<String>,
+    input: Option<usize>,
+    width: f64,
+    classes: usize,
+    freeze: Option<String>,
+    _: &Common,
+) -> anyhow::Result<Exit> {
     let Some(name) = arch else {
         print(&NAMES.join("\n"))?;
         return Ok(Exit::Complete);
     };
     let Some(family) = family(&name) else {
-        let near = crate::spelling::nearest(&name, NAMES.iter().copied()).map_or_else(String::new, |near| format!("; did you mean '{near}'?"));
+        let near = crate::spelling::nearest(&name, NAMES.iter().copied())
+            .map_or_else(String::new, |near| format!("; did you mean '{near}'?"));
         return Err(Usage(format!("there is no architecture '{name}'{near}; there are {}", NAMES.join(", "))).into());
     };
     let arch = Arch { name, input: input.unwrap_or(family.default_input), width };
@@ -33,16 +41,38 @@ pub fn run(arch: Option<String>, input: Option<usize>, width: f64, classes: usiz
         .map(|row| {
             let state = if row.frozen { "frozen" } else { "" };
             let macs = if row.macs > 0 { format!("{:.2} M", row.macs as f64 / 1e6) } else { String::new() };
-            vec![row.index.to_string(), row.name, row.class.to_owned(), row.block, row.output, row.params.to_string(), macs, row.connected_to.join(", "), state.to_owned()]
+            vec![
+                row.index.to_string(),
+                row.name,
+                row.class.to_owned(),
+                row.block,
+                row.output,
+                row.params.to_string(),
+                macs,
+                row.connected_to.join(", "),
+                state.to_owned(),
+            ]
         })
         .collect();
-    print(&table(table_style(), &["", "layer", "class", "block", "output", "params", "MACs", "connected to", ""], &body))?;
+    print(&table(
+        table_style(),
+        &["", "layer", "class", "block", "output", "params", "MACs", "connected to", ""],
+        &body,
+    ))?;
     let total: usize = (0..graph.layers.len()).map(|index| graph.param_count(index)).sum();
     let (names, count) = frozen_names(&graph, frozen);
-    print(&format!("{} layers, {total} parameters (running statistics included), {:.1} M multiply-accumulates per image", graph.layers.len(), graph.total_macs() as f64 / 1e6))?;
+    print(&format!(
+        "{} layers, {total} parameters (running statistics included), {:.1} M multiply-accumulates per image",
+        graph.layers.len(),
+        graph.total_macs() as f64 / 1e6
+    ))?;
     print(&format!("features are tapped at {}, early features at {}", family.features, family.early))?;
     if frozen > 0 {
-        print(&format!("frozen: the first {frozen} layers, {count} parameters in {} layers: {}", names.len(), names.join(", ")))?;
+        print(&format!(
+            "frozen: the first {frozen} layers, {count} parameters in {} layers: {}",
+            names.len(),
+            names.join(", ")
+        ))?;
     }
     Ok(Exit::Complete)
 }

@@ -77,7 +77,9 @@ fn devices(list: &str) -> anyhow::Result<Vec<Device>> {
     };
     let mixed = devices.len() > 1 && devices.contains(&Device::Cpu);
     if mixed {
-        return Err(Usage("--devices cpu stands alone: its numbers differ from those of CUDA devices".to_owned()).into());
+        return Err(
+            Usage("--devices cpu stands alone: its numbers differ from those of CUDA devices".to_owned()).into()
+        );
     }
     for device in &devices {
         crate::train::open_device(*device).map_err(|failure| NoDevice(failure.message))?;
@@ -103,8 +105,13 @@ fn used_datasets(experiment: &Experiment) -> BTreeSet<String> {
 /// Every value that a setting takes anywhere in the experiment.
 fn values_of(experiment: &Experiment, key: &str) -> Vec<Value> {
     let layers = [&experiment.base].into_iter();
-    let layers = layers.chain(experiment.scenarios.iter().map(|scenario| &scenario.layer)).chain(experiment.includes.iter());
-    let used: BTreeSet<String> = axis_values(experiment, "recipe").iter().chain(experiment.includes.iter().filter_map(|layer| layer.get("recipe"))).map(Value::to_string).collect();
+    let layers =
+        layers.chain(experiment.scenarios.iter().map(|scenario| &scenario.layer)).chain(experiment.includes.iter());
+    let used: BTreeSet<String> = axis_values(experiment, "recipe")
+        .iter()
+        .chain(experiment.includes.iter().filter_map(|layer| layer.get("recipe")))
+        .map(Value::to_string)
+        .collect();
     let recipes = experiment.recipes.iter().filter(|(name, _)| used.contains(*name)).map(|(_, layer)| layer);
     let mut values: Vec<Value> = layers.chain(recipes).filter_map(|layer| layer.get(key).cloned()).collect();
     values.extend(axis_values(experiment, key));
@@ -114,7 +121,9 @@ fn values_of(experiment: &Experiment, key: &str) -> Vec<Value> {
 fn axis_values(experiment: &Experiment, key: &str) -> Vec<Value> {
     let axes = experiment.axes.iter().chain(experiment.whens.iter().flat_map(|when| &when.axes));
     let column = |axis: &crate::experiment::axis::Axis| axis.keys.iter().position(|own| own == key);
-    axes.filter_map(|axis| column(axis).map(|column| (axis, column))).flat_map(|(axis, column)| axis.rows.iter().map(move |row| row[column].clone())).collect()
+    axes.filter_map(|axis| column(axis).map(|column| (axis, column)))
+        .flat_map(|(axis, column)| axis.rows.iter().map(move |row| row[column].clone()))
+        .collect()
 }
 
 fn open_datasets(experiment: &Experiment, folder: &Path, problems: &mut Vec<Problem>) -> BTreeMap<String, Dataset> {
@@ -123,21 +132,32 @@ fn open_datasets(experiment: &Experiment, folder: &Path, problems: &mut Vec<Prob
         let Some(asked) = experiment.datasets.get(&name) else { continue };
         let source = match &asked.origin {
             Origin::Path(path) => crate::data::open::Source::Path(locate(folder, path)),
-            Origin::Synthetic { classes, shift, task, train, test } => {
-                crate::data::open::Source::Synthetic(Family { classes: *classes, shift: *shift, task: *task, train: *train, test: *test })
-            }
+            Origin::Synthetic { classes, shift, task, train, test } => crate::data::open::Source::Synthetic(Family {
+                classes: *classes,
+                shift: *shift,
+                task: *task,
+                train: *train,
+                test: *test,
+            }),
         };
-        let spec = Spec { name: name.clone(), source, splits: asked.splits.clone(), skip_bad_images: asked.skip_bad_images };
+        let spec =
+            Spec { name: name.clone(), source, splits: asked.splits.clone(), skip_bad_images: asked.skip_bad_images };
         match open(&spec) {
             Ok(dataset) => {
                 if let Some(pin) = asked.sha256.as_ref().filter(|pin| **pin != dataset.manifest.sha256) {
-                    let message = format!("the dataset '{name}' is pinned to other bytes: sha256 is {}, the file asks for {pin}", dataset.manifest.sha256);
+                    let message = format!(
+                        "the dataset '{name}' is pinned to other bytes: sha256 is {}, the file asks for {pin}",
+                        dataset.manifest.sha256
+                    );
                     problems.push(Problem::at(asked.spot, message));
                 }
                 opened.insert(name, dataset);
             }
             Err(error) => {
-                let help = format!("datasets are looked up in '{}': --data FOLDER or TL_SWEEP_DATA names another", folder.display());
+                let help = format!(
+                    "datasets are looked up in '{}': --data FOLDER or TL_SWEEP_DATA names another",
+                    folder.display()
+                );
                 problems.push(Problem::at(asked.spot, format!("{error:#}")).help(help));
             }
         }
@@ -164,7 +184,12 @@ fn fact(dataset: &Dataset) -> DatasetFact {
     }
 }
 
-fn find_weights(experiment: &Experiment, common: &Common, data: &Path, problems: &mut Vec<Problem>) -> BTreeMap<String, WeightsFact> {
+fn find_weights(
+    experiment: &Experiment,
+    common: &Common,
+    data: &Path,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<String, WeightsFact> {
     let folder = common.weights.clone().unwrap_or_else(|| data.join("weights"));
     let mut found = BTreeMap::new();
     for value in values_of(experiment, "weights") {
@@ -178,7 +203,11 @@ fn find_weights(experiment: &Experiment, common: &Common, data: &Path, problems:
             continue;
         };
         match std::fs::read(path) {
-            Err(error) => problems.push(experiment.problem("weights", &value, format!("the weights '{}' cannot be read: {error}", path.display()))),
+            Err(error) => problems.push(experiment.problem(
+                "weights",
+                &value,
+                format!("the weights '{}' cannot be read: {error}", path.display()),
+            )),
             Ok(bytes) => {
                 let sha256 = crate::data::open::sha256([bytes.as_slice()]);
                 let known = catalogue::by_content(&sha256).map(|known| KnownBackbone {
@@ -199,10 +228,16 @@ fn missing_weights(experiment: &Experiment, value: &Value, folder: &Path) -> Pro
     let name = value.to_string();
     let message = format!("there are no weights '{name}' here, nor in '{}'", folder.display());
     let help = match catalogue::KNOWN.iter().find(|known| known.name == name) {
-        Some(known) => format!("put {name}.safetensors ({}; sha256 {}) there, or name the folder with --weights or TL_SWEEP_WEIGHTS", known.lineage, known.sha256),
+        Some(known) => format!(
+            "put {name}.safetensors ({}; sha256 {}) there, or name the folder with --weights or TL_SWEEP_WEIGHTS",
+            known.lineage, known.sha256
+        ),
         None => match crate::spelling::nearest(&name, names.iter().copied()) {
             Some(near) => format!("did you mean '{near}'? Known are {}", names.join(", ")),
-            None => format!("a .safetensors file, \"random\", \"pretrain\", or one of {}; --weights names the folder", names.join(", ")),
+            None => format!(
+                "a .safetensors file, \"random\", \"pretrain\", or one of {}; --weights names the folder",
+                names.join(", ")
+            ),
         },
     };
     experiment.problem("weights", value, message).help(help)

@@ -47,7 +47,12 @@ fn common_root(found: &[(String, Key)], splits: &BTreeMap<String, String>) -> St
 ///
 /// # Errors
 /// The archive is damaged, or what `take` returns.
-pub fn visit(path: &Path, names: &[String], wanted: &[usize], take: impl Fn(usize, &[u8]) -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
+pub fn visit(
+    path: &Path,
+    names: &[String],
+    wanted: &[usize],
+    take: impl Fn(usize, &[u8]) -> anyhow::Result<()> + Sync,
+) -> anyhow::Result<()> {
     let index_of: HashMap<&str, usize> = wanted.iter().map(|index| (names[*index].as_str(), *index)).collect();
     let mut batch: Vec<(usize, Vec<u8>)> = Vec::new();
     let flush = |batch: &mut Vec<(usize, Vec<u8>)>| {
@@ -78,9 +83,14 @@ fn each(path: &Path, mut work: impl FnMut(&str, &[u8]) -> anyhow::Result<()>) ->
         if !entry.header().entry_type().is_file() {
             continue;
         }
-        let name = String::from_utf8(entry.path_bytes().into_owned()).with_context(|| format!("a name in '{shown}' is not UTF-8"))?;
+        let name = String::from_utf8(entry.path_bytes().into_owned())
+            .with_context(|| format!("a name in '{shown}' is not UTF-8"))?;
         let name = name.trim_start_matches("./").to_owned();
-        anyhow::ensure!(entry.size() <= MAX_FILE, "'{name}' in '{shown}' has {} bytes; at most {MAX_FILE} are read", entry.size());
+        anyhow::ensure!(
+            entry.size() <= MAX_FILE,
+            "'{name}' in '{shown}' has {} bytes; at most {MAX_FILE} are read",
+            entry.size()
+        );
         bytes.clear();
         entry.read_to_end(&mut bytes).with_context(|| format!("the archive '{shown}' is damaged at '{name}'"))?;
         work(&name, &bytes)?;

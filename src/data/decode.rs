@@ -56,10 +56,14 @@ pub fn square(image: &Rgb, side: u32) -> Result<Vec<u8>, String> {
         return Ok(image.pixels.clone());
     }
     let shorter = f64::from(image.width.min(image.height));
-    let source = ImageRef::new(image.width, image.height, &image.pixels, PixelType::U8x3).map_err(|error| error.to_string())?;
+    let source =
+        ImageRef::new(image.width, image.height, &image.pixels, PixelType::U8x3).map_err(|error| error.to_string())?;
     let mut target = Image::new(side, side, PixelType::U8x3);
     let (left, top) = ((f64::from(image.width) - shorter) / 2.0, (f64::from(image.height) - shorter) / 2.0);
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).crop(left, top, shorter, shorter).use_alpha(false);
+    let options = ResizeOptions::new()
+        .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
+        .crop(left, top, shorter, shorter)
+        .use_alpha(false);
     Resizer::new().resize(&source, &mut target, &options).map_err(|error| error.to_string())?;
     Ok(target.into_vec())
 }

@@ -23,7 +23,9 @@ pub fn read(name: &str, root: &Path, splits: &BTreeMap<String, String>) -> anyho
     layout.check(root)?;
     let contents: Vec<Key> = found
         .par_iter()
-        .map(|(_, path)| Ok(Key::of_bytes(&std::fs::read(path).with_context(|| format!("cannot read '{}'", path.display()))?)))
+        .map(|(_, path)| {
+            Ok(Key::of_bytes(&std::fs::read(path).with_context(|| format!("cannot read '{}'", path.display()))?))
+        })
         .collect::<anyhow::Result<_>>()?;
     let listing: Vec<String> = found.iter().zip(&contents).map(|((id, _), key)| format!("{id} {key}\n")).collect();
     let hash = sha256(listing.iter().map(String::as_bytes));
@@ -32,14 +34,18 @@ pub fn read(name: &str, root: &Path, splits: &BTreeMap<String, String>) -> anyho
 }
 
 fn walk(root: &Path, folder: &Path, files: &mut Vec<(String, PathBuf)>) -> anyhow::Result<()> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read the folder '{}'", folder.display()))?;
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("cannot read the folder '{}'", folder.display()))?;
     for entry in entries {
         let path = entry?.path();
         if path.is_dir() {
             walk(root, &path, files)?;
             continue;
         }
-        let id = path.strip_prefix(root)?.to_str().with_context(|| format!("the name of '{}' is not UTF-8", path.display()))?;
+        let id = path
+            .strip_prefix(root)?
+            .to_str()
+            .with_context(|| format!("the name of '{}' is not UTF-8", path.display()))?;
         files.push((id.replace('\\', "/"), path.clone()));
     }
     Ok(())
@@ -104,7 +110,8 @@ impl<'a> Layout<'a> {
     /// The manifest, with one content hash per placed path.
     pub fn manifest(self, name: &str, contents: Vec<Key>, sha256: String) -> anyhow::Result<Manifest> {
         let samples = self.placed.into_iter().zip(contents);
-        let samples = samples.map(|((id, class, part), content)| Sample { id, class, part, group: None, content }).collect();
+        let samples =
+            samples.map(|((id, class, part), content)| Sample { id, class, part, group: None, content }).collect();
         Manifest::new(name, self.classes, samples, sha256)
     }
 }

@@ -84,7 +84,11 @@ impl Manifest {
             );
         }
         let group_parts = |part: Part| -> std::collections::BTreeSet<&str> {
-            self.samples.iter().filter(|sample| sample.part == part).filter_map(|sample| sample.group.as_deref()).collect()
+            self.samples
+                .iter()
+                .filter(|sample| sample.part == part)
+                .filter_map(|sample| sample.group.as_deref())
+                .collect()
         };
         let test = group_parts(Part::Test);
         for part in [Part::Train, Part::Val] {

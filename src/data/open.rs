@@ -89,10 +89,17 @@ impl Dataset {
     ///
     /// # Errors
     /// The first image, by id, that cannot be read, with its name and the reason.
-    pub fn decode(&self, wanted: &[usize], take: impl Fn(usize, Rgb) -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
-        let named = |index: usize| format!("the image '{}' of '{}' cannot be used", self.manifest.samples[index].id, self.name);
+    pub fn decode(
+        &self,
+        wanted: &[usize],
+        take: impl Fn(usize, Rgb) -> anyhow::Result<()> + Sync,
+    ) -> anyhow::Result<()> {
+        let named =
+            |index: usize| format!("the image '{}' of '{}' cannot be used", self.manifest.samples[index].id, self.name);
         let one = |index: usize, bytes: &[u8]| {
-            let image = decode(bytes).map_err(anyhow::Error::msg).with_context(|| format!("{} (on_bad_image = \"skip\" leaves such out)", named(index)))?;
+            let image = decode(bytes)
+                .map_err(anyhow::Error::msg)
+                .with_context(|| format!("{} (on_bad_image = \"skip\" leaves such out)", named(index)))?;
             take(index, image)
         };
         match &self.content {
@@ -102,7 +109,9 @@ impl Dataset {
             }),
             Content::Archive(path, names) => archive::visit(path, names, wanted, one),
             Content::Arrays(images) => first_error(wanted, |index| take(index, images[index].clone())),
-            Content::Synthetic(family) => first_error(wanted, |index| take(index, family.image(&self.manifest.samples[index].id)?)),
+            Content::Synthetic(family) => {
+                first_error(wanted, |index| take(index, family.image(&self.manifest.samples[index].id)?))
+            }
         }
     }
 
@@ -117,7 +126,9 @@ impl Dataset {
             Ok(())
         };
         match &self.content {
-            Content::Files(paths) => first_error(&all, |index| note(index, &std::fs::read(&paths[index]).unwrap_or_default()))?,
+            Content::Files(paths) => {
+                first_error(&all, |index| note(index, &std::fs::read(&paths[index]).unwrap_or_default()))?
+            }
             Content::Archive(path, names) => archive::visit(path, names, &all, note)?,
             Content::Arrays(_) | Content::Synthetic(_) => {}
         }
@@ -131,9 +142,11 @@ impl Dataset {
             Content::Archive(_, names) => *names = kept(names, keep),
             Content::Arrays(_) | Content::Synthetic(_) => {}
         }
-        let skipped = bad.iter().map(|(index, reason)| (self.manifest.samples[*index].id.clone(), reason.clone())).collect();
+        let skipped =
+            bad.iter().map(|(index, reason)| (self.manifest.samples[*index].id.clone(), reason.clone())).collect();
         let old = &self.manifest;
-        let mut manifest = Manifest::new(&self.name, old.classes.clone(), kept(&old.samples, keep), old.sha256.clone())?;
+        let mut manifest =
+            Manifest::new(&self.name, old.classes.clone(), kept(&old.samples, keep), old.sha256.clone())?;
         manifest.skipped = skipped;
         self.manifest = manifest;
         Ok(())

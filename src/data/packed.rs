@@ -36,7 +36,10 @@ pub fn prepare(dataset: &Dataset, side: usize, wanted: &[usize], folder: &Path) 
     let (pixels, have) = paths(folder, key(dataset.manifest.fingerprint, side));
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create '{}'", folder.display()))?;
     let count = dataset.manifest.samples.len();
-    let mut marks = std::fs::read(&have).ok().filter(|marks| marks.len() == count && pixels.exists()).unwrap_or_else(|| vec![0; count]);
+    let mut marks = std::fs::read(&have)
+        .ok()
+        .filter(|marks| marks.len() == count && pixels.exists())
+        .unwrap_or_else(|| vec![0; count]);
     let missing: Vec<usize> = wanted.iter().copied().filter(|index| marks[*index] == 0).collect();
     if missing.is_empty() {
         return Ok(0);
@@ -64,8 +67,13 @@ impl Packed {
     /// The file is missing or has another size.
     pub fn open(folder: &Path, fingerprint: Key, side: usize, samples: usize) -> anyhow::Result<Self> {
         let (pixels, _) = paths(folder, key(fingerprint, side));
-        let file = File::open(&pixels).with_context(|| format!("cannot open the packed images '{}'", pixels.display()))?;
-        anyhow::ensure!(file.metadata()?.len() == (samples * side * side * 3) as u64, "'{}' has another size than its {samples} images", pixels.display());
+        let file =
+            File::open(&pixels).with_context(|| format!("cannot open the packed images '{}'", pixels.display()))?;
+        anyhow::ensure!(
+            file.metadata()?.len() == (samples * side * side * 3) as u64,
+            "'{}' has another size than its {samples} images",
+            pixels.display()
+        );
         // SAFETY: nothing shortens the file (`prepare` only ever gives it this same length), and the bytes of samples
         // that were announced to a worker are not written again; any byte pattern is a valid u8.
         let map = unsafe { memmap2::Mmap::map(&file) }?;

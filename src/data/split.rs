@@ -44,8 +44,16 @@ pub fn split(manifest: &Manifest, per_class: Option<usize>, seed: u64, replicate
         let name = &manifest.classes[class];
         let wanted = per_class.unwrap_or(rest.len());
         if rest.len() < wanted || rest.is_empty() {
-            let aside = if own_validation { String::new() } else { format!(" after {} of {} are set aside for validation", front.len(), order.len()) };
-            return Err(format!("per_class = {}, but class '{name}' has {} images for training{aside}", wanted.max(1), rest.len()));
+            let aside = if own_validation {
+                String::new()
+            } else {
+                format!(" after {} of {} are set aside for validation", front.len(), order.len())
+            };
+            return Err(format!(
+                "per_class = {}, but class '{name}' has {} images for training{aside}",
+                wanted.max(1),
+                rest.len()
+            ));
         }
         split.train.extend(&rest[..wanted]);
         split.val.extend(&front[..front.len().min(wanted)]);
@@ -81,7 +89,8 @@ fn group(manifest: &Manifest, index: u32) -> &str {
 /// The groups whose training images are kept for validation, a fifth of all; `None` where the data has no groups.
 fn reserved_groups(manifest: &Manifest, seed: u64, replicate: u64) -> Option<BTreeSet<&str>> {
     manifest.samples.iter().find(|sample| sample.group.is_some())?;
-    let train = (0..manifest.samples.len() as u32).filter(|index| manifest.samples[*index as usize].part == Part::Train);
+    let train =
+        (0..manifest.samples.len() as u32).filter(|index| manifest.samples[*index as usize].part == Part::Train);
     let groups: BTreeSet<&str> = train.map(|index| group(manifest, index)).collect();
     let mut order: Vec<&str> = groups.into_iter().collect();
     stream(seed, Stream::Subset, &[replicate, u64::MAX]).shuffle(&mut order);

@@ -72,7 +72,8 @@ impl Family {
         for motif in shown {
             paste(&mut rng, &dictionary[motif], &mut canvas);
         }
-        let pixels = canvas.iter().map(|value| (128.0 + 40.0 * (value + 0.25 * rng.normal())).clamp(0.0, 255.0) as u8).collect();
+        let pixels =
+            canvas.iter().map(|value| (128.0 + 40.0 * (value + 0.25 * rng.normal())).clamp(0.0, 255.0) as u8).collect();
         Ok(Rgb { width: SIDE as u32, height: SIDE as u32, pixels })
     }
 
@@ -100,7 +101,9 @@ impl Family {
         let angle = self.shift * std::f64::consts::FRAC_PI_2;
         let mixed = |index: usize| {
             let pairs = basis[index].iter().zip(&basis[DICTIONARY + index]);
-            pairs.map(|(source, fresh)| (MOTIF_SIZE as f64).sqrt() * (angle.cos() * source + angle.sin() * fresh)).collect()
+            pairs
+                .map(|(source, fresh)| (MOTIF_SIZE as f64).sqrt() * (angle.cos() * source + angle.sin() * fresh))
+                .collect()
         };
         (0..DICTIONARY).map(mixed).collect()
     }

@@ -30,9 +30,16 @@ pub fn read(name: &str, path: &Path) -> anyhow::Result<(Manifest, Content)> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_slice());
     for (index, row) in reader.deserialize().enumerate() {
         let line = index + 2;
-        let row: Row = row.with_context(|| format!("line {line} of '{shown}' (the columns are path,label,split and if wanted group)"))?;
-        let part = Part::parse(&row.split).with_context(|| format!("line {line} of '{shown}': the split is train, val or test, not '{}'", row.split))?;
-        anyhow::ensure!(!row.path.is_empty() && !row.label.is_empty(), "line {line} of '{shown}' lacks a path or a label");
+        let row: Row = row.with_context(|| {
+            format!("line {line} of '{shown}' (the columns are path,label,split and if wanted group)")
+        })?;
+        let part = Part::parse(&row.split).with_context(|| {
+            format!("line {line} of '{shown}': the split is train, val or test, not '{}'", row.split)
+        })?;
+        anyhow::ensure!(
+            !row.path.is_empty() && !row.label.is_empty(),
+            "line {line} of '{shown}' lacks a path or a label"
+        );
         let class = classes.iter().position(|known| *known == row.label).unwrap_or(classes.len());
         if class == classes.len() {
             classes.push(row.label);
@@ -43,9 +50,15 @@ pub fn read(name: &str, path: &Path) -> anyhow::Result<(Manifest, Content)> {
     let paths: Vec<PathBuf> = rows.iter().map(|row| folder.join(&row.0)).collect();
     let contents: Vec<Key> = paths
         .par_iter()
-        .map(|file| Ok(Key::of_bytes(&std::fs::read(file).with_context(|| format!("'{shown}' lists '{}', which cannot be read", file.display()))?)))
+        .map(|file| {
+            Ok(Key::of_bytes(
+                &std::fs::read(file)
+                    .with_context(|| format!("'{shown}' lists '{}', which cannot be read", file.display()))?,
+            ))
+        })
         .collect::<anyhow::Result<_>>()?;
     let samples = rows.into_iter().zip(contents);
-    let samples = samples.map(|((id, class, part, group), content)| Sample { id, class, part, group, content }).collect();
+    let samples =
+        samples.map(|((id, class, part, group), content)| Sample { id, class, part, group, content }).collect();
     Ok((Manifest::new(name, classes, samples, sha256([text.as_slice()]))?, Content::Files(paths)))
 }

@@ -51,7 +51,13 @@ impl Network {
     }
 
     /// The gradients of a layer's inputs, where wanted, and of its learned parameters, if they train.
-    fn layer_backward(&self, index: usize, tape: &Tape, dy: Tensor, want: &[bool]) -> Result<(Vec<Option<Tensor>>, Vec<Tensor>)> {
+    fn layer_backward(
+        &self,
+        index: usize,
+        tape: &Tape,
+        dy: Tensor,
+        want: &[bool],
+    ) -> Result<(Vec<Option<Tensor>>, Vec<Tensor>)> {
         let layer = &self.graph.layers[index];
         let params = &self.params[index];
         let x = tape.output(layer.inputs[0])?;

@@ -103,10 +103,13 @@ impl Network {
             Op::Pool { reduce, .. } => pool::forward(&windows(&layer.op), reduction(*reduce), x)?,
             Op::GridPool { reduce, grid } => pool::grid_forward(*grid, reduction(*reduce), x)?,
             Op::Flatten => x.flatten_from(1)?,
-            Op::Linear { activation, .. } => linear::forward(&vectors(x)?, &params[0], &params[1], function(*activation))?,
+            Op::Linear { activation, .. } => {
+                linear::forward(&vectors(x)?, &params[0], &params[1], function(*activation))?
+            }
             Op::Add => join::add(x, tape.output(layer.inputs[1])?)?,
             Op::Concat => {
-                let parts: Vec<&Tensor> = layer.inputs.iter().map(|input| tape.output(*input)).collect::<Result<_>>()?;
+                let parts: Vec<&Tensor> =
+                    layer.inputs.iter().map(|input| tape.output(*input)).collect::<Result<_>>()?;
                 Tensor::cat(&parts, 1)?.contiguous()?
             }
             Op::Shortcut { stride, channels } => join::shortcut(x, *stride, *channels)?,
@@ -146,14 +149,18 @@ pub(super) fn reduction(reduce: graph::Reduce) -> Reduce {
 /// The shape of a convolution; what is no convolution is the identity's.
 pub(super) fn geometry(op: &Op) -> Conv {
     match op {
-        Op::Conv { kernel, stride, padding, groups, .. } => Conv { kernel: *kernel, stride: *stride, padding: *padding, groups: *groups },
+        Op::Conv { kernel, stride, padding, groups, .. } => {
+            Conv { kernel: *kernel, stride: *stride, padding: *padding, groups: *groups }
+        }
         _ => Conv { kernel: [1, 1], stride: 1, padding: [0; 4], groups: 1 },
     }
 }
 
 pub(super) fn windows(op: &Op) -> Pool {
     match op {
-        Op::Pool { kernel, stride, padding, ceil, .. } => Pool { kernel: *kernel, stride: *stride, padding: *padding, ceil: *ceil },
+        Op::Pool { kernel, stride, padding, ceil, .. } => {
+            Pool { kernel: *kernel, stride: *stride, padding: *padding, ceil: *ceil }
+        }
         _ => Pool { kernel: 1, stride: 1, padding: [0; 4], ceil: false },
     }
 }

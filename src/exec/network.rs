@@ -33,7 +33,11 @@ impl Network {
                 let name = format!("{}.{}", graph.layers[index].name, param.name);
                 match weights.0.get(&name) {
                     Some(tensor) if tensor.dims() == param.shape => tensor.to_device(device),
-                    Some(tensor) => candle_core::bail!("'{name}' has shape {:?}, the network needs {:?}", tensor.dims(), param.shape),
+                    Some(tensor) => candle_core::bail!(
+                        "'{name}' has shape {:?}, the network needs {:?}",
+                        tensor.dims(),
+                        param.shape
+                    ),
                     None => candle_core::bail!("the weights have no '{name}'"),
                 }
             });
@@ -78,7 +82,10 @@ impl Network {
         let mut weights = BTreeMap::new();
         for (index, tensors) in self.params.iter().enumerate() {
             for (param, tensor) in self.graph.params(index).into_iter().zip(tensors) {
-                weights.insert(format!("{}.{}", self.graph.layers[index].name, param.name), tensor.to_device(&Device::Cpu)?);
+                weights.insert(
+                    format!("{}.{}", self.graph.layers[index].name, param.name),
+                    tensor.to_device(&Device::Cpu)?,
+                );
             }
         }
         Ok(Weights(weights))

@@ -28,7 +28,9 @@ pub fn zipped(node: &Node, reader: &mut Reader) -> Option<Axis> {
     for (key, column, spot) in &columns {
         if column.len() != length {
             let message = format!("`{key}` has {} values and `{}` has {length}", column.len(), columns[0].0);
-            reader.problems.push(Problem::at(*spot, message).help("keys of a [[zip]] move together: give them equally many values"));
+            reader.problems.push(
+                Problem::at(*spot, message).help("keys of a [[zip]] move together: give them equally many values"),
+            );
             return None;
         }
     }

@@ -151,8 +151,14 @@ impl Parser<'_> {
     fn comparison(&mut self) -> Result<Condition, Fault> {
         let key = self.key()?;
         const TESTS: [(&str, Test); 8] = [
-            ("==", Test::Equal), ("!=", Test::Unequal), ("<=", Test::AtMost), ("<", Test::Less),
-            (">=", Test::AtLeast), (">", Test::Greater), ("!~", Test::Unlike), ("~", Test::Like),
+            ("==", Test::Equal),
+            ("!=", Test::Unequal),
+            ("<=", Test::AtMost),
+            ("<", Test::Less),
+            (">=", Test::AtLeast),
+            (">", Test::Greater),
+            ("!~", Test::Unlike),
+            ("~", Test::Like),
         ];
         match TESTS.iter().find(|(sign, _)| self.take(sign)) {
             Some((_, test)) => Ok(Condition::Compare { key, test: *test, value: self.value()? }),

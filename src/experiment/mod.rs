@@ -62,7 +62,13 @@ pub struct Dataset {
 pub enum Origin {
     Path(String),
     /// The built-in family; train and test count images per class.
-    Synthetic { classes: usize, shift: f64, task: u64, train: usize, test: usize },
+    Synthetic {
+        classes: usize,
+        shift: f64,
+        task: u64,
+        train: usize,
+        test: usize,
+    },
 }
 
 #[derive(Clone, Debug)]

@@ -43,7 +43,10 @@ impl Reader {
         match entry.node.entries() {
             Some(entries) => entries,
             None => {
-                self.complain(entry.node.spot, format!("`{}` is a table: write [{}] on a line of its own", entry.key, entry.key));
+                self.complain(
+                    entry.node.spot,
+                    format!("`{}` is a table: write [{}] on a line of its own", entry.key, entry.key),
+                );
                 &[]
             }
         }
@@ -83,7 +86,9 @@ impl Reader {
         }
         if let (Some(_), Some(_)) = (layer.get("steps"), layer.get("epochs")) {
             let spot = entries.iter().find(|entry| entry.key == "epochs").map(|entry| entry.spot);
-            self.problems.extend(spot.map(|spot| Problem::at(spot, "`steps` and `epochs` both stand here; exactly one is the budget")));
+            self.problems.extend(
+                spot.map(|spot| Problem::at(spot, "`steps` and `epochs` both stand here; exactly one is the budget")),
+            );
         }
         layer
     }
@@ -115,12 +120,21 @@ impl Reader {
     fn axis_key(&mut self, entry: &Entry) -> Option<String> {
         let known = keys::find(&entry.key).is_some() || CELL_KEYS[..4].contains(&entry.key.as_str());
         if entry.key == "replicate" || entry.key == "seed" {
-            self.complain(entry.spot, format!("`{}` is never an axis: give `replicates` under [experiment]", entry.key));
+            self.complain(
+                entry.spot,
+                format!("`{}` is never an axis: give `replicates` under [experiment]", entry.key),
+            );
             return None;
         }
         if !known {
-            let accepted: Vec<&str> = CELL_KEYS[..4].iter().copied().chain(keys::settings().map(|key| key.name)).collect();
-            self.unknown(entry.spot, format!("there is no key `{}` to make an axis of", entry.key), &entry.key, &accepted);
+            let accepted: Vec<&str> =
+                CELL_KEYS[..4].iter().copied().chain(keys::settings().map(|key| key.name)).collect();
+            self.unknown(
+                entry.spot,
+                format!("there is no key `{}` to make an axis of", entry.key),
+                &entry.key,
+                &accepted,
+            );
         }
         known.then(|| entry.key.clone())
     }

@@ -68,8 +68,23 @@ pub fn resolve(root: &Node, file_name: String, reader: &mut Reader) -> Option<Ex
 
 /// The defaults of the settings that have one whatever the backbone is.
 pub fn defaults() -> Layer {
-    let texts = [("freeze", "none"), ("pool", "avg"), ("head", "linear"), ("optimizer", "sgd"), ("decay", "coupled"), ("schedule", "cosine"), ("keep_weights", "last")];
-    let numbers = [("lr", 0.01), ("momentum", 0.9), ("weight_decay", 0.0), ("warmup", 0.0), ("label_smoothing", 0.0), ("dropout", 0.0)];
+    let texts = [
+        ("freeze", "none"),
+        ("pool", "avg"),
+        ("head", "linear"),
+        ("optimizer", "sgd"),
+        ("decay", "coupled"),
+        ("schedule", "cosine"),
+        ("keep_weights", "last"),
+    ];
+    let numbers = [
+        ("lr", 0.01),
+        ("momentum", 0.9),
+        ("weight_decay", 0.0),
+        ("warmup", 0.0),
+        ("label_smoothing", 0.0),
+        ("dropout", 0.0),
+    ];
     let mut layer = Layer::new();
     layer.extend(texts.map(|(key, value)| (key.to_owned(), Value::Text(value.to_owned()))));
     layer.extend(numbers.map(|(key, value)| (key.to_owned(), Value::Float(value))));
@@ -85,9 +100,16 @@ pub fn built_in_recipes() -> BTreeMap<String, Layer> {
     let text = |text: &str| Value::Text(text.to_owned());
     let table = |key: &str, value: Value| Value::Table([(key.to_owned(), value)].into());
     let none = || Value::List(Vec::new());
-    let layer = |pairs: Vec<(&str, Value)>| pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<Layer>();
+    let layer =
+        |pairs: Vec<(&str, Value)>| pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<Layer>();
     let mlp = table("mlp", Value::List(vec![Value::Int(256)]));
-    let early = vec![("tap", text("early")), ("pool", table("max", Value::Int(4))), ("freeze", text("all")), ("head", mlp), ("augment", none())];
+    let early = vec![
+        ("tap", text("early")),
+        ("pool", table("max", Value::Int(4))),
+        ("freeze", text("all")),
+        ("head", mlp),
+        ("augment", none()),
+    ];
     [
         ("linear-probe", layer(vec![("freeze", text("all")), ("head", text("linear")), ("augment", none())])),
         ("first-layers-frozen", layer(vec![("freeze", Value::Int(5))])),
@@ -145,16 +167,23 @@ fn datasets(root: &Node, reader: &mut Reader) -> BTreeMap<String, Dataset> {
         let origin = match (layer.get("path"), layer.get("synthetic")) {
             (Some(path), None) => Origin::Path(path.to_string()),
             (None, Some(Value::Table(given))) => synthetic(given),
-            _ if entries.iter().any(|entry| entry.key == "path") != entries.iter().any(|entry| entry.key == "synthetic") => continue,
+            _ if entries.iter().any(|entry| entry.key == "path")
+                != entries.iter().any(|entry| entry.key == "synthetic") =>
+            {
+                continue;
+            }
             _ => {
                 reader.complain(entry.spot, format!("{place} needs `path` or `synthetic`, one of them"));
                 continue;
             }
         };
-        let mut splits: BTreeMap<String, String> = ["train", "val", "test"].map(|name| (name.to_owned(), name.to_owned())).into();
+        let mut splits: BTreeMap<String, String> =
+            ["train", "val", "test"].map(|name| (name.to_owned(), name.to_owned())).into();
         if let Some(Value::Table(renamed)) = layer.get("splits") {
             // A folder that serves as one split no longer serves as the split of its own name.
-            splits.retain(|split, folder| renamed.contains_key(split) || !renamed.values().any(|used| used.text() == Some(folder)));
+            splits.retain(|split, folder| {
+                renamed.contains_key(split) || !renamed.values().any(|used| used.text() == Some(folder))
+            });
             splits.extend(renamed.iter().map(|(split, folder)| (split.clone(), folder.to_string())));
         }
         let dataset = Dataset {
@@ -327,7 +356,9 @@ fn plain_keys(condition: Condition) -> Condition {
         Condition::Any(list) => Condition::Any(list.into_iter().map(plain_keys).collect()),
         Condition::All(list) => Condition::All(list.into_iter().map(plain_keys).collect()),
         Condition::Not(one) => Condition::Not(Box::new(plain_keys(*one))),
-        Condition::Compare { key, test, value } => Condition::Compare { key: keys::plain(&key).to_owned(), test, value },
+        Condition::Compare { key, test, value } => {
+            Condition::Compare { key: keys::plain(&key).to_owned(), test, value }
+        }
     }
 }
 
@@ -357,7 +388,10 @@ fn add_default_axes(axes: &mut Vec<Axis>, named: &[String], reader: &Reader) {
     };
     let lacks = |axes: &[Axis], key: &str| !axes.iter().any(|axis| axis.keys.iter().any(|own| own == key));
     if lacks(axes, "recipe") {
-        let built_in: Vec<String> = ["linear-probe", "early-features", "first-layers-frozen", "fine-tune", "from-scratch"].map(str::to_owned).into();
+        let built_in: Vec<String> =
+            ["linear-probe", "early-features", "first-layers-frozen", "fine-tune", "from-scratch"]
+                .map(str::to_owned)
+                .into();
         axes.insert(0, all("recipe", if named.is_empty() { &built_in } else { named }));
     }
     if lacks(axes, "scenario") {
@@ -365,7 +399,13 @@ fn add_default_axes(axes: &mut Vec<Axis>, named: &[String], reader: &Reader) {
     }
 }
 
-fn refuse_same_key_twice(root: &Node, axes: &[Axis], whens: &[When], recipes: &BTreeMap<String, Layer>, reader: &mut Reader) {
+fn refuse_same_key_twice(
+    root: &Node,
+    axes: &[Axis],
+    whens: &[When],
+    recipes: &BTreeMap<String, Layer>,
+    reader: &mut Reader,
+) {
     let spot = root.get("axes").or(root.get("zip")).map_or(root.spot, |entry| entry.spot);
     let mut seen: Vec<&str> = Vec::new();
     for key in axes.iter().flat_map(|axis| &axis.keys) {
@@ -384,7 +424,9 @@ fn refuse_same_key_twice(root: &Node, axes: &[Axis], whens: &[When], recipes: &B
         let clash = recipes.get(&recipe).and_then(|layer| layer.keys().find(|key| seen.contains(&key.as_str())));
         if let Some(key) = clash {
             let help = format!("take `{key}` out of one of them; to vary it within a recipe, leave it to the axis");
-            reader.problems.push(Problem::at(spot, format!("`{key}` is an axis and stands in the recipe '{recipe}' too")).help(help));
+            reader.problems.push(
+                Problem::at(spot, format!("`{key}` is an axis and stands in the recipe '{recipe}' too")).help(help),
+            );
         }
     }
 }
@@ -420,13 +462,20 @@ fn rules(root: &Node, arms: &[String], reader: &mut Reader) -> Vec<Rule> {
             reader.unknown(spot, format!("no scenario matches '{scenario}'"), &scenario, &accepted);
         }
         let Some((better, worse)) = claim.split_once(" > ").map(|(left, right)| (left.trim(), right.trim())) else {
-            reader.problems.push(Problem::at(spot, format!("'{claim}' is not a claim")).help("write \"A > B\" with two recipes"));
+            reader
+                .problems
+                .push(Problem::at(spot, format!("'{claim}' is not a claim")).help("write \"A > B\" with two recipes"));
             continue;
         };
         for arm in [better, worse] {
             if !arms.iter().any(|name| name == arm) {
                 let accepted: Vec<&str> = arms.iter().map(String::as_str).collect();
-                reader.unknown(spot, format!("the rule speaks of '{arm}', which is no recipe of this experiment"), arm, &accepted);
+                reader.unknown(
+                    spot,
+                    format!("the rule speaks of '{arm}', which is no recipe of this experiment"),
+                    arm,
+                    &accepted,
+                );
             }
         }
         let margin = layer.get("margin").and_then(Value::number).unwrap_or(0.005);

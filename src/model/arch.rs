@@ -27,11 +27,28 @@ pub struct Family {
 }
 
 /// What `summary` and messages list.
-pub const NAMES: &[&str] = &["resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "vgg_small", "mobilenet_v1", "mobilenet_v2", "squeezenet1_0"];
+pub const NAMES: &[&str] = &[
+    "resnet8",
+    "resnet20",
+    "resnet32",
+    "resnet44",
+    "resnet56",
+    "resnet110",
+    "vgg_small",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "squeezenet1_0",
+];
 
 /// The family of an architecture.
 pub fn family(name: &str) -> Option<Family> {
-    let family = |default_input, has_width, features, early, preprocess| Family { default_input, has_width, features, early, preprocess };
+    let family = |default_input, has_width, features, early, preprocess| Family {
+        default_input,
+        has_width,
+        features,
+        early,
+        preprocess,
+    };
     Some(match name {
         _ if resnet_depth(name).is_some() => family(32, false, "avgpool", "layer1.last", Preprocess::Torch),
         "vgg_small" => family(32, false, "fc1", "block2_pool", Preprocess::Torch),

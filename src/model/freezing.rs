@@ -13,15 +13,17 @@ pub fn frozen_layers(backbone: &Graph, freeze: &Freeze) -> Result<usize, String>
         Freeze::None => Ok(0),
         Freeze::All => Ok(backbone.layers.len()),
         Freeze::Index(count) if *count <= backbone.layers.len() => Ok(*count),
-        Freeze::Index(count) => Err(format!(
-            "freeze = {count}, but {} has {} layers up to the tap",
-            backbone.arch,
-            backbone.layers.len()
-        )),
+        Freeze::Index(count) => {
+            Err(format!("freeze = {count}, but {} has {} layers up to the tap", backbone.arch, backbone.layers.len()))
+        }
         Freeze::Through(name) => {
             let last = backbone.layers.iter().rposition(|layer| layer.name == *name || layer.block == *name);
             last.map(|index| index + 1).ok_or_else(|| {
-                format!("{} has no layer or block '{name}'; its blocks are {}", backbone.arch, backbone.blocks().join(", "))
+                format!(
+                    "{} has no layer or block '{name}'; its blocks are {}",
+                    backbone.arch,
+                    backbone.blocks().join(", ")
+                )
             })
         }
     }
@@ -45,7 +47,8 @@ pub fn depth_name(backbone: &Graph, frozen: usize) -> String {
 /// one-tensor cut below. With everything frozen the pooling of the head belongs to it.
 pub fn shared_cut(network: &Graph, backbone_layers: usize, frozen: usize) -> Option<usize> {
     // Layers without parameters that follow the frozen ones are fixed too, unless they are random.
-    let fixed = |index: &usize| network.param_count(*index) == 0 && !matches!(network.layers[*index].op, Op::Dropout(_));
+    let fixed =
+        |index: &usize| network.param_count(*index) == 0 && !matches!(network.layers[*index].op, Op::Dropout(_));
     let reach = (frozen..network.layers.len()).take_while(fixed).last().map_or(frozen, |index| index + 1);
     let reach = if frozen >= backbone_layers { reach } else { reach.min(backbone_layers) };
     let worth = (0..reach).any(|index| network.macs(index) > 0);
@@ -69,7 +72,11 @@ pub fn with_head(backbone: &Graph, pool: Pool, head: &Head, classes: usize, drop
     network.then("head", "head.flatten", Op::Flatten);
     if let Head::Mlp(widths) = head {
         for (index, out) in widths.iter().enumerate() {
-            network.then("head", format!("head.fc{}", index + 1), Op::Linear { out: *out, activation: Activation::Relu });
+            network.then(
+                "head",
+                format!("head.fc{}", index + 1),
+                Op::Linear { out: *out, activation: Activation::Relu },
+            );
         }
     }
     network.then("head", "head.dropout", Op::Dropout(dropout));

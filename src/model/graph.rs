@@ -45,22 +45,48 @@ pub enum Reduce {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Op {
     Input,
-    Conv { out: usize, kernel: [usize; 2], stride: usize, padding: Padding, groups: usize, bias: bool, activation: Activation },
+    Conv {
+        out: usize,
+        kernel: [usize; 2],
+        stride: usize,
+        padding: Padding,
+        groups: usize,
+        bias: bool,
+        activation: Activation,
+    },
     /// y = (x - mean) / sqrt(var + eps) * weight + bias. In training the running statistics move by
     /// `momentum` towards those of the batch (PyTorch's convention: 0.1 there is 0.9 in Keras).
-    BatchNorm { eps: f64, momentum: f64 },
+    BatchNorm {
+        eps: f64,
+        momentum: f64,
+    },
     Activation(Activation),
     ZeroPad(Padding),
-    Pool { reduce: Reduce, kernel: usize, stride: usize, padding: Padding, ceil: bool },
+    Pool {
+        reduce: Reduce,
+        kernel: usize,
+        stride: usize,
+        padding: Padding,
+        ceil: bool,
+    },
     /// Over a G x G grid whose cells run from floor(i H / G) to ceil((i + 1) H / G), as PyTorch's adaptive pooling.
-    GridPool { reduce: Reduce, grid: usize },
+    GridPool {
+        reduce: Reduce,
+        grid: usize,
+    },
     Flatten,
-    Linear { out: usize, activation: Activation },
+    Linear {
+        out: usize,
+        activation: Activation,
+    },
     Add,
     Concat,
     /// The parameter-free shortcut of the CIFAR ResNets (option A; He et al., 2016): every second pixel,
     /// zeros for the new channels, half of them on each side.
-    Shortcut { stride: usize, channels: usize },
+    Shortcut {
+        stride: usize,
+        channels: usize,
+    },
     Dropout(f64),
 }
 
@@ -83,7 +109,9 @@ impl Layer {
                 params.extend(bias.then(|| param("bias", vec![*out], true)));
                 params
             }
-            Op::Linear { out, .. } => vec![param("weight", vec![*out, input[0]], true), param("bias", vec![*out], true)],
+            Op::Linear { out, .. } => {
+                vec![param("weight", vec![*out, input[0]], true), param("bias", vec![*out], true)]
+            }
             Op::BatchNorm { .. } => ["weight", "bias", "running_mean", "running_var"]
                 .map(|name| param(name, vec![input[0]], !name.starts_with("running")))
                 .into(),
@@ -130,7 +158,13 @@ impl Layer {
 impl Graph {
     /// A graph that so far has only its input.
     pub fn new(arch: &str, input: Shape) -> Self {
-        let layer = Layer { name: "input".to_owned(), block: "input".to_owned(), op: Op::Input, inputs: Vec::new(), shape: input };
+        let layer = Layer {
+            name: "input".to_owned(),
+            block: "input".to_owned(),
+            op: Op::Input,
+            inputs: Vec::new(),
+            shape: input,
+        };
         Self { arch: arch.to_owned(), layers: vec![layer] }
     }
 
@@ -227,9 +261,8 @@ impl Graph {
 
     /// The deepest layer c at most `limit` such that only c's output is read above c: where the graph is one tensor wide.
     pub fn cut_at_most(&self, limit: usize) -> usize {
-        let crossed = |cut: usize| {
-            self.layers[cut + 1..].iter().flat_map(|layer| &layer.inputs).any(|input| *input < cut)
-        };
+        let crossed =
+            |cut: usize| self.layers[cut + 1..].iter().flat_map(|layer| &layer.inputs).any(|input| *input < cut);
         (0..=limit).rev().find(|cut| !crossed(*cut)).unwrap_or(0)
     }
 }

@@ -6,7 +6,19 @@ use super::graph::{Activation, Graph, Op, Padding, Reduce, Shape};
 /// MobileNet V1 with `width` times the channels.
 pub fn v1(width: f64, input: Shape, classes: usize) -> Graph {
     const BLOCKS: [(usize, usize); 13] = [
-        (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1), (512, 1), (512, 1), (512, 1), (512, 1), (1024, 2), (1024, 1),
+        (64, 1),
+        (128, 2),
+        (128, 1),
+        (256, 2),
+        (256, 1),
+        (512, 2),
+        (512, 1),
+        (512, 1),
+        (512, 1),
+        (512, 1),
+        (512, 1),
+        (1024, 2),
+        (1024, 1),
     ];
     let norm = || Op::BatchNorm { eps: 1e-3, momentum: 0.01 };
     let relu = || Op::Activation(Activation::Relu6);
@@ -45,7 +57,15 @@ pub fn v2(width: f64, input: Shape, classes: usize) -> Graph {
     const STAGES: [(usize, usize, usize, usize); 7] =
         [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)];
     let mut graph = Graph::new("mobilenet_v2", input);
-    convolved(&mut graph, "features.0", ["features.0.0", "features.0.1", "features.0.2"], divisible(32.0 * width), 3, 2, 1);
+    convolved(
+        &mut graph,
+        "features.0",
+        ["features.0.0", "features.0.1", "features.0.2"],
+        divisible(32.0 * width),
+        3,
+        2,
+        1,
+    );
     let mut index = 1;
     for (expand, channels, repeats, first_stride) in STAGES {
         for repeat in 0..repeats {
@@ -83,7 +103,15 @@ fn inverted_residual(graph: &mut Graph, index: usize, expand: usize, channels: u
 }
 
 /// Convolution, batch norm and ReLU6 under the names given.
-fn convolved(graph: &mut Graph, block: &str, names: [&str; 3], out: usize, kernel: usize, stride: usize, groups: usize) {
+fn convolved(
+    graph: &mut Graph,
+    block: &str,
+    names: [&str; 3],
+    out: usize,
+    kernel: usize,
+    stride: usize,
+    groups: usize,
+) {
     let side = graph.layers[graph.last()].shape[1];
     graph.then(block, names[0], conv(out, kernel, stride, same(side, kernel, stride), groups, false));
     graph.then(block, names[1], Op::BatchNorm { eps: 1e-5, momentum: 0.1 });

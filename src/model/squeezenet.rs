@@ -3,8 +3,16 @@
 use super::graph::{Activation, Graph, Op, Reduce, Shape};
 
 pub fn v1_0(input: Shape, classes: usize) -> Graph {
-    const FIRES: [(usize, usize, usize); 8] =
-        [(3, 16, 64), (4, 16, 64), (5, 32, 128), (7, 32, 128), (8, 48, 192), (9, 48, 192), (10, 64, 256), (12, 64, 256)];
+    const FIRES: [(usize, usize, usize); 8] = [
+        (3, 16, 64),
+        (4, 16, 64),
+        (5, 32, 128),
+        (7, 32, 128),
+        (8, 48, 192),
+        (9, 48, 192),
+        (10, 64, 256),
+        (12, 64, 256),
+    ];
     let mut graph = Graph::new("squeezenet1_0", input);
     graph.then("features.0", "features.0", conv(96, 7, 2, 0, Activation::Linear));
     graph.then("features.0", "features.1", Op::Activation(Activation::Relu));
@@ -25,7 +33,11 @@ pub fn v1_0(input: Shape, classes: usize) -> Graph {
 
 fn pool(graph: &mut Graph, index: usize) {
     let name = format!("features.{index}");
-    graph.then(&name, name.clone(), Op::Pool { reduce: Reduce::Max, kernel: 3, stride: 2, padding: [0; 4], ceil: true });
+    graph.then(
+        &name,
+        name.clone(),
+        Op::Pool { reduce: Reduce::Max, kernel: 3, stride: 2, padding: [0; 4], ceil: true },
+    );
 }
 
 fn fire(graph: &mut Graph, index: usize, squeeze: usize, expand: usize) {

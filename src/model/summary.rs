@@ -34,7 +34,8 @@ pub fn rows(graph: &Graph, frozen: usize) -> Vec<Row> {
 
 /// Names of the frozen layers that own parameters, and how many numbers they hold.
 pub fn frozen_names(graph: &Graph, frozen: usize) -> (Vec<String>, usize) {
-    let owning: Vec<usize> = (0..frozen.min(graph.layers.len())).filter(|index| graph.param_count(*index) > 0).collect();
+    let owning: Vec<usize> =
+        (0..frozen.min(graph.layers.len())).filter(|index| graph.param_count(*index) > 0).collect();
     let count = owning.iter().map(|index| graph.param_count(*index)).sum();
     (owning.iter().map(|index| graph.layers[*index].name.clone()).collect(), count)
 }

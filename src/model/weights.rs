@@ -61,7 +61,10 @@ impl Weights {
         let wanted: BTreeMap<String, (Vec<usize>, bool)> = (0..graph.layers.len())
             .flat_map(|index| {
                 let name = &graph.layers[index].name;
-                graph.params(index).into_iter().map(move |param| (format!("{name}.{}", param.name), (param.shape, index > features)))
+                graph
+                    .params(index)
+                    .into_iter()
+                    .map(move |param| (format!("{name}.{}", param.name), (param.shape, index > features)))
             })
             .collect();
         let headless = !wanted.iter().any(|(name, (_, top))| *top && self.0.contains_key(name));

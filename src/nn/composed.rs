@@ -30,8 +30,14 @@ pub fn conv(conv: &Conv, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Resul
 fn windows(pool: &Pool, x: &Tensor, fill: f32) -> Result<Tensor> {
     let (_, _, height, width) = x.dims4()?;
     let [out_height, out_width] = pool.out_sides(height, width);
-    let reach = |out: usize, side: usize, before: usize| ((out - 1) * pool.stride + pool.kernel).saturating_sub(side + before);
-    let sides = [pool.padding[0], reach(out_height, height, pool.padding[0]), pool.padding[2], reach(out_width, width, pool.padding[2])];
+    let reach =
+        |out: usize, side: usize, before: usize| ((out - 1) * pool.stride + pool.kernel).saturating_sub(side + before);
+    let sides = [
+        pool.padding[0],
+        reach(out_height, height, pool.padding[0]),
+        pool.padding[2],
+        reach(out_width, width, pool.padding[2]),
+    ];
     let inside = pad(&x.zeros_like()?.affine(0.0, 1.0)?, sides)?;
     let filled = pad(x, sides)?.add(&inside.affine(-f64::from(fill), f64::from(fill))?)?;
     let picks = |tap: usize, out: usize| {

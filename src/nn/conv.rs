@@ -86,8 +86,10 @@ fn run(conv: &Conv, sizes: &Sizes, x: &[f32], w: &[f32], bias: &[f32], activatio
     let packed = Packed::new(conv, sizes.channels, sizes.height, sizes.width);
     let rows = if sizes.group_out == 1 { 1 } else { tile_rows() };
     let weights = pack_weights(w, sizes.group_out, sizes.group_in * conv.taps(), conv.groups, rows);
-    let offsets: Vec<Vec<u32>> = (0..conv.groups).map(|group| packed.offsets(group * sizes.group_in, sizes.group_in, conv.kernel)).collect();
-    let (image_in, image_out) = (sizes.channels * sizes.height * sizes.width, sizes.out * sizes.out_height * sizes.out_width);
+    let offsets: Vec<Vec<u32>> =
+        (0..conv.groups).map(|group| packed.offsets(group * sizes.group_in, sizes.group_in, conv.kernel)).collect();
+    let (image_in, image_out) =
+        (sizes.channels * sizes.height * sizes.width, sizes.out * sizes.out_height * sizes.out_width);
     let mut y = vec![0.0; sizes.images * image_out];
     let flat = (sizes.out_height - 1) * packed.pitch + sizes.out_width;
     let scratch = || (vec![0.0; packed.image], vec![0.0; rows * flat.next_multiple_of(SLACK)]);
@@ -101,7 +103,8 @@ fn run(conv: &Conv, sizes: &Sizes, x: &[f32], w: &[f32], bias: &[f32], activatio
             tile(&spec, rows, sums, flat.next_multiple_of(SLACK));
             for row in 0..rows.min(sizes.group_out - first) {
                 let channel = group * sizes.group_out + first + row;
-                let target = &mut y[channel * sizes.out_height * sizes.out_width..][..sizes.out_height * sizes.out_width];
+                let target =
+                    &mut y[channel * sizes.out_height * sizes.out_width..][..sizes.out_height * sizes.out_width];
                 compact(&sums[row * flat.next_multiple_of(SLACK)..], packed.pitch, sizes.out_width, target);
                 finish(target, bias[channel], activation);
             }
@@ -181,7 +184,12 @@ pub fn bias_gradient(dy: &Tensor) -> Result<Tensor> {
 fn input_gradient(conv: &Conv, sizes: &Sizes, w: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let stride = conv.stride;
     let spread = ((sizes.out_height - 1) * stride + 1, (sizes.out_width - 1) * stride + 1);
-    if conv.padding.iter().zip([conv.kernel[0], conv.kernel[0], conv.kernel[1], conv.kernel[1]]).any(|(padding, kernel)| *padding >= kernel) {
+    if conv
+        .padding
+        .iter()
+        .zip([conv.kernel[0], conv.kernel[0], conv.kernel[1], conv.kernel[1]])
+        .any(|(padding, kernel)| *padding >= kernel)
+    {
         bail!("the gradient of a convolution needs a padding smaller than its kernel");
     }
     let (top, left) = (conv.kernel[0] - 1 - conv.padding[0], conv.kernel[1] - 1 - conv.padding[2]);
@@ -241,19 +249,25 @@ fn weight_gradient(conv: &Conv, sizes: &Sizes, x: &[f32], dy: &[f32]) -> Vec<f32
     let flat = ((sizes.out_height - 1) * packed.pitch + sizes.out_width).next_multiple_of(16);
     let depth = sizes.group_in * conv.taps();
     let block = (65_536 / (packed.image + sizes.out * flat)).clamp(1, sizes.images.min(64));
-    let (image_in, image_out) = (sizes.channels * sizes.height * sizes.width, sizes.out * sizes.out_height * sizes.out_width);
+    let (image_in, image_out) =
+        (sizes.channels * sizes.height * sizes.width, sizes.out * sizes.out_height * sizes.out_width);
     let mut dw = vec![0.0; sizes.out * depth];
     let (mut views, mut rows) = (vec![0.0; block * packed.image], vec![0.0; block * sizes.out * flat]);
     for start in (0..sizes.images).step_by(block) {
         let images = block.min(sizes.images - start);
-        views.par_chunks_mut(packed.image).zip(rows.par_chunks_mut(sizes.out * flat)).take(images).enumerate().for_each(|(index, (view, rows))| {
-            packed.fill(&x[(start + index) * image_in..][..image_in], view);
-            let dy = &dy[(start + index) * image_out..][..image_out];
-            for (row, values) in dy.chunks_exact(sizes.out_width).enumerate() {
-                let at = row / sizes.out_height * flat + row % sizes.out_height * packed.pitch;
-                rows[at..at + sizes.out_width].copy_from_slice(values);
-            }
-        });
+        views
+            .par_chunks_mut(packed.image)
+            .zip(rows.par_chunks_mut(sizes.out * flat))
+            .take(images)
+            .enumerate()
+            .for_each(|(index, (view, rows))| {
+                packed.fill(&x[(start + index) * image_in..][..image_in], view);
+                let dy = &dy[(start + index) * image_out..][..image_out];
+                for (row, values) in dy.chunks_exact(sizes.out_width).enumerate() {
+                    let at = row / sizes.out_height * flat + row % sizes.out_height * packed.pitch;
+                    rows[at..at + sizes.out_width].copy_from_slice(values);
+                }
+            });
         let tasks = if conv.groups > 1 { sizes.group_out } else { sizes.group_out.min(16) };
         dw.par_chunks_mut(tasks * depth).enumerate().for_each(|(task, dw)| {
             let first = task * tasks;

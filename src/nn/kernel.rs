@@ -96,7 +96,10 @@ pub fn dots(dots: &Dots, out: &mut [f32], pitch: usize) {
     let deepest = dots.offsets.iter().max().map_or(0, |offset| *offset as usize);
     let (last, rows) = (dots.images.saturating_sub(1), dots.left_rows);
     assert!(rows > 0 && dots.images > 0, "dots: nothing to multiply");
-    assert!(dots.left.len() >= last * dots.left_image + (rows - 1) * dots.left_pitch + reach, "dots: left is too short");
+    assert!(
+        dots.left.len() >= last * dots.left_image + (rows - 1) * dots.left_pitch + reach,
+        "dots: left is too short"
+    );
     assert!(dots.right.len() >= last * dots.right_image + deepest + reach, "dots: right is too short");
     assert!(out.len() >= (rows - 1) * pitch + dots.offsets.len(), "dots: the output is too short");
     match path() {
@@ -219,7 +222,8 @@ macro_rules! vector_path {
                     // SAFETY: by the caller's promise every element touched lies inside the slices.
                     unsafe {
                         for image in 0..dots.images {
-                            let left = dots.left.as_ptr().add(image * dots.left_image + row * dots.left_pitch + part * LANES);
+                            let left =
+                                dots.left.as_ptr().add(image * dots.left_image + row * dots.left_pitch + part * LANES);
                             let right = dots.right.as_ptr().add(image * dots.right_image + part * LANES);
                             let mut at = 0;
                             while at < dots.length {
@@ -344,8 +348,15 @@ mod tests {
             let right = numbers(images * (length + taps + 32), 4);
             let offsets: Vec<u32> = (0..taps as u32).collect();
             let spec = Dots {
-                left: &left, left_pitch: reach, left_rows: rows, left_image: rows * reach,
-                right: &right, offsets: &offsets, right_image: length + taps + 32, images, length,
+                left: &left,
+                left_pitch: reach,
+                left_rows: rows,
+                left_image: rows * reach,
+                right: &right,
+                offsets: &offsets,
+                right_image: length + taps + 32,
+                images,
+                length,
             };
             let (mut fast, mut slow) = (vec![0.5; rows * taps], vec![0.5; rows * taps]);
             dots(&spec, &mut fast, taps);

@@ -35,7 +35,13 @@ pub fn forward(x: &Tensor, w: &Tensor, bias: &Tensor, activation: Activation) ->
 ///
 /// # Errors
 /// The shapes do not fit.
-pub fn backward(x: &Tensor, w: &Tensor, dy: &Tensor, want_dx: bool, want_dw: bool) -> Result<(Option<Tensor>, Option<[Tensor; 2]>)> {
+pub fn backward(
+    x: &Tensor,
+    w: &Tensor,
+    dy: &Tensor,
+    want_dx: bool,
+    want_dw: bool,
+) -> Result<(Option<Tensor>, Option<[Tensor; 2]>)> {
     let ((images, depth), (_, out)) = (x.dims2()?, dy.dims2()?);
     if !x.device().is_cpu() {
         let dx = if want_dx { Some(dy.matmul(w)?) } else { None };

@@ -57,7 +57,13 @@ fn affine(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// The shapes differ.
-pub fn stored_backward(norm: &Norm, eps: f64, x: &Tensor, dy: &Tensor, learn: bool) -> Result<(Tensor, Option<[Tensor; 2]>)> {
+pub fn stored_backward(
+    norm: &Norm,
+    eps: f64,
+    x: &Tensor,
+    dy: &Tensor,
+    learn: bool,
+) -> Result<(Tensor, Option<[Tensor; 2]>)> {
     let scale = scale(norm, eps)?;
     let dx = affine(dy, &scale, &scale.zeros_like()?)?;
     if !learn {
@@ -96,7 +102,8 @@ fn sums(x: &Tensor, dy: &Tensor, mean: &Tensor, inverse: &Tensor) -> Result<[Ten
 fn lanes(left: &[f32], right: &[f32], term: impl Fn(f32, f32) -> f32) -> f64 {
     let mut sums = [0f32; 16];
     let (left_chunks, right_chunks) = (left.chunks_exact(16), right.chunks_exact(16));
-    let tail: f64 = left_chunks.remainder().iter().zip(right_chunks.remainder()).map(|(l, r)| f64::from(term(*l, *r))).sum();
+    let tail: f64 =
+        left_chunks.remainder().iter().zip(right_chunks.remainder()).map(|(l, r)| f64::from(term(*l, *r))).sum();
     for (left, right) in left_chunks.zip(right_chunks) {
         for lane in 0..16 {
             sums[lane] += term(left[lane], right[lane]);
@@ -157,9 +164,17 @@ fn moments(x: &Tensor, count: usize) -> Result<(Tensor, Tensor)> {
 ///
 /// # Errors
 /// The shapes differ.
-pub fn batch_backward(norm: &Norm, eps: f64, statistics: &Statistics, x: &Tensor, dy: &Tensor) -> Result<(Tensor, [Tensor; 2])> {
+pub fn batch_backward(
+    norm: &Norm,
+    eps: f64,
+    statistics: &Statistics,
+    x: &Tensor,
+    dy: &Tensor,
+) -> Result<(Tensor, [Tensor; 2])> {
     if !x.device().is_cpu() {
-        let grads = composed::gradients(&[x, &norm.weight, &norm.bias], dy, |inputs| composed::batch_norm(&inputs[0], &inputs[1], &inputs[2], eps))?;
+        let grads = composed::gradients(&[x, &norm.weight, &norm.bias], dy, |inputs| {
+            composed::batch_norm(&inputs[0], &inputs[1], &inputs[2], eps)
+        })?;
         let [dx, dweight, dbias] = [grads[0].clone(), grads[1].clone(), grads[2].clone()];
         return Ok((dx, [dweight, dbias]));
     }
@@ -169,7 +184,8 @@ pub fn batch_backward(norm: &Norm, eps: f64, statistics: &Statistics, x: &Tensor
     let mut dx = vec![0.0; x.elem_count()];
     let operands = [x, dy, &norm.weight, &statistics.mean, &statistics.inverse, &dweight, &dbias];
     with(operands, |[x, dy, weight, mean, inverse, dweight, dbias]| {
-        let planes = dx.par_chunks_mut(height * width).zip(x.par_chunks(height * width)).zip(dy.par_chunks(height * width));
+        let planes =
+            dx.par_chunks_mut(height * width).zip(x.par_chunks(height * width)).zip(dy.par_chunks(height * width));
         planes.enumerate().for_each(|(index, ((dx, x), dy))| {
             let c = index % channels;
             let (scale, slope, shift) = (weight[c] * inverse[c], inverse[c] * dweight[c] / count, dbias[c] / count);

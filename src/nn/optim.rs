@@ -6,7 +6,10 @@ use super::{tensor, with};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rule {
-    Sgd { momentum: f64, nesterov: bool },
+    Sgd {
+        momentum: f64,
+        nesterov: bool,
+    },
     /// Betas 0.9 and 0.999, epsilon 1e-8.
     Adam,
 }
@@ -45,15 +48,25 @@ impl State {
         }
     }
 
-    fn sgd(&mut self, momentum: f64, nesterov: bool, step: Step, parameter: &Tensor, gradient: &Tensor) -> Result<Tensor> {
-        let (decay, shrink, lr, momentum) = (step.coupled_decay as f32, 1.0 - (step.lr * step.decoupled_decay) as f32, step.lr as f32, momentum as f32);
+    fn sgd(
+        &mut self,
+        momentum: f64,
+        nesterov: bool,
+        step: Step,
+        parameter: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<Tensor> {
+        let (decay, shrink, lr, momentum) =
+            (step.coupled_decay as f32, 1.0 - (step.lr * step.decoupled_decay) as f32, step.lr as f32, momentum as f32);
         if !parameter.device().is_cpu() {
-            let gradient = if decay == 0.0 { gradient.clone() } else { gradient.add(&(parameter * f64::from(decay))?)? };
+            let gradient =
+                if decay == 0.0 { gradient.clone() } else { gradient.add(&(parameter * f64::from(decay))?)? };
             let velocity = match &self.first {
                 Some(velocity) => (velocity * f64::from(momentum))?.add(&gradient)?,
                 None => gradient.clone(),
             };
-            let direction = if nesterov { gradient.add(&(&velocity * f64::from(momentum))?)? } else { velocity.clone() };
+            let direction =
+                if nesterov { gradient.add(&(&velocity * f64::from(momentum))?)? } else { velocity.clone() };
             self.first = Some(velocity);
             return (parameter * f64::from(shrink))?.sub(&(direction * f64::from(lr))?);
         }
@@ -74,7 +87,11 @@ impl State {
     }
 
     fn adam(&mut self, step: Step, parameter: &Tensor, gradient: &Tensor) -> Result<Tensor> {
-        let gradient = if step.coupled_decay == 0.0 { gradient.clone() } else { gradient.add(&(parameter * step.coupled_decay)?)? };
+        let gradient = if step.coupled_decay == 0.0 {
+            gradient.clone()
+        } else {
+            gradient.add(&(parameter * step.coupled_decay)?)?
+        };
         let mix = |old: Option<Tensor>, new: Tensor, beta: f64| match old {
             Some(old) => (old * beta)?.add(&(new * (1.0 - beta))?),
             None => new * (1.0 - beta),

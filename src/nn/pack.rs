@@ -25,7 +25,6 @@ impl Packed {
         let plane = rows * pitch;
         let slack = SLACK + pitch + conv.kernel[1];
         Self {
-
             height,
             width,
             stride,

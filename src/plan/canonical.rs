@@ -20,13 +20,39 @@ use crate::value::{Layer, Value};
 const LABELS: &[&str] = &["scenario", "recipe", "size", "similarity", "dataset", "weights"];
 
 /// Numbers that change neither the stages of a cell nor what they cost.
-const SHAPELESS: &[&str] = &["lr", "backbone_lr", "weight_decay", "decay", "momentum", "nesterov", "schedule", "warmup", "label_smoothing", "dropout"];
+const SHAPELESS: &[&str] = &[
+    "lr",
+    "backbone_lr",
+    "weight_decay",
+    "decay",
+    "momentum",
+    "nesterov",
+    "schedule",
+    "warmup",
+    "label_smoothing",
+    "dropout",
+];
 
 /// What decides the network and the effects of the other settings. Of the numbers that only tune, whether they are
 /// zero or equal is all that matters, so a thousand learning rates are settled as one.
 const STRUCTURE: &[&str] = &[
-    "scenario", "dataset", "per_class", "weights", "arch", "width", "input", "preprocess", "tap", "pool", "freeze", "phases", "batch_norm",
-    "optimizer", "decay", "nesterov", "keep_weights",
+    "scenario",
+    "dataset",
+    "per_class",
+    "weights",
+    "arch",
+    "width",
+    "input",
+    "preprocess",
+    "tap",
+    "pool",
+    "freeze",
+    "phases",
+    "batch_norm",
+    "optimizer",
+    "decay",
+    "nesterov",
+    "keep_weights",
 ];
 const NUMBERS: &[&str] = &["weight_decay", "momentum", "lr", "backbone_lr", "steps", "epochs"];
 
@@ -34,7 +60,12 @@ const NUMBERS: &[&str] = &["weight_decay", "momentum", "lr", "backbone_lr", "ste
 ///
 /// # Errors
 /// Problems with layers, weights, architectures and sizes, each once.
-pub fn settle(experiment: &Experiment, facts: &Facts, space: &mut Space, points: Vec<Point>) -> Result<Vec<Cell>, Vec<Problem>> {
+pub fn settle(
+    experiment: &Experiment,
+    facts: &Facts,
+    space: &mut Space,
+    points: Vec<Point>,
+) -> Result<Vec<Cell>, Vec<Problem>> {
     let mut settler = Settler { experiment, facts, graphs: HashMap::new(), problems: Vec::new() };
     let structure = Structure::new(space);
     let changes = settler.changes(space, &structure, &points);
@@ -62,7 +93,12 @@ pub fn settle(experiment: &Experiment, facts: &Facts, space: &mut Space, points:
         space.hash(&settled, &shaping, &mut shape);
         let mut low = [0; 8];
         low.copy_from_slice(&shape.finalize().as_bytes()[..8]);
-        cells.push(Cell { asked, settled: settled.into(), key: Key::from_hash(&hasher.finalize()), shape: u64::from_le_bytes(low) });
+        cells.push(Cell {
+            asked,
+            settled: settled.into(),
+            key: Key::from_hash(&hasher.finalize()),
+            shape: u64::from_le_bytes(low),
+        });
     }
     space.note_widest(cells.iter().map(|cell| &cell.settled));
     Ok(cells)
@@ -81,8 +117,10 @@ impl Structure {
     }
 
     fn signature(&self, space: &Space, point: &[u16]) -> Vec<u16> {
-        let mut signature: Vec<u16> = self.columns.iter().map(|column| point.get(*column).copied().unwrap_or(0)).collect();
-        let numbers: Vec<Option<f64>> = self.numbers.iter().map(|column| space.value(point, *column).and_then(Value::number)).collect();
+        let mut signature: Vec<u16> =
+            self.columns.iter().map(|column| point.get(*column).copied().unwrap_or(0)).collect();
+        let numbers: Vec<Option<f64>> =
+            self.numbers.iter().map(|column| space.value(point, *column).and_then(Value::number)).collect();
         signature.extend(numbers.iter().map(|number| match number {
             None => 0,
             Some(0.0) => 1,
@@ -143,9 +181,14 @@ impl Settler<'_> {
         if let Err(message) = fact.counts(layer.get("per_class").and_then(Value::count)) {
             let value = layer.get("per_class").cloned().unwrap_or(Value::Int(0));
             let scenario = asked.get("scenario").map_or_else(String::new, Value::to_string);
-            return Err(self.experiment.problem("per_class", &value, format!("{message} (scenario '{scenario}', dataset '{dataset}')")));
+            return Err(self.experiment.problem(
+                "per_class",
+                &value,
+                format!("{message} (scenario '{scenario}', dataset '{dataset}')"),
+            ));
         }
-        let start = stage::start(&layer, self.facts, self.experiment.pretrain.as_ref(), self.experiment.seed).map_err(|message| self.plain(message))?;
+        let start = stage::start(&layer, self.facts, self.experiment.pretrain.as_ref(), self.experiment.seed)
+            .map_err(|message| self.plain(message))?;
         let best = layer.get("keep_weights").and_then(Value::text) == Some("best");
         let metric = best.then_some(self.experiment.metric);
         let identity = (fact.fingerprint, start, self.experiment.seed, metric);
@@ -159,29 +202,49 @@ impl Settler<'_> {
     /// Architecture, width, input and preprocessing, from the weights where the file does not say.
     fn fill_backbone(&mut self, layer: &mut Layer) -> Result<(), Problem> {
         let Some(weights) = layer.get("weights").cloned() else {
-            return Err(self.plain("no weights are named: [backbone] needs `weights`, a file, a known name, \"random\" or \"pretrain\"".to_owned()));
+            return Err(self.plain(
+                "no weights are named: [backbone] needs `weights`, a file, a known name, \"random\" or \"pretrain\""
+                    .to_owned(),
+            ));
         };
         let known = self.known(&weights.to_string()).cloned();
         // Random weights in an experiment about a known file take that file's network.
         let base = self.experiment.base.get("weights").map_or_else(String::new, Value::to_string);
         let known = known.or_else(|| self.known(&base).cloned());
         if let Some(known) = &known {
-            let fill = [("arch", Value::Text(known.arch.clone())), ("width", Value::Float(known.width)), ("input", Value::Int(known.input as i64)), ("preprocess", preprocess(known.preprocess))];
+            let fill = [
+                ("arch", Value::Text(known.arch.clone())),
+                ("width", Value::Float(known.width)),
+                ("input", Value::Int(known.input as i64)),
+                ("preprocess", preprocess(known.preprocess)),
+            ];
             for (key, value) in fill {
                 layer.entry(key.to_owned()).or_insert(value);
             }
             let asked = layer["arch"].to_string();
             if self.known(&weights.to_string()).is_some() && asked != known.arch {
-                return Err(self.experiment.problem("arch", &layer["arch"], format!("the weights '{weights}' are of {}, not of {asked}", known.arch)));
+                return Err(self.experiment.problem(
+                    "arch",
+                    &layer["arch"],
+                    format!("the weights '{weights}' are of {}, not of {asked}", known.arch),
+                ));
             }
         }
         let Some(arch) = layer.get("arch").map(Value::to_string) else {
-            return Err(self.experiment.problem("weights", &weights, format!("with weights = \"{weights}\" [backbone] needs `arch`: {}", crate::model::arch::NAMES.join(", "))));
+            return Err(self.experiment.problem(
+                "weights",
+                &weights,
+                format!(
+                    "with weights = \"{weights}\" [backbone] needs `arch`: {}",
+                    crate::model::arch::NAMES.join(", ")
+                ),
+            ));
         };
         let Some(family) = family(&arch) else {
             let near = crate::spelling::nearest(&arch, crate::model::arch::NAMES.iter().copied());
             let hint = near.map_or_else(String::new, |near| format!("; did you mean '{near}'?"));
-            let message = format!("there is no architecture '{arch}'{hint}; there are {}", crate::model::arch::NAMES.join(", "));
+            let message =
+                format!("there is no architecture '{arch}'{hint}; there are {}", crate::model::arch::NAMES.join(", "));
             return Err(self.experiment.problem("arch", &Value::Text(arch), message));
         };
         let unknown_file = !matches!(weights.text(), Some("random" | "pretrain")) && known.is_none();
@@ -206,7 +269,8 @@ impl Settler<'_> {
         let arch = stage::arch(layer).map_err(|message| self.plain(message))?;
         let tap = layer.get("tap").map_or("features".to_owned(), Value::to_string);
         let built = self.graphs.entry(format!("{arch:?} {tap}")).or_insert_with(|| build(&arch, &tap));
-        let graph = built.clone().map_err(|message| self.experiment.problem("tap", &Value::Text(tap.clone()), message))?;
+        let graph =
+            built.clone().map_err(|message| self.experiment.problem("tap", &Value::Text(tap.clone()), message))?;
         layer.insert("tap".to_owned(), Value::Text(graph.layers[graph.last()].name.clone()));
         Ok(graph)
     }
@@ -232,7 +296,8 @@ impl Settler<'_> {
 
     fn depth(&self, value: &Value, backbone: &Graph) -> Result<Value, Problem> {
         let freeze = Freeze::parse(value).map_err(|message| self.plain(message))?;
-        let frozen = frozen_layers(backbone, &freeze).map_err(|message| self.experiment.problem("freeze", value, message))?;
+        let frozen =
+            frozen_layers(backbone, &freeze).map_err(|message| self.experiment.problem("freeze", value, message))?;
         Ok(Value::Text(depth_name(backbone, frozen)))
     }
 }
@@ -260,7 +325,10 @@ fn drop_without_effect(layer: &mut Layer, backbone: &Graph) {
     let default = if random { "train" } else { "frozen" };
     layer.entry("batch_norm".to_owned()).or_insert(Value::Text(default.to_owned()));
     if let Some(Value::List(phases)) = layer.get("phases").cloned() {
-        let phases: Vec<Layer> = phases.iter().filter_map(|phase| if let Value::Table(own) = phase { Some(own.clone()) } else { None }).collect();
+        let phases: Vec<Layer> = phases
+            .iter()
+            .filter_map(|phase| if let Value::Table(own) = phase { Some(own.clone()) } else { None })
+            .collect();
         // What every phase says for itself is said by nobody else.
         let budget = |own: &Layer| own.contains_key("steps") || own.contains_key("epochs");
         layer.retain(|key, _| match key.as_str() {

@@ -33,7 +33,9 @@ pub fn cross(experiment: &Experiment, space: &mut Space) -> Result<(Vec<Point>, 
     let mut problems: Vec<Problem> = Vec::new();
     for (exclude, count) in experiment.excludes.iter().zip(&matched) {
         if *count == 0 {
-            problems.push(Problem::at(exclude.spot, "this exclude matches no cell").help("take it out, or mend its condition"));
+            problems.push(
+                Problem::at(exclude.spot, "this exclude matches no cell").help("take it out, or mend its condition"),
+            );
         }
     }
     if points.is_empty() && problems.is_empty() {
@@ -42,7 +44,10 @@ pub fn cross(experiment: &Experiment, space: &mut Space) -> Result<(Vec<Point>, 
     if !problems.is_empty() {
         return Err(problems);
     }
-    let reasons = experiment.excludes.iter().map(|exclude| if exclude.reason.is_empty() { exclude.text.clone() } else { exclude.reason.clone() });
+    let reasons = experiment
+        .excludes
+        .iter()
+        .map(|exclude| if exclude.reason.is_empty() { exclude.text.clone() } else { exclude.reason.clone() });
     Ok((points, reasons.zip(matched).collect()))
 }
 
@@ -136,7 +141,9 @@ impl<'a> Builder<'a> {
         if let Some(found) = self.experiment.scenario(scenario) {
             overlay(&mut layer, &found.layer);
             labels.extend(found.size.map(|size| ("size".to_owned(), Value::Text(size.to_string()))));
-            labels.extend(found.similarity.map(|similarity| ("similarity".to_owned(), Value::Text(similarity.to_string()))));
+            labels.extend(
+                found.similarity.map(|similarity| ("similarity".to_owned(), Value::Text(similarity.to_string()))),
+            );
         }
         if let Some(found) = self.experiment.recipes.get(recipe) {
             overlay(&mut layer, found);
@@ -151,19 +158,24 @@ impl<'a> Builder<'a> {
         let mut open = vec![point];
         for (when, axes) in self.experiment.whens.iter().zip(&self.whens) {
             for axis in axes {
-                open = open.into_iter().flat_map(|point| {
-                    let holds = when.condition.test(&|key| self.space.get(&point, key));
-                    let rows = if holds { axis.rows.len() } else { 0 };
-                    let mut spread: Vec<Vec<u16>> = (0..rows).map(|row| {
-                        let mut point = point.clone();
-                        set(&mut point, axis, row, &self.columns);
-                        point
-                    }).collect();
-                    if !holds {
-                        spread.push(point);
-                    }
-                    spread
-                }).collect();
+                open = open
+                    .into_iter()
+                    .flat_map(|point| {
+                        let holds = when.condition.test(&|key| self.space.get(&point, key));
+                        let rows = if holds { axis.rows.len() } else { 0 };
+                        let mut spread: Vec<Vec<u16>> = (0..rows)
+                            .map(|row| {
+                                let mut point = point.clone();
+                                set(&mut point, axis, row, &self.columns);
+                                point
+                            })
+                            .collect();
+                        if !holds {
+                            spread.push(point);
+                        }
+                        spread
+                    })
+                    .collect();
             }
         }
         for point in open {
@@ -186,7 +198,10 @@ fn placed(axes: &[Axis], space: &mut Space) -> Vec<Placed> {
     let mut found = Vec::new();
     for axis in axes {
         let columns: Vec<usize> = axis.keys.iter().map(|key| space.column(key)).collect();
-        let rows = axis.rows.iter().map(|row| row.iter().zip(&columns).map(|(value, column)| space.place(*column, value)).collect());
+        let rows = axis
+            .rows
+            .iter()
+            .map(|row| row.iter().zip(&columns).map(|(value, column)| space.place(*column, value)).collect());
         found.push(Placed { rows: rows.collect(), columns });
     }
     found

@@ -67,7 +67,9 @@ impl DatasetFact {
             let rest = total - reserved;
             let wanted = per_class.unwrap_or(rest);
             if rest < wanted || rest == 0 {
-                return Err(format!("per_class = {wanted}, but a class has only {rest} images for training after {reserved} of {total} are set aside for validation"));
+                return Err(format!(
+                    "per_class = {wanted}, but a class has only {rest} images for training after {reserved} of {total} are set aside for validation"
+                ));
             }
             counts.train += wanted;
             counts.val += reserved.min(wanted);

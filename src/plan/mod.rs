@@ -100,7 +100,13 @@ impl Plan {
     /// # Errors
     /// A setting that cannot be read: impossible for a plan that was built.
     pub fn stages(&self, cell: &Cell, replicate: usize, facts: &Facts) -> Result<stage::Chain, String> {
-        let mut reach = stage::Reach { seed: self.seed, replicates: self.replicates, metric: self.metric, per_class: None, pretrain: self.pretrain.as_ref() };
+        let mut reach = stage::Reach {
+            seed: self.seed,
+            replicates: self.replicates,
+            metric: self.metric,
+            per_class: None,
+            pretrain: self.pretrain.as_ref(),
+        };
         reach.per_class = self.widest(cell);
         stage::chain(&self.settled(cell), cell.key, replicate, &reach, facts)
     }

@@ -94,7 +94,8 @@ impl Space {
 
     /// Columns in the order of their keys, without `labels`.
     pub fn sorted_columns(&self, labels: &[&str]) -> Vec<usize> {
-        let mut columns: Vec<usize> = (0..self.keys.len()).filter(|column| !labels.contains(&self.keys[*column].as_str())).collect();
+        let mut columns: Vec<usize> =
+            (0..self.keys.len()).filter(|column| !labels.contains(&self.keys[*column].as_str())).collect();
         columns.sort_by(|left, right| self.keys[*left].cmp(&self.keys[*right]));
         columns
     }

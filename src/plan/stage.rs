@@ -208,7 +208,9 @@ pub fn chain(layer: &Layer, cell: Key, replicate: usize, reach: &Reach, facts: &
         pool: layer.get("pool").map_or(Ok(Pool::Avg(1)), Pool::parse)?,
         head: Head::parse(whole.get("head").ok_or("no head")?)?,
         phases: Phase::parse_all(&whole)?,
-        keep_weights: whole.get("keep_weights").map_or(Ok(KeepWeights::Last), |value| recipe::word(value, "'last' or 'best'"))?,
+        keep_weights: whole
+            .get("keep_weights")
+            .map_or(Ok(KeepWeights::Last), |value| recipe::word(value, "'last' or 'best'"))?,
         early_stop: layer.get("early_stop").map(experiment::keys::early_stop_patience).transpose()?,
         metric: reach.metric,
         data: data.fingerprint,
@@ -263,18 +265,35 @@ pub fn start(layer: &Layer, facts: &Facts, table: Option<&experiment::Pretrain>,
             Some(stage) => Ok(Start::Pretrained(Stage::Pretrain(stage).key())),
             None => Err("weights = \"pretrain\" needs a [pretrain] table with the source dataset".to_owned()),
         },
-        name => facts.weights.get(name).map(|fact| Start::File(fact.sha256.clone())).ok_or_else(|| format!("the weights '{name}' were not found")),
+        name => facts
+            .weights
+            .get(name)
+            .map(|fact| Start::File(fact.sha256.clone()))
+            .ok_or_else(|| format!("the weights '{name}' were not found")),
     }
 }
 
-fn pretrain(layer: &Layer, table: Option<&experiment::Pretrain>, facts: &Facts, seed: u64) -> Result<Option<Pretrain>, String> {
+fn pretrain(
+    layer: &Layer,
+    table: Option<&experiment::Pretrain>,
+    facts: &Facts,
+    seed: u64,
+) -> Result<Option<Pretrain>, String> {
     if layer.get("weights").and_then(Value::text) != Some("pretrain") {
         return Ok(None);
     }
     let Some(table) = table else { return Ok(None) };
-    let data = facts.datasets.get(&table.dataset).ok_or_else(|| format!("the dataset '{}' was not opened", table.dataset))?;
+    let data =
+        facts.datasets.get(&table.dataset).ok_or_else(|| format!("the dataset '{}' was not opened", table.dataset))?;
     let mut settings = table.layer.clone();
     settings.insert("batch_norm".to_owned(), Value::Text("train".to_owned()));
     let phase = Phase::parse(&settings)?;
-    Ok(Some(Pretrain { arch: arch(layer)?, preprocess: preprocess(layer)?, data: data.fingerprint, classes: data.classes, phase, seed }))
+    Ok(Some(Pretrain {
+        arch: arch(layer)?,
+        preprocess: preprocess(layer)?,
+        data: data.fingerprint,
+        classes: data.classes,
+        phase,
+        seed,
+    }))
 }

@@ -81,7 +81,12 @@ impl Arm {
 
     /// Whether some setting has not been run to its end.
     pub fn missing(&self) -> usize {
-        self.settings.iter().map(|setting| setting.trials.iter().filter(|trial| !matches!(trial.status.as_str(), "done" | "diverged")).count()).sum()
+        self.settings
+            .iter()
+            .map(|setting| {
+                setting.trials.iter().filter(|trial| !matches!(trial.status.as_str(), "done" | "diverged")).count()
+            })
+            .sum()
     }
 
     /// Whether everything was run and every setting has a diverged replicate.
@@ -113,7 +118,10 @@ pub fn arms(trials: &[Trial], replicates: usize) -> Vec<Arm> {
         let settings = &mut arms[place].settings;
         let known = settings.iter().position(|setting| setting.cell == trial.cell);
         let index = known.unwrap_or_else(|| {
-            let label: Vec<String> = tuned.iter().filter_map(|key| trial.settings.get(key).map(|value| format!("{key} = {}", shown(value)))).collect();
+            let label: Vec<String> = tuned
+                .iter()
+                .filter_map(|key| trial.settings.get(key).map(|value| format!("{key} = {}", shown(value))))
+                .collect();
             settings.push(Setting { cell: trial.cell, label: label.join(", "), trials: Vec::new() });
             settings.len() - 1
         });

@@ -77,7 +77,10 @@ pub fn difference(better: &[Scored], worse: &[Scored]) -> Difference {
     let degrees = satterthwaite(first, replicates, second, images);
     let mean = differences.iter().sum::<f64>() / replicates.max(1) as f64;
     let p = match (standard_error > 0.0, mean == 0.0) {
-        (true, _) => 2.0 * (1.0 - StudentsT::new(0.0, 1.0, degrees.max(1.0)).map_or(0.5, |t| t.cdf((mean / standard_error).abs()))),
+        (true, _) => {
+            2.0 * (1.0
+                - StudentsT::new(0.0, 1.0, degrees.max(1.0)).map_or(0.5, |t| t.cdf((mean / standard_error).abs())))
+        }
         (false, true) => 1.0,
         (false, false) => 0.0,
     };
@@ -137,7 +140,12 @@ pub fn holm(p: &[f64]) -> Vec<f64> {
 
 /// The metric of one replicate and its influence per image, for accuracy, balanced accuracy or macro-F1.
 pub fn scored(metric: &str, predicted: &[u16], truth: &[u32]) -> Scored {
-    let classes = truth.iter().copied().chain(predicted.iter().map(|class| u32::from(*class))).max().map_or(1, |class| class as usize + 1);
+    let classes = truth
+        .iter()
+        .copied()
+        .chain(predicted.iter().map(|class| u32::from(*class)))
+        .max()
+        .map_or(1, |class| class as usize + 1);
     let mut table = vec![[0f64; 3]; classes];
     for (predicted, truth) in predicted.iter().zip(truth) {
         table[*truth as usize][0] += 1.0;
@@ -149,11 +157,15 @@ pub fn scored(metric: &str, predicted: &[u16], truth: &[u32]) -> Scored {
     let share = images / present.len().max(1) as f64;
     let recall = |class: usize| if table[class][0] > 0.0 { table[class][2] / table[class][0] } else { 0.0 };
     let f1 = |class: usize| 2.0 * table[class][2] / (table[class][0] + table[class][1]).max(1.0);
-    let mean = |of: &dyn Fn(usize) -> f64| present.iter().map(|class| of(*class)).sum::<f64>() / present.len().max(1) as f64;
+    let mean =
+        |of: &dyn Fn(usize) -> f64| present.iter().map(|class| of(*class)).sum::<f64>() / present.len().max(1) as f64;
     let value = match metric {
         "balanced-accuracy" => mean(&recall),
         "macro-f1" => mean(&f1),
-        _ => predicted.iter().zip(truth).filter(|(predicted, truth)| u32::from(**predicted) == **truth).count() as f64 / images.max(1.0),
+        _ => {
+            predicted.iter().zip(truth).filter(|(predicted, truth)| u32::from(**predicted) == **truth).count() as f64
+                / images.max(1.0)
+        }
     };
     let influence = predicted.iter().zip(truth).map(|(predicted, truth)| {
         let (predicted, truth) = (usize::from(*predicted), *truth as usize);
@@ -161,8 +173,14 @@ pub fn scored(metric: &str, predicted: &[u16], truth: &[u32]) -> Scored {
         match metric {
             "balanced-accuracy" => share * (right - recall(truth)) / table[truth][0],
             "macro-f1" => {
-                let own = |class: usize, hit: f64| if table[class][0] > 0.0 { (hit - f1(class)) / (table[class][0] + table[class][1]) } else { 0.0 };
-                if predicted == truth { share * (2.0 * own(truth, 1.0)) } else { share * (own(truth, 0.0) + own(predicted, 0.0)) }
+                let own = |class: usize, hit: f64| {
+                    if table[class][0] > 0.0 { (hit - f1(class)) / (table[class][0] + table[class][1]) } else { 0.0 }
+                };
+                if predicted == truth {
+                    share * (2.0 * own(truth, 1.0))
+                } else {
+                    share * (own(truth, 0.0) + own(predicted, 0.0))
+                }
             }
             _ => right - value,
         }
@@ -204,7 +222,11 @@ mod tests {
                 let many_truth: Vec<u32> = (0..10).flat_map(|index| vec![truth[index]; repeat(index)]).collect();
                 let many: Vec<u16> = (0..10).flat_map(|index| vec![predicted[index]; repeat(index)]).collect();
                 let change = (scored(metric, &many, &many_truth).metric - base.metric) * 10_000.0;
-                assert!((change - base.influence[extra]).abs() < 2e-3, "{metric} {extra}: {change} {}", base.influence[extra]);
+                assert!(
+                    (change - base.influence[extra]).abs() < 2e-3,
+                    "{metric} {extra}: {change} {}",
+                    base.influence[extra]
+                );
             }
         }
     }

@@ -51,7 +51,8 @@ impl Findings {
     /// The arm with the best validation metric of a scenario: its recipe is the recommendation.
     pub fn best<'a>(&'a self, scenario: &'a str) -> Option<(&'a Arm, &'a Setting)> {
         let candidates = self.of(scenario).filter_map(|arm| Some((arm, arm.best()?)));
-        let validation = |setting: &Setting| mean(&setting.trials.iter().filter_map(|trial| trial.val).collect::<Vec<_>>()).mean;
+        let validation =
+            |setting: &Setting| mean(&setting.trials.iter().filter_map(|trial| trial.val).collect::<Vec<_>>()).mean;
         let mut best: Option<(&Arm, &Setting)> = None;
         for (arm, setting) in candidates {
             if best.is_none_or(|(_, other)| validation(setting) > validation(other)) {
@@ -69,7 +70,10 @@ impl Findings {
 
 /// The context of an arm beyond scenario, dataset and size, as `freeze = layer1`.
 pub fn further_context(arm: &Arm) -> String {
-    let further = arm.context.iter().filter(|(key, value)| !matches!(key.as_str(), "scenario" | "dataset" | "per_class") && !value.is_empty());
+    let further = arm
+        .context
+        .iter()
+        .filter(|(key, value)| !matches!(key.as_str(), "scenario" | "dataset" | "per_class") && !value.is_empty());
     further.map(|(key, value)| format!("{key} = {}", super::arm::shown(value))).collect::<Vec<_>>().join(", ")
 }
 

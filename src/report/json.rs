@@ -28,7 +28,8 @@ pub fn report(findings: &Findings) -> Value {
 }
 
 fn arm(arm: &Arm) -> Value {
-    let context: serde_json::Map<String, Value> = arm.context.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+    let context: serde_json::Map<String, Value> =
+        arm.context.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
     let test = Findings::test(arm);
     json!({
         "context": context,

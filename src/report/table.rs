@@ -17,7 +17,10 @@ pub enum Style {
 pub fn table(style: Style, heading: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
     match style {
-        Style::Terminal { width } => table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
+        Style::Terminal { width } => table
+            .load_style(presets::UTF8_FULL_CONDENSED)
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(width),
         Style::Markdown => table.load_style(presets::ASCII_MARKDOWN),
     };
     table.set_header(heading.to_vec());
@@ -29,7 +32,11 @@ pub fn table(style: Style, heading: &[&str], rows: &[Vec<String>]) -> String {
 pub fn report(findings: &Findings, style: Style) -> String {
     let mut parts = vec![heading(findings, style)];
     parts.push(section(style, "Best recipe per scenario, selected on validation", &square(findings, style)));
-    parts.push(section(style, &format!("{} on test by recipe: mean, 95% CI over replicates", findings.metric), &arms(findings, style)));
+    parts.push(section(
+        style,
+        &format!("{} on test by recipe: mean, 95% CI over replicates", findings.metric),
+        &arms(findings, style),
+    ));
     if let Some(depths) = depths(findings, style) {
         parts.push(section(style, &format!("{} on test by freeze depth", findings.metric), &depths));
     }
@@ -62,7 +69,10 @@ fn heading(findings: &Findings, style: Style) -> String {
         }
     }
     if findings.numerics.len() > 1 {
-        text.push_str(&format!("\nresults of several numerics classes are mixed here: {}", findings.numerics.join(", ")));
+        text.push_str(&format!(
+            "\nresults of several numerics classes are mixed here: {}",
+            findings.numerics.join(", ")
+        ));
     }
     findings.notes.iter().for_each(|note| text.push_str(&format!("\n{note}")));
     text
@@ -86,14 +96,21 @@ fn square(findings: &Findings, style: Style) -> String {
         }
     };
     let cell = |size: &str, similarity: &str| {
-        let inside = findings.scenarios.iter().filter(|scenario| scenario.size.as_deref() == Some(size) && scenario.similarity.as_deref() == Some(similarity));
-        let parts: Vec<String> = inside.map(|scenario| format!("{}\n{}", place(scenario), best(&scenario.name))).collect();
+        let inside = findings.scenarios.iter().filter(|scenario| {
+            scenario.size.as_deref() == Some(size) && scenario.similarity.as_deref() == Some(similarity)
+        });
+        let parts: Vec<String> =
+            inside.map(|scenario| format!("{}\n{}", place(scenario), best(&scenario.name))).collect();
         let text = if parts.is_empty() { "-".to_owned() } else { parts.join("\n\n") };
         if style == Style::Markdown { text.replace('\n', " <br> ") } else { text }
     };
     let labelled = findings.scenarios.iter().any(|scenario| scenario.size.is_some() && scenario.similarity.is_some());
     if !labelled {
-        let rows: Vec<Vec<String>> = findings.scenarios.iter().map(|scenario| vec![place(scenario), best(&scenario.name).replace('\n', "  ")]).collect();
+        let rows: Vec<Vec<String>> = findings
+            .scenarios
+            .iter()
+            .map(|scenario| vec![place(scenario), best(&scenario.name).replace('\n', "  ")])
+            .collect();
         return table(style, &["scenario", "best recipe"], &rows);
     }
     let rows = ["small", "large"].map(|size| vec![size.to_owned(), cell(size, "similar"), cell(size, "different")]);
@@ -123,7 +140,16 @@ fn arms(findings: &Findings, style: Style) -> String {
             let n = arm.best().map_or(0, |setting| setting.test().len());
             let setting = arm.best().map_or_else(String::new, |setting| setting.label.clone());
             let data = format!("{} {}", arm.context_value("dataset"), size(arm));
-            rows.push(vec![scenario.name.clone(), data, named(arm), test, n.to_string(), setting, arm.settings.len().to_string(), state]);
+            rows.push(vec![
+                scenario.name.clone(),
+                data,
+                named(arm),
+                test,
+                n.to_string(),
+                setting,
+                arm.settings.len().to_string(),
+                state,
+            ]);
         }
     }
     table(style, &["scenario", "data", "recipe", "test", "n", "selected", "tried", "state"], &rows)
@@ -139,7 +165,9 @@ fn size(arm: &Arm) -> String {
 /// What is not plainly done, counted over all settings of an arm.
 fn state(arm: &Arm) -> String {
     let total = |status: &str| arm.settings.iter().map(|setting| setting.count(status)).sum::<usize>();
-    let flagged = |flag: fn(&super::arm::Trial) -> bool| arm.best().map_or(0, |setting| setting.trials.iter().filter(|trial| flag(trial)).count());
+    let flagged = |flag: fn(&super::arm::Trial) -> bool| {
+        arm.best().map_or(0, |setting| setting.trials.iter().filter(|trial| flag(trial)).count())
+    };
     let parts = [
         (total("diverged"), "diverged"),
         (total("failed") + total("blocked"), "failed"),
@@ -147,7 +175,12 @@ fn state(arm: &Arm) -> String {
         (flagged(|trial| trial.at_chance), "at-chance"),
         (flagged(|trial| trial.under_trained), "under-trained"),
     ];
-    parts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect::<Vec<_>>().join(", ")
+    parts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, word)| format!("{count} {word}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Freeze depth by scenario, where depth is an axis.
@@ -176,7 +209,12 @@ fn depths(findings: &Findings, style: Style) -> Option<String> {
                 let cells: Vec<String> = findings
                     .of(&scenario.name)
                     .filter(|arm| arm.recipe == *recipe && arm.context_value("freeze") == *depth)
-                    .map(|arm| Findings::test(arm).map_or_else(|| "missing".to_owned(), |test| format!("{} (n = {})", shown_mean(test), test.n)))
+                    .map(|arm| {
+                        Findings::test(arm).map_or_else(
+                            || "missing".to_owned(),
+                            |test| format!("{} (n = {})", shown_mean(test), test.n),
+                        )
+                    })
                     .collect();
                 row.push(if cells.is_empty() { "-".to_owned() } else { cells.join("; ") });
             }
@@ -189,7 +227,8 @@ fn depths(findings: &Findings, style: Style) -> Option<String> {
 }
 
 fn verdicts(findings: &Findings, style: Style) -> String {
-    let rows: Vec<Vec<String>> = findings.verdicts.iter().enumerate().map(|(index, verdict)| verdict_row(index, verdict)).collect();
+    let rows: Vec<Vec<String>> =
+        findings.verdicts.iter().enumerate().map(|(index, verdict)| verdict_row(index, verdict)).collect();
     table(style, &["", "where", "claim", "verdict", "difference [95% CI]", "p (Holm)", "tried"], &rows)
 }
 
@@ -197,14 +236,24 @@ fn verdict_row(index: usize, verdict: &Verdict) -> Vec<String> {
     let (difference, p) = match (verdict.difference, verdict.adjusted_p) {
         (Some(difference), Some(p)) => {
             let half = difference.half_width(0.95);
-            let interval = format!("{:+.3} [{:+.3}, {:+.3}]", difference.mean, difference.mean - half, difference.mean + half);
+            let interval =
+                format!("{:+.3} [{:+.3}, {:+.3}]", difference.mean, difference.mean - half, difference.mean + half);
             (interval, if p < 0.001 { "< .001".to_owned() } else { fraction(p) })
         }
         _ => ("-".to_owned(), "-".to_owned()),
     };
-    let tried = format!("{} vs {}{}", verdict.settings[0], verdict.settings[1], if verdict.settings[0] == verdict.settings[1] { "" } else { " (!)" });
+    let tried = format!(
+        "{} vs {}{}",
+        verdict.settings[0],
+        verdict.settings[1],
+        if verdict.settings[0] == verdict.settings[1] { "" } else { " (!)" }
+    );
     let claim = format!("{} > {}", verdict.rule.better, verdict.rule.worse);
-    let mark = if verdict.notes.is_empty() || verdict.answer == Answer::NotTested && verdict.notes.is_empty() { String::new() } else { format!("[{}]", index + 1) };
+    let mark = if verdict.notes.is_empty() || verdict.answer == Answer::NotTested && verdict.notes.is_empty() {
+        String::new()
+    } else {
+        format!("[{}]", index + 1)
+    };
     vec![mark, place_of(verdict), claim, verdict.answer.to_string(), difference, p, tried]
 }
 

@@ -161,7 +161,9 @@ fn decide(verdicts: &mut [Verdict]) {
         } else {
             verdict.notes.push(match difference.replicates_to_settle(0.05 / tests as f64) {
                 Some(needed) => format!("about {needed} replicates would settle a difference of this size"),
-                None => "more replicates would not settle it: the difference is too small for the test images".to_owned(),
+                None => {
+                    "more replicates would not settle it: the difference is too small for the test images".to_owned()
+                }
             });
             Answer::Inconclusive
         };

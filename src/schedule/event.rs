@@ -5,10 +5,25 @@ use crate::outcome::{Failure, Outcome, Progress};
 /// Jobs are told by their index in the queue, slots by their number.
 #[derive(Debug)]
 pub enum Event {
-    Started { job: usize, slot: usize },
-    Progress { job: usize, progress: Progress },
-    Finished { job: usize, outcome: Box<Outcome> },
-    Failed { job: usize, failure: Failure, again: bool },
+    Started {
+        job: usize,
+        slot: usize,
+    },
+    Progress {
+        job: usize,
+        progress: Progress,
+    },
+    Finished {
+        job: usize,
+        outcome: Box<Outcome>,
+    },
+    Failed {
+        job: usize,
+        failure: Failure,
+        again: bool,
+    },
     /// Will never run: something that it needs has failed.
-    Blocked { job: usize },
+    Blocked {
+        job: usize,
+    },
 }

@@ -74,7 +74,9 @@ impl Pool {
     /// Hands an order to a slot. A worker that cannot take it is about to be heard as gone.
     pub fn order(&mut self, slot: usize, order: &Order) {
         if let Some(worker) = &mut self.workers[slot] {
-            let written = serde_json::to_string(order).map_err(std::io::Error::other).and_then(|text| writeln!(worker.stdin, "{text}"));
+            let written = serde_json::to_string(order)
+                .map_err(std::io::Error::other)
+                .and_then(|text| writeln!(worker.stdin, "{text}"));
             if written.is_err() {
                 let _ = worker.child.kill();
             }

@@ -18,9 +18,18 @@ pub struct Order {
 pub enum Line {
     /// The device is open; orders may come.
     Ready,
-    Progress { job: usize, progress: Progress },
-    Finished { job: usize, outcome: Box<Outcome> },
-    Failed { job: usize, failure: Failure },
+    Progress {
+        job: usize,
+        progress: Progress,
+    },
+    Finished {
+        job: usize,
+        outcome: Box<Outcome>,
+    },
+    Failed {
+        job: usize,
+        failure: Failure,
+    },
     /// The device cannot be used at all.
     NoDevice(Failure),
 }

@@ -14,7 +14,9 @@ pub struct Job {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     Waiting,
-    Running { slot: usize },
+    Running {
+        slot: usize,
+    },
     Done,
     Failed,
     /// Something that it needs has failed.
@@ -79,7 +81,8 @@ impl Queue {
     pub fn block(&mut self) -> Vec<usize> {
         let mut found = Vec::new();
         for job in 0..self.jobs.len() {
-            let stuck = self.states[job] == State::Waiting && self.needs(job).any(|need| matches!(self.states[need], State::Failed | State::Blocked));
+            let stuck = self.states[job] == State::Waiting
+                && self.needs(job).any(|need| matches!(self.states[need], State::Failed | State::Blocked));
             if stuck {
                 self.states[job] = State::Blocked;
                 found.push(job);
@@ -107,7 +110,11 @@ mod tests {
     }
 
     fn queue(jobs: &[(&str, &[&str])]) -> Queue {
-        Queue::new(jobs.iter().map(|(name, needs)| Job { key: key(name), needs: needs.iter().map(|need| key(need)).collect() }).collect())
+        Queue::new(
+            jobs.iter()
+                .map(|(name, needs)| Job { key: key(name), needs: needs.iter().map(|need| key(need)).collect() })
+                .collect(),
+        )
     }
 
     #[test]

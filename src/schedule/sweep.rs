@@ -79,7 +79,8 @@ pub fn sweep(
                 deaths += 1;
                 if let Some(job) = busy.remove(&slot) {
                     let again = queue.failed(job, true);
-                    let failure = Failure { class: FailureClass::Killed, message: format!("the worker process ended: {how}") };
+                    let failure =
+                        Failure { class: FailureClass::Killed, message: format!("the worker process ended: {how}") };
                     listen(Event::Failed { job, failure, again })?;
                 }
                 anyhow::ensure!(deaths < DEATHS * pool.slots(), "workers die as soon as they start ({how})");

@@ -33,13 +33,16 @@ impl Store {
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display().to_string();
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(|error| Unusable(format!("cannot create '{}': {error}", folder.display())))?;
+            std::fs::create_dir_all(folder)
+                .map_err(|error| Unusable(format!("cannot create '{}': {error}", folder.display())))?;
             refuse_network(folder)?;
         }
         let refused = |error: rusqlite::Error| unusable(&shown, &error);
         let connection = Connection::open(path).map_err(refused)?;
         connection.busy_timeout(Duration::from_millis(500)).map_err(refused)?;
-        connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;").map_err(refused)?;
+        connection
+            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
+            .map_err(refused)?;
         let store = Self { connection };
         store.migrate(&shown)?;
         Ok(store)
@@ -51,8 +54,12 @@ impl Store {
     /// There is no store at `path`, or it is `Unusable`.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display().to_string();
-        anyhow::ensure!(path.exists(), Unusable(format!("there is no store at '{shown}' (`tl-sweep run FILE` makes one; --db names another)")));
-        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(|error| unusable(&shown, &error))?;
+        anyhow::ensure!(
+            path.exists(),
+            Unusable(format!("there is no store at '{shown}' (`tl-sweep run FILE` makes one; --db names another)"))
+        );
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+            .map_err(|error| unusable(&shown, &error))?;
         connection.busy_timeout(Duration::from_secs(10))?;
         let store = Self { connection };
         let version = store.version(&shown)?;
@@ -61,7 +68,10 @@ impl Store {
     }
 
     fn version(&self, shown: &str) -> anyhow::Result<usize> {
-        let version: i64 = self.connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(|error| unusable(shown, &error))?;
+        let version: i64 = self
+            .connection
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .map_err(|error| unusable(shown, &error))?;
         Ok(usize::try_from(version).unwrap_or(usize::MAX))
     }
 
@@ -69,7 +79,8 @@ impl Store {
         let version = self.version(shown)?;
         anyhow::ensure!(version <= schema::MIGRATIONS.len(), newer_or_older(shown, version));
         for index in version..schema::MIGRATIONS.len() {
-            let text = format!("BEGIN IMMEDIATE; {} PRAGMA user_version = {}; COMMIT;", schema::migration(index), index + 1);
+            let text =
+                format!("BEGIN IMMEDIATE; {} PRAGMA user_version = {}; COMMIT;", schema::migration(index), index + 1);
             self.connection.execute_batch(&text).map_err(|error| unusable(shown, &error))?;
         }
         for (name, kind, meaning) in schema::COLUMNS {
@@ -83,12 +94,17 @@ impl Store {
 
 fn newer_or_older(shown: &str, version: usize) -> Unusable {
     let own = schema::MIGRATIONS.len();
-    Unusable(format!("the store '{shown}' has schema {version}, this program reads {own}: {}", if version > own { "use a newer tl-sweep" } else { "`run` brings it up to date" }))
+    Unusable(format!(
+        "the store '{shown}' has schema {version}, this program reads {own}: {}",
+        if version > own { "use a newer tl-sweep" } else { "`run` brings it up to date" }
+    ))
 }
 
 fn unusable(shown: &str, error: &rusqlite::Error) -> Unusable {
     let cure = match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => "another sweep is writing to it: wait for it, or use another --db",
+        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
+            "another sweep is writing to it: wait for it, or use another --db"
+        }
         Some(rusqlite::ErrorCode::NotADatabase) => "it is no SQLite database",
         _ => "check the path and its permissions",
     };

@@ -48,7 +48,8 @@ impl TrialRow {
 }
 
 /// The columns that circumstance decides.
-pub const CIRCUMSTANCES: &[&str] = &["seconds", "macs", "numerics", "device", "version", "build", "finished", "failure", "message", "warnings"];
+pub const CIRCUMSTANCES: &[&str] =
+    &["seconds", "macs", "numerics", "device", "version", "build", "finished", "failure", "message", "warnings"];
 
 impl Store {
     /// Keys of all trials that need not run again: done or diverged.
@@ -66,7 +67,8 @@ impl Store {
     /// # Errors
     /// The store cannot be read.
     pub fn numerics_of(&self, keys: &HashSet<Key>) -> anyhow::Result<BTreeMap<String, usize>> {
-        let mut statement = self.connection.prepare("SELECT key, numerics FROM trial WHERE status IN ('done', 'diverged')")?;
+        let mut statement =
+            self.connection.prepare("SELECT key, numerics FROM trial WHERE status IN ('done', 'diverged')")?;
         let mut found = BTreeMap::new();
         for row in statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))? {
             let (key, numerics) = row?;
@@ -114,7 +116,8 @@ impl Store {
         Ok(match name {
             Some(name) => self.connection.query_row(&format!("{columns} WHERE name = ?"), [name], read).optional()?,
             None => {
-                let last = format!("{columns} JOIN sweep ON sweep.experiment = experiment.id ORDER BY sweep.id DESC LIMIT 1");
+                let last =
+                    format!("{columns} JOIN sweep ON sweep.experiment = experiment.id ORDER BY sweep.id DESC LIMIT 1");
                 self.connection.query_row(&last, [], read).optional()?
             }
         })
@@ -142,7 +145,8 @@ impl Store {
     /// # Errors
     /// The store cannot be read.
     pub fn trials(&self, experiment: &ExperimentRow) -> anyhow::Result<Vec<TrialRow>> {
-        let names: Vec<String> = SETTINGS.iter().chain(RESULTS).chain(CIRCUMSTANCES).map(|name| (*name).to_owned()).collect();
+        let names: Vec<String> =
+            SETTINGS.iter().chain(RESULTS).chain(CIRCUMSTANCES).map(|name| (*name).to_owned()).collect();
         let text = format!(
             "SELECT result.position, result.replicate, result.trial, cell.key, {} FROM result
              JOIN cell ON cell.experiment = ?1 AND cell.position = result.position
@@ -172,9 +176,13 @@ impl Store {
         let mut statement = self.connection.prepare(
             "SELECT DISTINCT experiment.name, planned.trial FROM planned JOIN experiment ON experiment.id = planned.experiment WHERE planned.trial LIKE ? || '%' ORDER BY experiment.id LIMIT 20",
         )?;
-        let found: Vec<(String, String)> = statement.query_map([prefix], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+        let found: Vec<(String, String)> =
+            statement.query_map([prefix], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
         let distinct: HashSet<&String> = found.iter().map(|(_, trial)| trial).collect();
-        anyhow::ensure!(!found.is_empty(), "no trial's key starts with '{prefix}' (`tl-sweep status --trials` lists them)");
+        anyhow::ensure!(
+            !found.is_empty(),
+            "no trial's key starts with '{prefix}' (`tl-sweep status --trials` lists them)"
+        );
         anyhow::ensure!(distinct.len() == 1, "{} trials' keys start with '{prefix}': give more digits", distinct.len());
         let (name, trial) = &found[0];
         let experiment = self.experiment(Some(name))?.ok_or_else(|| anyhow::anyhow!("no experiment '{name}'"))?;
@@ -188,7 +196,9 @@ impl Store {
     /// # Errors
     /// The store cannot be read.
     pub fn curve(&self, trial: Key) -> anyhow::Result<Vec<[f64; 6]>> {
-        let mut statement = self.connection.prepare("SELECT step, epoch, lr, train_loss, val_loss, val_accuracy FROM curve WHERE trial = ? ORDER BY step")?;
+        let mut statement = self.connection.prepare(
+            "SELECT step, epoch, lr, train_loss, val_loss, val_accuracy FROM curve WHERE trial = ? ORDER BY step",
+        )?;
         let rows = statement.query_map([trial.to_string()], |row| {
             let mut point = [0.0; 6];
             for (index, value) in point.iter_mut().enumerate() {
@@ -211,12 +221,15 @@ impl Store {
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )?;
         let classes = self.sample_classes(&data)?;
-        let truth = split.chunks_exact(4).map(|at| classes.get(&u32::from_le_bytes([at[0], at[1], at[2], at[3]])).copied().unwrap_or(0));
+        let truth = split
+            .chunks_exact(4)
+            .map(|at| classes.get(&u32::from_le_bytes([at[0], at[1], at[2], at[3]])).copied().unwrap_or(0));
         Ok((predicted.chunks_exact(2).map(|class| u16::from_le_bytes([class[0], class[1]])).collect(), truth.collect()))
     }
 
     fn sample_classes(&self, data: &str) -> anyhow::Result<HashMap<u32, u32>> {
-        let mut statement = self.connection.prepare_cached("SELECT position, class FROM sample WHERE data = ? AND part = 'test'")?;
+        let mut statement =
+            self.connection.prepare_cached("SELECT position, class FROM sample WHERE data = ? AND part = 'test'")?;
         let rows = statement.query_map([data], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -241,7 +254,14 @@ impl Store {
                 for at in row.get::<_, Vec<u8>>(column)?.chunks_exact(4) {
                     let (id, class) = &samples[u32::from_le_bytes([at[0], at[1], at[2], at[3]]) as usize];
                     let per_class = per_class.map_or("all".to_owned(), |count| count.to_string());
-                    found.push([name.clone(), per_class, replicate.to_string(), part.to_owned(), id.clone(), classes[*class as usize].clone()]);
+                    found.push([
+                        name.clone(),
+                        per_class,
+                        replicate.to_string(),
+                        part.to_owned(),
+                        id.clone(),
+                        classes[*class as usize].clone(),
+                    ]);
                 }
             }
         }
@@ -249,7 +269,8 @@ impl Store {
     }
 
     fn samples(&self, data: &str) -> anyhow::Result<Vec<(String, u32)>> {
-        let mut statement = self.connection.prepare_cached("SELECT id, class FROM sample WHERE data = ? ORDER BY position")?;
+        let mut statement =
+            self.connection.prepare_cached("SELECT id, class FROM sample WHERE data = ? ORDER BY position")?;
         let rows = statement.query_map([data], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }

@@ -49,7 +49,12 @@ impl Store {
     ///
     /// # Errors
     /// The store cannot be written.
-    pub fn begin(&mut self, experiment: &ExperimentRecord, cells: impl Iterator<Item = CellRecord>, circumstance: &Circumstance) -> anyhow::Result<i64> {
+    pub fn begin(
+        &mut self,
+        experiment: &ExperimentRecord,
+        cells: impl Iterator<Item = CellRecord>,
+        circumstance: &Circumstance,
+    ) -> anyhow::Result<i64> {
         let transaction = self.connection.transaction()?;
         transaction.execute(
             "INSERT INTO experiment (name, question, metric, replicates, seed, rules, scenarios, text) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -57,7 +62,8 @@ impl Store {
              seed = excluded.seed, rules = excluded.rules, scenarios = excluded.scenarios, text = excluded.text",
             params![experiment.name, experiment.question, experiment.metric, experiment.replicates, experiment.seed as i64, experiment.rules, experiment.scenarios, experiment.text],
         )?;
-        let id: i64 = transaction.query_row("SELECT id FROM experiment WHERE name = ?", [experiment.name], |row| row.get(0))?;
+        let id: i64 =
+            transaction.query_row("SELECT id FROM experiment WHERE name = ?", [experiment.name], |row| row.get(0))?;
         transaction.execute("DELETE FROM planned WHERE experiment = ?", [id])?;
         transaction.execute("DELETE FROM cell WHERE experiment = ?", [id])?;
         let marks = vec!["?"; 4 + SETTINGS.len()].join(", ");
@@ -65,7 +71,12 @@ impl Store {
             let mut insert_cell = transaction.prepare(&format!("INSERT INTO cell VALUES ({marks})"))?;
             let mut insert_planned = transaction.prepare("INSERT INTO planned VALUES (?, ?, ?, ?)")?;
             for (position, cell) in cells.enumerate() {
-                let labels = [Sql::Integer(id), Sql::Integer(position as i64), Sql::Text(cell.key.to_string()), Sql::Text(cell.data.to_string())];
+                let labels = [
+                    Sql::Integer(id),
+                    Sql::Integer(position as i64),
+                    Sql::Text(cell.key.to_string()),
+                    Sql::Text(cell.data.to_string()),
+                ];
                 let settings = SETTINGS.iter().map(|name| cell.settings.get(*name).map_or(Sql::Null, sql));
                 insert_cell.execute(params_from_iter(labels.into_iter().chain(settings)))?;
                 for (replicate, trial) in cell.trials.iter().enumerate() {
@@ -88,7 +99,10 @@ impl Store {
     /// The store cannot be written.
     pub fn end(&mut self, sweep: i64, ended: &str) -> anyhow::Result<()> {
         let transaction = self.connection.transaction()?;
-        transaction.execute("UPDATE sweep SET finished = ?, ended = ? WHERE id = ?", params![now(&transaction)?, ended, sweep])?;
+        transaction.execute(
+            "UPDATE sweep SET finished = ?, ended = ? WHERE id = ?",
+            params![now(&transaction)?, ended, sweep],
+        )?;
         Ok(transaction.commit()?)
     }
 
@@ -122,7 +136,15 @@ impl Store {
     ///
     /// # Errors
     /// The store cannot be written.
-    pub fn split(&mut self, key: Key, data: Key, per_class: Option<usize>, seed: u64, replicate: usize, lists: [&[u32]; 3]) -> anyhow::Result<()> {
+    pub fn split(
+        &mut self,
+        key: Key,
+        data: Key,
+        per_class: Option<usize>,
+        seed: u64,
+        replicate: usize,
+        lists: [&[u32]; 3],
+    ) -> anyhow::Result<()> {
         let [train, val, test] = lists.map(|list| bytemuck::cast_slice::<u32, u8>(list).to_vec());
         self.connection.execute(
             "INSERT OR IGNORE INTO split VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -139,7 +161,17 @@ impl Store {
         let transaction = self.connection.transaction()?;
         transaction.execute(
             "INSERT OR REPLACE INTO stage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            params![key.to_string(), kind, outcome.seconds, outcome.macs, outcome.numerics, device, now(&transaction)?, sweep, serde_json::to_string(&outcome.warnings)?],
+            params![
+                key.to_string(),
+                kind,
+                outcome.seconds,
+                outcome.macs,
+                outcome.numerics,
+                device,
+                now(&transaction)?,
+                sweep,
+                serde_json::to_string(&outcome.warnings)?
+            ],
         )?;
         Ok(transaction.commit()?)
     }
@@ -148,7 +180,15 @@ impl Store {
     ///
     /// # Errors
     /// The store cannot be written.
-    pub fn trial(&mut self, key: Key, split: Key, outcome: &Outcome, trial: &TrialOutcome, circumstance: &Circumstance, sweep: i64) -> anyhow::Result<()> {
+    pub fn trial(
+        &mut self,
+        key: Key,
+        split: Key,
+        outcome: &Outcome,
+        trial: &TrialOutcome,
+        circumstance: &Circumstance,
+        sweep: i64,
+    ) -> anyhow::Result<()> {
         let transaction = self.connection.transaction()?;
         let key = key.to_string();
         forget(&transaction, &key)?;
@@ -156,19 +196,47 @@ impl Store {
             Ending::Finished => "done",
             Ending::Diverged => "diverged",
         };
-        let scores = [trial.val, trial.test].map(|scores| scores.map_or([Sql::Null, Sql::Null, Sql::Null, Sql::Null], columns)).concat();
-        let flags = [trial.steps as i64, trial.at_chance.into(), trial.under_trained.into(), trial.stopped_early.into(), trial.trainable as i64, trial.frozen as i64];
+        let scores = [trial.val, trial.test]
+            .map(|scores| scores.map_or([Sql::Null, Sql::Null, Sql::Null, Sql::Null], columns))
+            .concat();
+        let flags = [
+            trial.steps as i64,
+            trial.at_chance.into(),
+            trial.under_trained.into(),
+            trial.stopped_early.into(),
+            trial.trainable as i64,
+            trial.frozen as i64,
+        ];
         let mut row = vec![Sql::Text(key.clone()), Sql::Text(status.to_owned())];
         row.extend(scores);
         row.extend(flags.map(Sql::Integer));
-        row.extend([Sql::Text(split.to_string()), Sql::Real(outcome.seconds), Sql::Real(outcome.macs), Sql::Text(outcome.numerics.clone())]);
-        row.extend([&circumstance.device, &circumstance.version, &circumstance.build].map(|text| Sql::Text(text.clone())));
-        row.extend([Sql::Text(now(&transaction)?), Sql::Integer(sweep), Sql::Null, Sql::Null, Sql::Text(serde_json::to_string(&outcome.warnings)?)]);
+        row.extend([
+            Sql::Text(split.to_string()),
+            Sql::Real(outcome.seconds),
+            Sql::Real(outcome.macs),
+            Sql::Text(outcome.numerics.clone()),
+        ]);
+        row.extend(
+            [&circumstance.device, &circumstance.version, &circumstance.build].map(|text| Sql::Text(text.clone())),
+        );
+        row.extend([
+            Sql::Text(now(&transaction)?),
+            Sql::Integer(sweep),
+            Sql::Null,
+            Sql::Null,
+            Sql::Text(serde_json::to_string(&outcome.warnings)?),
+        ]);
         let marks = vec!["?"; row.len()].join(", ");
         transaction.execute(&format!("INSERT INTO trial VALUES ({marks})"), params_from_iter(row))?;
         for point in &trial.curve {
             let scores = columns(point.val);
-            let mut row = vec![Sql::Text(key.clone()), Sql::Integer(point.step as i64), Sql::Real(point.epoch), Sql::Real(point.lr), Sql::Real(point.train_loss)];
+            let mut row = vec![
+                Sql::Text(key.clone()),
+                Sql::Integer(point.step as i64),
+                Sql::Real(point.epoch),
+                Sql::Real(point.lr),
+                Sql::Real(point.train_loss),
+            ];
             row.extend(scores);
             transaction.execute("INSERT INTO curve VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", params_from_iter(row))?;
         }
@@ -195,16 +263,30 @@ impl Store {
 }
 
 fn forget(transaction: &Transaction, key: &str) -> rusqlite::Result<()> {
-    for statement in ["DELETE FROM trial WHERE key = ?", "DELETE FROM curve WHERE trial = ?", "DELETE FROM prediction WHERE trial = ?"] {
+    for statement in [
+        "DELETE FROM trial WHERE key = ?",
+        "DELETE FROM curve WHERE trial = ?",
+        "DELETE FROM prediction WHERE trial = ?",
+    ] {
         transaction.execute(statement, [key])?;
     }
     Ok(())
 }
 
-fn insert_predictions(transaction: &Transaction, key: &str, part: &str, predictions: &Predictions) -> rusqlite::Result<()> {
+fn insert_predictions(
+    transaction: &Transaction,
+    key: &str,
+    part: &str,
+    predictions: &Predictions,
+) -> rusqlite::Result<()> {
     transaction.execute(
         "INSERT INTO prediction VALUES (?, ?, ?, ?)",
-        params![key, part, bytemuck::cast_slice::<u16, u8>(&predictions.predicted), bytemuck::cast_slice::<f32, u8>(&predictions.probability)],
+        params![
+            key,
+            part,
+            bytemuck::cast_slice::<u16, u8>(&predictions.predicted),
+            bytemuck::cast_slice::<f32, u8>(&predictions.probability)
+        ],
     )?;
     Ok(())
 }

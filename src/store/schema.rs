@@ -2,15 +2,59 @@
 
 /// Settings as columns, named as in the experiment file. A test compares them with the table of keys.
 pub const SETTINGS: &[&str] = &[
-    "scenario", "recipe", "dataset", "per_class", "size", "similarity", "arch", "weights", "input", "width", "preprocess", "freeze", "tap",
-    "pool", "head", "batch_norm", "phases", "steps", "epochs", "batch", "optimizer", "lr", "backbone_lr", "momentum", "nesterov",
-    "weight_decay", "decay", "schedule", "warmup", "label_smoothing", "dropout", "augment", "keep_weights", "early_stop",
+    "scenario",
+    "recipe",
+    "dataset",
+    "per_class",
+    "size",
+    "similarity",
+    "arch",
+    "weights",
+    "input",
+    "width",
+    "preprocess",
+    "freeze",
+    "tap",
+    "pool",
+    "head",
+    "batch_norm",
+    "phases",
+    "steps",
+    "epochs",
+    "batch",
+    "optimizer",
+    "lr",
+    "backbone_lr",
+    "momentum",
+    "nesterov",
+    "weight_decay",
+    "decay",
+    "schedule",
+    "warmup",
+    "label_smoothing",
+    "dropout",
+    "augment",
+    "keep_weights",
+    "early_stop",
 ];
 
 /// Columns of `trial` that a configuration alone decides: equal for equal keys, on any machine of one numerics class.
 pub const RESULTS: &[&str] = &[
-    "status", "val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1", "test_loss", "test_accuracy", "test_balanced_accuracy",
-    "test_macro_f1", "steps_run", "at_chance", "under_trained", "stopped_early", "trainable", "frozen",
+    "status",
+    "val_loss",
+    "val_accuracy",
+    "val_balanced_accuracy",
+    "val_macro_f1",
+    "test_loss",
+    "test_accuracy",
+    "test_balanced_accuracy",
+    "test_macro_f1",
+    "steps_run",
+    "at_chance",
+    "under_trained",
+    "stopped_early",
+    "trainable",
+    "frozen",
 ];
 
 pub const MIGRATIONS: &[&str] = &[FIRST];
@@ -113,7 +157,9 @@ CREATE VIEW result AS
 
 /// The text of a migration with its lists of columns filled in.
 pub fn migration(index: usize) -> String {
-    let list = |prefix: &str, names: &[&str]| names.iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>().join(", ");
+    let list = |prefix: &str, names: &[&str]| {
+        names.iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>().join(", ")
+    };
     MIGRATIONS[index]
         .replace("{settings}", &list("", SETTINGS))
         .replace("{cell_settings}", &list("cell.", SETTINGS))

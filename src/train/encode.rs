@@ -6,14 +6,14 @@ use anyhow::Context;
 
 use super::source::Source;
 use super::{Shelf, features};
-use crate::outcome::Progress;
-use crate::plan::stage::Work;
 use crate::data::split::split;
 use crate::exec::{Mode, Network};
 use crate::key::Key;
 use crate::model::freezing::with_head;
 use crate::outcome::Outcome;
+use crate::outcome::Progress;
 use crate::plan::stage::Encode;
+use crate::plan::stage::Work;
 use crate::recipe::{Head, Pool};
 
 const BATCH: usize = 64;
@@ -33,7 +33,10 @@ pub fn run(stage: &Encode, work: &Work, shelf: &mut Shelf, tell: &mut dyn FnMut(
     let cut = whole.find(&stage.cut).with_context(|| format!("no layer '{}'", stage.cut))?;
     let mut network = Network::new(whole.truncate(cut), &weights, &shelf.device)?;
     network.frozen = network.graph.layers.len();
-    let source = Source::Images { packed: shelf.packed(stage.data, stage.backbone.arch.input)?, preprocess: stage.backbone.preprocess };
+    let source = Source::Images {
+        packed: shelf.packed(stage.data, stage.backbone.arch.input)?,
+        preprocess: stage.backbone.preprocess,
+    };
     let shape = network.graph.layers[network.graph.last()].shape;
     let mut rows: Vec<f32> = Vec::with_capacity(samples.len() * shape.iter().product::<usize>());
     for (index, batch) in samples.chunks(BATCH).enumerate() {
@@ -41,7 +44,12 @@ pub fn run(stage: &Encode, work: &Work, shelf: &mut Shelf, tell: &mut dyn FnMut(
         rows.extend(tape.result()?.flatten_all()?.to_vec1::<f32>()?);
         tell(Progress { step: (index + 1) * BATCH, steps: samples.len(), loss: 0.0, accuracy: None });
     }
-    features::write(&shelf.places.cache.join(format!("{}.features", Key::of("encode", stage))), &samples, &shape, &rows)?;
+    features::write(
+        &shelf.places.cache.join(format!("{}.features", Key::of("encode", stage))),
+        &samples,
+        &shape,
+        &rows,
+    )?;
     let macs = network.graph.total_macs() as f64 * samples.len() as f64;
     Ok(Outcome { seconds: 0.0, macs, numerics: shelf.numerics.to_owned(), trial: None, warnings: Vec::new() })
 }

@@ -10,7 +10,12 @@ use crate::outcome::{Predictions, Scores, score};
 const BATCH: usize = 64;
 
 /// Answers and scores on `samples`; the loss is not finite where the network's outputs are not.
-pub fn evaluate(network: &Network, source: &Source, samples: &[u32], manifest: &Manifest) -> anyhow::Result<(Predictions, Scores)> {
+pub fn evaluate(
+    network: &Network,
+    source: &Source,
+    samples: &[u32],
+    manifest: &Manifest,
+) -> anyhow::Result<(Predictions, Scores)> {
     let truth: Vec<u32> = samples.iter().map(|sample| manifest.samples[*sample as usize].class).collect();
     let mut found = Predictions { samples: samples.to_vec(), ..Predictions::default() };
     let mut total = 0.0;

@@ -28,7 +28,8 @@ pub fn write(path: &Path, samples: &[u32], shape: &[usize], rows: &[f32]) -> any
         ("samples", TensorView::new(Dtype::U32, vec![samples.len()], bytemuck::cast_slice(samples))?),
     ];
     let temporary = path.with_extension(format!("tmp{}", std::process::id()));
-    safetensors::serialize_to_file(tensors, Some(metadata), &temporary).with_context(|| format!("cannot write '{}'", temporary.display()))?;
+    safetensors::serialize_to_file(tensors, Some(metadata), &temporary)
+        .with_context(|| format!("cannot write '{}'", temporary.display()))?;
     File::open(&temporary)?.sync_all()?;
     std::fs::rename(&temporary, path).with_context(|| format!("cannot rename to '{}'", path.display()))
 }
@@ -46,11 +47,14 @@ impl Features {
         let (start, size, rows) = {
             let (_, header) = SafeTensors::read_metadata(&map).with_context(damaged)?;
             let tensors = SafeTensors::deserialize(&map).with_context(damaged)?;
-            let (features, samples) = (tensors.tensor("features").with_context(damaged)?, tensors.tensor("samples").with_context(damaged)?);
-            let promised = header.metadata().as_ref().and_then(|metadata| metadata.get("blake3")).with_context(damaged)?;
+            let (features, samples) =
+                (tensors.tensor("features").with_context(damaged)?, tensors.tensor("samples").with_context(damaged)?);
+            let promised =
+                header.metadata().as_ref().and_then(|metadata| metadata.get("blake3")).with_context(damaged)?;
             anyhow::ensure!(blake3::hash(features.data()).to_string() == *promised, damaged());
             let start = features.data().as_ptr() as usize - map.as_ptr() as usize;
-            let ids: Vec<u32> = samples.data().chunks_exact(4).map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]])).collect();
+            let ids: Vec<u32> =
+                samples.data().chunks_exact(4).map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]])).collect();
             let size = features.shape()[1..].iter().product();
             (start, size, ids.into_iter().enumerate().map(|(row, id)| (id, row)).collect())
         };

@@ -1,6 +1,5 @@
 //! The epoch loop: one phase of training on a network.
 
-use crate::outcome::Progress;
 use super::evaluate::evaluate;
 use super::source::{Change, Source};
 use crate::data::Manifest;
@@ -9,6 +8,7 @@ use crate::data::split::Split;
 use crate::exec::{Gradients, Mode, Network};
 use crate::nn::loss::cross_entropy;
 use crate::nn::optim::{Rule, State, Step};
+use crate::outcome::Progress;
 use crate::outcome::{Ending, Point};
 use crate::plan::cost::steps;
 use crate::recipe::{Budget, Decay, Metric, Optimizer, Phase, Schedule};
@@ -40,7 +40,12 @@ pub struct Fit {
 }
 
 /// Trains `network` for one phase. Frozen layers and the batch-norm policy are the network's own.
-pub fn fit(network: &mut Network, phase: &Phase, setting: &Setting, tell: &mut dyn FnMut(Progress)) -> anyhow::Result<Fit> {
+pub fn fit(
+    network: &mut Network,
+    phase: &Phase,
+    setting: &Setting,
+    tell: &mut dyn FnMut(Progress),
+) -> anyhow::Result<Fit> {
     let train = &setting.split.train;
     let per_epoch = train.len().div_ceil(phase.batch);
     let (total, evaluations) = steps(phase, train.len());
@@ -56,7 +61,8 @@ pub fn fit(network: &mut Network, phase: &Phase, setting: &Setting, tell: &mut d
             epoch_order = order(train, setting.seed, setting.replicate, stream_epoch);
         }
         let samples = &epoch_order[within * phase.batch..((within + 1) * phase.batch).min(train.len())];
-        let change = Change { list: &phase.augment, seed: setting.seed, replicate: setting.replicate, epoch: stream_epoch };
+        let change =
+            Change { list: &phase.augment, seed: setting.seed, replicate: setting.replicate, epoch: stream_epoch };
         let x = setting.source.changed(samples, &change, &network.device)?;
         let labels: Vec<u32> = samples.iter().map(|sample| setting.manifest.samples[*sample as usize].class).collect();
         let factor = factor(phase, step, total);
@@ -83,7 +89,13 @@ pub fn fit(network: &mut Network, phase: &Phase, setting: &Setting, tell: &mut d
                 fit.ending = Ending::Diverged;
                 return Ok(fit);
             }
-            fit.curve.push(Point { step: step + 1, epoch: (step + 1) as f64 / per_epoch as f64, lr: phase.lr * factor, train_loss, val });
+            fit.curve.push(Point {
+                step: step + 1,
+                epoch: (step + 1) as f64 / per_epoch as f64,
+                lr: phase.lr * factor,
+                train_loss,
+                val,
+            });
             if setting.keep_best && best.as_ref().is_none_or(|(score, _)| val.of(setting.metric) > *score) {
                 best = Some((val.of(setting.metric), network.params.clone()));
             }

@@ -26,7 +26,9 @@ pub fn open_device(device: Device) -> Result<CandleDevice, Failure> {
         Device::Cpu => Ok(CandleDevice::Cpu),
         Device::Cuda(index) => CandleDevice::new_cuda(index).map_err(|error| Failure {
             class: FailureClass::Device,
-            message: format!("{device} cannot be used: {error} (a build with `--features cuda` and an NVIDIA driver are needed)"),
+            message: format!(
+                "{device} cannot be used: {error} (a build with `--features cuda` and an NVIDIA driver are needed)"
+            ),
         }),
     }
 }
@@ -70,7 +72,9 @@ fn classify(error: &anyhow::Error) -> Failure {
 pub fn measure_rate() -> anyhow::Result<f64> {
     use crate::exec::{Mode, Network};
     use crate::seed::{Stream, stream};
-    let graph = crate::model::arch::Arch { name: "resnet8".to_owned(), input: 32, width: 1.0 }.graph(10).map_err(anyhow::Error::msg)?;
+    let graph = crate::model::arch::Arch { name: "resnet8".to_owned(), input: 32, width: 1.0 }
+        .graph(10)
+        .map_err(anyhow::Error::msg)?;
     let weights = crate::model::init::fresh(&graph, 0, 0, 0)?;
     let network = Network::new(graph, &weights, &CandleDevice::Cpu)?;
     let x = candle_core::Tensor::ones((16, 3, 32, 32), candle_core::DType::F32, &CandleDevice::Cpu)?;

@@ -2,14 +2,14 @@
 
 use anyhow::Context;
 
+use super::Shelf;
 use super::fit::{Setting, fit};
 use super::source::Source;
-use super::Shelf;
-use crate::outcome::Progress;
 use crate::data::split::split;
 use crate::exec::Network;
 use crate::key::Key;
 use crate::model::init;
+use crate::outcome::Progress;
 use crate::outcome::{Ending, Outcome};
 use crate::plan::stage::Pretrain;
 use crate::recipe::{BatchNorm, Metric};
@@ -35,7 +35,11 @@ pub fn run(stage: &Pretrain, shelf: &mut Shelf, tell: &mut dyn FnMut(Progress)) 
         keep_best: false,
     };
     let result = fit(&mut network, &stage.phase, &setting, tell)?;
-    anyhow::ensure!(result.ending == Ending::Finished, "pretraining diverged after {} steps: lower `lr` under [pretrain]", result.steps);
+    anyhow::ensure!(
+        result.ending == Ending::Finished,
+        "pretraining diverged after {} steps: lower `lr` under [pretrain]",
+        result.steps
+    );
     network.weights()?.write(&shelf.places.cache.join(format!("{}.safetensors", Key::of("pretrain", stage))))?;
     let macs = 3.0 * network.graph.total_macs() as f64 * (result.steps * stage.phase.batch) as f64;
     Ok(Outcome { seconds: 0.0, macs, numerics: shelf.numerics.to_owned(), trial: None, warnings: Vec::new() })

@@ -8,12 +8,12 @@ use anyhow::Context;
 
 use super::features::Features;
 use super::{encode, pretrain};
-use crate::plan::stage::Work;
 use crate::data::Manifest;
 use crate::data::packed::Packed;
 use crate::key::Key;
 use crate::model::arch::{Arch, family};
 use crate::model::weights::Weights;
+use crate::plan::stage::Work;
 use crate::plan::stage::{Backbone, Encode, Start};
 
 /// Folders that the main process has prepared.
@@ -54,7 +54,8 @@ impl Shelf {
         }
         let path = self.places.cache.join(format!("{data}.json"));
         let text = std::fs::read(&path).with_context(|| format!("cannot read the manifest '{}'", path.display()))?;
-        let manifest: Rc<Manifest> = Rc::new(serde_json::from_slice(&text).with_context(|| format!("'{}' is damaged", path.display()))?);
+        let manifest: Rc<Manifest> =
+            Rc::new(serde_json::from_slice(&text).with_context(|| format!("'{}' is damaged", path.display()))?);
         self.manifests.insert(data, manifest.clone());
         Ok(manifest)
     }
@@ -84,9 +85,14 @@ impl Shelf {
             Start::Pretrained(key) => self.pretrained(*key, work)?,
             _ => {
                 let path = work.weights.as_ref().context("the work names no weight file")?;
-                let bytes = std::fs::read(path).with_context(|| format!("cannot read the weights '{}'", path.display()))?;
+                let bytes =
+                    std::fs::read(path).with_context(|| format!("cannot read the weights '{}'", path.display()))?;
                 let found = crate::data::open::sha256([bytes.as_slice()]);
-                anyhow::ensure!(found == name, "the weight file '{}' has changed since the plan was made", path.display());
+                anyhow::ensure!(
+                    found == name,
+                    "the weight file '{}' has changed since the plan was made",
+                    path.display()
+                );
                 Weights::read(path)?
             }
         };

@@ -42,9 +42,12 @@ impl Source {
         for sample in samples {
             match self {
                 Self::Features { features, .. } => features.append(*sample, &mut batch)?,
-                Self::Images { packed, preprocess } if change.list.is_empty() => normalise(packed.image(*sample as usize), *preprocess, &mut batch),
+                Self::Images { packed, preprocess } if change.list.is_empty() => {
+                    normalise(packed.image(*sample as usize), *preprocess, &mut batch)
+                }
                 Self::Images { packed, preprocess } => {
-                    let mut rng = stream(change.seed, Stream::Augment, &[change.replicate, change.epoch, u64::from(*sample)]);
+                    let mut rng =
+                        stream(change.seed, Stream::Augment, &[change.replicate, change.epoch, u64::from(*sample)]);
                     let pixels = augment(change.list, packed.image(*sample as usize), packed.side, &mut rng);
                     normalise(&pixels, *preprocess, &mut batch);
                 }

@@ -1,21 +1,21 @@
 //! The trial: its phases one after another, then validation and test, test exactly once.
 
+use super::Shelf;
 use super::evaluate::evaluate;
 use super::fit::{Fit, Setting, fit};
 use super::source::Source;
-use super::Shelf;
-use crate::outcome::Progress;
-use crate::plan::stage::Work;
 use crate::data::Manifest;
 use crate::data::split::{Split, split};
 use crate::exec::Network;
 use crate::model::graph::Op;
 use crate::model::init;
 use crate::model::weights::Weights;
+use crate::outcome::Progress;
 use crate::outcome::{Ending, Outcome, Point, TrialOutcome};
 use crate::plan::cost;
 use crate::plan::facts::Counts;
 use crate::plan::stage::Train;
+use crate::plan::stage::Work;
 use crate::recipe::{KeepWeights, Phase};
 
 pub fn run(stage: &Train, work: &Work, shelf: &mut Shelf, tell: &mut dyn FnMut(Progress)) -> anyhow::Result<Outcome> {
@@ -40,7 +40,8 @@ pub fn run(stage: &Train, work: &Work, shelf: &mut Shelf, tell: &mut dyn FnMut(P
             metric: stage.metric,
             keep_best: stage.keep_weights == KeepWeights::Best,
         };
-        let Fit { ending: how, steps: done, curve: points, stopped_early: stopped } = fit(&mut network, phase, &setting, tell)?;
+        let Fit { ending: how, steps: done, curve: points, stopped_early: stopped } =
+            fit(&mut network, phase, &setting, tell)?;
         anyhow::ensure!(network.frozen_hash()? == fixed, "frozen weights moved during training");
         curve.extend(points.into_iter().map(|point| Point { step: point.step + steps, ..point }));
         steps += done;
@@ -123,7 +124,13 @@ fn all_params(stage: &Train) -> anyhow::Result<usize> {
 }
 
 /// Final numbers on validation and, once, on test.
-fn score(trial: &mut TrialOutcome, network: &Network, source: &Source, split: &Split, manifest: &Manifest) -> anyhow::Result<()> {
+fn score(
+    trial: &mut TrialOutcome,
+    network: &Network,
+    source: &Source,
+    split: &Split,
+    manifest: &Manifest,
+) -> anyhow::Result<()> {
     let (predictions, val) = evaluate(network, source, &split.val, manifest)?;
     trial.val_predictions = predictions;
     trial.val = Some(val);

@@ -1,0 +1,26 @@
+# What people type. `just` alone lists it.
+_default:
+    @just --list
+
+# The quickstart: four scenarios on synthetic images
+sweep *ARGS:
+    cargo run --release -- run experiments/quickstart.toml {{ARGS}}
+
+# Tables and verdicts of the last experiment
+report *ARGS:
+    cargo run --release -- report {{ARGS}}
+
+test:
+    cargo test
+
+# What CI runs
+ci:
+    bash .ci/run
+
+# Steps and forward passes of whole networks
+bench:
+    cargo bench --bench step
+
+# Writes docs/reference.md and the schema anew
+docs:
+    UPDATE=1 cargo test --test tests docs
