@@ -319,7 +319,7 @@ impl Schedule {
 }
 
 /// A list of tables, each with settings that may stand in a phase; their values are checked by `check`.
-pub fn phases<'a>(value: &'a Value) -> Parsed<Vec<&'a Layer>> {
+pub fn phases(value: &Value) -> Parsed<Vec<&Layer>> {
     const ACCEPTED: &str = "a list of tables such as { freeze = \"all\", steps = 200 }";
     let Value::List(items) = value else {
         return wrong(value, ACCEPTED);

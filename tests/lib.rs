@@ -7,4 +7,6 @@ mod docs;
 mod files;
 mod golden;
 mod operators;
+mod plans;
 mod sweeps;
+mod verdicts;

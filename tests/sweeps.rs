@@ -183,6 +183,19 @@ fn cached_features_give_the_bits_of_the_whole_network() {
 }
 
 #[test]
+fn phases_run_one_after_another() {
+    let text = SMALL.replace("[[rule]]\nclaim = \"linear-probe > fine-tune\"", "[recipes.both]\nphases = [{ freeze = \"all\", steps = 20 }, { freeze = \"none\", steps = 30, lr = 1e-3 }]").replace("\"linear-probe\", \"fine-tune\"", "\"both\"");
+    let world = small().file("phases.toml", text);
+    world.run(&["run", "phases.toml"]).exits(0);
+    let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
+    let (steps, points, frozen): (i64, i64, i64) = store
+        .query_row("SELECT steps_run, (SELECT count(*) FROM curve WHERE trial = key), frozen FROM trial", [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .unwrap();
+    assert_eq!((steps, points), (50, 20));
+    assert!(frozen > 0, "running statistics are fixed in both phases");
+}
+
+#[test]
 fn interrupting_finishes_what_runs_and_says_what_is_left() {
     let world = small().file("slow.toml", SMALL.replace("steps = 60", "steps = 2000"));
     let child = world

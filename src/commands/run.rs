@@ -92,8 +92,8 @@ fn chosen(plan: &Plan, part: &Part) -> anyhow::Result<Vec<usize>> {
 /// The first `limit` trials, with the stages that stand before them.
 fn limited(mut jobs: Jobs, limit: Option<usize>) -> Jobs {
     let Some(limit) = limit else { return jobs };
-    let trials = jobs.list.iter().enumerate().filter(|(_, job)| matches!(job.what, What::Trial { .. }));
-    if let Some((end, _)) = trials.map(|(index, job)| (index, job)).nth(limit) {
+    let mut trials = jobs.list.iter().enumerate().filter(|(_, job)| matches!(job.what, What::Trial { .. }));
+    if let Some((end, _)) = trials.nth(limit) {
         jobs.list.truncate(end);
         jobs.queue.truncate(end);
     }
@@ -108,7 +108,7 @@ fn circumstance(world: &World) -> Circumstance {
         .and_then(|line| line.split(": ").nth(1));
     Circumstance {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        build: option_env!("TL_SWEEP_BUILD").unwrap_or("unknown").to_owned(),
+        build: env!("TL_SWEEP_BUILD").to_owned(),
         device: world.devices.iter().map(Device::to_string).collect::<Vec<_>>().join(","),
         numerics: world.device.numerics().to_owned(),
         slots: world.facts.slots,
@@ -137,10 +137,11 @@ fn begin(
             .map(|sample| (sample.id.as_str(), sample.class, sample.part.name(), sample.group.as_deref()));
         store.dataset(manifest.fingerprint, &dataset.name, &manifest.sha256, &manifest.classes, samples)?;
     }
+    let metric = serde_json::to_value(experiment.metric)?.as_str().unwrap_or("accuracy").to_owned();
     let record = ExperimentRecord {
         name: &experiment.name,
         question: &experiment.question,
-        metric: &serde_json::to_value(experiment.metric)?.as_str().unwrap_or("accuracy").to_owned(),
+        metric: &metric,
         replicates: experiment.replicates,
         seed: experiment.seed,
         rules: findings::rules_json(experiment)?,

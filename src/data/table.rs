@@ -26,7 +26,8 @@ pub fn read(name: &str, path: &Path) -> anyhow::Result<(Manifest, Content)> {
     let shown = path.display();
     let text = std::fs::read(path).with_context(|| format!("cannot read '{shown}'"))?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    let (mut classes, mut rows): (Vec<String>, Vec<(String, u32, Part, Option<String>)>) = Default::default();
+    let mut classes: Vec<String> = Vec::new();
+    let mut rows: Vec<(String, u32, Part, Option<String>)> = Vec::new();
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_slice());
     for (index, row) in reader.deserialize().enumerate() {
         let line = index + 2;

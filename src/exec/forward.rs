@@ -59,11 +59,11 @@ impl Network {
         let last_reader = self.last_readers();
         let first_kept = (0..layers.len()).find(|index| self.trains(*index)).unwrap_or(layers.len());
         let mut tape = Tape { outputs: vec![Some(x.clone())], saved: vec![Saved::Nothing], norms: Vec::new() };
-        for index in 1..layers.len() {
+        for (index, layer) in layers.iter().enumerate().skip(1) {
             let (output, saved) = self.layer(index, &mut tape, &mut mode)?;
             tape.outputs.push(Some(output));
             tape.saved.push(saved);
-            for input in &layers[index].inputs {
+            for input in &layer.inputs {
                 if last_reader[*input] == index && (!training || index < first_kept) {
                     tape.outputs[*input] = None;
                 }

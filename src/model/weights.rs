@@ -70,7 +70,7 @@ impl Weights {
         let headless = !wanted.iter().any(|(name, (_, top))| *top && self.0.contains_key(name));
         let missing: Vec<&str> = wanted
             .iter()
-            .filter(|(name, (_, top))| !self.0.contains_key(*name) && !(*top && headless))
+            .filter(|(name, (_, top))| !(self.0.contains_key(*name) || *top && headless))
             .map(|(name, _)| name.as_str())
             .collect();
         let unused: Vec<&str> = self.0.keys().filter(|name| !wanted.contains_key(*name)).map(String::as_str).collect();

@@ -41,7 +41,7 @@ impl Conv {
         if padded.0 < self.kernel[0] || padded.1 < self.kernel[1] {
             bail!("a {:?} kernel does not fit a padded input of {padded:?}", self.kernel);
         }
-        if w.1 * self.groups != channels || w.0 % self.groups != 0 || [w.2, w.3] != self.kernel {
+        if w.1 * self.groups != channels || !w.0.is_multiple_of(self.groups) || [w.2, w.3] != self.kernel {
             bail!("weights {w:?} do not fit {channels} channels in {} groups", self.groups);
         }
         Ok(Sizes {

@@ -13,10 +13,13 @@ use crate::value::{Layer, Value};
 const MAX_CELLS: usize = 20_000_000;
 
 /// All points, and for each exclude its reason and how many points it took out.
+pub type Crossed = (Vec<Point>, Vec<(String, usize)>);
+
+/// Crosses the axes of an experiment.
 ///
 /// # Errors
 /// An exclude that matches nothing; a cross that is empty or beyond all measure.
-pub fn cross(experiment: &Experiment, space: &mut Space) -> Result<(Vec<Point>, Vec<(String, usize)>), Vec<Problem>> {
+pub fn cross(experiment: &Experiment, space: &mut Space) -> Result<Crossed, Vec<Problem>> {
     let sizes = experiment.axes.iter().map(|axis| axis.rows.len());
     let total = sizes.clone().try_fold(1usize, usize::checked_mul).filter(|total| *total <= MAX_CELLS);
     let Some(total) = total else {
@@ -117,7 +120,8 @@ impl<'a> Builder<'a> {
         overlay(&mut whole, layer);
         let mut point = self.space.point(&whole);
         (point[scenario], point[recipe]) = labels;
-        self.finish(point);
+        // A single cell is what it says: no axis widens it and no exclude takes it back.
+        self.points.push(point.into());
     }
 
     fn base(&mut self, labels: (u16, u16)) -> Vec<u16> {

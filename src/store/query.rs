@@ -135,7 +135,7 @@ impl Store {
                     FROM experiment JOIN planned ON planned.experiment = experiment.id LEFT JOIN trial ON trial.key = planned.trial
                     GROUP BY experiment.id ORDER BY experiment.id";
         let mut statement = self.connection.prepare(text)?;
-        let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let rows = statement.query_map([], |row| Ok(named(row, &names, 0)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }

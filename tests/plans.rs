@@ -1,0 +1,237 @@
+//! Plans: the cross, what collapses, what is shared, and networks as data.
+
+use candle_core::{Device, Tensor};
+use tl_sweep::model::arch::{Arch, NAMES};
+use tl_sweep::model::freezing::{effective_depth, frozen_layers, shared_cut, with_head};
+use tl_sweep::model::graph::Op;
+use tl_sweep::model::weights::Weights;
+use tl_sweep::model::{init, summary};
+use tl_sweep::freeze::Freeze;
+use tl_sweep::nn::optim::{Rule, State, Step};
+use tl_sweep::recipe::{Head, Pool};
+
+use crate::builder::World;
+
+const BASE: &str = r#"
+[backbone]
+arch = "resnet8"
+input = 16
+weights = "random"
+[datasets.a]
+synthetic = { classes = 3, train = 40, test = 20 }
+[scenarios.s]
+dataset = "a"
+per_class = 5
+"#;
+
+/// The plan of BASE and more, as JSON and as its table of cells.
+fn plan(more: &str) -> (serde_json::Value, Vec<std::collections::HashMap<String, String>>) {
+    let world = World::new().file("x.toml", format!("{BASE}{more}"));
+    let json = world.run(&["plan", "x.toml", "--format", "json"]).exits(0).out;
+    let csv = world.run(&["plan", "x.toml", "--format", "csv"]).exits(0).out;
+    let cells = csv::Reader::from_reader(csv.as_bytes()).deserialize().map(Result::unwrap).collect();
+    (serde_json::from_str(&json).unwrap(), cells)
+}
+
+#[test]
+fn the_cross_has_a_fixed_order_and_algebra() {
+    let (plan, cells) = plan(
+        r#"
+[recipes.t]
+head = "linear"
+[axes]
+recipe = ["t"]
+freeze = ["none", "all"]
+lr = [0.1, 0.01]
+[[zip]]
+batch = [8, 16]
+steps = [10, 20]
+[[when]]
+if = "freeze != 'all'"
+axes = { backbone_lr = [0.001, 0.002] }
+[[exclude]]
+if = "lr == 0.1 && batch == 16"
+reason = "too hot"
+[[include]]
+scenario = "s"
+recipe = "fine-tune"
+lr = 0.5
+"#,
+    );
+    // none: 2 lr x 2 zip x 2 backbone_lr less 2; all: 2 x 2 less 1; one included.
+    assert_eq!(plan["cells"], 6 + 3 + 1);
+    assert_eq!(plan["excluded"][0], serde_json::json!(["too hot", 3]));
+    let seen: Vec<String> = cells.iter().map(|cell| format!("{} {} {} {} {}", cell["freeze"], cell["lr"], cell["batch"], cell["steps"], cell["backbone_lr"])).collect();
+    assert_eq!(seen[0], "none 0.1 8 10 0.001");
+    assert_eq!(seen[1], "none 0.1 8 10 0.002");
+    assert_eq!(seen[2], "none 0.01 8 10 0.001");
+    assert_eq!(seen[8], "all 0.01 16 20 ");
+    assert_eq!(cells[9]["recipe"], "fine-tune");
+}
+
+#[test]
+fn settings_without_effect_are_dropped_and_collapse() {
+    let (plan, cells) = plan("[recipes.t]\nfreeze = \"all\"\n[axes]\nrecipe = [\"t\"]\nbackbone_lr = [0.1, 0.2]\nmomentum = [0.0, 0.9]\nnesterov = [false, true]\n");
+    assert_eq!((plan["cells"].as_u64(), plan["distinct"].as_u64()), (Some(8), Some(3)));
+    assert!(cells.iter().all(|cell| cell["backbone_lr"].is_empty()));
+}
+
+#[test]
+fn labels_are_in_no_key_and_what_counts_is_in_it() {
+    let key = |more: &str| plan(more).1[0]["key"].clone();
+    let base = key("[recipes.x]\nfreeze = \"layer1\"\n[axes]\nrecipe = [\"x\"]\n");
+    assert_eq!(base, key("[recipes.other]\nfreeze = \"layer1.0.relu2\"\n[axes]\nrecipe = [\"other\"]\n"));
+    assert_ne!(base, key("[recipes.x]\nfreeze = \"layer2\"\n[axes]\nrecipe = [\"x\"]\n"));
+    assert_ne!(base, key("[experiment]\nseed = 9\n[recipes.x]\nfreeze = \"layer1\"\n[axes]\nrecipe = [\"x\"]\n"));
+    assert_ne!(base, key("[train]\naugment = [\"flip\"]\n[recipes.x]\nfreeze = \"layer1\"\n[axes]\nrecipe = [\"x\"]\n"));
+    assert_ne!(base, key("[train]\nlr = 0.5\n[recipes.x]\nfreeze = \"layer1\"\n[axes]\nrecipe = [\"x\"]\n"));
+}
+
+#[test]
+fn batch_norm_policy_follows_the_weights() {
+    let (_, cells) = plan("[pretrain]\ndataset = \"a\"\n[recipes.mine]\nweights = \"pretrain\"\n[axes]\nrecipe = [\"mine\", \"from-scratch\", \"linear-probe\"]\n");
+    let found: Vec<&str> = cells.iter().map(|cell| cell["batch_norm"].as_str()).collect();
+    assert_eq!(found, ["frozen", "train", ""]);
+}
+
+#[test]
+fn features_are_shared_only_without_augmentation() {
+    let stages = |augment: &str| {
+        plan(&format!("[pretrain]\ndataset = \"a\"\n[recipes.p]\nweights = \"pretrain\"\nfreeze = \"layer2\"\naugment = {augment}\n[axes]\nrecipe = [\"p\"]\n")).0["stages"].clone()
+    };
+    assert_eq!(stages("[]")["encode"], 1);
+    assert_eq!(stages("[\"flip\"]")["encode"], 0);
+}
+
+#[test]
+fn a_plan_of_a_million_cells_is_quick_enough_to_test() {
+    // A tenth of a million here; the million itself is timed by hand (benches/README.md).
+    let (plan, _) = plan("[axes]\nrecipe = [\"fine-tune\"]\nlr = { log = [1e-5, 1], n = 100 }\nweight_decay = { log = [1e-6, 1e-2], n = 50 }\nbatch = [8, 16]\n");
+    assert_eq!(plan["distinct"], 10_000);
+}
+
+#[test]
+fn an_index_freezes_the_first_layers_of_the_summary() {
+    let graph = Arch { name: "vgg_small".to_owned(), input: 32, width: 1.0 }.graph(10).unwrap();
+    let rows = summary::rows(&graph, frozen_layers(&graph, &Freeze::Index(5)).unwrap());
+    let frozen: Vec<&str> = rows.iter().filter(|row| row.frozen).map(|row| row.name.as_str()).collect();
+    assert_eq!(frozen, ["input", "block1_conv1", "block1_conv2", "block1_pool", "block2_conv1"]);
+    assert_eq!(effective_depth(&graph, 4), 3, "a pool has no parameters");
+    assert!(frozen_layers(&graph, &Freeze::Index(99)).is_err());
+}
+
+#[test]
+fn a_tap_is_a_layer_by_name() {
+    let arch = Arch { name: "vgg_small".to_owned(), input: 32, width: 1.0 };
+    let backbone = arch.backbone("block2_pool").unwrap();
+    assert_eq!((backbone.layers.len(), backbone.layers.last().unwrap().shape), (7, [64, 8, 8]));
+    assert_eq!(backbone.layers, arch.backbone("early").unwrap().layers);
+    assert!(arch.backbone("block2_pol").unwrap_err().contains("did you mean 'block2_pool'"));
+}
+
+#[test]
+fn cuts_are_one_tensor_wide_and_never_above_dropout() {
+    let backbone = Arch { name: "resnet8".to_owned(), input: 16, width: 1.0 }.backbone("features").unwrap();
+    let network = with_head(&backbone, Pool::Avg(1), &Head::Linear, 5, 0.5);
+    let layers = backbone.layers.len();
+    let cut = shared_cut(&network, layers, layers).unwrap();
+    assert_eq!(network.layers[cut].name, "head.flatten");
+    // Freezing into the middle of a residual block cuts before the block.
+    let inside = network.find("layer2.0.conv1").unwrap() + 1;
+    assert_eq!(network.layers[shared_cut(&network, layers, inside).unwrap()].name, "layer1.0.relu2");
+    assert_eq!(shared_cut(&network, layers, 0), None);
+    let above = network.above(cut);
+    assert!(matches!(above.layers[0].op, Op::Input) && above.layers.len() == 3);
+}
+
+#[test]
+fn known_sizes_of_known_networks() {
+    let count = |name: &str, input: usize, width: f64, classes: usize| {
+        let graph = Arch { name: name.to_owned(), input, width }.graph(classes).unwrap();
+        let params: usize = (0..graph.layers.len()).map(|index| graph.param_count(index)).sum();
+        (params, graph.total_macs())
+    };
+    // 269,722 learned and 1,376 running numbers; 40.6 M multiply-accumulates (He et al., 2016; a table in the state dict's repository).
+    assert_eq!(count("resnet20", 32, 1.0, 10).0, 271_098);
+    // Keras: MobileNet (alpha 1.0) has 4,253,864 parameters; 569 M multiply-accumulates (Howard et al., 2017).
+    assert_eq!(count("mobilenet_v1", 224, 1.0, 1000).0, 4_253_864);
+    assert!((count("mobilenet_v1", 224, 1.0, 1000).1 as f64 - 569e6).abs() < 2e6);
+    // torchvision: mobilenet_v2 3,504,872 learned parameters and 34,112 running numbers; squeezenet1_0 1,248,424.
+    assert_eq!(count("mobilenet_v2", 224, 1.0, 1000).0, 3_538_984);
+    assert_eq!(count("squeezenet1_0", 224, 1.0, 1000).0, 1_248_424);
+    for name in NAMES {
+        assert!(count(name, 64, 1.0, 7).1 > 0);
+    }
+}
+
+#[test]
+fn weights_that_do_not_fit_are_listed_on_both_sides() {
+    let arch = Arch { name: "resnet8".to_owned(), input: 16, width: 1.0 };
+    let graph = arch.graph(10).unwrap();
+    let features = graph.find("avgpool").unwrap();
+    let mut weights = init::fresh(&graph, 0, 1, 0).unwrap();
+    weights.check(&graph, features).unwrap();
+    let conv = weights.0.remove("layer1.0.conv1.weight").unwrap();
+    weights.0.insert("layer1.0.conv9.weight".to_owned(), conv);
+    weights.0.insert("bn1.bias".to_owned(), Tensor::zeros(3, candle_core::DType::F32, &Device::Cpu).unwrap());
+    let message = weights.check(&graph, features).unwrap_err().to_string();
+    for expected in ["not in the file: layer1.0.conv1.weight", "not in the network: layer1.0.conv9.weight", "bn1.bias: network [16], file [3]"] {
+        assert!(message.contains(expected), "{message}");
+    }
+    let mut headless = init::fresh(&graph, 0, 1, 0).unwrap();
+    headless.0.retain(|name, _| !name.starts_with("linear"));
+    headless.check(&graph, features).unwrap();
+}
+
+#[test]
+fn weights_survive_writing_and_reading() {
+    let graph = Arch { name: "vgg_small".to_owned(), input: 16, width: 1.0 }.graph(4).unwrap();
+    let weights = init::fresh(&graph, 0, 3, 1).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    weights.write(&path).unwrap();
+    let read = Weights::read(&path).unwrap();
+    let bits = |weights: &Weights| weights.0.iter().map(|(name, tensor)| (name.clone(), tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())).collect::<Vec<_>>();
+    assert_eq!(bits(&read), bits(&weights));
+    let mut broken = weights;
+    broken.0.insert("fc1.bias".to_owned(), Tensor::new(&[f32::NAN], &Device::Cpu).unwrap());
+    broken.write(&path).unwrap();
+    assert!(Weights::read(&path).unwrap_err().to_string().contains("'fc1.bias'"));
+    std::fs::write(&path, b"short").unwrap();
+    assert!(Weights::read(&path).is_err());
+}
+
+#[test]
+fn weight_decay_means_what_it_says() {
+    let start = Tensor::new(&[2f32], &Device::Cpu).unwrap();
+    let gradient = Tensor::new(&[1f32], &Device::Cpu).unwrap();
+    let step = |coupled_decay, decoupled_decay| {
+        let rule = Rule::Sgd { momentum: 0.0, nesterov: false };
+        let moved = State::default().step(rule, Step { lr: 0.1, coupled_decay, decoupled_decay }, &start, &gradient).unwrap();
+        moved.to_vec1::<f32>().unwrap()[0]
+    };
+    assert!((step(0.0, 0.0) - 1.9).abs() < 1e-6);
+    assert!((step(0.5, 0.0) - (2.0 - 0.1 * 2.0)).abs() < 1e-6);
+    assert!((step(0.0, 0.5) - (2.0 * 0.95 - 0.1)).abs() < 1e-6);
+}
+
+/// python 3.11, torch 2.15: three steps of each optimiser on w = [1, -2] with gradients [0.5, -1], [0.25, 2], [-1, 0.125].
+#[test]
+fn optimisers_against_pytorch() {
+    let gradients = [[0.5f32, -1.0], [0.25, 2.0], [-1.0, 0.125]];
+    let run = |rule: Rule, step: Step| {
+        let mut state = State::default();
+        let mut w = Tensor::new(&[1f32, -2.0], &Device::Cpu).unwrap();
+        for gradient in gradients {
+            w = state.step(rule, step, &w, &Tensor::new(&gradient, &Device::Cpu).unwrap()).unwrap();
+        }
+        w.to_vec1::<f32>().unwrap()
+    };
+    let close = |found: Vec<f32>, expected: [f32; 2]| assert!((found[0] - expected[0]).abs() < 1e-6 && (found[1] - expected[1]).abs() < 1e-6, "{found:?} {expected:?}");
+    close(run(Rule::Sgd { momentum: 0.9, nesterov: false }, Step { lr: 0.1, coupled_decay: 0.01, decoupled_decay: 0.0 }), SGD);
+    close(run(Rule::Sgd { momentum: 0.9, nesterov: true }, Step { lr: 0.1, coupled_decay: 0.01, decoupled_decay: 0.0 }), NESTEROV);
+    close(run(Rule::Adam, Step { lr: 0.1, coupled_decay: 0.0, decoupled_decay: 0.01 }), ADAMW);
+}
+const SGD: [f32; 2] = [0.9116098, -2.1104696];
+const NESTEROV: [f32; 2] = [0.9428697, -2.2060869];
+const ADAMW: [f32; 2] = [0.8247139, -1.9626031];

@@ -1,0 +1,98 @@
+//! Verdicts: selection on validation, unequal budgets, too few replicates, and each answer in its order.
+
+use std::collections::BTreeMap;
+
+use tl_sweep::key::Key;
+use tl_sweep::report::arm::{Arm, Trial, arms};
+use tl_sweep::report::compare::{Scored, scored};
+use tl_sweep::report::verdict::{Answer, Rule, Verdict, verdicts};
+
+fn trial(recipe: &str, lr: &str, replicate: usize, val: f64, test: f64) -> Trial {
+    let settings: BTreeMap<String, String> =
+        [("scenario", "s"), ("recipe", recipe), ("dataset", "d"), ("lr", lr)].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    Trial {
+        key: Key::of("t", &(recipe, lr, replicate)),
+        cell: Key::of("c", &(recipe, lr)),
+        replicate,
+        status: "done".to_owned(),
+        settings,
+        val: Some(val),
+        test: Some(test),
+        at_chance: false,
+        under_trained: false,
+        seconds: 1.0,
+    }
+}
+
+/// An arm whose test answers are right on the first `right` of 200 images, give or take the replicate.
+fn answers(arm: &Arm) -> anyhow::Result<Vec<Scored>> {
+    let setting = arm.best().unwrap();
+    Ok(setting
+        .trials
+        .iter()
+        .map(|trial| {
+            let right = (trial.test.unwrap() * 200.0).round() as usize;
+            let predicted: Vec<u16> = (0..200).map(|image| u16::from((image * 37) % 200 >= right)).collect();
+            scored("accuracy", &predicted, &[0; 200])
+        })
+        .collect())
+}
+
+fn judge(trials: &[Trial], replicates: usize, margin: f64) -> Verdict {
+    let rule = Rule { scenario: "*".to_owned(), better: "a".to_owned(), worse: "b".to_owned(), margin };
+    verdicts(&[rule], &arms(trials, replicates), |_, _| true, answers).unwrap().remove(0)
+}
+
+fn pair(a: [f64; 3], b: [f64; 3]) -> Vec<Trial> {
+    let side = |recipe: &'static str, tests: [f64; 3]| tests.into_iter().enumerate().map(move |(replicate, test)| trial(recipe, "1", replicate, 0.5, test));
+    side("a", a).chain(side("b", b)).collect()
+}
+
+#[test]
+fn selection_reads_validation_only() {
+    let mut trials = Vec::new();
+    for replicate in 0..3 {
+        trials.push(trial("a", "0.1", replicate, 0.9, 0.1));
+        trials.push(trial("a", "0.2", replicate, 0.8, 1.0));
+        trials.push(trial("a", "0.3", replicate, 0.9, 0.2));
+    }
+    let arms = arms(&trials, 3);
+    assert_eq!(arms[0].best().unwrap().label, "lr = 0.1", "ties go to the first in the file");
+}
+
+#[test]
+fn unequal_budgets_are_marked() {
+    let mut trials = pair([0.9; 3], [0.5; 3]);
+    trials.extend((0..3).map(|replicate| trial("a", "2", replicate, 0.4, 0.9)));
+    let verdict = judge(&trials, 3, 0.01);
+    assert_eq!(verdict.settings, [2, 1]);
+    assert!(verdict.notes.iter().any(|note| note.contains("unequal")), "{:?}", verdict.notes);
+}
+
+#[test]
+fn fewer_than_three_replicates_decide_nothing() {
+    let trials: Vec<Trial> = pair([0.9; 3], [0.5; 3]).into_iter().filter(|trial| trial.replicate < 2).collect();
+    let verdict = judge(&trials, 2, 0.01);
+    assert_eq!(verdict.answer, Answer::NotTested);
+    assert!(verdict.notes[0].contains("3 are needed"));
+}
+
+#[test]
+fn every_answer_can_be_given() {
+    assert_eq!(judge(&pair([0.9, 0.91, 0.92], [0.5, 0.52, 0.51]), 3, 0.01).answer, Answer::Supported);
+    assert_eq!(judge(&pair([0.5, 0.52, 0.51], [0.9, 0.91, 0.92]), 3, 0.01).answer, Answer::Refuted);
+    assert_eq!(judge(&pair([0.7; 3], [0.7; 3]), 3, 0.01).answer, Answer::Equivalent);
+    let verdict = judge(&pair([0.7, 0.5, 0.9], [0.6, 0.7, 0.5]), 3, 0.01);
+    assert_eq!(verdict.answer, Answer::Inconclusive);
+    assert!(verdict.notes.iter().any(|note| note.contains("replicates")), "{:?}", verdict.notes);
+    assert_eq!(judge(&pair([0.7; 3], [0.7; 3])[..3], 3, 0.01).answer, Answer::NotTested);
+}
+
+#[test]
+fn a_missing_trial_leaves_its_setting_unselected_and_its_rule_untested() {
+    let mut trials = pair([0.9; 3], [0.5; 3]);
+    trials[1].status = "failed".to_owned();
+    let verdict = judge(&trials, 3, 0.01);
+    assert_eq!(verdict.answer, Answer::NotTested);
+    assert!(verdict.notes[0].contains("a: 1 trials are missing"), "{:?}", verdict.notes);
+}
