@@ -8,7 +8,8 @@ fn main() {
         Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     let build = git(&["rev-parse", "--short=12", "HEAD"]).map_or("unknown".to_owned(), |commit| {
-        let dirty = git(&["status", "--porcelain", "--untracked-files=no", "src", "Cargo.lock"]).is_some_and(|changes| !changes.is_empty());
+        let dirty = git(&["status", "--porcelain", "--untracked-files=no", "src", "Cargo.lock"])
+            .is_some_and(|changes| !changes.is_empty());
         format!("{commit}{}", if dirty { "-dirty" } else { "" })
     });
     println!("cargo::rustc-env=TL_SWEEP_BUILD={build}");

@@ -4,6 +4,7 @@ mod architecture;
 mod builder;
 mod datasets;
 mod docs;
+mod engine;
 mod files;
 mod golden;
 mod operators;

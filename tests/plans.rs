@@ -1,12 +1,12 @@
 //! Plans: the cross, what collapses, what is shared, and networks as data.
 
 use candle_core::{Device, Tensor};
+use tl_sweep::freeze::Freeze;
 use tl_sweep::model::arch::{Arch, NAMES};
 use tl_sweep::model::freezing::{effective_depth, frozen_layers, shared_cut, with_head};
 use tl_sweep::model::graph::Op;
 use tl_sweep::model::weights::Weights;
 use tl_sweep::model::{init, summary};
-use tl_sweep::freeze::Freeze;
 use tl_sweep::nn::optim::{Rule, State, Step};
 use tl_sweep::recipe::{Head, Pool};
 
@@ -61,7 +61,12 @@ lr = 0.5
     // none: 2 lr x 2 zip x 2 backbone_lr less 2; all: 2 x 2 less 1; one included.
     assert_eq!(plan["cells"], 6 + 3 + 1);
     assert_eq!(plan["excluded"][0], serde_json::json!(["too hot", 3]));
-    let seen: Vec<String> = cells.iter().map(|cell| format!("{} {} {} {} {}", cell["freeze"], cell["lr"], cell["batch"], cell["steps"], cell["backbone_lr"])).collect();
+    let seen: Vec<String> = cells
+        .iter()
+        .map(|cell| {
+            format!("{} {} {} {} {}", cell["freeze"], cell["lr"], cell["batch"], cell["steps"], cell["backbone_lr"])
+        })
+        .collect();
     assert_eq!(seen[0], "none 0.1 8 10 0.001");
     assert_eq!(seen[1], "none 0.1 8 10 0.002");
     assert_eq!(seen[2], "none 0.01 8 10 0.001");
@@ -71,7 +76,9 @@ lr = 0.5
 
 #[test]
 fn settings_without_effect_are_dropped_and_collapse() {
-    let (plan, cells) = plan("[recipes.t]\nfreeze = \"all\"\n[axes]\nrecipe = [\"t\"]\nbackbone_lr = [0.1, 0.2]\nmomentum = [0.0, 0.9]\nnesterov = [false, true]\n");
+    let (plan, cells) = plan(
+        "[recipes.t]\nfreeze = \"all\"\n[axes]\nrecipe = [\"t\"]\nbackbone_lr = [0.1, 0.2]\nmomentum = [0.0, 0.9]\nnesterov = [false, true]\n",
+    );
     assert_eq!((plan["cells"].as_u64(), plan["distinct"].as_u64()), (Some(8), Some(3)));
     assert!(cells.iter().all(|cell| cell["backbone_lr"].is_empty()));
 }
@@ -83,13 +90,18 @@ fn labels_are_in_no_key_and_what_counts_is_in_it() {
     assert_eq!(base, key("[recipes.other]\nfreeze = \"layer1.0.relu2\"\n[axes]\nrecipe = [\"other\"]\n"));
     assert_ne!(base, key("[recipes.x]\nfreeze = \"layer2\"\n[axes]\nrecipe = [\"x\"]\n"));
     assert_ne!(base, key("[experiment]\nseed = 9\n[recipes.x]\nfreeze = \"layer1\"\n[axes]\nrecipe = [\"x\"]\n"));
-    assert_ne!(base, key("[train]\naugment = [\"flip\"]\n[recipes.x]\nfreeze = \"layer1\"\n[axes]\nrecipe = [\"x\"]\n"));
+    assert_ne!(
+        base,
+        key("[train]\naugment = [\"flip\"]\n[recipes.x]\nfreeze = \"layer1\"\n[axes]\nrecipe = [\"x\"]\n")
+    );
     assert_ne!(base, key("[train]\nlr = 0.5\n[recipes.x]\nfreeze = \"layer1\"\n[axes]\nrecipe = [\"x\"]\n"));
 }
 
 #[test]
 fn batch_norm_policy_follows_the_weights() {
-    let (_, cells) = plan("[pretrain]\ndataset = \"a\"\n[recipes.mine]\nweights = \"pretrain\"\n[axes]\nrecipe = [\"mine\", \"from-scratch\", \"linear-probe\"]\n");
+    let (_, cells) = plan(
+        "[pretrain]\ndataset = \"a\"\n[recipes.mine]\nweights = \"pretrain\"\n[axes]\nrecipe = [\"mine\", \"from-scratch\", \"linear-probe\"]\n",
+    );
     let found: Vec<&str> = cells.iter().map(|cell| cell["batch_norm"].as_str()).collect();
     assert_eq!(found, ["frozen", "train", ""]);
 }
@@ -106,7 +118,9 @@ fn features_are_shared_only_without_augmentation() {
 #[test]
 fn a_plan_of_a_million_cells_is_quick_enough_to_test() {
     // A tenth of a million here; the million itself is timed by hand (benches/README.md).
-    let (plan, _) = plan("[axes]\nrecipe = [\"fine-tune\"]\nlr = { log = [1e-5, 1], n = 100 }\nweight_decay = { log = [1e-6, 1e-2], n = 50 }\nbatch = [8, 16]\n");
+    let (plan, _) = plan(
+        "[axes]\nrecipe = [\"fine-tune\"]\nlr = { log = [1e-5, 1], n = 100 }\nweight_decay = { log = [1e-6, 1e-2], n = 50 }\nbatch = [8, 16]\n",
+    );
     assert_eq!(plan["distinct"], 10_000);
 }
 
@@ -175,7 +189,11 @@ fn weights_that_do_not_fit_are_listed_on_both_sides() {
     weights.0.insert("layer1.0.conv9.weight".to_owned(), conv);
     weights.0.insert("bn1.bias".to_owned(), Tensor::zeros(3, candle_core::DType::F32, &Device::Cpu).unwrap());
     let message = weights.check(&graph, features).unwrap_err().to_string();
-    for expected in ["not in the file: layer1.0.conv1.weight", "not in the network: layer1.0.conv9.weight", "bn1.bias: network [16], file [3]"] {
+    for expected in [
+        "not in the file: layer1.0.conv1.weight",
+        "not in the network: layer1.0.conv9.weight",
+        "bn1.bias: network [16], file [3]",
+    ] {
         assert!(message.contains(expected), "{message}");
     }
     let mut headless = init::fresh(&graph, 0, 1, 0).unwrap();
@@ -191,7 +209,13 @@ fn weights_survive_writing_and_reading() {
     let path = folder.path().join("w.safetensors");
     weights.write(&path).unwrap();
     let read = Weights::read(&path).unwrap();
-    let bits = |weights: &Weights| weights.0.iter().map(|(name, tensor)| (name.clone(), tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())).collect::<Vec<_>>();
+    let bits = |weights: &Weights| {
+        weights
+            .0
+            .iter()
+            .map(|(name, tensor)| (name.clone(), tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()))
+            .collect::<Vec<_>>()
+    };
     assert_eq!(bits(&read), bits(&weights));
     let mut broken = weights;
     broken.0.insert("fc1.bias".to_owned(), Tensor::new(&[f32::NAN], &Device::Cpu).unwrap());
@@ -207,7 +231,8 @@ fn weight_decay_means_what_it_says() {
     let gradient = Tensor::new(&[1f32], &Device::Cpu).unwrap();
     let step = |coupled_decay, decoupled_decay| {
         let rule = Rule::Sgd { momentum: 0.0, nesterov: false };
-        let moved = State::default().step(rule, Step { lr: 0.1, coupled_decay, decoupled_decay }, &start, &gradient).unwrap();
+        let moved =
+            State::default().step(rule, Step { lr: 0.1, coupled_decay, decoupled_decay }, &start, &gradient).unwrap();
         moved.to_vec1::<f32>().unwrap()[0]
     };
     assert!((step(0.0, 0.0) - 1.9).abs() < 1e-6);
@@ -227,9 +252,20 @@ fn optimisers_against_pytorch() {
         }
         w.to_vec1::<f32>().unwrap()
     };
-    let close = |found: Vec<f32>, expected: [f32; 2]| assert!((found[0] - expected[0]).abs() < 1e-6 && (found[1] - expected[1]).abs() < 1e-6, "{found:?} {expected:?}");
-    close(run(Rule::Sgd { momentum: 0.9, nesterov: false }, Step { lr: 0.1, coupled_decay: 0.01, decoupled_decay: 0.0 }), SGD);
-    close(run(Rule::Sgd { momentum: 0.9, nesterov: true }, Step { lr: 0.1, coupled_decay: 0.01, decoupled_decay: 0.0 }), NESTEROV);
+    let close = |found: Vec<f32>, expected: [f32; 2]| {
+        assert!(
+            (found[0] - expected[0]).abs() < 1e-6 && (found[1] - expected[1]).abs() < 1e-6,
+            "{found:?} {expected:?}"
+        )
+    };
+    close(
+        run(Rule::Sgd { momentum: 0.9, nesterov: false }, Step { lr: 0.1, coupled_decay: 0.01, decoupled_decay: 0.0 }),
+        SGD,
+    );
+    close(
+        run(Rule::Sgd { momentum: 0.9, nesterov: true }, Step { lr: 0.1, coupled_decay: 0.01, decoupled_decay: 0.0 }),
+        NESTEROV,
+    );
     close(run(Rule::Adam, Step { lr: 0.1, coupled_decay: 0.0, decoupled_decay: 0.01 }), ADAMW);
 }
 const SGD: [f32; 2] = [0.9116098, -2.1104696];

@@ -184,12 +184,19 @@ fn cached_features_give_the_bits_of_the_whole_network() {
 
 #[test]
 fn phases_run_one_after_another() {
-    let text = SMALL.replace("[[rule]]\nclaim = \"linear-probe > fine-tune\"", "[recipes.both]\nphases = [{ freeze = \"all\", steps = 20 }, { freeze = \"none\", steps = 30, lr = 1e-3 }]").replace("\"linear-probe\", \"fine-tune\"", "\"both\"");
+    let text = SMALL
+        .replace(
+            "[[rule]]\nclaim = \"linear-probe > fine-tune\"",
+            "[recipes.both]\nphases = [{ freeze = \"all\", steps = 20 }, { freeze = \"none\", steps = 30, lr = 1e-3 }]",
+        )
+        .replace("\"linear-probe\", \"fine-tune\"", "\"both\"");
     let world = small().file("phases.toml", text);
     world.run(&["run", "phases.toml"]).exits(0);
     let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
     let (steps, points, frozen): (i64, i64, i64) = store
-        .query_row("SELECT steps_run, (SELECT count(*) FROM curve WHERE trial = key), frozen FROM trial", [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .query_row("SELECT steps_run, (SELECT count(*) FROM curve WHERE trial = key), frozen FROM trial", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
         .unwrap();
     assert_eq!((steps, points), (50, 20));
     assert!(frozen > 0, "running statistics are fixed in both phases");
@@ -312,4 +319,41 @@ fn show_finds_a_trial_by_the_first_digits_of_its_key() {
     let said = world.run(&["show", &key[..8]]).exits(0);
     assert!(said.out.contains(&key) && said.out.contains("val loss"), "{}", said.out);
     world.run(&["show", "zzzz"]).exits(1);
+}
+
+/// What a probe on pretrained features gains over one on untrained features (random weights, batch norms settled by a
+/// few steps at a rate of zero) falls as the target moves away, and is about zero where the two share nothing.
+#[test]
+fn what_pretraining_gains_falls_with_distance_and_vanishes() {
+    let file = |name: &str, lr: f64, steps: usize| {
+        let mut text = format!(
+            "[experiment]\nname = \"{name}\"\n[backbone]\narch = \"resnet8\"\ninput = 16\nweights = \"pretrain\"\n\
+             [pretrain]\ndataset = \"source\"\nsteps = {steps}\nbatch = 32\nlr = {lr}\n\
+             [datasets.source]\nsynthetic = {{ classes = 20, task = 0, train = 150, test = 2 }}\n\
+             [train]\nsteps = 200\nlr = 0.3\n[axes]\nrecipe = [\"linear-probe\"]\n"
+        );
+        for (scenario, shift) in [("near", 0.0), ("between", 0.7), ("apart", 1.0)] {
+            text.push_str(&format!(
+                "[datasets.{scenario}]\nsynthetic = {{ classes = 10, task = 1, shift = {shift}, train = 80, test = 60 }}\n\
+                 [scenarios.{scenario}]\ndataset = \"{scenario}\"\nper_class = 60\n"
+            ));
+        }
+        text
+    };
+    let world =
+        World::new().file("learned.toml", file("learned", 0.1, 700)).file("untrained.toml", file("untrained", 0.0, 40));
+    let accuracy = |name: &str| {
+        world.run(&["run", &format!("{name}.toml"), "--quiet"]).exits(0);
+        let report: serde_json::Value =
+            serde_json::from_str(&world.run(&["report", name, "--format", "json"]).exits(0).out).unwrap();
+        let arms = report["arms"].as_array().unwrap().clone();
+        ["near", "between", "apart"].map(|scenario| {
+            arms.iter().find(|arm| arm["context"]["scenario"] == scenario).unwrap()["test_mean"].as_f64().unwrap()
+        })
+    };
+    let (learned, untrained) = (accuracy("learned"), accuracy("untrained"));
+    let gain: Vec<f64> = learned.iter().zip(untrained).map(|(learned, untrained)| learned - untrained).collect();
+    assert!(gain[0] > 0.3, "{gain:?}");
+    assert!(gain[0] > gain[1] + 0.1 && gain[1] > gain[2] + 0.1, "{gain:?}");
+    assert!(gain[2].abs() < 0.05, "{gain:?}");
 }

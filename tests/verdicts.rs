@@ -8,8 +8,9 @@ use tl_sweep::report::compare::{Scored, scored};
 use tl_sweep::report::verdict::{Answer, Rule, Verdict, verdicts};
 
 fn trial(recipe: &str, lr: &str, replicate: usize, val: f64, test: f64) -> Trial {
-    let settings: BTreeMap<String, String> =
-        [("scenario", "s"), ("recipe", recipe), ("dataset", "d"), ("lr", lr)].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let settings: BTreeMap<String, String> = [("scenario", "s"), ("recipe", recipe), ("dataset", "d"), ("lr", lr)]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
     Trial {
         key: Key::of("t", &(recipe, lr, replicate)),
         cell: Key::of("c", &(recipe, lr)),
@@ -44,7 +45,9 @@ fn judge(trials: &[Trial], replicates: usize, margin: f64) -> Verdict {
 }
 
 fn pair(a: [f64; 3], b: [f64; 3]) -> Vec<Trial> {
-    let side = |recipe: &'static str, tests: [f64; 3]| tests.into_iter().enumerate().map(move |(replicate, test)| trial(recipe, "1", replicate, 0.5, test));
+    let side = |recipe: &'static str, tests: [f64; 3]| {
+        tests.into_iter().enumerate().map(move |(replicate, test)| trial(recipe, "1", replicate, 0.5, test))
+    };
     side("a", a).chain(side("b", b)).collect()
 }
 

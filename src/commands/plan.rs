@@ -146,47 +146,39 @@ fn human(seconds: f64) -> String {
     HumanDuration(Duration::from_secs_f64(seconds.clamp(0.0, 1e9))).to_string()
 }
 
-/// Cells that are one configuration, by what a person typed.
+/// Cells that are one configuration, and the settings in which they differ without effect.
 fn collapsed(plan: &Plan) -> Option<String> {
     const SHOWN: usize = 10;
     let groups = plan.collapsed();
     if groups.is_empty() {
         return None;
     }
-    let name = |cell: &Cell| label(&plan.asked(cell), &plan.settled(cell));
-    let mut lines: Vec<String> = groups
-        .iter()
-        .take(SHOWN)
-        .map(|group| {
-            format!(
-                "  {} and {} more: {}",
-                name(group[0]),
-                group.len() - 1,
-                group[1..].iter().take(3).map(|cell| name(cell)).collect::<Vec<_>>().join("; ")
-            )
-        })
-        .collect();
+    let mut lines: Vec<String> = groups.iter().take(SHOWN).map(|group| differing(plan, group)).collect();
     if groups.len() > SHOWN {
         lines.push(format!("  and {} more groups", groups.len() - SHOWN));
     }
     let cells: usize = groups.iter().map(Vec::len).sum();
-    Some(format!(
-        "collapsed: {cells} cells are {} configurations, since settings without effect do not count\n{}",
-        groups.len(),
-        lines.join("\n")
-    ))
+    Some(format!("collapsed: {cells} cells are {} configurations, since settings without effect do not count\n{}", groups.len(), lines.join("\n")))
 }
 
-/// Scenario, recipe and the settings that were dropped.
-fn label(asked: &Layer, settled: &Layer) -> String {
-    let get = |key: &str| asked.get(key).map_or_else(String::new, Value::to_string);
-    let dropped: Vec<String> = asked
-        .iter()
-        .filter(|(key, _)| !settled.contains_key(*key) && !["pool", "decay", "nesterov"].contains(&key.as_str()))
-        .map(|(key, value)| format!("{key} = {value}"))
+/// `small-similar linear-probe, lr 0.1: backbone_lr = 0.001 | 0.01`.
+fn differing(plan: &Plan, group: &[&Cell]) -> String {
+    let asked: Vec<Layer> = group.iter().map(|cell| plan.asked(cell)).collect();
+    let get = |layer: &Layer, key: &str| layer.get(key).map_or_else(|| "-".to_owned(), Value::to_string);
+    let keys: std::collections::BTreeSet<&String> = asked.iter().flat_map(Layer::keys).collect();
+    let parts: Vec<String> = keys
+        .into_iter()
+        .filter_map(|key| {
+            let mut values: Vec<String> = Vec::new();
+            for value in asked.iter().map(|layer| get(layer, key)) {
+                if !values.contains(&value) {
+                    values.push(value);
+                }
+            }
+            (values.len() > 1).then(|| format!("{key} = {}", values.join(" | ")))
+        })
         .collect();
-    let dropped = if dropped.is_empty() { String::new() } else { format!(" ({})", dropped.join(", ")) };
-    format!("{} {} lr {}{dropped}", get("scenario"), get("recipe"), get("lr"))
+    format!("  {} {}, lr {}: {}", get(&asked[0], "scenario"), get(&asked[0], "recipe"), get(&asked[0], "lr"), parts.join(", "))
 }
 
 /// What each freeze depth holds fixed, by name and number.

@@ -1,10 +1,12 @@
 //! A family of image tasks whose similarity to its source is a dial.
 //!
-//! Every image is 16 x 16 RGB: grey, faint smooth clutter, noise, and small coloured patterns (motifs) at random places.
-//! A class is a set of four motifs out of a dictionary of sixteen; an image shows its class's motifs and two of any.
-//! A dictionary at distance `shift` is cos(shift π/2) times the source's motifs plus sin(shift π/2) times fresh ones that
-//! are orthogonal to all of the source's: at 0 a target is made of the source's parts in new combinations (another `task`),
-//! at 1 it shares no part with it. Nothing else depends on `shift`, and nothing is fitted to any recipe.
+//! Every image is 16 x 16 RGB: grey, faint smooth clutter of any colour, noise, and small patterns (motifs) at random
+//! places. A class is a set of four motifs out of a dictionary of sixteen; an image shows its class's motifs and two of
+//! any. A source motif is a 5 x 5 pattern along one axis of colour space; a fresh motif is another pattern, orthogonal to
+//! all of the source's, along an axis of colour orthogonal to the source's. A dictionary at distance `shift` is
+//! cos(shift pi/2) times the source's motifs plus sin(shift pi/2) times fresh ones: at 0 a target is made of the source's
+//! parts in new combinations (another `task`), at 1 it shares neither pattern nor colour with any of them. Nothing else
+//! depends on `shift`, and nothing is fitted to any recipe.
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -16,7 +18,7 @@ use crate::seed::{Rng, Stream, stream};
 
 const SIDE: usize = 16;
 const MOTIF: usize = 5;
-const MOTIF_SIZE: usize = MOTIF * MOTIF * 3;
+const PATTERN: usize = MOTIF * MOTIF;
 const DICTIONARY: usize = 16;
 const PER_CLASS: usize = 4;
 const DISTRACTORS: usize = 2;
@@ -85,27 +87,51 @@ impl Family {
     }
 
     fn dictionary(&self) -> Vec<Vec<f64>> {
-        // Source motifs first, then fresh ones, each orthogonal to all before it.
         let mut rng = stream(FAMILY, Stream::Synthetic, &[0]);
-        let mut basis: Vec<Vec<f64>> = Vec::new();
-        while basis.len() < 2 * DICTIONARY {
-            let mut motif: Vec<f64> = (0..MOTIF_SIZE).map(|_| rng.normal()).collect();
-            for earlier in &basis {
-                let along: f64 = motif.iter().zip(earlier).map(|(a, b)| a * b).sum();
-                motif.iter_mut().zip(earlier).for_each(|(a, b)| *a -= along * b);
-            }
-            let length = motif.iter().map(|value| value * value).sum::<f64>().sqrt();
-            motif.iter_mut().for_each(|value| *value /= length);
-            basis.push(motif);
-        }
+        let colours = orthonormal(&mut rng, 2, 3);
+        let (source, fresh) = (patterns(&mut rng), patterns(&mut rng));
         let angle = self.shift * std::f64::consts::FRAC_PI_2;
-        let mixed = |index: usize| {
-            let pairs = basis[index].iter().zip(&basis[DICTIONARY + index]);
-            pairs
-                .map(|(source, fresh)| (MOTIF_SIZE as f64).sqrt() * (angle.cos() * source + angle.sin() * fresh))
-                .collect()
+        // The length of a motif whose every number has size one.
+        let length = ((PATTERN * 3) as f64).sqrt();
+        let mixed = |(source, fresh): (&Vec<f64>, &Vec<f64>)| {
+            let at = |place: usize| {
+                let (pixel, channel) = (place / 3, place % 3);
+                length
+                    * (angle.cos() * source[pixel] * colours[0][channel]
+                        + angle.sin() * fresh[pixel] * colours[1][channel])
+            };
+            (0..PATTERN * 3).map(at).collect()
         };
-        (0..DICTIONARY).map(mixed).collect()
+        source.iter().zip(&fresh).map(mixed).collect()
+    }
+}
+
+/// Patterns of length one for a whole dictionary, orthogonal to each other and to a flat field.
+fn patterns(rng: &mut Rng) -> Vec<Vec<f64>> {
+    let flat = vec![1.0 / (PATTERN as f64).sqrt(); PATTERN];
+    let mut found = vec![flat];
+    extend(rng, &mut found, DICTIONARY + 1, PATTERN);
+    found.split_off(1)
+}
+
+/// `count` random directions of length one, at right angles.
+fn orthonormal(rng: &mut Rng, count: usize, size: usize) -> Vec<Vec<f64>> {
+    let mut found = Vec::new();
+    extend(rng, &mut found, count, size);
+    found
+}
+
+/// Adds random directions up to `count` (Gram and Schmidt).
+fn extend(rng: &mut Rng, found: &mut Vec<Vec<f64>>, count: usize, size: usize) {
+    while found.len() < count {
+        let mut next: Vec<f64> = (0..size).map(|_| rng.normal()).collect();
+        for earlier in found.iter() {
+            let along: f64 = next.iter().zip(earlier).map(|(a, b)| a * b).sum();
+            next.iter_mut().zip(earlier).for_each(|(a, b)| *a -= along * b);
+        }
+        let length = next.iter().map(|value| value * value).sum::<f64>().sqrt();
+        next.iter_mut().for_each(|value| *value /= length);
+        found.push(next);
     }
 }
 

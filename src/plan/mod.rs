@@ -79,15 +79,19 @@ impl Plan {
         self.space.layer(&cell.settled)
     }
 
-    /// Groups of cells that are one configuration, the first first; only groups of more than one.
+    /// Groups of cells that are one configuration, in the order of the cross; only groups of more than one.
     pub fn collapsed(&self) -> Vec<Vec<&Cell>> {
-        let mut groups: HashMap<Key, Vec<&Cell>> = HashMap::new();
+        let mut places: HashMap<Key, usize> = HashMap::new();
+        let mut groups: Vec<Vec<&Cell>> = Vec::new();
         for cell in &self.cells {
-            groups.entry(cell.key).or_default().push(cell);
+            let place = *places.entry(cell.key).or_insert_with(|| {
+                groups.push(Vec::new());
+                groups.len() - 1
+            });
+            groups[place].push(cell);
         }
-        let mut found: Vec<Vec<&Cell>> = groups.into_values().filter(|group| group.len() > 1).collect();
-        found.sort_by_key(|group| group[0].key);
-        found
+        groups.retain(|group| group.len() > 1);
+        groups
     }
 
     /// Distinct configurations.
