@@ -257,11 +257,11 @@ fn a_row_has_the_same_bits_alone_and_in_any_batch() {
     for depth in [7, 1100, 25_088] {
         let (x, w, b) = (random(&[13, depth], 1), random(&[10, depth], 2), random(&[10], 3));
         let whole = linear::forward(&x, &w, &b, Activation::Linear).unwrap().to_vec2::<f32>().unwrap();
-        for row in 0..13 {
+        for (row, expected) in whole.iter().enumerate() {
             let alone =
                 linear::forward(&x.narrow(0, row, 1).unwrap().contiguous().unwrap(), &w, &b, Activation::Linear)
                     .unwrap();
-            assert_eq!(alone.to_vec2::<f32>().unwrap()[0], whole[row]);
+            assert_eq!(alone.to_vec2::<f32>().unwrap()[0], *expected);
         }
     }
 }
@@ -276,8 +276,8 @@ fn an_image_has_the_same_bits_alone_and_in_any_batch_through_whole_networks() {
         let logits =
             |x: &Tensor| network.forward(x, Mode::Evaluate).unwrap().result().unwrap().to_vec2::<f32>().unwrap();
         let whole = logits(&x);
-        for row in 0..9 {
-            assert_eq!(logits(&x.narrow(0, row, 1).unwrap().contiguous().unwrap())[0], whole[row], "{name}");
+        for (row, expected) in whole.iter().enumerate() {
+            assert_eq!(logits(&x.narrow(0, row, 1).unwrap().contiguous().unwrap())[0], *expected, "{name}");
         }
         assert_eq!(logits(&x.narrow(0, 3, 5).unwrap().contiguous().unwrap()), whole[3..8], "{name}");
     }

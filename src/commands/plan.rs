@@ -158,7 +158,11 @@ fn collapsed(plan: &Plan) -> Option<String> {
         lines.push(format!("  and {} more groups", groups.len() - SHOWN));
     }
     let cells: usize = groups.iter().map(Vec::len).sum();
-    Some(format!("collapsed: {cells} cells are {} configurations, since settings without effect do not count\n{}", groups.len(), lines.join("\n")))
+    Some(format!(
+        "collapsed: {cells} cells are {} configurations, since settings without effect do not count\n{}",
+        groups.len(),
+        lines.join("\n")
+    ))
 }
 
 /// `small-similar linear-probe, lr 0.1: backbone_lr = 0.001 | 0.01`.
@@ -178,7 +182,13 @@ fn differing(plan: &Plan, group: &[&Cell]) -> String {
             (values.len() > 1).then(|| format!("{key} = {}", values.join(" | ")))
         })
         .collect();
-    format!("  {} {}, lr {}: {}", get(&asked[0], "scenario"), get(&asked[0], "recipe"), get(&asked[0], "lr"), parts.join(", "))
+    format!(
+        "  {} {}, lr {}: {}",
+        get(&asked[0], "scenario"),
+        get(&asked[0], "recipe"),
+        get(&asked[0], "lr"),
+        parts.join(", ")
+    )
 }
 
 /// What each freeze depth holds fixed, by name and number.

@@ -32,7 +32,7 @@ pub struct Experiment {
     /// In the order of the file.
     pub scenarios: Vec<Scenario>,
     pub recipes: BTreeMap<String, Layer>,
-    /// Defaults, [backbone] and [train], the later over the earlier.
+    /// Defaults, `[backbone]` and `[train]`, the later over the earlier.
     pub base: Layer,
     pub pretrain: Option<Pretrain>,
     /// Axes and zips in the order of the file; scenario and recipe always among them.

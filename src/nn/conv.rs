@@ -62,7 +62,7 @@ impl Conv {
     }
 }
 
-/// y = activation(x * w + bias); x [n, c, h, w], w [out, c / groups, kh, kw], bias [out].
+/// y = activation(x * w + bias); x [n, c, h, w], w [out, c / groups, kh, kw], bias `[out]`.
 ///
 /// # Errors
 /// The batch is empty, or the shapes do not fit each other.
@@ -161,7 +161,7 @@ pub fn backward(conv: &Conv, x: &Tensor, w: &Tensor, dy: &Tensor, want: [bool; 2
     Ok([dx, dw])
 }
 
-/// The gradient of a bias [out]: the sum over images and pixels.
+/// The gradient of a bias `[out]`: the sum over images and pixels.
 ///
 /// # Errors
 /// `dy` is not [n, out, h, w].

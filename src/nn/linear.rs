@@ -7,7 +7,7 @@ use super::activation::{self, Activation};
 use super::kernel::{SLACK, Tile, tile, tile_rows};
 use super::{tensor, with};
 
-/// y = activation(x w^T + bias); x [n, k], w [m, k], bias [m].
+/// y = activation(x w^T + bias); x [n, k], w [m, k], bias `[m]`.
 ///
 /// # Errors
 /// The shapes do not fit.

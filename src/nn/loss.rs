@@ -8,7 +8,7 @@ pub struct Loss {
     pub gradient: Tensor,
 }
 
-/// Cross-entropy of `logits` [n, classes] with integer `labels` [n]; `smoothing` of each target is spread evenly.
+/// Cross-entropy of `logits` [n, classes] with integer `labels` `[n]`; `smoothing` of each target is spread evenly.
 /// Computed on the host in f64: a row of classes is small, and the result is the same for every batch split.
 ///
 /// # Errors

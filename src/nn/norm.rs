@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::{composed, tensor, with};
 
-/// What a batch norm owns, each [channels].
+/// What a batch norm owns, each `[channels]`.
 #[derive(Clone, Debug)]
 pub struct Norm {
     pub weight: Tensor,
