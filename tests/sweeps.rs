@@ -267,6 +267,21 @@ fn a_store_of_a_newer_version_or_of_another_kind_is_exit_7() {
 }
 
 #[test]
+fn two_sweeps_never_write_to_one_store() {
+    let world = small().file("slow.toml", SMALL.replace("steps = 60", "steps = 3000"));
+    let mut first = world.command(&["run", "slow.toml"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let start = Instant::now();
+    while !world.path("results/tl-sweep.sqlite").exists() && start.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let said = world.run(&["run", "small.toml"]).exits(7);
+    assert!(said.err.contains("another sweep is writing"), "{}", said.err);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    world.run(&["run", "small.toml"]).exits(0);
+}
+
+#[test]
 fn every_planned_cell_has_a_row_and_predictions_recompute_the_scores() {
     let world = small();
     world.run(&["run", "small.toml", "--limit", "4"]).exits(5);

@@ -157,7 +157,7 @@ fn begin(
         let dataset = settings.get("dataset").map_or_else(String::new, Value::to_string);
         let data = world.facts.datasets.get(&dataset).map_or_else(|| Key::of_bytes(b""), |fact| fact.fingerprint);
         let trials = (0..plan.replicates).map(|replicate| trial_key(cell.key, replicate)).collect();
-        CellRecord { key: cell.key, data, settings, trials }
+        CellRecord { key: cell.key, data, start: plan.start(cell, &world.facts), settings, trials }
     });
     store.begin(&record, cells, circumstance)
 }

@@ -115,6 +115,15 @@ impl Plan {
         stage::chain(&self.settled(cell), cell.key, replicate, &reach, facts)
     }
 
+    /// Where a cell's backbone starts: the SHA-256 of a weight file, the key of a pretrain stage, or `random`.
+    pub fn start(&self, cell: &Cell, facts: &Facts) -> String {
+        match stage::start(&self.settled(cell), facts, self.pretrain.as_ref(), self.seed) {
+            Ok(Start::File(sha256)) => sha256,
+            Ok(Start::Pretrained(key)) => key.to_string(),
+            Ok(Start::Random) | Err(_) => "random".to_owned(),
+        }
+    }
+
     /// The largest `per_class` that any cell asks of this cell's dataset: nested subsets share one encoding.
     fn widest(&self, cell: &Cell) -> Option<usize> {
         self.space.widest(&cell.settled)

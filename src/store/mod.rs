@@ -23,6 +23,8 @@ impl std::fmt::Display for Unusable {
 
 pub struct Store {
     connection: Connection,
+    /// Held by the one process that writes, for as long as it lives; the system lets go of it even after kill -9.
+    _lock: Option<std::fs::File>,
 }
 
 impl Store {
@@ -37,13 +39,14 @@ impl Store {
                 .map_err(|error| Unusable(format!("cannot create '{}': {error}", folder.display())))?;
             refuse_network(folder)?;
         }
+        let lock = lock(path)?;
         let refused = |error: rusqlite::Error| unusable(&shown, &error);
         let connection = Connection::open(path).map_err(refused)?;
         connection.busy_timeout(Duration::from_millis(500)).map_err(refused)?;
         connection
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
             .map_err(refused)?;
-        let store = Self { connection };
+        let store = Self { connection, _lock: Some(lock) };
         store.migrate(&shown)?;
         Ok(store)
     }
@@ -61,7 +64,7 @@ impl Store {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
             .map_err(|error| unusable(&shown, &error))?;
         connection.busy_timeout(Duration::from_secs(10))?;
-        let store = Self { connection };
+        let store = Self { connection, _lock: None };
         let version = store.version(&shown)?;
         anyhow::ensure!(version == schema::MIGRATIONS.len(), newer_or_older(&shown, version));
         Ok(store)
@@ -89,6 +92,20 @@ impl Store {
                 .map_err(|error| unusable(shown, &error))?;
         }
         Ok(())
+    }
+}
+
+/// Takes the lock file beside the store, so that two sweeps never write to one.
+fn lock(path: &Path) -> anyhow::Result<std::fs::File> {
+    let shown = path.display();
+    let beside = path.with_extension("lock");
+    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&beside);
+    let file = file.map_err(|error| Unusable(format!("cannot write '{}': {error}", beside.display())))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => anyhow::bail!(Unusable(format!(
+            "another sweep is writing to the store '{shown}': wait for it, or use another --db"
+        ))),
     }
 }
 

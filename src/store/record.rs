@@ -35,6 +35,8 @@ pub struct Circumstance {
 pub struct CellRecord {
     pub key: Key,
     pub data: Key,
+    /// SHA-256 of the weight file, key of the pretrain stage, or `random`.
+    pub start: String,
     pub settings: Layer,
     pub trials: Vec<Key>,
 }
@@ -66,7 +68,7 @@ impl Store {
             transaction.query_row("SELECT id FROM experiment WHERE name = ?", [experiment.name], |row| row.get(0))?;
         transaction.execute("DELETE FROM planned WHERE experiment = ?", [id])?;
         transaction.execute("DELETE FROM cell WHERE experiment = ?", [id])?;
-        let marks = vec!["?"; 4 + SETTINGS.len()].join(", ");
+        let marks = vec!["?"; 5 + SETTINGS.len()].join(", ");
         {
             let mut insert_cell = transaction.prepare(&format!("INSERT INTO cell VALUES ({marks})"))?;
             let mut insert_planned = transaction.prepare("INSERT INTO planned VALUES (?, ?, ?, ?)")?;
@@ -76,6 +78,7 @@ impl Store {
                     Sql::Integer(position as i64),
                     Sql::Text(cell.key.to_string()),
                     Sql::Text(cell.data.to_string()),
+                    Sql::Text(cell.start),
                 ];
                 let settings = SETTINGS.iter().map(|name| cell.settings.get(*name).map_or(Sql::Null, sql));
                 insert_cell.execute(params_from_iter(labels.into_iter().chain(settings)))?;

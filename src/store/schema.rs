@@ -90,6 +90,7 @@ CREATE TABLE cell (
   position INTEGER NOT NULL, -- in the order of the cross
   key TEXT NOT NULL,         -- of the settings that have an effect; equal keys are one configuration
   data TEXT NOT NULL,        -- fingerprint of the dataset
+  start TEXT NOT NULL,       -- SHA-256 of the weight file, key of the pretrain stage, or random
   {settings},
   PRIMARY KEY (experiment, position)
 ) WITHOUT ROWID;
@@ -143,7 +144,7 @@ CREATE TABLE column_kind (
   name TEXT PRIMARY KEY, kind TEXT NOT NULL, meaning TEXT NOT NULL -- of the columns of the view `result`
 ) WITHOUT ROWID;
 CREATE VIEW result AS
-  SELECT experiment.name AS experiment, cell.position, planned.replicate, planned.trial,
+  SELECT experiment.name AS experiment, cell.position, planned.replicate, planned.trial, cell.data, cell.start,
          {cell_settings},
          coalesce(trial.status, 'planned') AS status,
          {trial_results},
@@ -172,6 +173,8 @@ pub const COLUMNS: &[(&str, &str, &str)] = &[
     ("position", "label", "place of the cell in the cross"),
     ("replicate", "label", "number of the paired repetition"),
     ("trial", "label", "key of the trial: hash of everything that decides its result"),
+    ("data", "label", "fingerprint of the dataset: ids, classes, splits, groups and bytes of all samples"),
+    ("start", "label", "SHA-256 of the weight file, key of the pretrain stage, or random"),
     ("status", "result", "planned, done, diverged, failed or blocked"),
     ("val_loss", "result", "mean cross-entropy on validation, nats"),
     ("val_accuracy", "result", "share of validation images classified right; selects settings"),
