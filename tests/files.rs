@@ -59,6 +59,11 @@ fn what_has_no_meaning_is_an_error() {
     for (old, new, expected) in [
         ("[axes]", "[axes]\nlr = [0.1, 0.1]", "twice"),
         ("[axes]", "[axes]\nreplicate = [1, 2]", "never an axis"),
+        ("[axes]", "[experiment]\nreplicates = 1000000000000\n[axes]", "beyond the most"),
+        ("[axes]", "[train]\nsteps = 9223372036854775807\n[axes]", "beyond the most"),
+        ("[axes]", "[train]\nsteps = 9223372036854775808\n[axes]", "does not fit"),
+        ("[axes]", "[train]\nlr = inf\n[axes]", "finite"),
+        ("train = 20", "train = 999999999", "synthetic images"),
         ("[axes]", "[axes]\nlr = []", "no values"),
         ("[axes]", "[axes]\nlr = 0.1", "write lr = [0.1]"),
         ("[axes]", "[axes]\nlr = { log = [0, 1], n = 3 }", "a range is"),

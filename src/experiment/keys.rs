@@ -48,6 +48,13 @@ fn text(value: &Value) -> Result<(), String> {
 fn count(value: &Value) -> Result<(), String> {
     recipe::count(value, 1).map(drop)
 }
+/// A count that a run can still be meant by.
+fn bounded(value: &Value, most: usize) -> Result<(), String> {
+    match recipe::count(value, 1)? {
+        count if count <= most => Ok(()),
+        count => Err(format!("{count} is beyond the most that is taken, {most}")),
+    }
+}
 fn whole(value: &Value) -> Result<(), String> {
     recipe::count(value, 0).map(drop)
 }
@@ -98,7 +105,10 @@ fn synthetic(value: &Value) -> Result<(), String> {
         "classes" => recipe::count(value, 2).map(drop),
         key if SYNTHETIC.iter().any(|(name, _)| *name == key) => count(value),
         key => Err(format!("a synthetic dataset has no '{key}'; {accepted}")),
-    })
+    })?;
+    let size = |name: &str, default: usize| entries.get(name).and_then(Value::count).unwrap_or(default);
+    let images = size("train", 300).saturating_add(size("test", 100)).saturating_mul(size("classes", 10));
+    if images > 5_000_000 { Err(format!("{images} synthetic images; at most 5,000,000 are made")) } else { Ok(()) }
 }
 fn early_stop(value: &Value) -> Result<(), String> {
     early_stop_patience(value).map(drop)
@@ -143,7 +153,7 @@ pub static KEYS: &[Key] = &[
         Experiment,
         "replicates",
         "3",
-        count,
+        |v| bounded(v, 1_000),
         COUNT,
         "How many paired repetitions every cell gets: other subset, order and head per replicate, the same for all arms."
     ),
@@ -249,12 +259,19 @@ pub static KEYS: &[Key] = &[
         Train,
         "steps",
         "500, unless epochs stands",
-        count,
+        |v| bounded(v, 100_000_000),
         COUNT,
         "Optimiser steps. Exactly one of `steps` and `epochs`."
     ),
-    key!(Train, "epochs", "", count, COUNT, "Passes over the training images; the last short batch is kept."),
-    key!(Train, "batch", "32", count, COUNT, "Images per step."),
+    key!(
+        Train,
+        "epochs",
+        "",
+        |v| bounded(v, 1_000_000),
+        COUNT,
+        "Passes over the training images; the last short batch is kept."
+    ),
+    key!(Train, "batch", "32", |v| bounded(v, 1_000_000), COUNT, "Images per step."),
     key!(
         Train,
         "optimizer",
