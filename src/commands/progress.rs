@@ -93,11 +93,16 @@ impl Board {
             Event::Progress { job, progress } => {
                 self.parts[*job] = (progress.step as f64 / progress.steps.max(1) as f64).min(1.0);
                 let accuracy = progress.accuracy.map_or_else(String::new, |accuracy| format!("  val {accuracy:.3}"));
+                // An encoding has no loss.
+                let loss = if progress.loss > 0.0 { format!("  loss {:.3}", progress.loss) } else { String::new() };
                 if let Some(line) = self.lines.get(job) {
                     line.set_message(format!(
-                        "{}  step {}/{}  loss {:.3}{accuracy}",
-                        self.names[*job], progress.step, progress.steps, progress.loss
+                        "{}  step {}/{}{loss}{accuracy}",
+                        self.names[*job],
+                        progress.step.min(progress.steps),
+                        progress.steps
                     ));
+                    line.tick();
                 }
             }
             Event::Finished { job, outcome } => {
@@ -132,6 +137,7 @@ impl Board {
                 ProgressStyle::with_template("  {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
             );
             line.set_message(self.names[job].clone());
+            line.tick();
             self.lines.insert(job, line);
         }
     }
@@ -140,6 +146,7 @@ impl Board {
         self.parts[job] = 1.0;
         if let Some(line) = self.lines.remove(&job) {
             line.finish_and_clear();
+            self.bars.remove(&line);
         }
     }
 
