@@ -366,4 +366,58 @@ mod tests {
             }
         }
     }
+
+    /// Machines with AVX-512 never choose the AVX2 path by themselves: here it is called by name.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn the_avx2_path_agrees_with_the_twin_where_the_machine_has_it() {
+        if !(std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")) {
+            return;
+        }
+        for (columns, steps) in [(1, 1), (17, 9), (50, 33), (200, 5)] {
+            let x = numbers(columns + steps + 2 * SLACK, 1);
+            let offsets: Vec<u32> = (0..steps as u32).collect();
+            let pitch = columns.next_multiple_of(SLACK);
+            for rows in [1, 4] {
+                let w = numbers(steps * rows, 2);
+                let spec = Tile { x: &x, offsets: &offsets, w: &w, columns };
+                let (mut fast, mut slow) = (vec![0.0; rows * pitch], vec![0.0; rows * pitch]);
+                // SAFETY: the features were detected, and the slices are as long as `tile` would assert.
+                unsafe {
+                    match rows {
+                        1 => avx2::tile::<1, 6>(&spec, &mut fast, pitch),
+                        _ => avx2::tile::<4, 3>(&spec, &mut fast, pitch),
+                    }
+                }
+                portable::tile(&spec, rows, &mut slow, pitch);
+                for row in 0..rows {
+                    for column in 0..columns {
+                        assert!((fast[row * pitch + column] - slow[row * pitch + column]).abs() < 1e-5);
+                    }
+                }
+            }
+        }
+        let (rows, taps, images, length) = (5, 13, 2, 40);
+        let reach = length + 32;
+        let mut left = numbers(rows * images * reach, 3);
+        left.chunks_mut(reach).for_each(|row| row[length..].fill(0.0));
+        let right = numbers(images * (length + taps + 32), 4);
+        let offsets: Vec<u32> = (0..taps as u32).collect();
+        let spec = Dots {
+            left: &left,
+            left_pitch: reach,
+            left_rows: rows,
+            left_image: rows * reach,
+            right: &right,
+            offsets: &offsets,
+            right_image: length + taps + 32,
+            images,
+            length,
+        };
+        let (mut fast, mut slow) = (vec![0.0; rows * taps], vec![0.0; rows * taps]);
+        // SAFETY: as above, for `dots`.
+        unsafe { avx2::dots(&spec, &mut fast, taps) };
+        portable::dots(&spec, &mut slow, taps);
+        assert!(fast.iter().zip(&slow).all(|(fast, slow)| (fast - slow).abs() < 1e-5));
+    }
 }
