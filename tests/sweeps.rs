@@ -161,8 +161,7 @@ fn features_that_are_damaged_are_made_again_with_a_warning() {
 
 #[test]
 fn cached_features_give_the_bits_of_the_whole_network() {
-    // Without augmentation the frozen prefix is encoded once; a dropped cache limit is the same as no sharing, and an
-    // encoding is only made where it may be: a flip with both its sides equal would change nothing but forbids it.
+    // The second recipe's last phase changes nothing (its rate is zero) but augments, so nothing of it may be encoded.
     let world = small().file("symmetric.toml", SMALL.replace("[\"flip\"]", "[]").replace("\"linear-probe\", \"fine-tune\"", "\"shared\", \"alone\"").replace(
         "[[rule]]\nclaim = \"linear-probe > fine-tune\"",
         "[recipes.shared]\nfreeze = \"layer3\"\n[recipes.alone]\nphases = [{ freeze = \"layer3\", steps = 60, augment = [] }, { freeze = \"layer3\", steps = 1, lr = 0.0, augment = [\"flip\"] }]",

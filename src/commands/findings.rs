@@ -68,7 +68,6 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         arms,
         verdicts,
         numerics: numerics.into_iter().collect(),
-        notes: Vec::new(),
     })
 }
 

@@ -18,8 +18,6 @@ pub struct Findings {
     pub counts: Counts,
     /// Numerics classes among the results; more than one is a mix.
     pub numerics: Vec<String>,
-    /// Distinct values that a person named in `preprocess` against the weights' own.
-    pub notes: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, serde::Deserialize)]

@@ -4,7 +4,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 
 use super::arm::Arm;
 use super::findings::{Findings, fraction, further_context, shown_mean};
-use super::verdict::{Answer, Verdict};
+use super::verdict::Verdict;
 
 /// How tables are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,6 @@ fn heading(findings: &Findings, style: Style) -> String {
             findings.numerics.join(", ")
         ));
     }
-    findings.notes.iter().for_each(|note| text.push_str(&format!("\n{note}")));
     text
 }
 
@@ -249,11 +248,7 @@ fn verdict_row(index: usize, verdict: &Verdict) -> Vec<String> {
         if verdict.settings[0] == verdict.settings[1] { "" } else { " (!)" }
     );
     let claim = format!("{} > {}", verdict.rule.better, verdict.rule.worse);
-    let mark = if verdict.notes.is_empty() || verdict.answer == Answer::NotTested && verdict.notes.is_empty() {
-        String::new()
-    } else {
-        format!("[{}]", index + 1)
-    };
+    let mark = if verdict.notes.is_empty() { String::new() } else { format!("[{}]", index + 1) };
     vec![mark, place_of(verdict), claim, verdict.answer.to_string(), difference, p, tried]
 }
 
