@@ -27,9 +27,9 @@ fn main() -> anyhow::Result<()> {
         let forward = median(|| network.forward(&x, Mode::Evaluate).map(drop))?;
         let step = median(|| {
             let mut rng = stream(1, Stream::Dropout, &[]);
-            let tape = network.forward(&x, Mode::Train(&mut rng))?;
-            let loss = cross_entropy(tape.result()?, &labels, 0.0)?;
-            network.backward(&tape, loss.gradient).map(drop)
+            let mut tape = network.forward(&x, Mode::Train(&mut rng))?;
+            let loss = cross_entropy(&tape.result()?, &labels, Default::default())?;
+            network.backward(&mut tape, loss.gradient).map(drop)
         })?;
         let rate = |milliseconds: f64, passes: f64| 2e-6 * passes * macs as f64 * batch as f64 / milliseconds;
         println!(

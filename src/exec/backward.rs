@@ -2,126 +2,162 @@
 
 use candle_core::{Result, Tensor};
 
-use super::forward::{function, geometry, reduction, vectors, windows};
-use super::{Network, Saved, Tape};
-use crate::model::graph::{Activation, Op};
-use crate::nn::{activation, conv, join, linear, norm, pool};
+use super::forward::{function, geometry, reduction, windows};
+use super::forward::{Saved, vectors};
+use super::value::Value;
+use super::{Network, Tape};
+use crate::model::graph::{self, Op};
+use crate::nn::activation::Activation;
+use crate::nn::{activation, buffer, conv, join, layout, linear, norm, pool};
 
 /// Gradients of learned parameters, per layer in the order of `Graph::params`; empty where nothing trains.
 pub struct Gradients(pub Vec<Vec<Tensor>>);
 
+impl Drop for Gradients {
+    fn drop(&mut self) {
+        for gradient in self.0.drain(..).flatten() {
+            // Memory that cannot be kept is freed like any other.
+            let _ = buffer::recycle(gradient);
+        }
+    }
+}
+
+/// The gradients of a layer's inputs, where wanted, and of its learned parameters, if they train.
+type Flows = (Vec<Option<Value>>, Vec<Tensor>);
+
 impl Network {
-    /// Walks the tape backwards from the gradient `dy` of the last output. Stops at the lowest layer that trains:
-    /// below it no gradient exists, of inputs or of parameters.
+    /// Walks the tape backwards from the gradient `dy` of the last output, and uses it up: what is done with is let go.
+    /// Stops at the lowest layer that trains: below it no gradient exists, of inputs or of parameters.
     ///
     /// # Errors
-    /// The tape is not of a training pass.
-    pub fn backward(&self, tape: &Tape, dy: Tensor) -> Result<Gradients> {
+    /// The tape is not of a training pass, or was used before.
+    pub fn backward(&self, tape: &mut Tape, dy: Tensor) -> Result<Gradients> {
         let layers = &self.graph.layers;
-        let wanted = self.reaches_training();
-        let mut flows: Vec<Option<Tensor>> = vec![None; layers.len()];
-        let mut gradients = vec![Vec::new(); layers.len()];
-        flows[layers.len() - 1] = Some(dy);
+        let (wanted, read_again) = (self.reaches_training(), self.read_again());
+        let mut flows: Vec<Option<Value>> = vec![None; layers.len()];
+        let mut gradients = Gradients(vec![Vec::new(); layers.len()]);
+        let [channels, height, width] = layers[layers.len() - 1].shape;
+        flows[layers.len() - 1] = Some(Value::borrowed(&dy).reshaped((tape.images, height, width, channels))?);
         for index in (1..layers.len()).rev() {
-            let Some(dy) = flows[index].take() else { continue };
-            if !wanted[index] {
-                continue;
-            }
             let inputs = &layers[index].inputs;
-            let want: Vec<bool> = inputs.iter().map(|input| wanted[*input]).collect();
-            let (flow, own) = self.layer_backward(index, tape, dy, &want)?;
-            gradients[index] = own;
-            for (input, flow) in inputs.iter().zip(flow) {
-                flows[*input] = match (flows[*input].take(), flow) {
-                    (Some(old), Some(new)) => Some(join::add(&old, &new)?),
-                    (old, new) => old.or(new),
-                };
+            if let Some(dy) = flows[index].take().filter(|_| wanted[index]) {
+                for needed in inputs.iter().chain([&index]) {
+                    if read_again[*needed] {
+                        self.again(*needed, tape)?;
+                    }
+                }
+                let want: Vec<bool> = inputs.iter().map(|input| wanted[*input]).collect();
+                let (flow, own) = self.layer_backward(index, tape, dy, &want)?;
+                gradients.0[index] = own;
+                for (input, flow) in inputs.iter().zip(flow) {
+                    flows[*input] = match (flows[*input].take(), flow) {
+                        (Some(old), Some(new)) => Some(Value::new(join::add(&old, &new, Activation::Linear)?)),
+                        (old, new) => old.or(new),
+                    };
+                }
             }
+            // A fused pair's output is read once more, by the layer that made it.
+            if self.is_absorbed(index) {
+                tape.outputs[inputs[0]] = tape.outputs[index].take();
+            }
+            tape.outputs[index] = None;
         }
-        Ok(Gradients(gradients))
+        Ok(gradients)
     }
 
-    /// Per layer: whether it or anything below it trains, so that a gradient must reach it.
-    fn reaches_training(&self) -> Vec<bool> {
-        let mut reaches = vec![false; self.graph.layers.len()];
-        for (index, layer) in self.graph.layers.iter().enumerate() {
-            reaches[index] = self.trains(index) || layer.inputs.iter().any(|input| reaches[*input]);
-        }
-        reaches
-    }
-
-    /// The gradients of a layer's inputs, where wanted, and of its learned parameters, if they train.
-    fn layer_backward(
-        &self,
-        index: usize,
-        tape: &Tape,
-        dy: Tensor,
-        want: &[bool],
-    ) -> Result<(Vec<Option<Tensor>>, Vec<Tensor>)> {
+    fn layer_backward(&self, index: usize, tape: &Tape, dy: Value, want: &[bool]) -> Result<Flows> {
         let layer = &self.graph.layers[index];
         let params = &self.params[index];
-        let x = tape.output(layer.inputs[0])?;
         let learn = self.trains(index);
-        let only = |dx: Tensor| Ok((vec![Some(dx)], Vec::new()));
+        let input = || tape.output(layer.inputs[0]);
+        let only = |dx: Tensor| Ok((vec![Some(Value::new(dx))], Vec::new()));
+        let shape = self.graph.layers[layer.inputs[0]].shape;
         match &layer.op {
             Op::Conv { bias, activation, .. } => {
                 let dy = self.before_activation(tape, index, dy, *activation)?;
-                let [dx, dw] = conv::backward(&geometry(&layer.op), x, &params[0], &dy, [want[0], learn])?;
+                let shape = [tape.images, shape[1], shape[2], shape[0]];
+                let x = if learn { Some(&**input()?) } else { None };
+                let [dx, dw] = conv::backward(&geometry(&layer.op), shape, x, &params[0], &dy, want[0])?;
                 let mut own: Vec<Tensor> = dw.into_iter().collect();
                 if learn && *bias {
                     own.push(conv::bias_gradient(&dy)?);
                 }
-                Ok((vec![dx], own))
+                Ok((vec![dx.map(Value::new)], own))
             }
             Op::Linear { activation, .. } => {
                 let dy = self.before_activation(tape, index, dy, *activation)?;
-                let (dx, own) = linear::backward(&vectors(x)?, &params[0], &dy, want[0], learn)?;
-                let dx = dx.map(|dx| dx.reshape(x.shape())).transpose()?;
+                let dy = dy.reshaped((tape.images, layer.shape[0]))?;
+                let x = if learn { Some(vectors(input()?)?) } else { None };
+                let (dx, own) = linear::backward(x.as_deref(), &params[0], &dy, want[0])?;
+                let dx = dx.map(|dx| self.unflattened(Value::new(dx), index, tape)).transpose()?;
                 Ok((vec![dx], own.map_or_else(Vec::new, Vec::from)))
             }
             Op::BatchNorm { eps, .. } => {
-                let norm = self.norm(index);
+                let (norm, fused) = (self.norm(index), function(self.fused(index)));
                 let (dx, own) = match &tape.saved[index] {
                     Saved::Batch(statistics) => {
-                        let (dx, own) = norm::batch_backward(&norm, *eps, statistics, x, &dy)?;
+                        let (dx, own) = norm::batch_backward(&norm, *eps, statistics, input()?, &dy, fused)?;
                         (dx, Some(own))
                     }
-                    _ => norm::stored_backward(&norm, *eps, x, &dy, learn)?,
+                    _ => norm::stored_backward(&norm, *eps, input()?, &dy, fused, learn)?,
                 };
-                Ok((vec![Some(dx)], own.filter(|_| learn).map_or_else(Vec::new, Vec::from)))
+                Ok((vec![Some(Value::new(dx))], own.filter(|_| learn).map_or_else(Vec::new, Vec::from)))
             }
-            Op::Activation(activation) => only(activation::backward(tape.output(index)?, &dy, function(*activation))?),
+            Op::Activation(_) if self.is_absorbed(index) => Ok((vec![Some(dy)], Vec::new())),
+            Op::Activation(activation) => {
+                Ok((vec![Some(self.before_activation(tape, index, dy, *activation)?)], Vec::new()))
+            }
             Op::ZeroPad(padding) => only(join::unpad(&dy, *padding)?),
-            Op::Pool { reduce, .. } => only(pool::backward(&windows(&layer.op), reduction(*reduce), x, &dy)?),
-            Op::GridPool { reduce, grid } => {
-                let dy = dy.reshape((dy.dim(0)?, layer.shape[0], *grid, *grid))?;
-                only(pool::grid_backward(*grid, reduction(*reduce), x, &dy)?)
+            Op::Pool { reduce, .. } | Op::GridPool { reduce, .. } => only(self.pool_backward(index, *reduce, tape, &dy)?),
+            Op::Flatten => Ok((vec![Some(self.unflattened(dy, index, tape)?)], Vec::new())),
+            Op::Add => {
+                let dy = self.before_activation(tape, index, dy, self.fused(index))?;
+                Ok((vec![Some(dy.clone()), Some(dy)], Vec::new()))
             }
-            Op::Flatten => only(dy.reshape(x.shape())?),
-            Op::Add => Ok((vec![Some(dy.clone()), Some(dy)], Vec::new())),
             Op::Concat => {
                 let mut start = 0;
                 let mut parts = Vec::new();
-                for input in &layer.inputs {
+                for (input, want) in layer.inputs.iter().zip(want) {
                     let channels = self.graph.layers[*input].shape[0];
-                    parts.push(Some(dy.narrow(1, start, channels)?.contiguous()?));
+                    parts.push(if *want { Some(Value::new(join::part(&dy, start, channels)?)) } else { None });
                     start += channels;
                 }
                 Ok((parts, Vec::new()))
             }
-            Op::Shortcut { stride, .. } => only(join::shortcut_backward(&dy, *stride, x.dims4()?)?),
+            Op::Shortcut { stride, .. } => {
+                only(join::shortcut_backward(&dy, *stride, [tape.images, shape[1], shape[2], shape[0]])?)
+            }
             Op::Dropout(_) => match &tape.saved[index] {
                 Saved::Mask(mask) => only(join::dropout(&dy, mask)?),
-                _ => only(dy),
+                _ => Ok((vec![Some(dy)], Vec::new())),
             },
-            Op::Input => only(dy),
+            Op::Input => Ok((vec![Some(dy)], Vec::new())),
         }
     }
 
-    fn before_activation(&self, tape: &Tape, index: usize, dy: Tensor, fused: Activation) -> Result<Tensor> {
-        match fused {
+    fn pool_backward(&self, index: usize, reduce: graph::Reduce, tape: &Tape, dy: &Tensor) -> Result<Tensor> {
+        let (windows, input) = (windows(&self.graph.layers[index].op), self.graph.layers[index].inputs[0]);
+        let [channels, height, width] = self.graph.layers[input].shape;
+        if reduce == graph::Reduce::Max {
+            return pool::max_backward(&windows, tape.output(input)?, tape.output(index)?, dy);
+        }
+        pool::avg_backward(&windows, reduction(reduce), (tape.images, height, width, channels), dy)
+    }
+
+    /// A gradient of vectors as one of the images that were flattened into them.
+    fn unflattened(&self, dx: Value, index: usize, tape: &Tape) -> Result<Value> {
+        let [channels, height, width] = self.graph.layers[self.graph.layers[index].inputs[0]].shape;
+        if height * width == 1 {
+            return dx.reshaped((tape.images, 1, 1, channels));
+        }
+        Ok(Value::new(layout::channels_last(&*dx.reshaped((tape.images, channels, height, width))?)?))
+    }
+
+    /// The gradient of what a layer computed before its activation.
+    fn before_activation(&self, tape: &Tape, index: usize, dy: Value, own: graph::Activation) -> Result<Value> {
+        match function(own) {
             Activation::Linear => Ok(dy),
-            fused => activation::backward(tape.output(index)?, &dy, function(fused)),
+            own => Ok(Value::new(activation::backward(tape.output(index)?, &dy, own)?)),
         }
     }
 }

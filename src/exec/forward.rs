@@ -3,12 +3,13 @@
 use candle_core::{Result, Tensor};
 
 use super::Network;
+use super::value::Value;
 use crate::model::graph::{self, Op};
 use crate::nn::activation::{self, Activation};
 use crate::nn::conv::{self, Conv};
-use crate::nn::norm::{self, Norm, Statistics};
-use crate::nn::pool::{self, Pool, Reduce};
-use crate::nn::{join, linear};
+use crate::nn::norm::{self, Follow, Norm, Statistics};
+use crate::nn::pool::{self, Pool, Reduce, Windows};
+use crate::nn::{join, layout, linear};
 use crate::seed::Rng;
 
 /// How a pass runs.
@@ -20,29 +21,37 @@ pub enum Mode<'a> {
 }
 
 /// What a layer must remember beside its input and output.
-pub enum Saved {
+pub(super) enum Saved {
     Nothing,
     Batch(Statistics),
     Mask(Vec<f32>),
 }
 
-/// The outputs of a pass, layer by layer; in evaluation only those that are still needed.
+/// The outputs of a pass that are still needed, layer by layer.
 pub struct Tape {
-    pub outputs: Vec<Option<Tensor>>,
-    pub saved: Vec<Saved>,
+    pub(super) outputs: Vec<Option<Value>>,
+    pub(super) saved: Vec<Saved>,
+    pub(super) images: usize,
     /// Batch norms whose running statistics have moved.
     pub norms: Vec<(usize, Norm)>,
 }
 
 impl Tape {
-    /// The output of the last layer.
-    pub fn result(&self) -> Result<&Tensor> {
-        self.output(self.outputs.len() - 1)
+    /// The output of the last layer: [n, numbers], or images as planes, [n, channels, height, width].
+    ///
+    /// # Errors
+    /// A backward pass has used the tape up.
+    pub fn result(&self) -> Result<Tensor> {
+        let last = self.output(self.outputs.len() - 1)?;
+        match last.dims() {
+            [images, 1, 1, channels] => last.reshape((*images, *channels))?.copy(),
+            _ => layout::planes(last),
+        }
     }
 
-    pub(super) fn output(&self, index: usize) -> Result<&Tensor> {
+    pub(super) fn output(&self, index: usize) -> Result<&Value> {
         match &self.outputs[index] {
-            Some(tensor) => Ok(tensor),
+            Some(value) => Ok(value),
             None => candle_core::bail!("the output of layer {index} was not kept"),
         }
     }
@@ -55,16 +64,37 @@ impl Network {
     /// The input has another shape than the graph's, or the device fails.
     pub fn forward(&self, x: &Tensor, mut mode: Mode) -> Result<Tape> {
         let layers = &self.graph.layers;
-        let training = matches!(mode, Mode::Train(_));
+        let [channels, height, width] = layers[0].shape;
+        let (images, ..) = x.dims4()?;
+        if x.dims()[1..] != layers[0].shape {
+            candle_core::bail!("the network reads {:?}, not {:?}", layers[0].shape, x.shape());
+        }
+        let input = if height * width == 1 {
+            Value::borrowed(x).reshaped((images, 1, 1, channels))?
+        } else {
+            Value::new(layout::channels_last(x)?)
+        };
+        let read_again = match mode {
+            Mode::Train(_) => self.read_again(),
+            Mode::Evaluate => vec![false; layers.len()],
+        };
         let last_reader = self.last_readers();
-        let first_kept = (0..layers.len()).find(|index| self.trains(*index)).unwrap_or(layers.len());
-        let mut tape = Tape { outputs: vec![Some(x.clone())], saved: vec![Saved::Nothing], norms: Vec::new() };
+        let mut tape = Tape { outputs: vec![Some(input)], saved: vec![Saved::Nothing], images, norms: Vec::new() };
         for (index, layer) in layers.iter().enumerate().skip(1) {
-            let (output, saved) = self.layer(index, &mut tape, &mut mode)?;
+            let output = if self.is_absorbed(index) {
+                let output = tape.output(layer.inputs[0])?.clone();
+                tape.outputs[layer.inputs[0]] = None;
+                tape.saved.push(Saved::Nothing);
+                output
+            } else {
+                let (output, saved) = self.layer(index, &mut tape, &mut mode)?;
+                tape.saved.push(saved);
+                output
+            };
             tape.outputs.push(Some(output));
-            tape.saved.push(saved);
             for input in &layer.inputs {
-                if last_reader[*input] == index && (!training || index < first_kept) {
+                let kept = read_again[*input] && !(self.recompute && self.is_cheap(*input));
+                if last_reader[*input] == index && !kept {
                     tape.outputs[*input] = None;
                 }
             }
@@ -80,55 +110,90 @@ impl Network {
         last
     }
 
-    fn layer(&self, index: usize, tape: &mut Tape, mode: &mut Mode) -> Result<(Tensor, Saved)> {
+    fn layer(&self, index: usize, tape: &mut Tape, mode: &mut Mode) -> Result<(Value, Saved)> {
         let layer = &self.graph.layers[index];
         let params = &self.params[index];
         let x = tape.output(layer.inputs[0])?;
+        let fused = function(self.fused(index));
         let output = match &layer.op {
-            Op::Input => x.clone(),
+            Op::Input => return Ok((x.clone(), Saved::Nothing)),
             Op::Conv { bias, activation, .. } => {
                 let bias = bias.then(|| &params[1]);
                 conv::forward(&geometry(&layer.op), x, &params[0], bias, function(*activation))?
             }
-            Op::BatchNorm { eps, momentum } => {
+            Op::BatchNorm { eps, momentum, unbiased } => {
                 if matches!(mode, Mode::Train(_)) && self.uses_batch(index) {
-                    let (y, statistics, moved) = norm::batch(&self.norm(index), *eps, *momentum, x)?;
+                    let follow = Follow { momentum: *momentum, unbiased: *unbiased };
+                    let (y, statistics, moved) = norm::batch(&self.norm(index), *eps, follow, x, fused)?;
                     tape.norms.push((index, moved));
-                    return Ok((y, Saved::Batch(statistics)));
+                    return Ok((Value::new(y), Saved::Batch(statistics)));
                 }
-                norm::stored(&self.norm(index), *eps, x)?
+                norm::stored(&self.norm(index), *eps, x, fused)?
             }
-            Op::Activation(activation) => activation::forward(x, function(*activation))?,
+            Op::Activation(activation) => match function(*activation) {
+                Activation::Linear => return Ok((x.clone(), Saved::Nothing)),
+                activation => activation::forward(x, activation)?,
+            },
             Op::ZeroPad(padding) => join::pad(x, *padding)?,
-            Op::Pool { reduce, .. } => pool::forward(&windows(&layer.op), reduction(*reduce), x)?,
-            Op::GridPool { reduce, grid } => pool::grid_forward(*grid, reduction(*reduce), x)?,
-            Op::Flatten => x.flatten_from(1)?,
-            Op::Linear { activation, .. } => {
-                linear::forward(&vectors(x)?, &params[0], &params[1], function(*activation))?
+            Op::Pool { reduce, .. } | Op::GridPool { reduce, .. } => {
+                pool::forward(&windows(&layer.op), reduction(*reduce), x)?
             }
-            Op::Add => join::add(x, tape.output(layer.inputs[1])?)?,
+            Op::Flatten => {
+                let flat = vectors(x)?;
+                let size = flat.dim(1)?;
+                return Ok((flat.reshaped((tape.images, 1, 1, size))?, Saved::Nothing));
+            }
+            Op::Linear { out, activation } => {
+                let y = linear::forward(&*vectors(x)?, &params[0], &params[1], function(*activation))?;
+                return Ok((Value::new(y).reshaped((tape.images, 1, 1, *out))?, Saved::Nothing));
+            }
+            Op::Add => join::add(x, tape.output(layer.inputs[1])?, fused)?,
             Op::Concat => {
-                let parts: Vec<&Tensor> =
-                    layer.inputs.iter().map(|input| tape.output(*input)).collect::<Result<_>>()?;
-                Tensor::cat(&parts, 1)?.contiguous()?
+                let parts: Vec<&Value> = layer.inputs.iter().map(|input| tape.output(*input)).collect::<Result<_>>()?;
+                join::concat(&parts.iter().map(|part| &***part).collect::<Vec<&Tensor>>())?
             }
             Op::Shortcut { stride, channels } => join::shortcut(x, *stride, *channels)?,
             Op::Dropout(p) => match mode {
                 Mode::Train(rng) if *p > 0.0 => {
                     let keep = (1.0 / (1.0 - p)) as f32;
                     let mask: Vec<f32> = (0..x.elem_count()).map(|_| if rng.chance(*p) { 0.0 } else { keep }).collect();
-                    return Ok((join::dropout(x, &mask)?, Saved::Mask(mask)));
+                    return Ok((Value::new(join::dropout(x, &mask)?), Saved::Mask(mask)));
                 }
-                _ => x.clone(),
+                _ => return Ok((x.clone(), Saved::Nothing)),
             },
         };
-        Ok((output, Saved::Nothing))
+        Ok((Value::new(output), Saved::Nothing))
+    }
+
+    /// Computes an output again that was not kept, and puts it back on the tape: the same bits as the first time.
+    pub(super) fn again(&self, index: usize, tape: &mut Tape) -> Result<()> {
+        if tape.outputs[index].is_some() {
+            return Ok(());
+        }
+        let source = if self.is_absorbed(index) { self.graph.layers[index].inputs[0] } else { index };
+        let layer = &self.graph.layers[source];
+        let x = tape.output(layer.inputs[0])?;
+        let output = match (&layer.op, &tape.saved[source]) {
+            (Op::BatchNorm { .. }, Saved::Batch(statistics)) => {
+                norm::batch_again(&self.norm(source), statistics, x, function(self.fused(source)))?
+            }
+            (Op::BatchNorm { eps, .. }, _) => {
+                norm::stored(&self.norm(source), *eps, x, function(self.fused(source)))?
+            }
+            (Op::Activation(activation), _) => activation::forward(x, function(*activation))?,
+            _ => candle_core::bail!("the output of layer '{}' was not kept", layer.name),
+        };
+        tape.outputs[index] = Some(Value::new(output));
+        Ok(())
     }
 }
 
-/// [n, c, 1, 1] as [n, c].
-pub(super) fn vectors(x: &Tensor) -> Result<Tensor> {
-    if x.rank() == 2 { Ok(x.clone()) } else { x.flatten_from(1) }
+/// Images as vectors [n, channels * height * width], channel by channel, as PyTorch flattens.
+pub(super) fn vectors(x: &Value) -> Result<Value> {
+    match x.dims() {
+        [images, 1, 1, channels] => x.reshaped((*images, *channels)),
+        dims => Value::new(layout::planes(x)?).reshaped((dims[0], dims[1..].iter().product::<usize>())),
+    }
 }
 
 pub(super) fn function(activation: graph::Activation) -> Activation {
@@ -143,24 +208,27 @@ pub(super) fn reduction(reduce: graph::Reduce) -> Reduce {
     match reduce {
         graph::Reduce::Max => Reduce::Max,
         graph::Reduce::Avg => Reduce::Avg,
+        graph::Reduce::AvgPadded => Reduce::AvgPadded,
     }
 }
 
 /// The shape of a convolution; what is no convolution is the identity's.
 pub(super) fn geometry(op: &Op) -> Conv {
     match op {
-        Op::Conv { kernel, stride, padding, groups, .. } => {
-            Conv { kernel: *kernel, stride: *stride, padding: *padding, groups: *groups }
+        Op::Conv { kernel, stride, dilation, padding, groups, .. } => {
+            Conv { kernel: *kernel, stride: *stride, dilation: *dilation, padding: *padding, groups: *groups }
         }
-        _ => Conv { kernel: [1, 1], stride: 1, padding: [0; 4], groups: 1 },
+        _ => Conv { kernel: [1, 1], stride: 1, dilation: 1, padding: [0; 4], groups: 1 },
     }
 }
 
-pub(super) fn windows(op: &Op) -> Pool {
+/// The windows of a pooling; what is none has one pixel each.
+pub(super) fn windows(op: &Op) -> Windows {
     match op {
         Op::Pool { kernel, stride, padding, ceil, .. } => {
-            Pool { kernel: *kernel, stride: *stride, padding: *padding, ceil: *ceil }
+            Windows::Moved(Pool { kernel: *kernel, stride: *stride, padding: *padding, ceil: *ceil })
         }
-        _ => Pool { kernel: 1, stride: 1, padding: [0; 4], ceil: false },
+        Op::GridPool { grid, .. } => Windows::Grid(*grid),
+        _ => Windows::Moved(Pool { kernel: 1, stride: 1, padding: [0; 4], ceil: false }),
     }
 }

@@ -1,9 +1,11 @@
-//! Runs a graph with the operators of `nn`: forward, and backward to the parameters that train.
+//! Runs a graph with the operators of `nn`: forward, and backward to the parameters that train. What is kept between
+//! the two, and what is computed again, is decided from the graph before the first pass.
 
 mod backward;
 mod forward;
 mod network;
+mod value;
 
 pub use backward::Gradients;
-pub use forward::{Mode, Saved, Tape};
+pub use forward::{Mode, Tape};
 pub use network::Network;

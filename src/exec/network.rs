@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Result, Tensor};
 
-use crate::model::graph::{Graph, Op};
+use crate::model::graph::{Activation, Graph, Layer, Op, Reduce};
 use crate::model::weights::Weights;
 use crate::nn::norm::Norm;
 use crate::recipe::BatchNorm;
@@ -19,6 +19,11 @@ pub struct Network {
     pub frozen: usize,
     /// What the batch norms above them do.
     pub batch_norm: BatchNorm,
+    /// Keep less for the backward pass: what batch norms and activations gave is computed again. The numbers are the
+    /// same, to the bit.
+    pub recompute: bool,
+    /// Per layer: the activation behind it that it applies itself.
+    fused: Vec<Option<Activation>>,
 }
 
 impl Network {
@@ -43,7 +48,75 @@ impl Network {
             });
             params.push(own.collect::<Result<Vec<_>>>()?);
         }
-        Ok(Self { graph, device: device.clone(), params, frozen: 0, batch_norm: BatchNorm::Train })
+        let fused = (0..graph.layers.len()).map(|index| fused(&graph, index)).collect();
+        let device = device.clone();
+        Ok(Self { graph, device, params, frozen: 0, batch_norm: BatchNorm::Train, recompute: false, fused })
+    }
+
+    /// The activation that a layer applies to what it computes: the one behind it, where the pair is fused.
+    pub(super) fn fused(&self, index: usize) -> Activation {
+        self.fused[index].unwrap_or(Activation::Linear)
+    }
+
+    /// Whether a layer is an activation that the layer below has applied already.
+    pub(super) fn is_absorbed(&self, index: usize) -> bool {
+        self.graph.layers[index].inputs.first().is_some_and(|input| {
+            self.fused[*input].is_some() && matches!(self.graph.layers[index].op, Op::Activation(_))
+        })
+    }
+
+    /// Per layer: whether it or anything below it trains, so that a gradient must reach it.
+    pub(super) fn reaches_training(&self) -> Vec<bool> {
+        let mut reaches = vec![false; self.graph.layers.len()];
+        for (index, layer) in self.graph.layers.iter().enumerate() {
+            reaches[index] = self.trains(index) || layer.inputs.iter().any(|input| reaches[*input]);
+        }
+        reaches
+    }
+
+    /// Per layer: whether the backward pass reads its output.
+    pub(super) fn read_again(&self) -> Vec<bool> {
+        let mut read = vec![false; self.graph.layers.len()];
+        let reaches = self.reaches_training();
+        for (index, layer) in self.graph.layers.iter().enumerate().filter(|(index, _)| reaches[*index]) {
+            let (inputs, output) = match &layer.op {
+                Op::Conv { activation, .. } | Op::Linear { activation, .. } => {
+                    (self.trains(index), *activation != Activation::Linear)
+                }
+                Op::BatchNorm { .. } => (true, false),
+                Op::Activation(_) => (false, !self.is_absorbed(index) || self.adds(layer.inputs[0])),
+                Op::Pool { reduce: Reduce::Max, .. } | Op::GridPool { reduce: Reduce::Max, .. } => (true, true),
+                _ => (false, false),
+            };
+            read[index] |= output;
+            if inputs {
+                layer.inputs.iter().for_each(|input| read[*input] = true);
+            }
+        }
+        read
+    }
+
+    fn adds(&self, index: usize) -> bool {
+        matches!(self.graph.layers[index].op, Op::Add)
+    }
+
+    /// Whether a layer's output is cheaper to compute again than to keep: elementwise from one kept tensor.
+    pub(super) fn is_cheap(&self, index: usize) -> bool {
+        let layer = &self.graph.layers[index];
+        let source = match layer.op {
+            Op::Activation(_) if self.is_absorbed(index) => layer.inputs[0],
+            _ => index,
+        };
+        let layer = &self.graph.layers[source];
+        let of_product = |input: usize| matches!(self.graph.layers[input].op, Op::Conv { .. });
+        matches!(layer.op, Op::BatchNorm { .. }) && of_product(layer.inputs[0])
+    }
+
+    /// Numbers that a training step keeps for its backward pass, for each image.
+    pub fn kept(&self) -> usize {
+        let read = self.read_again();
+        let kept = |index: &usize| read[*index] && !(self.recompute && self.is_cheap(*index));
+        (0..read.len()).filter(kept).map(|index| self.graph.layers[index].shape.iter().product::<usize>()).sum()
     }
 
     /// Whether the learned parameters of a layer train.
@@ -105,5 +178,14 @@ impl Network {
             }
         }
         Ok(hasher.finalize())
+    }
+}
+
+/// The activation that alone reads the output of layer `index`, if that layer can apply it in the same pass over memory.
+fn fused(graph: &Graph, index: usize) -> Option<Activation> {
+    let readers: Vec<&Layer> = graph.layers.iter().filter(|layer| layer.inputs.contains(&index)).collect();
+    match (&graph.layers[index].op, readers.as_slice()) {
+        (Op::BatchNorm { .. } | Op::Add, [Layer { op: Op::Activation(activation), .. }]) => Some(*activation),
+        _ => None,
     }
 }

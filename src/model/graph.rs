@@ -39,7 +39,10 @@ pub enum Activation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reduce {
     Max,
+    /// Over the pixels of the image: TensorFlow's and Keras' convention.
     Avg,
+    /// Over the pixels of the padded image: PyTorch's default.
+    AvgPadded,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +52,8 @@ pub enum Op {
         out: usize,
         kernel: [usize; 2],
         stride: usize,
+        /// Pixels from one tap of the kernel to the next.
+        dilation: usize,
         padding: Padding,
         groups: usize,
         bias: bool,
@@ -59,6 +64,8 @@ pub enum Op {
     BatchNorm {
         eps: f64,
         momentum: f64,
+        /// Whether the running variance follows the batch's with n - 1 in its denominator (PyTorch) or n (Keras).
+        unbiased: bool,
     },
     Activation(Activation),
     ZeroPad(Padding),
@@ -270,16 +277,16 @@ impl Graph {
 fn output_shape(op: &Op, inputs: &[Shape]) -> Shape {
     let [channels, height, width] = inputs[0];
     match op {
-        Op::Conv { out, kernel, stride, padding, .. } => [
+        Op::Conv { out, kernel, stride, dilation, padding, .. } => [
             *out,
-            (height + padding[0] + padding[1] - kernel[0]) / stride + 1,
-            (width + padding[2] + padding[3] - kernel[1]) / stride + 1,
+            (height + padding[0] + padding[1] - (kernel[0] - 1) * dilation - 1) / stride + 1,
+            (width + padding[2] + padding[3] - (kernel[1] - 1) * dilation - 1) / stride + 1,
         ],
         Op::ZeroPad(padding) => [channels, height + padding[0] + padding[1], width + padding[2] + padding[3]],
         Op::Pool { kernel, stride, padding, ceil, .. } => [
             channels,
-            pooled(height + padding[0] + padding[1], *kernel, *stride, *ceil),
-            pooled(width + padding[2] + padding[3], *kernel, *stride, *ceil),
+            pooled(height, [padding[0], padding[1]], *kernel, *stride, *ceil),
+            pooled(width, [padding[2], padding[3]], *kernel, *stride, *ceil),
         ],
         Op::GridPool { grid, .. } => [channels, *grid, *grid],
         Op::Flatten => [channels * height * width, 1, 1],
@@ -290,9 +297,14 @@ fn output_shape(op: &Op, inputs: &[Shape]) -> Shape {
     }
 }
 
-fn pooled(side: usize, kernel: usize, stride: usize, ceil: bool) -> usize {
-    let steps = side.saturating_sub(kernel);
-    if ceil { steps.div_ceil(stride) + 1 } else { steps / stride + 1 }
+/// In ceil mode the last window begins inside the image or the padding before it, as in PyTorch.
+fn pooled(side: usize, padding: [usize; 2], kernel: usize, stride: usize, ceil: bool) -> usize {
+    let steps = (side + padding[0] + padding[1]).saturating_sub(kernel);
+    if !ceil {
+        return steps / stride + 1;
+    }
+    let windows = steps.div_ceil(stride) + 1;
+    if (windows - 1) * stride >= side + padding[0] { windows - 1 } else { windows }
 }
 
 /// A shape as tables print it, height and width first as Keras does; vectors as one number.

@@ -20,7 +20,7 @@ pub fn v1(width: f64, input: Shape, classes: usize) -> Graph {
         (1024, 2),
         (1024, 1),
     ];
-    let norm = || Op::BatchNorm { eps: 1e-3, momentum: 0.01 };
+    let norm = || Op::BatchNorm { eps: 1e-3, momentum: 0.01, unbiased: false };
     let relu = || Op::Activation(Activation::Relu6);
     let scaled = |channels: usize| (channels as f64 * width) as usize;
     let mut graph = Graph::new("mobilenet_v1", input);
@@ -96,7 +96,7 @@ fn inverted_residual(graph: &mut Graph, index: usize, expand: usize, channels: u
     let names = ["0", "1", "2"].map(|name| format!("{block}.conv.{part}.{name}"));
     convolved(graph, &block, [&names[0], &names[1], &names[2]], hidden, 3, stride, hidden);
     graph.then(&block, format!("{block}.conv.{}", part + 1), conv(channels, 1, 1, [0; 4], 1, false));
-    let main = graph.then(&block, format!("{block}.conv.{}", part + 2), Op::BatchNorm { eps: 1e-5, momentum: 0.1 });
+    let main = graph.then(&block, format!("{block}.conv.{}", part + 2), Op::BatchNorm { eps: 1e-5, momentum: 0.1, unbiased: true });
     if stride == 1 && input == channels {
         graph.push(&block, format!("{block}.add"), Op::Add, &[from, main]);
     }
@@ -114,12 +114,12 @@ fn convolved(
 ) {
     let side = graph.layers[graph.last()].shape[1];
     graph.then(block, names[0], conv(out, kernel, stride, same(side, kernel, stride), groups, false));
-    graph.then(block, names[1], Op::BatchNorm { eps: 1e-5, momentum: 0.1 });
+    graph.then(block, names[1], Op::BatchNorm { eps: 1e-5, momentum: 0.1, unbiased: true });
     graph.then(block, names[2], Op::Activation(Activation::Relu6));
 }
 
 fn conv(out: usize, kernel: usize, stride: usize, padding: Padding, groups: usize, bias: bool) -> Op {
-    Op::Conv { out, kernel: [kernel; 2], stride, padding, groups, bias, activation: Activation::Linear }
+    Op::Conv { out, kernel: [kernel; 2], stride, dilation: 1, padding, groups, bias, activation: Activation::Linear }
 }
 
 /// TensorFlow's SAME for a square input: ceil(side / stride) outputs, the odd pixel at the bottom and right.

@@ -50,5 +50,5 @@ fn fire(graph: &mut Graph, index: usize, squeeze: usize, expand: usize) {
 }
 
 fn conv(out: usize, kernel: usize, stride: usize, padding: usize, activation: Activation) -> Op {
-    Op::Conv { out, kernel: [kernel; 2], stride, padding: [padding; 4], groups: 1, bias: true, activation }
+    Op::Conv { out, kernel: [kernel; 2], stride, dilation: 1, padding: [padding; 4], groups: 1, bias: true, activation }
 }

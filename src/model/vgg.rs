@@ -12,6 +12,7 @@ pub fn small(input: Shape, classes: usize) -> Graph {
                 out,
                 kernel: [3, 3],
                 stride: 1,
+                dilation: 1,
                 padding: [1; 4],
                 groups: 1,
                 bias: true,

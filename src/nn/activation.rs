@@ -1,8 +1,12 @@
-//! ReLU and ReLU6, forward and backward.
+//! ReLU and ReLU6, forward and backward. A NaN stays a NaN, so that a diverged network shows.
 
 use candle_core::{Result, Tensor};
+use rayon::prelude::*;
 
-use super::{tensor, with};
+use super::buffer::{self, tensor, with};
+
+/// Numbers of one task.
+const TASK: usize = 16_384;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
@@ -12,11 +16,28 @@ pub enum Activation {
 }
 
 impl Activation {
-    fn ceiling(self) -> f32 {
+    /// The bounds between which the function is the identity.
+    pub(super) fn bounds(self) -> (f32, f32) {
         match self {
-            Self::Relu6 => 6.0,
-            Self::Relu | Self::Linear => f32::INFINITY,
+            Self::Linear => (f32::NEG_INFINITY, f32::INFINITY),
+            Self::Relu => (0.0, f32::INFINITY),
+            Self::Relu6 => (0.0, 6.0),
         }
+    }
+}
+
+/// `value` held between the bounds; NaN passes.
+#[inline(always)]
+pub(super) fn hold(value: f32, low: f32, high: f32) -> f32 {
+    let value = if value < low { low } else { value };
+    if value > high { high } else { value }
+}
+
+/// In place, on this thread.
+pub(super) fn apply(values: &mut [f32], activation: Activation) {
+    let (low, high) = activation.bounds();
+    if activation != Activation::Linear {
+        values.iter_mut().for_each(|value| *value = hold(*value, low, high));
     }
 }
 
@@ -25,16 +46,20 @@ impl Activation {
 /// # Errors
 /// Only those of the device.
 pub fn forward(x: &Tensor, activation: Activation) -> Result<Tensor> {
-    match activation {
-        Activation::Linear => Ok(x.clone()),
-        _ if !x.device().is_cpu() && activation == Activation::Relu => x.relu(),
-        _ if !x.device().is_cpu() => x.clamp(0f32, 6f32),
-        _ => {
-            let top = activation.ceiling();
-            let y = with([x], |[x]| x.iter().map(|value| value.max(0.0).min(top)).collect())?;
-            tensor(y, x.shape().clone())
-        }
+    if activation == Activation::Linear {
+        return Ok(x.clone());
     }
+    if !x.device().is_cpu() {
+        return if activation == Activation::Relu { x.relu() } else { x.clamp(0f32, 6f32) };
+    }
+    let (low, high) = activation.bounds();
+    let mut y = buffer::take(x.elem_count());
+    with([x], |[x]| {
+        y.par_chunks_mut(TASK).zip(x.par_chunks(TASK)).for_each(|(y, x)| {
+            y.iter_mut().zip(x).for_each(|(y, x)| *y = hold(*x, low, high));
+        });
+    })?;
+    tensor(y, x.shape().clone())
 }
 
 /// The gradient of the input, from the output: nothing passes where the output is at a bound.
@@ -52,8 +77,17 @@ pub fn backward(y: &Tensor, dy: &Tensor, activation: Activation) -> Result<Tenso
         }
         return dy.mul(&passes.to_dtype(dy.dtype())?);
     }
-    let top = activation.ceiling();
-    let pass = |(y, dy): (&f32, &f32)| if *y > 0.0 && *y < top { *dy } else { 0.0 };
-    let dx = with([y, dy], |[y, dy]| y.iter().zip(dy).map(pass).collect())?;
+    if y.shape() != dy.shape() {
+        candle_core::bail!("a gradient of shape {:?} does not fit {:?}", dy.shape(), y.shape());
+    }
+    let (low, high) = activation.bounds();
+    let mut dx = buffer::take(y.elem_count());
+    with([y, dy], |[y, dy]| {
+        dx.par_chunks_mut(TASK).zip(y.par_chunks(TASK)).zip(dy.par_chunks(TASK)).for_each(|((dx, y), dy)| {
+            for (dx, (y, dy)) in dx.iter_mut().zip(y.iter().zip(dy)) {
+                *dx = if *y > low && *y < high { *dy } else { 0.0 };
+            }
+        });
+    })?;
     tensor(dx, y.shape().clone())
 }

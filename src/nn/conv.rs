@@ -1,68 +1,126 @@
-//! Convolution, forward and gradients: any kernel, stride, groups and padding; images as [n, channels, height, width].
+//! Convolution, forward and gradients: any kernel, stride, dilation, groups and padding. Images are
+//! [n, height, width, channels], weights [out, channels / groups, kernel height, kernel width].
 
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::activation::{self, Activation};
-use super::kernel::{Dots, SLACK, Tile, dots, tile, tile_rows};
-use super::pack::{Packed, compact};
-use super::{composed, tensor, with};
+use super::buffer::{self, tensor, with};
+use super::gemm::{Left, Panels, Table, multiply, multiply_rows, transposed};
+use super::kernel::ABSENT;
+use super::{composed, depthwise, norm};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv {
     pub kernel: [usize; 2],
     pub stride: usize,
+    /// Pixels from one tap of the kernel to the next; 1 is the plain kernel.
+    pub dilation: usize,
     /// Top, bottom, left, right.
     pub padding: [usize; 4],
     pub groups: usize,
 }
 
 /// Everything that follows from the shapes of the operands.
-struct Sizes {
-    images: usize,
-    channels: usize,
-    height: usize,
-    width: usize,
-    out: usize,
-    out_height: usize,
-    out_width: usize,
+pub(super) struct Sizes {
+    pub images: usize,
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
+    pub out_height: usize,
+    pub out_width: usize,
+    pub out: usize,
     /// Input and output channels of one group.
-    group_in: usize,
-    group_out: usize,
+    pub group_in: usize,
+    pub group_out: usize,
 }
 
 impl Conv {
-    fn sizes(&self, x: (usize, usize, usize, usize), w: (usize, usize, usize, usize)) -> Result<Sizes> {
-        let (images, channels, height, width) = x;
-        let padded = (height + self.padding[0] + self.padding[1], width + self.padding[2] + self.padding[3]);
-        if images == 0 {
-            bail!("convolution of an empty batch");
-        }
-        if padded.0 < self.kernel[0] || padded.1 < self.kernel[1] {
-            bail!("a {:?} kernel does not fit a padded input of {padded:?}", self.kernel);
-        }
-        if w.1 * self.groups != channels || !w.0.is_multiple_of(self.groups) || [w.2, w.3] != self.kernel {
-            bail!("weights {w:?} do not fit {channels} channels in {} groups", self.groups);
-        }
-        Ok(Sizes {
-            images,
-            channels,
-            height,
-            width,
-            out: w.0,
-            out_height: (padded.0 - self.kernel[0]) / self.stride + 1,
-            out_width: (padded.1 - self.kernel[1]) / self.stride + 1,
-            group_in: w.1,
-            group_out: w.0 / self.groups,
-        })
+    /// Pixels that the kernel spans.
+    fn span(&self) -> [usize; 2] {
+        self.kernel.map(|taps| (taps - 1) * self.dilation + 1)
     }
 
     fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
     }
+
+    fn sizes(&self, x: (usize, usize, usize, usize), w: (usize, usize, usize, usize)) -> Result<Sizes> {
+        let (images, height, width, channels) = x;
+        let padded = (height + self.padding[0] + self.padding[1], width + self.padding[2] + self.padding[3]);
+        let span = self.span();
+        if images == 0 {
+            bail!("convolution of an empty batch");
+        }
+        if padded.0 < span[0] || padded.1 < span[1] {
+            bail!("a kernel that spans {span:?} pixels does not fit a padded input of {padded:?}");
+        }
+        if w.1 * self.groups != channels || !w.0.is_multiple_of(self.groups) || [w.2, w.3] != self.kernel {
+            bail!("weights {w:?} do not fit {channels} channels in {} groups", self.groups);
+        }
+        let sizes = Sizes {
+            images,
+            height,
+            width,
+            channels,
+            out_height: (padded.0 - span[0]) / self.stride + 1,
+            out_width: (padded.1 - span[1]) / self.stride + 1,
+            out: w.0,
+            group_in: w.1,
+            group_out: w.0 / self.groups,
+        };
+        if images * (height * width * channels).max(sizes.out_image()) >= ABSENT as usize {
+            bail!("a batch of {images} images has more numbers than 32 bits can count: take a smaller batch");
+        }
+        Ok(sizes)
+    }
+
+    /// Where each output pixel reads its taps.
+    fn reads(&self, sizes: &Sizes) -> Table {
+        let mut starts = Vec::with_capacity(sizes.out_height * sizes.out_width * self.taps());
+        for (row, column) in pixels(sizes.out_height, sizes.out_width) {
+            for (a, b) in pixels(self.kernel[0], self.kernel[1]) {
+                let y = (row * self.stride + a * self.dilation).wrapping_sub(self.padding[0]);
+                let x = (column * self.stride + b * self.dilation).wrapping_sub(self.padding[2]);
+                let inside = y < sizes.height && x < sizes.width;
+                starts.push(if inside { ((y * sizes.width + x) * sizes.channels) as u32 } else { ABSENT });
+            }
+        }
+        Table { rows: sizes.out_height * sizes.out_width, segments: self.taps(), starts }
+    }
+
+    /// The output pixel that `tap` of input pixel (y, x) contributes to, if there is one.
+    fn reader(&self, sizes: &Sizes, pixel: (usize, usize), tap: (usize, usize)) -> Option<usize> {
+        let along = |at: usize, before: usize, tap: usize, outputs: usize| {
+            let from = (at + before).checked_sub(tap * self.dilation)?;
+            (from.is_multiple_of(self.stride) && from / self.stride < outputs).then_some(from / self.stride)
+        };
+        let row = along(pixel.0, self.padding[0], tap.0, sizes.out_height)?;
+        let column = along(pixel.1, self.padding[2], tap.1, sizes.out_width)?;
+        Some(row * sizes.out_width + column)
+    }
 }
 
-/// y = activation(x * w + bias); x [n, c, h, w], w [out, c / groups, kh, kw], bias `[out]`.
+impl Sizes {
+    fn image(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    fn out_image(&self) -> usize {
+        self.out_height * self.out_width * self.out
+    }
+
+    fn is_depthwise(&self) -> bool {
+        self.group_in == 1 && self.group_out == 1 && self.channels > 1
+    }
+}
+
+fn pixels(rows: usize, columns: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..rows).flat_map(move |row| (0..columns).map(move |column| (row, column)))
+}
+
+/// y = activation(x * w + bias), bias `[out]`. The sum of an output begins at its bias and runs over the taps, row by
+/// row, and over the channels of each.
 ///
 /// # Errors
 /// The batch is empty, or the shapes do not fit each other.
@@ -72,91 +130,77 @@ pub fn forward(conv: &Conv, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, activ
         let y = composed::conv(conv, x, w, bias)?;
         return activation::forward(&y, activation);
     }
-    let shape = (sizes.images, sizes.out, sizes.out_height, sizes.out_width);
-    let bias = match bias {
-        Some(bias) => bias.clone(),
-        None => tensor(vec![0.0; sizes.out], sizes.out)?,
-    };
-    let y = with([x, w, &bias], |[x, w, bias]| run(conv, &sizes, x, w, bias, activation))?;
-    tensor(y, shape)
-}
-
-/// All images, one task each.
-fn run(conv: &Conv, sizes: &Sizes, x: &[f32], w: &[f32], bias: &[f32], activation: Activation) -> Vec<f32> {
-    let packed = Packed::new(conv, sizes.channels, sizes.height, sizes.width);
-    let rows = if sizes.group_out == 1 { 1 } else { tile_rows() };
-    let weights = pack_weights(w, sizes.group_out, sizes.group_in * conv.taps(), conv.groups, rows);
-    let offsets: Vec<Vec<u32>> =
-        (0..conv.groups).map(|group| packed.offsets(group * sizes.group_in, sizes.group_in, conv.kernel)).collect();
-    let (image_in, image_out) =
-        (sizes.channels * sizes.height * sizes.width, sizes.out * sizes.out_height * sizes.out_width);
-    let mut y = vec![0.0; sizes.images * image_out];
-    let flat = (sizes.out_height - 1) * packed.pitch + sizes.out_width;
-    let scratch = || (vec![0.0; packed.image], vec![0.0; rows * flat.next_multiple_of(SLACK)]);
-    y.par_chunks_mut(image_out).enumerate().for_each_init(scratch, |(padded, sums), (index, y)| {
-        packed.fill(&x[index * image_in..][..image_in], padded);
-        let per_group = sizes.group_out.div_ceil(rows);
-        for (block, w) in weights.chunks(sizes.group_in * conv.taps() * rows).enumerate() {
-            let (group, first) = (block / per_group, block % per_group * rows);
-            sums.fill(0.0);
-            let spec = Tile { x: padded, offsets: &offsets[group], w, columns: flat };
-            tile(&spec, rows, sums, flat.next_multiple_of(SLACK));
-            for row in 0..rows.min(sizes.group_out - first) {
-                let channel = group * sizes.group_out + first + row;
-                let target =
-                    &mut y[channel * sizes.out_height * sizes.out_width..][..sizes.out_height * sizes.out_width];
-                compact(&sums[row * flat.next_multiple_of(SLACK)..], packed.pitch, sizes.out_width, target);
-                finish(target, bias[channel], activation);
-            }
-        }
-    });
-    y
-}
-
-fn finish(values: &mut [f32], bias: f32, activation: Activation) {
-    match activation {
-        Activation::Linear if bias == 0.0 => {}
-        Activation::Linear => values.iter_mut().for_each(|value| *value += bias),
-        Activation::Relu => values.iter_mut().for_each(|value| *value = (*value + bias).max(0.0)),
-        Activation::Relu6 => values.iter_mut().for_each(|value| *value = (*value + bias).clamp(0.0, 6.0)),
+    let mut y = buffer::take(sizes.images * sizes.out_image());
+    match bias {
+        Some(bias) => with([bias], |[bias]| y.par_chunks_mut(bias.len()).for_each(|y| y.copy_from_slice(bias)))?,
+        None => y.fill(0.0),
     }
-}
-
-/// [group][block of rows][reduction][row within the block], zeros where a block has fewer rows.
-fn pack_weights(w: &[f32], group_out: usize, depth: usize, groups: usize, rows: usize) -> Vec<f32> {
-    let blocks = group_out.div_ceil(rows);
-    let mut packed = vec![0.0; groups * blocks * depth * rows];
-    for group in 0..groups {
-        for out in 0..group_out {
-            let from = &w[(group * group_out + out) * depth..][..depth];
-            let into = &mut packed[(group * blocks + out / rows) * depth * rows..];
-            for (step, value) in from.iter().enumerate() {
-                into[step * rows + out % rows] = *value;
-            }
+    let table = conv.reads(&sizes);
+    let finish = |y: &mut [f32]| activation::apply(y, activation);
+    with([x, w], |[x, w]| {
+        if sizes.is_depthwise() {
+            let w = depthwise::turned(w, sizes.out);
+            return depthwise::multiply(x, &table, sizes.image(), &w, &mut y, sizes.out, finish);
         }
-    }
-    packed
+        for group in 0..conv.groups {
+            let panels = forward_panels(conv, &sizes, w, group);
+            let (offset, depth) = (group * sizes.group_in, sizes.group_in);
+            let left = Left { source: x, table: &table, image: sizes.image(), offset, depth };
+            let last = group + 1 == conv.groups;
+            multiply(&left, &panels, &mut y, sizes.out, group * sizes.group_out, |y| {
+                if last {
+                    finish(y);
+                }
+            });
+            panels.recycle();
+        }
+    })?;
+    tensor(y, (sizes.images, sizes.out_height, sizes.out_width, sizes.out))
 }
 
-/// Gradients of x and w, each where it is wanted. `dy` is the gradient before the activation.
+/// The weights of a group as [taps * channels][out].
+fn forward_panels(conv: &Conv, sizes: &Sizes, w: &[f32], group: usize) -> Panels {
+    let (taps, group_in) = (conv.taps(), sizes.group_in);
+    Panels::new(taps * group_in, sizes.group_out, |term, first, into| {
+        let from = (group * sizes.group_out + first) * group_in * taps + term % group_in * taps + term / group_in;
+        for (into, value) in into.iter_mut().zip(w[from..].iter().step_by(group_in * taps)) {
+            *into = *value;
+        }
+    })
+}
+
+/// The gradient of the input of `shape` [n, height, width, channels] where `want_dx`, and of w where the input `x` is
+/// given. `dy` is the gradient before the activation.
 ///
 /// # Errors
-/// As `forward`; a padding as wide as the kernel is refused.
-pub fn backward(conv: &Conv, x: &Tensor, w: &Tensor, dy: &Tensor, want: [bool; 2]) -> Result<[Option<Tensor>; 2]> {
-    let sizes = conv.sizes(x.dims4()?, w.dims4()?)?;
-    if !x.device().is_cpu() {
-        let grads = composed::gradients(&[x, w], dy, |inputs| composed::conv(conv, &inputs[0], &inputs[1], None))?;
+/// As `forward`.
+pub fn backward(
+    conv: &Conv,
+    shape: [usize; 4],
+    x: Option<&Tensor>,
+    w: &Tensor,
+    dy: &Tensor,
+    want_dx: bool,
+) -> Result<[Option<Tensor>; 2]> {
+    let sizes = conv.sizes((shape[0], shape[1], shape[2], shape[3]), w.dims4()?)?;
+    if dy.dims() != [sizes.images, sizes.out_height, sizes.out_width, sizes.out] {
+        bail!("a gradient of {:?} does not fit a convolution of {shape:?}", dy.shape());
+    }
+    if !w.device().is_cpu() {
+        let zeros = Tensor::zeros(&shape, w.dtype(), w.device())?;
+        let inputs = [x.unwrap_or(&zeros), w];
+        let grads = composed::gradients(&inputs, dy, |inputs| composed::conv(conv, &inputs[0], &inputs[1], None))?;
         let mut grads = grads.into_iter();
         let (dx, dw) = (grads.next(), grads.next());
-        return Ok([dx.filter(|_| want[0]), dw.filter(|_| want[1])]);
+        return Ok([dx.filter(|_| want_dx), dw.filter(|_| x.is_some())]);
     }
-    let dx = match want[0] {
-        true => Some(input_gradient(conv, &sizes, w, dy)?),
+    let dx = match want_dx {
+        true => Some(tensor(with([w, dy], |[w, dy]| input_gradient(conv, &sizes, w, dy))?, &shape)?),
         false => None,
     };
-    let dw = match want[1] {
-        true => Some(tensor(with([x, dy], |[x, dy]| weight_gradient(conv, &sizes, x, dy))?, w.shape().clone())?),
-        false => None,
+    let dw = match x {
+        Some(x) => Some(tensor(with([x, dy], |[x, dy]| weight_gradient(conv, &sizes, x, dy))?, w.shape().clone())?),
+        None => None,
     };
     Ok([dx, dw])
 }
@@ -164,127 +208,122 @@ pub fn backward(conv: &Conv, x: &Tensor, w: &Tensor, dy: &Tensor, want: [bool; 2
 /// The gradient of a bias `[out]`: the sum over images and pixels.
 ///
 /// # Errors
-/// `dy` is not [n, out, h, w].
+/// `dy` is not [n, height, width, out].
 pub fn bias_gradient(dy: &Tensor) -> Result<Tensor> {
-    let (_, out, height, width) = dy.dims4()?;
+    let (_, _, _, out) = dy.dims4()?;
     if !dy.device().is_cpu() {
-        return dy.sum((0, 2, 3));
+        return dy.sum((0, 1, 2));
     }
-    let sums = with([dy], |[dy]| {
-        let mut sums = vec![0f64; out];
-        for (index, plane) in dy.chunks_exact(height * width).enumerate() {
-            sums[index % out] += plane.iter().map(|value| f64::from(*value)).sum::<f64>();
+    let sums = with([dy], |[dy]| norm::column_sums(dy, out))?;
+    tensor(sums.into_iter().map(|sum| sum as f32).collect(), out)
+}
+
+/// dx is a product like y: each input pixel reads the outputs that it contributed to. With a stride, pixels of one
+/// phase (the same place modulo the stride) read with the same taps, and are done together.
+fn input_gradient(conv: &Conv, sizes: &Sizes, w: &[f32], dy: &[f32]) -> Vec<f32> {
+    if sizes.is_depthwise() {
+        let mut dx = buffer::zeros(sizes.images * sizes.image());
+        let all: Vec<_> = pixels(conv.kernel[0], conv.kernel[1]).collect();
+        let table = readers(conv, sizes, pixels(sizes.height, sizes.width), &all);
+        let w = depthwise::turned(w, sizes.out);
+        depthwise::multiply(dy, &table, sizes.out_image(), &w, &mut dx, sizes.channels, |_| {});
+        return dx;
+    }
+    let mut dx = buffer::zeros(sizes.images * sizes.image());
+    for phase in pixels(conv.stride, conv.stride) {
+        let taps: Vec<_> = pixels(conv.kernel[0], conv.kernel[1]).filter(|tap| conv.touches(phase, *tap)).collect();
+        let own: Vec<_> = pixels(sizes.height, sizes.width)
+            .filter(|(y, x)| [y % conv.stride, x % conv.stride] == [phase.0, phase.1])
+            .collect();
+        if taps.is_empty() || own.is_empty() {
+            continue;
         }
-        sums.into_iter().map(|sum| sum as f32).collect()
-    })?;
-    tensor(sums, out)
-}
-
-/// dx is a convolution of stride 1: dy spread out by the stride, with the flipped and transposed weights.
-fn input_gradient(conv: &Conv, sizes: &Sizes, w: &Tensor, dy: &Tensor) -> Result<Tensor> {
-    let stride = conv.stride;
-    let spread = ((sizes.out_height - 1) * stride + 1, (sizes.out_width - 1) * stride + 1);
-    if conv
-        .padding
-        .iter()
-        .zip([conv.kernel[0], conv.kernel[0], conv.kernel[1], conv.kernel[1]])
-        .any(|(padding, kernel)| *padding >= kernel)
-    {
-        bail!("the gradient of a convolution needs a padding smaller than its kernel");
-    }
-    let (top, left) = (conv.kernel[0] - 1 - conv.padding[0], conv.kernel[1] - 1 - conv.padding[2]);
-    // Rows and columns of x that no output reads get zeros at the bottom and right.
-    let bottom = sizes.height + conv.kernel[0] - 1 - spread.0 - top;
-    let right = sizes.width + conv.kernel[1] - 1 - spread.1 - left;
-    let transposed = Conv { kernel: conv.kernel, stride: 1, padding: [top, bottom, left, right], groups: conv.groups };
-    let w = with([w], |[w]| flip(w, sizes, conv))?;
-    let back = Sizes {
-        images: sizes.images,
-        channels: sizes.out,
-        height: spread.0,
-        width: spread.1,
-        out: sizes.channels,
-        out_height: sizes.height,
-        out_width: sizes.width,
-        group_in: sizes.group_out,
-        group_out: sizes.group_in,
-    };
-    let dx = with([dy], |[dy]| {
-        let bias = vec![0.0; sizes.channels];
-        if stride == 1 {
-            return run(&transposed, &back, dy, &w, &bias, Activation::Linear);
+        let table = readers(conv, sizes, own.iter().copied(), &taps);
+        for group in 0..conv.groups {
+            let panels = backward_panels(conv, sizes, w, group, &taps);
+            let (offset, depth) = (group * sizes.group_out, sizes.group_out);
+            let left = Left { source: dy, table: &table, image: sizes.out_image(), offset, depth };
+            let first = group * sizes.group_in;
+            if conv.stride == 1 {
+                multiply(&left, &panels, &mut dx, sizes.channels, first, |_| {});
+            } else {
+                multiply_phase(&left, &panels, &own, sizes, first, &mut dx);
+            }
+            panels.recycle();
         }
-        run(&transposed, &back, &spread_out(dy, sizes, stride, spread), &w, &bias, Activation::Linear)
-    })?;
-    tensor(dx, (sizes.images, sizes.channels, sizes.height, sizes.width))
-}
-
-/// [out, in / groups, kh, kw] to [in, out / groups, kh, kw], kernels turned by 180 degrees.
-fn flip(w: &[f32], sizes: &Sizes, conv: &Conv) -> Vec<f32> {
-    let (taps, group_in, group_out) = (conv.taps(), sizes.group_in, sizes.group_out);
-    let mut flipped = vec![0.0; w.len()];
-    for (row, kernel) in w.chunks_exact(taps).enumerate() {
-        let (out, input) = (row / group_in, row % group_in);
-        let (group, out) = (out / group_out, out % group_out);
-        let into = &mut flipped[((group * group_in + input) * group_out + out) * taps..][..taps];
-        into.iter_mut().zip(kernel.iter().rev()).for_each(|(into, value)| *into = *value);
     }
-    flipped
+    dx
 }
 
-fn spread_out(dy: &[f32], sizes: &Sizes, stride: usize, spread: (usize, usize)) -> Vec<f32> {
-    let mut wide = vec![0.0; sizes.images * sizes.out * spread.0 * spread.1];
-    for (index, row) in dy.chunks_exact(sizes.out_width).enumerate() {
-        let (plane, y) = (index / sizes.out_height, index % sizes.out_height);
-        let into = &mut wide[(plane * spread.0 + y * stride) * spread.1..];
-        row.iter().enumerate().for_each(|(x, value)| into[x * stride] = *value);
+impl Conv {
+    /// Whether some input pixel of a phase reads an output through `tap`.
+    fn touches(&self, phase: (usize, usize), tap: (usize, usize)) -> bool {
+        let along = |phase: usize, before: usize, tap: usize| {
+            (phase + before) % self.stride == tap * self.dilation % self.stride
+        };
+        along(phase.0, self.padding[0], tap.0) && along(phase.1, self.padding[2], tap.1)
     }
-    wide
 }
 
-/// dw as inner products between rows of dy and shifted views of x, over blocks of images. The size of a block
-/// follows from the shapes alone, so the order of the sums does too.
+/// Where the input pixels `own` read `dy`, tap by tap.
+fn readers(conv: &Conv, sizes: &Sizes, own: impl Iterator<Item = (usize, usize)>, taps: &[(usize, usize)]) -> Table {
+    let mut starts = Vec::new();
+    let mut rows = 0;
+    for pixel in own {
+        rows += 1;
+        let start = |tap: &(usize, usize)| {
+            conv.reader(sizes, pixel, *tap).map_or(ABSENT, |output| (output * sizes.out) as u32)
+        };
+        starts.extend(taps.iter().map(start));
+    }
+    Table { rows, segments: taps.len(), starts }
+}
+
+/// The weights of a group as [taps * out][channels].
+fn backward_panels(conv: &Conv, sizes: &Sizes, w: &[f32], group: usize, taps: &[(usize, usize)]) -> Panels {
+    let (all, group_in, group_out) = (conv.taps(), sizes.group_in, sizes.group_out);
+    Panels::new(taps.len() * group_out, group_in, |term, first, into| {
+        let (tap, out) = (taps[term / group_out], group * group_out + term % group_out);
+        let from = (out * group_in + first) * all + tap.0 * conv.kernel[1] + tap.1;
+        for (into, value) in into.iter_mut().zip(w[from..].iter().step_by(all)) {
+            *into = *value;
+        }
+    })
+}
+
+/// The product for pixels that do not lie side by side, image by image.
+fn multiply_phase(left: &Left, panels: &Panels, own: &[(usize, usize)], sizes: &Sizes, first: usize, dx: &mut [f32]) {
+    let columns = panels.columns;
+    dx.par_chunks_mut(sizes.image()).enumerate().for_each(|(image, dx)| {
+        let mut side_by_side = vec![0.0; own.len() * columns];
+        multiply_rows(left, panels, image * own.len()..(image + 1) * own.len(), &mut side_by_side, columns, 0);
+        for ((y, x), from) in own.iter().zip(side_by_side.chunks_exact(columns)) {
+            dx[(y * sizes.width + x) * sizes.channels + first..][..columns].copy_from_slice(from);
+        }
+    });
+}
+
+/// dw[out][channel][tap] = sum over images and pixels of x * dy.
 fn weight_gradient(conv: &Conv, sizes: &Sizes, x: &[f32], dy: &[f32]) -> Vec<f32> {
-    let packed = Packed::new(conv, sizes.channels, sizes.height, sizes.width);
-    let flat = ((sizes.out_height - 1) * packed.pitch + sizes.out_width).next_multiple_of(16);
-    let depth = sizes.group_in * conv.taps();
-    let block = (65_536 / (packed.image + sizes.out * flat)).clamp(1, sizes.images.min(64));
-    let (image_in, image_out) =
-        (sizes.channels * sizes.height * sizes.width, sizes.out * sizes.out_height * sizes.out_width);
-    let mut dw = vec![0.0; sizes.out * depth];
-    let (mut views, mut rows) = (vec![0.0; block * packed.image], vec![0.0; block * sizes.out * flat]);
-    for start in (0..sizes.images).step_by(block) {
-        let images = block.min(sizes.images - start);
-        views
-            .par_chunks_mut(packed.image)
-            .zip(rows.par_chunks_mut(sizes.out * flat))
-            .take(images)
-            .enumerate()
-            .for_each(|(index, (view, rows))| {
-                packed.fill(&x[(start + index) * image_in..][..image_in], view);
-                let dy = &dy[(start + index) * image_out..][..image_out];
-                for (row, values) in dy.chunks_exact(sizes.out_width).enumerate() {
-                    let at = row / sizes.out_height * flat + row % sizes.out_height * packed.pitch;
-                    rows[at..at + sizes.out_width].copy_from_slice(values);
+    let table = conv.reads(sizes);
+    if sizes.is_depthwise() {
+        let dw = depthwise::weight_gradient(x, &table, sizes.image(), dy, sizes.out);
+        return depthwise::turned(&dw, conv.taps());
+    }
+    let (taps, group_in, group_out) = (conv.taps(), sizes.group_in, sizes.group_out);
+    let mut dw = buffer::take(sizes.out * group_in * taps);
+    for (group, dw) in dw.chunks_exact_mut(group_out * group_in * taps).enumerate() {
+        let left = Left { source: x, table: &table, image: sizes.image(), offset: group * group_in, depth: group_in };
+        let sums = transposed(&left, &dy[group * group_out..], sizes.out, group_out);
+        // [tap][channel][out] to [out][channel][tap].
+        dw.par_chunks_mut(group_in * taps).enumerate().for_each(|(out, dw)| {
+            for (channel, dw) in dw.chunks_exact_mut(taps).enumerate() {
+                for (tap, dw) in dw.iter_mut().enumerate() {
+                    *dw = sums[(tap * group_in + channel) * group_out + out];
                 }
-            });
-        let tasks = if conv.groups > 1 { sizes.group_out } else { sizes.group_out.min(16) };
-        dw.par_chunks_mut(tasks * depth).enumerate().for_each(|(task, dw)| {
-            let first = task * tasks;
-            let offsets = packed.offsets(first / sizes.group_out * sizes.group_in, sizes.group_in, conv.kernel);
-            let spec = Dots {
-                left: &rows[first * flat..],
-                left_pitch: flat,
-                left_rows: dw.len() / depth,
-                left_image: sizes.out * flat,
-                right: &views,
-                offsets: &offsets,
-                right_image: packed.image,
-                images,
-                length: flat,
-            };
-            dots(&spec, dw, depth);
+            }
         });
+        buffer::keep(sums);
     }
     dw
 }

@@ -1,15 +1,58 @@
-//! Operators that move numbers without computing much: zero padding, concatenation, the parameter-free shortcut, dropout.
+//! Operators that move numbers without computing much: addition, zero padding, concatenation, the parameter-free
+//! shortcut, dropout. Images are [n, height, width, channels].
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
+use rayon::prelude::*;
 
-use super::{composed, tensor, with};
+use super::activation::{self, Activation, hold};
+use super::buffer::{self, tensor, with};
 
-/// x [n, c, h, w] with zeros around: top, bottom, left, right.
+/// Numbers of one task.
+const TASK: usize = 16_384;
+
+/// activation(left + right), of one shape.
+///
+/// # Errors
+/// The shapes differ.
+pub fn add(left: &Tensor, right: &Tensor, activation: Activation) -> Result<Tensor> {
+    if left.shape() != right.shape() {
+        bail!("cannot add {:?} and {:?}", left.shape(), right.shape());
+    }
+    if !left.device().is_cpu() {
+        return activation::forward(&left.add(right)?, activation);
+    }
+    let (low, high) = activation.bounds();
+    let mut sum = buffer::take(left.elem_count());
+    with([left, right], |[left, right]| {
+        sum.par_chunks_mut(TASK).zip(left.par_chunks(TASK)).zip(right.par_chunks(TASK)).for_each(
+            |((sum, left), right)| {
+                for (sum, (left, right)) in sum.iter_mut().zip(left.iter().zip(right)) {
+                    *sum = hold(left + right, low, high);
+                }
+            },
+        );
+    })?;
+    tensor(sum, left.shape().clone())
+}
+
+/// x [n, h, w, c] with zeros around: top, bottom, left, right.
 ///
 /// # Errors
 /// x is no image.
 pub fn pad(x: &Tensor, padding: [usize; 4]) -> Result<Tensor> {
-    composed::pad(x, padding)?.contiguous()
+    let (images, height, width, channels) = x.dims4()?;
+    if !x.device().is_cpu() {
+        return x.pad_with_zeros(1, padding[0], padding[1])?.pad_with_zeros(2, padding[2], padding[3])?.contiguous();
+    }
+    let (rows, columns) = (height + padding[0] + padding[1], width + padding[2] + padding[3]);
+    let mut y = buffer::zeros(images * rows * columns * channels);
+    with([x], |[x]| {
+        for (row, from) in x.chunks_exact(width * channels).enumerate() {
+            let at = (row / height * rows + row % height + padding[0]) * columns + padding[2];
+            y[at * channels..][..from.len()].copy_from_slice(from);
+        }
+    })?;
+    tensor(y, (images, rows, columns, channels))
 }
 
 /// The gradient of `pad`'s input: the inside of `dy`.
@@ -17,9 +60,74 @@ pub fn pad(x: &Tensor, padding: [usize; 4]) -> Result<Tensor> {
 /// # Errors
 /// `dy` is smaller than the padding.
 pub fn unpad(dy: &Tensor, padding: [usize; 4]) -> Result<Tensor> {
-    let (_, _, height, width) = dy.dims4()?;
-    let rows = dy.narrow(2, padding[0], height - padding[0] - padding[1])?;
-    rows.narrow(3, padding[2], width - padding[2] - padding[3])?.contiguous()
+    let (images, rows, columns, channels) = dy.dims4()?;
+    if rows <= padding[0] + padding[1] || columns <= padding[2] + padding[3] {
+        bail!("{rows} x {columns} pixels are no more than the padding {padding:?}");
+    }
+    let (height, width) = (rows - padding[0] - padding[1], columns - padding[2] - padding[3]);
+    if !dy.device().is_cpu() {
+        return dy.narrow(1, padding[0], height)?.narrow(2, padding[2], width)?.contiguous();
+    }
+    let mut dx = buffer::take(images * height * width * channels);
+    with([dy], |[dy]| {
+        for (row, into) in dx.chunks_exact_mut(width * channels).enumerate() {
+            let at = (row / height * rows + row % height + padding[0]) * columns + padding[2];
+            into.copy_from_slice(&dy[at * channels..][..into.len()]);
+        }
+    })?;
+    tensor(dx, (images, height, width, channels))
+}
+
+/// Images of one size, their channels one after the other.
+///
+/// # Errors
+/// The sizes differ, or there are none.
+pub fn concat(parts: &[&Tensor]) -> Result<Tensor> {
+    let Some(first) = parts.first() else { bail!("nothing to concatenate") };
+    let (images, height, width, _) = first.dims4()?;
+    if !first.device().is_cpu() {
+        return Tensor::cat(parts, 3)?.contiguous();
+    }
+    let mut channels = 0;
+    for part in parts {
+        if part.dims()[..3] != [images, height, width] {
+            bail!("cannot concatenate {:?} and {:?}", first.shape(), part.shape());
+        }
+        channels += part.dim(3)?;
+    }
+    let mut y = buffer::take(images * height * width * channels);
+    let mut start = 0;
+    for part in parts {
+        let own = part.dim(3)?;
+        with([*part], |[part]| {
+            y.par_chunks_mut(channels).zip(part.par_chunks(own)).with_min_len(1024).for_each(|(y, part)| {
+                y[start..start + own].copy_from_slice(part);
+            });
+        })?;
+        start += own;
+    }
+    tensor(y, (images, height, width, channels))
+}
+
+/// The gradient of one part of `concat`: `channels` channels from `first` on.
+///
+/// # Errors
+/// There are fewer channels.
+pub fn part(dy: &Tensor, first: usize, channels: usize) -> Result<Tensor> {
+    let (images, height, width, all) = dy.dims4()?;
+    if first + channels > all {
+        bail!("there are no channels {first}..{} of {all}", first + channels);
+    }
+    if !dy.device().is_cpu() {
+        return dy.narrow(3, first, channels)?.contiguous();
+    }
+    let mut dx = buffer::take(images * height * width * channels);
+    with([dy], |[dy]| {
+        dx.par_chunks_mut(channels).zip(dy.par_chunks(all)).with_min_len(1024).for_each(|(dx, dy)| {
+            dx.copy_from_slice(&dy[first..first + channels]);
+        });
+    })?;
+    tensor(dx, (images, height, width, channels))
 }
 
 /// Every `stride`-th pixel, and zeros on both sides up to `channels` channels.
@@ -27,51 +135,59 @@ pub fn unpad(dy: &Tensor, padding: [usize; 4]) -> Result<Tensor> {
 /// # Errors
 /// x has more channels than that.
 pub fn shortcut(x: &Tensor, stride: usize, channels: usize) -> Result<Tensor> {
-    let (_, from, height, width) = x.dims4()?;
-    let picks = |side: usize| Tensor::arange_step(0u32, side as u32, stride as u32, x.device());
-    let small = x.index_select(&picks(height)?, 2)?.index_select(&picks(width)?, 3)?;
+    let (images, height, width, from) = x.dims4()?;
+    if channels < from {
+        bail!("a shortcut cannot drop channels: {from} to {channels}");
+    }
     let before = (channels - from) / 2;
-    small.pad_with_zeros(1, before, channels - from - before)?.contiguous()
+    if !x.device().is_cpu() {
+        let picks = |side: usize| Tensor::arange_step(0u32, side as u32, stride as u32, x.device());
+        let small = x.index_select(&picks(height)?, 1)?.index_select(&picks(width)?, 2)?;
+        return small.pad_with_zeros(3, before, channels - from - before)?.contiguous();
+    }
+    let (rows, columns) = (height.div_ceil(stride), width.div_ceil(stride));
+    let mut y = buffer::zeros(images * rows * columns * channels);
+    with([x], |[x]| {
+        for (index, pixel) in y.chunks_exact_mut(channels).enumerate() {
+            let (image, row, column) = (index / (rows * columns), index / columns % rows, index % columns);
+            let at = (image * height + row * stride) * width + column * stride;
+            pixel[before..before + from].copy_from_slice(&x[at * from..][..from]);
+        }
+    })?;
+    tensor(y, (images, rows, columns, channels))
 }
 
-/// The gradient of `shortcut`'s input, of shape `shape` [n, c, h, w].
+/// The gradient of `shortcut`'s input, of shape `shape` [n, h, w, c].
 ///
 /// # Errors
 /// The shapes do not fit.
-pub fn shortcut_backward(dy: &Tensor, stride: usize, shape: (usize, usize, usize, usize)) -> Result<Tensor> {
-    let (images, channels, height, width) = shape;
-    let before = (dy.dim(1)? - channels) / 2;
-    let inner = dy.narrow(1, before, channels)?.contiguous()?;
+pub fn shortcut_backward(dy: &Tensor, stride: usize, shape: [usize; 4]) -> Result<Tensor> {
+    let [images, height, width, channels] = shape;
+    let (all, before) = (dy.dim(3)?, (dy.dim(3)?.saturating_sub(channels)) / 2);
     if !dy.device().is_cpu() {
-        let zeros = Tensor::zeros(shape, dy.dtype(), dy.device())?;
-        let mut grads = composed::gradients(&[&zeros], dy, |inputs| shortcut(&inputs[0], stride, dy.dim(1)?))?;
-        return grads.pop().ok_or_else(|| candle_core::Error::Msg("one input has one gradient".to_owned()));
+        let inner = part(dy, before, channels)?;
+        let mut spread = Tensor::zeros(&shape, dy.dtype(), dy.device())?;
+        for (row, y) in (0..height).step_by(stride).enumerate() {
+            for (column, x) in (0..width).step_by(stride).enumerate() {
+                let pixel = inner.narrow(1, row, 1)?.narrow(2, column, 1)?;
+                spread = spread.slice_assign(&[0..images, y..y + 1, x..x + 1, 0..channels], &pixel)?;
+            }
+        }
+        return Ok(spread);
     }
     let (rows, columns) = (height.div_ceil(stride), width.div_ceil(stride));
-    let mut dx = vec![0.0; images * channels * height * width];
-    with([&inner], |[inner]| {
-        for (index, row) in inner.chunks_exact(columns).enumerate() {
-            let (plane, y) = (index / rows, index % rows);
-            let into = &mut dx[(plane * height + y * stride) * width..][..width];
-            row.iter().enumerate().for_each(|(x, value)| into[x * stride] = *value);
+    if dy.dims() != [images, rows, columns, all] {
+        bail!("a gradient of {:?} does not fit a shortcut from {shape:?}", dy.shape());
+    }
+    let mut dx = buffer::zeros(images * height * width * channels);
+    with([dy], |[dy]| {
+        for (index, pixel) in dy.chunks_exact(all).enumerate() {
+            let (image, row, column) = (index / (rows * columns), index / columns % rows, index % columns);
+            let at = (image * height + row * stride) * width + column * stride;
+            dx[at * channels..][..channels].copy_from_slice(&pixel[before..before + channels]);
         }
     })?;
-    tensor(dx, shape)
-}
-
-/// The sum of two tensors of one shape.
-///
-/// # Errors
-/// The shapes differ.
-pub fn add(left: &Tensor, right: &Tensor) -> Result<Tensor> {
-    if !left.device().is_cpu() {
-        return left.add(right);
-    }
-    if left.shape() != right.shape() {
-        candle_core::bail!("cannot add {:?} and {:?}", left.shape(), right.shape());
-    }
-    let sum = with([left, right], |[left, right]| left.iter().zip(right).map(|(left, right)| left + right).collect())?;
-    tensor(sum, left.shape().clone())
+    tensor(dx, &shape)
 }
 
 /// x times a mask of zeros and 1 / (1 - p), drawn on the host.
@@ -79,6 +195,13 @@ pub fn add(left: &Tensor, right: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// The mask has another number of elements.
 pub fn dropout(x: &Tensor, mask: &[f32]) -> Result<Tensor> {
-    let mask = Tensor::from_slice(mask, x.shape(), x.device())?;
-    x.mul(&mask)
+    if !x.device().is_cpu() {
+        return x.mul(&Tensor::from_slice(mask, x.shape(), x.device())?);
+    }
+    if mask.len() != x.elem_count() {
+        bail!("a mask of {} does not fit {:?}", mask.len(), x.shape());
+    }
+    let mut y = buffer::take(mask.len());
+    with([x], |[x]| y.iter_mut().zip(x.iter().zip(mask)).for_each(|(y, (x, mask))| *y = x * mask))?;
+    tensor(y, x.shape().clone())
 }

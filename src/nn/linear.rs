@@ -1,11 +1,18 @@
-//! The fully connected layer, and the one matrix product of the CPU path.
+//! The fully connected layer.
 
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::activation::{self, Activation};
-use super::kernel::{SLACK, Tile, tile, tile_rows};
-use super::{tensor, with};
+use super::buffer::{self, tensor, with};
+use super::gemm::{Left, Panels, Table, multiply, transposed};
+use super::kernel::{dots, path};
+use super::norm;
+
+/// Outputs of one task.
+const TASK: usize = 16;
+/// Inputs whose weights are packed at once.
+const PACK: usize = 2048;
 
 /// y = activation(x w^T + bias); x [n, k], w [m, k], bias `[m]`.
 ///
@@ -19,79 +26,74 @@ pub fn forward(x: &Tensor, w: &Tensor, bias: &Tensor, activation: Activation) ->
     if !x.device().is_cpu() {
         return activation::forward(&x.matmul(&w.t()?)?.broadcast_add(bias)?, activation);
     }
-    let y = with([x, w, bias], |[x, w, bias]| {
-        let mut transposed = vec![0.0; w.len()];
-        for (row, values) in w.chunks_exact(depth).enumerate() {
-            values.iter().enumerate().for_each(|(column, value)| transposed[column * out + row] = *value);
+    let mut y = buffer::take(images * out);
+    with([x, w, bias], |[x, w, bias]| {
+        let some = |w: &[f32]| {
+            let mut part = vec![0.0; images * w.len() / depth];
+            dots(path(), x, w, depth, &mut part, w.len() / depth);
+            part
+        };
+        let parts: Vec<Vec<f32>> = w.par_chunks(TASK * depth).map(some).collect();
+        for (part, first) in parts.iter().zip((0..out).step_by(TASK)) {
+            let width = part.len() / images;
+            for (y, part) in y.chunks_exact_mut(out).zip(part.chunks_exact(width)) {
+                let bias = &bias[first..first + width];
+                y[first..].iter_mut().zip(part.iter().zip(bias)).for_each(|(y, (part, bias))| *y = part + bias);
+            }
         }
-        let mut y = product(images, depth, out, |row, step| x[row * depth + step], &transposed);
-        y.chunks_exact_mut(out).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias));
-        y
+        activation::apply(&mut y, activation);
     })?;
-    activation::forward(&tensor(y, (images, out))?, activation)
+    tensor(y, (images, out))
 }
 
-/// Gradients of x (if wanted), w and bias. `dy` is the gradient before the activation.
+/// The gradient of the input where `want_dx`, and of w and bias where the input `x` is given. `dy` is the gradient
+/// before the activation.
 ///
 /// # Errors
 /// The shapes do not fit.
 pub fn backward(
-    x: &Tensor,
+    x: Option<&Tensor>,
     w: &Tensor,
     dy: &Tensor,
     want_dx: bool,
-    want_dw: bool,
 ) -> Result<(Option<Tensor>, Option<[Tensor; 2]>)> {
-    let ((images, depth), (_, out)) = (x.dims2()?, dy.dims2()?);
-    if !x.device().is_cpu() {
+    let ((images, out), (_, depth)) = (dy.dims2()?, w.dims2()?);
+    if !w.device().is_cpu() {
         let dx = if want_dx { Some(dy.matmul(w)?) } else { None };
-        let dw = if want_dw { Some([dy.t()?.matmul(x)?, dy.sum(0)?]) } else { None };
+        let dw = match x {
+            Some(x) => Some([dy.t()?.matmul(x)?, dy.sum(0)?]),
+            None => None,
+        };
         return Ok((dx, dw));
     }
+    let table = Table::plain();
     let dx = match want_dx {
-        true => Some(with([w, dy], |[w, dy]| product(images, out, depth, |row, step| dy[row * out + step], w))?),
+        true => {
+            let mut dx = buffer::zeros(images * depth);
+            with([w, dy], |[w, dy]| {
+                let left = Left { source: dy, table: &table, image: out, offset: 0, depth: out };
+                for first in (0..depth).step_by(PACK) {
+                    let panels = Panels::new(out, PACK.min(depth - first), |term, column, into| {
+                        into.copy_from_slice(&w[term * depth + first + column..][..into.len()]);
+                    });
+                    multiply(&left, &panels, &mut dx, depth, first, |_| {});
+                    panels.recycle();
+                }
+            })?;
+            Some(tensor(dx, (images, depth))?)
+        }
         false => None,
     };
-    let dw = match want_dw {
-        true => Some(with([x, dy], |[x, dy]| product(out, images, depth, |row, step| dy[step * out + row], x))?),
-        false => None,
-    };
-    let dw = match dw {
-        Some(dw) => Some([tensor(dw, (out, depth))?, tensor(column_sums(dy)?, out)?]),
+    let dw = match x {
+        Some(x) => {
+            let (dw, db) = with([x, dy], |[x, dy]| {
+                let left = Left { source: dy, table: &table, image: out, offset: 0, depth: out };
+                (transposed(&left, x, depth, depth), norm::column_sums(dy, out))
+            })?;
+            let db = db.into_iter().map(|sum| sum as f32).collect();
+            Some([tensor(dw, (out, depth))?, tensor(db, out)?])
+        }
         None => None,
     };
-    Ok((dx.map(|dx| tensor(dx, (images, depth))).transpose()?, dw))
-}
-
-fn column_sums(dy: &Tensor) -> Result<Vec<f32>> {
-    let (_, out) = dy.dims2()?;
-    with([dy], |[dy]| {
-        let mut sums = vec![0f64; out];
-        dy.chunks_exact(out).for_each(|row| sums.iter_mut().zip(row).for_each(|(sum, dy)| *sum += f64::from(*dy)));
-        sums.into_iter().map(|sum| sum as f32).collect()
-    })
-}
-
-/// c[row][column] = sum over steps of a(row, step) * b[step][column]; [rows][columns]. Each sum runs in sequence,
-/// so a row of the result does not depend on the others.
-fn product(rows: usize, depth: usize, columns: usize, a: impl Fn(usize, usize) -> f32 + Sync, b: &[f32]) -> Vec<f32> {
-    let height = tile_rows();
-    let pitch = columns.next_multiple_of(SLACK);
-    let mut padded = b.to_vec();
-    padded.resize(b.len() + SLACK, 0.0);
-    let offsets: Vec<u32> = (0..depth).map(|step| (step * columns) as u32).collect();
-    let mut c = vec![0.0; rows * columns];
-    c.par_chunks_mut(height * columns).enumerate().for_each(|(block, c)| {
-        let own = c.len() / columns;
-        let mut packed = vec![0.0; depth * height];
-        for step in 0..depth {
-            (0..own).for_each(|row| packed[step * height + row] = a(block * height + row, step));
-        }
-        let mut sums = vec![0.0; height * pitch];
-        tile(&Tile { x: &padded, offsets: &offsets, w: &packed, columns }, height, &mut sums, pitch);
-        for (row, c) in c.chunks_exact_mut(columns).enumerate() {
-            c.copy_from_slice(&sums[row * pitch..][..columns]);
-        }
-    });
-    c
+    Ok((dx, dw))
 }

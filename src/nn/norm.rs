@@ -1,9 +1,13 @@
-//! Batch normalisation (Ioffe and Szegedy, 2015): with stored statistics, or with those of the batch.
+//! Batch normalisation (Ioffe and Szegedy, 2015) with the activation behind it: with stored statistics, or with those
+//! of the batch. Images are [n, height, width, channels].
 
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::{composed, tensor, with};
+use super::activation::{self, Activation, hold};
+use super::buffer::{self, tensor, with};
+use super::composed;
+use super::kernel::{madd, on_every_path};
 
 /// What a batch norm owns, each `[channels]`.
 #[derive(Clone, Debug)]
@@ -14,6 +18,15 @@ pub struct Norm {
     pub running_var: Tensor,
 }
 
+/// How running statistics follow those of the batches.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Follow {
+    /// running <- (1 - momentum) running + momentum batch. PyTorch's 0.1 is Keras' 0.9.
+    pub momentum: f64,
+    /// The variance with n - 1 in its denominator (PyTorch 2) or with n (Keras 3).
+    pub unbiased: bool,
+}
+
 /// What the backward pass needs of a forward pass with batch statistics: per channel, mean and 1 / sqrt(var + eps).
 #[derive(Clone, Debug)]
 pub struct Statistics {
@@ -21,36 +34,80 @@ pub struct Statistics {
     pub inverse: Tensor,
 }
 
-/// y = (x - running_mean) / sqrt(running_var + eps) * weight + bias, as one scale and one shift.
+/// Numbers of a block whose sums are taken in f32; sums of blocks are added in f64.
+const BLOCK: usize = 4096;
+/// Numbers of one task.
+const TASK: usize = 16 * BLOCK;
+/// Rows of few channels are taken side by side, up to this width, so that vectors are full.
+const WIDE: usize = 64;
+
+/// y = activation((x - running_mean) / sqrt(running_var + eps) * weight + bias), as one scale and one shift.
 ///
 /// # Errors
 /// The shapes differ.
-pub fn stored(norm: &Norm, eps: f64, x: &Tensor) -> Result<Tensor> {
-    let scale = scale(norm, eps)?;
+pub fn stored(norm: &Norm, eps: f64, x: &Tensor, activation: Activation) -> Result<Tensor> {
+    let [scale, shift] = stored_affine(norm, eps)?;
+    affine(x, &scale, &shift, activation)
+}
+
+/// weight / sqrt(running_var + eps), and what is added to x times that; each [channels].
+fn stored_affine(norm: &Norm, eps: f64) -> Result<[Tensor; 2]> {
+    let scale = norm.weight.div(&(&norm.running_var + eps)?.sqrt()?)?;
     let shift = norm.bias.sub(&norm.running_mean.mul(&scale)?)?;
-    affine(x, &scale, &shift)
+    Ok([scale, shift])
 }
 
-/// weight / sqrt(running_var + eps), [channels].
-fn scale(norm: &Norm, eps: f64) -> Result<Tensor> {
-    norm.weight.div(&(&norm.running_var + eps)?.sqrt()?)
+fn batch_affine(norm: &Norm, statistics: &Statistics) -> Result<[Tensor; 2]> {
+    let scale = norm.weight.mul(&statistics.inverse)?;
+    let shift = norm.bias.sub(&statistics.mean.mul(&scale)?)?;
+    Ok([scale, shift])
 }
 
-fn affine(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
-    let (_, channels, height, width) = x.dims4()?;
+/// activation(x * scale + shift).
+fn affine(x: &Tensor, scale: &Tensor, shift: &Tensor, activation: Activation) -> Result<Tensor> {
+    let (_, _, _, channels) = x.dims4()?;
     if !x.device().is_cpu() {
-        let shape = (1, channels, 1, 1);
-        return x.broadcast_mul(&scale.reshape(shape)?)?.broadcast_add(&shift.reshape(shape)?);
+        return activation::forward(&x.broadcast_mul(scale)?.broadcast_add(shift)?, activation);
     }
-    let mut y = vec![0.0; x.elem_count()];
+    let (low, high) = activation.bounds();
+    let mut y = buffer::take(x.elem_count());
     with([x, scale, shift], |[x, scale, shift]| {
-        let planes = y.par_chunks_mut(height * width).zip(x.par_chunks(height * width));
-        planes.enumerate().for_each(|(index, (y, x))| {
-            let (scale, shift) = (scale[index % channels], shift[index % channels]);
-            y.iter_mut().zip(x).for_each(|(y, x)| *y = x * scale + shift);
-        });
+        let (scale, shift) = (widened(scale), widened(shift));
+        let task = tasks(channels);
+        y.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(y, x)| affine_rows(x, &scale, &shift, low, high, y));
     })?;
     tensor(y, x.shape().clone())
+}
+
+on_every_path! {
+    fn affine_rows(x: &[f32], scale: &[f32], shift: &[f32], low: f32, high: f32, y: &mut [f32]) {
+        for (y, x) in y.chunks_mut(scale.len()).zip(x.chunks(scale.len())) {
+            let (scale, shift) = (&scale[..x.len()], &shift[..x.len()]);
+            for (index, y) in y.iter_mut().enumerate() {
+                *y = hold(madd::<FUSED>(x[index], scale[index], shift[index]), low, high);
+            }
+        }
+    }
+}
+
+/// Channels repeated until a row is wide.
+fn widened(channels: &[f32]) -> Vec<f32> {
+    channels.repeat(repeats(channels.len()))
+}
+
+fn repeats(channels: usize) -> usize {
+    (WIDE / channels).max(1)
+}
+
+/// Numbers of a block: whole wide rows.
+fn block(channels: usize) -> usize {
+    let wide = channels * repeats(channels);
+    (BLOCK / wide).max(1) * wide
+}
+
+/// Numbers of a task: whole blocks.
+fn tasks(channels: usize) -> usize {
+    (TASK / block(channels)).max(1) * block(channels)
 }
 
 /// Gradients of `stored`: of x, and with `learn` of weight and bias.
@@ -62,102 +119,256 @@ pub fn stored_backward(
     eps: f64,
     x: &Tensor,
     dy: &Tensor,
+    activation: Activation,
     learn: bool,
 ) -> Result<(Tensor, Option<[Tensor; 2]>)> {
-    let scale = scale(norm, eps)?;
-    let dx = affine(dy, &scale, &scale.zeros_like()?)?;
+    let [scale, shift] = stored_affine(norm, eps)?;
+    let inverse = (&norm.running_var + eps)?.sqrt()?.recip()?;
+    let zeros = scale.zeros_like()?;
+    if !x.device().is_cpu() {
+        let dy = activation::backward(&affine(x, &scale, &shift, activation)?, dy, activation)?;
+        let normal = x.broadcast_sub(&norm.running_mean)?.broadcast_mul(&inverse)?;
+        let own = if learn { Some([normal.mul(&dy)?.sum((0, 1, 2))?, dy.sum((0, 1, 2))?]) } else { None };
+        return Ok((dy.broadcast_mul(&scale)?, own));
+    }
+    let dx = gradient(x, dy, [&scale, &shift, &norm.running_mean, &zeros, &zeros], activation)?;
     if !learn {
         return Ok((dx, None));
     }
-    let inverse = (&norm.running_var + eps)?.sqrt()?.recip()?;
-    let [dweight, dbias] = sums(x, dy, &norm.running_mean, &inverse)?;
-    Ok((dx, Some([dweight, dbias])))
+    Ok((dx, Some(sums(x, dy, [&scale, &shift, &norm.running_mean, &inverse], activation)?)))
 }
 
-/// Per channel: the sums of dy * (x - mean) * inverse and of dy.
-fn sums(x: &Tensor, dy: &Tensor, mean: &Tensor, inverse: &Tensor) -> Result<[Tensor; 2]> {
-    let (_, channels, height, width) = x.dims4()?;
-    if !x.device().is_cpu() {
-        let shape = (1, channels, 1, 1);
-        let normal = x.broadcast_sub(&mean.reshape(shape)?)?.broadcast_mul(&inverse.reshape(shape)?)?;
-        return Ok([normal.mul(dy)?.sum((0, 2, 3))?, dy.sum((0, 2, 3))?]);
-    }
-    let both: Vec<(f32, f32)> = with([x, dy, mean, inverse], |[x, dy, mean, inverse]| {
-        let channel = |channel: usize| {
-            let (mut products, mut plain) = (0f64, 0f64);
-            for start in (channel * height * width..x.len()).step_by(channels * height * width) {
-                let (x, dy) = (&x[start..][..height * width], &dy[start..][..height * width]);
-                products += lanes(x, dy, |x, dy| dy * (x - mean[channel]));
-                plain += lanes(x, dy, |_, dy| dy);
-            }
-            ((products * f64::from(inverse[channel])) as f32, plain as f32)
-        };
-        (0..channels).into_par_iter().map(channel).collect()
+/// scale * (dy - shift_back - (x - mean) * slope), where dy passes only where the activation did.
+fn gradient(
+    x: &Tensor,
+    dy: &Tensor,
+    [scale, shift, mean, slope, back]: [&Tensor; 5],
+    activation: Activation,
+) -> Result<Tensor> {
+    let (_, _, _, channels) = x.dims4()?;
+    let (low, high) = activation.bounds();
+    let mut dx = buffer::take(x.elem_count());
+    with([x, dy, scale, shift, mean, slope, back], |[x, dy, scale, shift, mean, slope, back]| {
+        let [scale, shift, mean, slope, back] = [scale, shift, mean, slope, back].map(widened);
+        let task = tasks(channels);
+        dx.par_chunks_mut(task).zip(x.par_chunks(task)).zip(dy.par_chunks(task)).for_each(|((dx, x), dy)| {
+            gradient_rows(x, dy, &scale, &shift, &mean, &slope, &back, low, high, dx);
+        });
     })?;
-    let (products, plain) = both.into_iter().unzip();
-    Ok([tensor(products, channels)?, tensor(plain, channels)?])
+    tensor(dx, x.shape().clone())
 }
 
-/// The sum of `term` over pairs, in sixteen lanes (vector code without a change of order), plane by plane.
-fn lanes(left: &[f32], right: &[f32], term: impl Fn(f32, f32) -> f32) -> f64 {
-    let mut sums = [0f32; 16];
-    let (left_chunks, right_chunks) = (left.chunks_exact(16), right.chunks_exact(16));
-    let tail: f64 =
-        left_chunks.remainder().iter().zip(right_chunks.remainder()).map(|(l, r)| f64::from(term(*l, *r))).sum();
-    for (left, right) in left_chunks.zip(right_chunks) {
-        for lane in 0..16 {
-            sums[lane] += term(left[lane], right[lane]);
+on_every_path! {
+    fn gradient_rows(x: &[f32], dy: &[f32], scale: &[f32], shift: &[f32], mean: &[f32], slope: &[f32], back: &[f32], low: f32, high: f32, dx: &mut [f32]) {
+        let wide = scale.len();
+        for ((dx, x), dy) in dx.chunks_mut(wide).zip(x.chunks(wide)).zip(dy.chunks(wide)) {
+            let count = dx.len();
+            let (x, dy, scale, shift) = (&x[..count], &dy[..count], &scale[..count], &shift[..count]);
+            let (mean, slope, back) = (&mean[..count], &slope[..count], &back[..count]);
+            for index in 0..count {
+                let y = madd::<FUSED>(x[index], scale[index], shift[index]);
+                let passed = if y > low && y < high { dy[index] } else { 0.0 };
+                dx[index] = scale[index] * (passed - back[index] - (x[index] - mean[index]) * slope[index]);
+            }
         }
     }
-    tail + sums.iter().map(|sum| f64::from(*sum)).sum::<f64>()
 }
 
-/// Normalises with the mean and (biased) variance of the batch, and moves the running statistics towards them by
-/// `momentum`, with the unbiased variance, as PyTorch 2 does. Returns y, what backward needs, and the new norm.
+/// Per channel: the sums of dy * (x - mean) * inverse and of dy, where dy passes only where the activation did.
+fn sums(
+    x: &Tensor,
+    dy: &Tensor,
+    [scale, shift, mean, inverse]: [&Tensor; 4],
+    activation: Activation,
+) -> Result<[Tensor; 2]> {
+    let (_, _, _, channels) = x.dims4()?;
+    let (low, high) = activation.bounds();
+    let both = with([x, dy, scale, shift, mean], |[x, dy, scale, shift, mean]| {
+        let [scale, shift, mean] = [scale, shift, mean].map(widened);
+        let task = tasks(channels);
+        let parts: Vec<[Vec<f64>; 2]> = x
+            .par_chunks(task)
+            .zip(dy.par_chunks(task))
+            .map(|(x, dy)| {
+                let mut total = [vec![0f64; channels], vec![0f64; channels]];
+                let (mut products, mut plain) = (vec![0f32; scale.len()], vec![0f32; scale.len()]);
+                for (x, dy) in x.chunks(block(channels)).zip(dy.chunks(block(channels))) {
+                    products.fill(0.0);
+                    plain.fill(0.0);
+                    sum_rows(x, dy, &scale, &shift, &mean, low, high, &mut products, &mut plain);
+                    fold(&products, &mut total[0]);
+                    fold(&plain, &mut total[1]);
+                }
+                total
+            })
+            .collect();
+        let mut total = [vec![0f64; channels], vec![0f64; channels]];
+        for part in &parts {
+            for (total, part) in total.iter_mut().zip(part) {
+                total.iter_mut().zip(part).for_each(|(total, part)| *total += part);
+            }
+        }
+        total
+    })?;
+    let [products, plain] = both.map(|sums| sums.into_iter().map(|sum| sum as f32).collect::<Vec<f32>>());
+    Ok([tensor(products, channels)?.mul(inverse)?, tensor(plain, channels)?])
+}
+
+on_every_path! {
+    fn sum_rows(x: &[f32], dy: &[f32], scale: &[f32], shift: &[f32], mean: &[f32], low: f32, high: f32, products: &mut [f32], plain: &mut [f32]) {
+        let wide = scale.len();
+        for (x, dy) in x.chunks(wide).zip(dy.chunks(wide)) {
+            let count = x.len();
+            let (dy, scale, shift, mean) = (&dy[..count], &scale[..count], &shift[..count], &mean[..count]);
+            let (products, plain) = (&mut products[..count], &mut plain[..count]);
+            for index in 0..count {
+                let y = madd::<FUSED>(x[index], scale[index], shift[index]);
+                let passed = if y > low && y < high { dy[index] } else { 0.0 };
+                products[index] = madd::<FUSED>(passed, x[index] - mean[index], products[index]);
+                plain[index] += passed;
+            }
+        }
+    }
+}
+
+/// Adds the repeats of each channel to its total.
+fn fold(wide: &[f32], total: &mut [f64]) {
+    for row in wide.chunks_exact(total.len()) {
+        total.iter_mut().zip(row).for_each(|(total, value)| *total += f64::from(*value));
+    }
+}
+
+/// The sum of every column of rows of `columns` numbers.
+pub(super) fn column_sums(x: &[f32], columns: usize) -> Vec<f64> {
+    let task = tasks(columns);
+    let parts: Vec<Vec<f64>> = x
+        .par_chunks(task)
+        .map(|x| {
+            let mut total = vec![0f64; columns];
+            let mut wide = vec![0f32; columns * repeats(columns)];
+            for x in x.chunks(block(columns)) {
+                wide.fill(0.0);
+                add_rows(x, &mut wide);
+                fold(&wide, &mut total);
+            }
+            total
+        })
+        .collect();
+    let mut total = vec![0f64; columns];
+    parts.iter().for_each(|part| total.iter_mut().zip(part).for_each(|(total, part)| *total += part));
+    total
+}
+
+on_every_path! {
+    fn add_rows(x: &[f32], sums: &mut [f32]) {
+        for x in x.chunks(sums.len()) {
+            sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += x);
+        }
+    }
+}
+
+/// Normalises with the mean and (biased) variance of the batch, and moves the running statistics towards them.
+/// Returns y, what backward needs, and the new norm.
 ///
 /// # Errors
 /// There is only one value per channel, so that no variance exists.
-pub fn batch(norm: &Norm, eps: f64, momentum: f64, x: &Tensor) -> Result<(Tensor, Statistics, Norm)> {
-    let (images, channels, height, width) = x.dims4()?;
+pub fn batch(norm: &Norm, eps: f64, follow: Follow, x: &Tensor, activation: Activation) -> Result<(Tensor, Statistics, Norm)> {
+    let (images, height, width, channels) = x.dims4()?;
     let count = images * height * width;
     if count < 2 {
         candle_core::bail!("batch norm in training needs more than one value per channel");
     }
-    let (mean, variance) = moments(x, count)?;
-    let inverse = (&variance + eps)?.sqrt()?.recip()?;
-    let scale = norm.weight.mul(&inverse)?;
-    let y = affine(x, &scale, &norm.bias.sub(&mean.mul(&scale)?)?)?;
-    let unbiased = (&variance * (count as f64 / (count - 1) as f64))?;
-    let moved = |old: &Tensor, new: &Tensor| (old * (1.0 - momentum))?.add(&(new * momentum)?);
+    let (mean, variance) = moments(x, channels)?;
+    let statistics = Statistics { inverse: (&variance + eps)?.sqrt()?.recip()?, mean };
+    let [scale, shift] = batch_affine(norm, &statistics)?;
+    let y = affine(x, &scale, &shift, activation)?;
+    let correction = if follow.unbiased { count as f64 / (count - 1) as f64 } else { 1.0 };
+    let moved = |old: &Tensor, new: &Tensor| (old * (1.0 - follow.momentum))?.add(&(new * follow.momentum)?);
     let updated = Norm {
-        running_mean: moved(&norm.running_mean, &mean)?,
-        running_var: moved(&norm.running_var, &unbiased)?,
+        running_mean: moved(&norm.running_mean, &statistics.mean)?,
+        running_var: moved(&norm.running_var, &(&variance * correction)?)?,
         ..norm.clone()
     };
-    debug_assert_eq!(mean.elem_count(), channels);
-    Ok((y, Statistics { mean, inverse }, updated))
+    Ok((y, statistics, updated))
 }
 
-fn moments(x: &Tensor, count: usize) -> Result<(Tensor, Tensor)> {
-    let (_, channels, height, width) = x.dims4()?;
+/// What `batch` gave, from what it saved: the same bits.
+///
+/// # Errors
+/// The shapes differ.
+pub fn batch_again(norm: &Norm, statistics: &Statistics, x: &Tensor, activation: Activation) -> Result<Tensor> {
+    let [scale, shift] = batch_affine(norm, statistics)?;
+    affine(x, &scale, &shift, activation)
+}
+
+/// Count, mean and sum of squared distances from the mean, per channel.
+struct Moments {
+    count: f64,
+    mean: Vec<f64>,
+    squares: Vec<f64>,
+}
+
+impl Moments {
+    /// Those of both sets together (Chan, Golub and LeVeque, 1979).
+    fn join(mut self, other: &Self) -> Self {
+        let count = self.count + other.count;
+        for channel in 0..self.mean.len() {
+            let step = other.mean[channel] - self.mean[channel];
+            self.mean[channel] += step * other.count / count;
+            self.squares[channel] += other.squares[channel] + step * step * self.count * other.count / count;
+        }
+        Self { count, ..self }
+    }
+}
+
+fn moments(x: &Tensor, channels: usize) -> Result<(Tensor, Tensor)> {
     if !x.device().is_cpu() {
-        let mean = x.mean_keepdim((0, 2, 3))?;
-        let variance = x.broadcast_sub(&mean)?.sqr()?.mean_keepdim((0, 2, 3))?;
+        let mean = x.mean_keepdim((0, 1, 2))?;
+        let variance = x.broadcast_sub(&mean)?.sqr()?.mean_keepdim((0, 1, 2))?;
         return Ok((mean.flatten_all()?, variance.flatten_all()?));
     }
-    let both: Vec<(f32, f32)> = with([x], |[x]| {
-        let channel = |channel: usize| {
-            let starts = || (channel * height * width..x.len()).step_by(channels * height * width);
-            let planes = || starts().map(|start| &x[start..][..height * width]);
-            let mean = planes().map(|plane| lanes(plane, plane, |x, _| x)).sum::<f64>() / count as f64;
-            let centre = mean as f32;
-            let variance = planes().map(|plane| lanes(plane, plane, |x, _| (x - centre) * (x - centre))).sum::<f64>();
-            (centre, (variance / count as f64) as f32)
-        };
-        (0..channels).into_par_iter().map(channel).collect()
+    let found = with([x], |[x]| {
+        let parts: Vec<Option<Moments>> = x
+            .par_chunks(tasks(channels))
+            .map(|x| x.chunks(block(channels)).map(|x| block_moments(x, channels)).reduce(|left, right| left.join(&right)))
+            .collect();
+        parts.into_iter().flatten().reduce(|left, right| left.join(&right))
     })?;
-    let (means, variances) = both.into_iter().unzip();
-    Ok((tensor(means, channels)?, tensor(variances, channels)?))
+    let Some(found) = found else { candle_core::bail!("batch norm of an empty batch") };
+    let mean = found.mean.iter().map(|mean| *mean as f32).collect();
+    let variance = found.squares.iter().map(|squares| (squares / found.count) as f32).collect();
+    Ok((tensor(mean, channels)?, tensor(variance, channels)?))
+}
+
+/// The moments of one block, which stays in the cache for both of its passes.
+fn block_moments(x: &[f32], channels: usize) -> Moments {
+    let count = (x.len() / channels) as f64;
+    let mut wide = vec![0f32; channels * repeats(channels)];
+    let mut mean = vec![0f64; channels];
+    add_rows(x, &mut wide);
+    fold(&wide, &mut mean);
+    mean.iter_mut().for_each(|mean| *mean /= count);
+    let centre: Vec<f32> = mean.iter().map(|mean| *mean as f32).collect();
+    wide.fill(0.0);
+    add_squares(x, &widened(&centre), &mut wide);
+    let mut squares = vec![0f64; channels];
+    fold(&wide, &mut squares);
+    let centre = centre.into_iter().map(f64::from);
+    // The distances were taken from the mean rounded to f32.
+    let squares = squares.into_iter().zip(mean.iter().zip(centre)).map(|(s, (mean, centre))| s - count * (mean - centre).powi(2));
+    Moments { count, squares: squares.collect(), mean }
+}
+
+on_every_path! {
+    fn add_squares(x: &[f32], centre: &[f32], sums: &mut [f32]) {
+        for x in x.chunks(sums.len()) {
+            let centre = &centre[..x.len()];
+            for (index, sum) in sums[..x.len()].iter_mut().enumerate() {
+                let distance = x[index] - centre[index];
+                *sum = madd::<FUSED>(distance, distance, *sum);
+            }
+        }
+    }
 }
 
 /// Gradients of `batch`: of x, weight and bias. Statistics are part of what is differentiated.
@@ -170,29 +381,21 @@ pub fn batch_backward(
     statistics: &Statistics,
     x: &Tensor,
     dy: &Tensor,
+    activation: Activation,
 ) -> Result<(Tensor, [Tensor; 2])> {
+    let [scale, shift] = batch_affine(norm, statistics)?;
     if !x.device().is_cpu() {
-        let grads = composed::gradients(&[x, &norm.weight, &norm.bias], dy, |inputs| {
+        let dy = activation::backward(&affine(x, &scale, &shift, activation)?, dy, activation)?;
+        let grads = composed::gradients(&[x, &norm.weight, &norm.bias], &dy, |inputs| {
             composed::batch_norm(&inputs[0], &inputs[1], &inputs[2], eps)
         })?;
         let [dx, dweight, dbias] = [grads[0].clone(), grads[1].clone(), grads[2].clone()];
         return Ok((dx, [dweight, dbias]));
     }
-    let (images, channels, height, width) = x.dims4()?;
-    let [dweight, dbias] = sums(x, dy, &statistics.mean, &statistics.inverse)?;
-    let count = (images * height * width) as f32;
-    let mut dx = vec![0.0; x.elem_count()];
-    let operands = [x, dy, &norm.weight, &statistics.mean, &statistics.inverse, &dweight, &dbias];
-    with(operands, |[x, dy, weight, mean, inverse, dweight, dbias]| {
-        let planes =
-            dx.par_chunks_mut(height * width).zip(x.par_chunks(height * width)).zip(dy.par_chunks(height * width));
-        planes.enumerate().for_each(|(index, ((dx, x), dy))| {
-            let c = index % channels;
-            let (scale, slope, shift) = (weight[c] * inverse[c], inverse[c] * dweight[c] / count, dbias[c] / count);
-            for (dx, (x, dy)) in dx.iter_mut().zip(x.iter().zip(dy)) {
-                *dx = scale * (dy - shift - (x - mean[c]) * slope);
-            }
-        });
-    })?;
-    Ok((tensor(dx, x.shape().clone())?, [dweight, dbias]))
+    let (images, height, width, _) = x.dims4()?;
+    let share = 1.0 / (images * height * width) as f64;
+    let [dweight, dbias] = sums(x, dy, [&scale, &shift, &statistics.mean, &statistics.inverse], activation)?;
+    let slope = (statistics.inverse.mul(&dweight)? * share)?;
+    let dx = gradient(x, dy, [&scale, &shift, &statistics.mean, &slope, &(&dbias * share)?], activation)?;
+    Ok((dx, [dweight, dbias]))
 }

@@ -1,8 +1,10 @@
-//! Optimisers: SGD with momentum in PyTorch's convention, and AdamW. One state per parameter.
+//! Optimisers: SGD with momentum in PyTorch's convention, and AdamW; one state per parameter. Clipping of gradients.
 
 use candle_core::{Result, Tensor};
 
-use super::{tensor, with};
+use rayon::prelude::*;
+
+use super::buffer::{self, tensor, with};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rule {
@@ -27,6 +29,9 @@ pub struct Step {
 /// The memory of one parameter: velocity, or first and second moments.
 #[derive(Clone, Debug, Default)]
 pub struct State {
+    /// On CPU.
+    host: [Vec<f32>; 2],
+    /// On other devices.
     first: Option<Tensor>,
     second: Option<Tensor>,
     steps: i32,
@@ -35,12 +40,18 @@ pub struct State {
 const BETAS: (f64, f64) = (0.9, 0.999);
 const EPSILON: f64 = 1e-8;
 
+/// Numbers of one task.
+const TASK: usize = 16_384;
+
 impl State {
     /// The parameter after one step.
     ///
     /// # Errors
     /// The gradient has another shape.
     pub fn step(&mut self, rule: Rule, step: Step, parameter: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        if parameter.shape() != gradient.shape() {
+            candle_core::bail!("a gradient of {:?} does not fit {:?}", gradient.shape(), parameter.shape());
+        }
         self.steps += 1;
         match rule {
             Rule::Sgd { momentum, nesterov } => self.sgd(momentum, nesterov, step, parameter, gradient),
@@ -48,6 +59,7 @@ impl State {
         }
     }
 
+    /// PyTorch 2's SGD: velocity <- momentum velocity + gradient, parameter <- parameter - lr velocity.
     fn sgd(
         &mut self,
         momentum: f64,
@@ -56,53 +68,121 @@ impl State {
         parameter: &Tensor,
         gradient: &Tensor,
     ) -> Result<Tensor> {
+        if !parameter.device().is_cpu() {
+            return self.sgd_composed(momentum, nesterov, step, parameter, gradient);
+        }
         let (decay, shrink, lr, momentum) =
             (step.coupled_decay as f32, 1.0 - (step.lr * step.decoupled_decay) as f32, step.lr as f32, momentum as f32);
-        if !parameter.device().is_cpu() {
-            let gradient =
-                if decay == 0.0 { gradient.clone() } else { gradient.add(&(parameter * f64::from(decay))?)? };
-            let velocity = match &self.first {
-                Some(velocity) => (velocity * f64::from(momentum))?.add(&gradient)?,
-                None => gradient.clone(),
-            };
-            let direction =
-                if nesterov { gradient.add(&(&velocity * f64::from(momentum))?)? } else { velocity.clone() };
-            self.first = Some(velocity);
-            return (parameter * f64::from(shrink))?.sub(&(direction * f64::from(lr))?);
-        }
-        let old = self.first.take().map_or_else(|| gradient.zeros_like(), Ok)?;
-        let mut velocity = Vec::with_capacity(gradient.elem_count());
-        let moved = with([parameter, gradient, &old], |[parameter, gradient, old]| {
-            let one = |((w, g), v): ((&f32, &f32), &f32)| {
-                let g = g + decay * w;
-                let v = momentum * v + g;
-                velocity.push(v);
-                let direction = if nesterov { g + momentum * v } else { v };
-                shrink * w - lr * direction
-            };
-            parameter.iter().zip(gradient).zip(old).map(one).collect()
+        let count = parameter.elem_count();
+        let [velocity, _] = &mut self.host;
+        velocity.resize(count, 0.0);
+        let mut moved = buffer::take(count);
+        with([parameter, gradient], |[parameter, gradient]| {
+            let operands = parameter.par_chunks(TASK).zip(gradient.par_chunks(TASK));
+            let results = moved.par_chunks_mut(TASK).zip(velocity.par_chunks_mut(TASK));
+            results.zip(operands).for_each(|((moved, velocity), (w, g))| {
+                for ((moved, v), (w, g)) in moved.iter_mut().zip(velocity).zip(w.iter().zip(g)) {
+                    let g = g + decay * w;
+                    *v = momentum * *v + g;
+                    let direction = if nesterov { g + momentum * *v } else { *v };
+                    *moved = shrink * w - lr * direction;
+                }
+            });
         })?;
-        self.first = Some(tensor(velocity, gradient.shape().clone())?);
         tensor(moved, parameter.shape().clone())
     }
 
-    fn adam(&mut self, step: Step, parameter: &Tensor, gradient: &Tensor) -> Result<Tensor> {
-        let gradient = if step.coupled_decay == 0.0 {
-            gradient.clone()
-        } else {
-            gradient.add(&(parameter * step.coupled_decay)?)?
+    fn sgd_composed(
+        &mut self,
+        momentum: f64,
+        nesterov: bool,
+        step: Step,
+        parameter: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<Tensor> {
+        let gradient = gradient.add(&(parameter * step.coupled_decay)?)?;
+        let velocity = match &self.first {
+            Some(velocity) => (velocity * momentum)?.add(&gradient)?,
+            None => gradient.clone(),
         };
+        let direction = if nesterov { gradient.add(&(&velocity * momentum)?)? } else { velocity.clone() };
+        self.first = Some(velocity);
+        (parameter * (1.0 - step.lr * step.decoupled_decay))?.sub(&(direction * step.lr)?)
+    }
+
+    /// AdamW (Loshchilov and Hutter, 2019), with the bias corrections of Kingma and Ba (2015).
+    fn adam(&mut self, step: Step, parameter: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        let correction = |beta: f64| 1.0 - beta.powi(self.steps);
+        let corrections = (correction(BETAS.0), correction(BETAS.1));
+        if !parameter.device().is_cpu() {
+            return self.adam_composed(step, corrections, parameter, gradient);
+        }
+        let (decay, shrink) = (step.coupled_decay as f32, (1.0 - step.lr * step.decoupled_decay) as f32);
+        let (rate, second_scale) = ((step.lr / corrections.0) as f32, (1.0 / corrections.1) as f32);
+        let (beta, beta_second) = (BETAS.0 as f32, BETAS.1 as f32);
+        let (rest, rest_second) = ((1.0 - BETAS.0) as f32, (1.0 - BETAS.1) as f32);
+        let count = parameter.elem_count();
+        let [first, second] = &mut self.host;
+        first.resize(count, 0.0);
+        second.resize(count, 0.0);
+        let mut moved = buffer::take(count);
+        with([parameter, gradient], |[parameter, gradient]| {
+            let operands = parameter.par_chunks(TASK).zip(gradient.par_chunks(TASK));
+            let memories = first.par_chunks_mut(TASK).zip(second.par_chunks_mut(TASK));
+            moved.par_chunks_mut(TASK).zip(memories).zip(operands).for_each(|((moved, (m, v)), (w, g))| {
+                for ((moved, (m, v)), (w, g)) in moved.iter_mut().zip(m.iter_mut().zip(v)).zip(w.iter().zip(g)) {
+                    let g = g + decay * w;
+                    *m = beta * *m + rest * g;
+                    *v = beta_second * *v + rest_second * g * g;
+                    *moved = shrink * w - rate * *m / ((*v * second_scale).sqrt() + EPSILON as f32);
+                }
+            });
+        })?;
+        tensor(moved, parameter.shape().clone())
+    }
+
+    fn adam_composed(
+        &mut self,
+        step: Step,
+        corrections: (f64, f64),
+        parameter: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<Tensor> {
+        let gradient = gradient.add(&(parameter * step.coupled_decay)?)?;
         let mix = |old: Option<Tensor>, new: Tensor, beta: f64| match old {
             Some(old) => (old * beta)?.add(&(new * (1.0 - beta))?),
             None => new * (1.0 - beta),
         };
         let first = mix(self.first.take(), gradient.clone(), BETAS.0)?;
         let second = mix(self.second.take(), gradient.sqr()?, BETAS.1)?;
-        let correction = |beta: f64| 1.0 - beta.powi(self.steps);
-        let scale = (&second / correction(BETAS.1))?.sqrt()?;
-        let direction = (&first / correction(BETAS.0))?.div(&(scale + EPSILON)?)?;
+        let scale = (&second / corrections.1)?.sqrt()?;
+        let direction = (&first / corrections.0)?.div(&(scale + EPSILON)?)?;
         self.first = Some(first);
         self.second = Some(second);
         (parameter * (1.0 - step.lr * step.decoupled_decay))?.sub(&(direction * step.lr)?)
     }
+}
+
+/// The gradients' global norm, sqrt of the sum of all squares, and by what they are multiplied so that it is at most
+/// `limit`: limit / (norm + 1e-6), as PyTorch 2's `clip_grad_norm_`.
+///
+/// # Errors
+/// Only those of the device.
+pub fn clip(gradients: &mut [Tensor], limit: f64) -> Result<f64> {
+    let mut squares = 0.0;
+    for gradient in gradients.iter() {
+        squares += if gradient.device().is_cpu() {
+            with([gradient], |[gradient]| gradient.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>())?
+        } else {
+            f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?)
+        };
+    }
+    let norm = squares.sqrt();
+    let factor = limit / (norm + 1e-6);
+    if factor < 1.0 {
+        for gradient in gradients.iter_mut() {
+            *gradient = (&*gradient * factor)?;
+        }
+    }
+    Ok(norm)
 }

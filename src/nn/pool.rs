@@ -1,15 +1,19 @@
-//! Max and average pooling over windows, and over a grid that covers the image; images as [n, c, h, w].
+//! Max and average pooling over windows, and over a grid that covers the image; images as [n, height, width, channels].
 
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::{composed, tensor, with};
+use super::buffer::{self, tensor, with};
+use super::composed;
+use super::kernel::on_every_path;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduce {
     Max,
     /// Over the pixels of the image in the window; padding is not counted (TensorFlow's and Keras' convention).
     Avg,
+    /// Over the pixels of the padded image (PyTorch's default, `count_include_pad`).
+    AvgPadded,
 }
 
 /// A square window moved in steps.
@@ -19,80 +23,155 @@ pub struct Pool {
     pub stride: usize,
     /// Top, bottom, left, right.
     pub padding: [usize; 4],
-    /// Round the number of windows up instead of down.
+    /// Round the number of windows up instead of down; a window that would begin behind the image and the padding
+    /// before it is dropped, as PyTorch does.
     pub ceil: bool,
+}
+
+/// Where a window reads along one axis: the first pixel, the one behind the last, and the pixels that an average
+/// with padding counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    start: usize,
+    end: usize,
+    padded: usize,
 }
 
 impl Pool {
     /// Windows per column and per row of an image.
     pub fn out_sides(&self, height: usize, width: usize) -> [usize; 2] {
-        let side = |side: usize| {
-            let steps = side.saturating_sub(self.kernel);
-            1 + if self.ceil { steps.div_ceil(self.stride) } else { steps / self.stride }
+        let side = |side: usize, before: usize, after: usize| {
+            let steps = (side + before + after).saturating_sub(self.kernel);
+            if !self.ceil {
+                return 1 + steps / self.stride;
+            }
+            let windows = 1 + steps.div_ceil(self.stride);
+            if (windows - 1) * self.stride >= side + before { windows - 1 } else { windows }
         };
-        [side(height + self.padding[0] + self.padding[1]), side(width + self.padding[2] + self.padding[3])]
+        [side(height, self.padding[0], self.padding[1]), side(width, self.padding[2], self.padding[3])]
     }
 
-    fn spans(&self, height: usize, width: usize) -> [Vec<(usize, usize)>; 2] {
-        let spans = |out: usize, side: usize, before: usize| {
+    fn spans(&self, height: usize, width: usize) -> [Vec<Span>; 2] {
+        let spans = |out: usize, side: usize, before: usize, after: usize| {
             let span = |index: usize| {
                 let start = index * self.stride;
-                (start.saturating_sub(before), (start + self.kernel).saturating_sub(before).min(side))
+                let end = (start + self.kernel).min(side + before + after);
+                Span {
+                    start: start.saturating_sub(before),
+                    end: end.saturating_sub(before).min(side),
+                    padded: end.saturating_sub(start),
+                }
             };
             (0..out).map(span).collect()
         };
         let [rows, columns] = self.out_sides(height, width);
-        [spans(rows, height, self.padding[0]), spans(columns, width, self.padding[2])]
+        [
+            spans(rows, height, self.padding[0], self.padding[1]),
+            spans(columns, width, self.padding[2], self.padding[3]),
+        ]
     }
 }
 
-/// Pools over windows.
+/// Where the windows lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Windows {
+    Moved(Pool),
+    /// A grid of so many cells on each side that covers the image, as PyTorch's adaptive pooling.
+    Grid(usize),
+}
+
+type Spans = [Vec<Span>; 2];
+
+impl Windows {
+    fn spans(&self, height: usize, width: usize) -> Result<Spans> {
+        let spans = match self {
+            Self::Moved(pool) => pool.spans(height, width),
+            Self::Grid(grid) if *grid == 0 || *grid > height || *grid > width => {
+                bail!("a {grid} x {grid} grid does not fit an image of {height} x {width}");
+            }
+            Self::Grid(grid) => [height, width].map(|side| {
+                let span = |cell: usize| {
+                    let (start, end) = (cell * side / grid, ((cell + 1) * side).div_ceil(*grid));
+                    Span { start, end, padded: end - start }
+                };
+                (0..*grid).map(span).collect()
+            }),
+        };
+        if spans.iter().flatten().any(|span| span.start >= span.end) {
+            bail!("a pooling window lies wholly in the padding");
+        }
+        Ok(spans)
+    }
+}
+
+/// Pools x [n, height, width, channels].
 ///
 /// # Errors
-/// A window lies wholly in the padding.
-pub fn forward(pool: &Pool, reduce: Reduce, x: &Tensor) -> Result<Tensor> {
-    let (_, _, height, width) = x.dims4()?;
+/// A window lies wholly in the padding, or the grid is finer than the image.
+pub fn forward(windows: &Windows, reduce: Reduce, x: &Tensor) -> Result<Tensor> {
+    let (images, height, width, channels) = x.dims4()?;
+    let [rows, columns] = &windows.spans(height, width)?;
     if !x.device().is_cpu() {
-        return match reduce {
-            Reduce::Max => composed::max_pool(pool, x),
-            Reduce::Avg => composed::avg_pool(pool, x),
+        return match windows {
+            Windows::Moved(pool) => composed::pool(pool, reduce, x),
+            Windows::Grid(_) => composed_grid(rows, columns, reduce, x),
         };
     }
-    over(&pool.spans(height, width), reduce, x)
+    let size = rows.len() * columns.len() * channels;
+    let mut y = buffer::take(images * size);
+    with([x], |[x]| {
+        y.par_chunks_mut(size)
+            .zip(x.par_chunks(height * width * channels))
+            .for_each(|(y, x)| pool_image(rows, columns, reduce, x, width, channels, y));
+    })?;
+    tensor(y, (images, rows.len(), columns.len(), channels))
 }
 
-/// The gradient of `forward`'s input. Of several equal maxima the first (row by row) receives it all.
+/// The gradient of the input of a maximum, given its output. Of several equal maxima the first (row by row) receives
+/// it all.
 ///
 /// # Errors
 /// As `forward`.
-pub fn backward(pool: &Pool, reduce: Reduce, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-    let (_, _, height, width) = x.dims4()?;
+pub fn max_backward(windows: &Windows, x: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let (_, height, width, channels) = x.dims4()?;
+    let [rows, columns] = &windows.spans(height, width)?;
     if !x.device().is_cpu() {
-        return one_gradient(x, dy, |x| forward(pool, reduce, x));
+        return one_gradient(x, dy, |x| forward(windows, Reduce::Max, x));
     }
-    over_backward(&pool.spans(height, width), reduce, x, dy)
+    let (size, out) = (height * width * channels, rows.len() * columns.len() * channels);
+    let mut dx = buffer::zeros(x.elem_count());
+    with([x, y, dy], |[x, y, dy]| {
+        dx.par_chunks_mut(size)
+            .zip(x.par_chunks(size))
+            .zip(y.par_chunks(out).zip(dy.par_chunks(out)))
+            .for_each(|((dx, x), (y, dy))| spread_maxima(rows, columns, x, y, dy, width, channels, dx));
+    })?;
+    tensor(dx, x.shape().clone())
 }
 
-/// Pools over a grid of `grid` x `grid` cells, as PyTorch's adaptive pooling.
+/// The gradient of the input, of `shape` (n, height, width, channels), of an average.
 ///
 /// # Errors
-/// The grid is finer than the image.
-pub fn grid_forward(grid: usize, reduce: Reduce, x: &Tensor) -> Result<Tensor> {
-    if !x.device().is_cpu() {
-        return composed_grid(grid, reduce, x);
+/// As `forward`.
+pub fn avg_backward(
+    windows: &Windows,
+    reduce: Reduce,
+    shape: (usize, usize, usize, usize),
+    dy: &Tensor,
+) -> Result<Tensor> {
+    let (images, height, width, channels) = shape;
+    let [rows, columns] = &windows.spans(height, width)?;
+    if !dy.device().is_cpu() {
+        return one_gradient(&Tensor::zeros(shape, dy.dtype(), dy.device())?, dy, |x| forward(windows, reduce, x));
     }
-    over(&grid_spans(grid, x)?, reduce, x)
-}
-
-/// The gradient of `grid_forward`'s input.
-///
-/// # Errors
-/// As `grid_forward`.
-pub fn grid_backward(grid: usize, reduce: Reduce, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-    if !x.device().is_cpu() {
-        return one_gradient(x, dy, |x| composed_grid(grid, reduce, x));
-    }
-    over_backward(&grid_spans(grid, x)?, reduce, x, dy)
+    let (size, out) = (height * width * channels, rows.len() * columns.len() * channels);
+    let mut dx = buffer::zeros(images * size);
+    with([dy], |[dy]| {
+        dx.par_chunks_mut(size)
+            .zip(dy.par_chunks(out))
+            .for_each(|(dx, dy)| spread_evenly(rows, columns, reduce, dy, width, channels, dx));
+    })?;
+    tensor(dx, shape)
 }
 
 fn one_gradient(x: &Tensor, dy: &Tensor, output: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
@@ -100,96 +179,97 @@ fn one_gradient(x: &Tensor, dy: &Tensor, output: impl Fn(&Tensor) -> Result<Tens
     grads.pop().ok_or_else(|| candle_core::Error::Msg("one input has one gradient".to_owned()))
 }
 
-fn grid_spans(grid: usize, x: &Tensor) -> Result<[Vec<(usize, usize)>; 2]> {
-    let (_, _, height, width) = x.dims4()?;
-    if grid == 0 || grid > height || grid > width {
-        bail!("a {grid} x {grid} grid does not fit an image of {height} x {width}");
-    }
-    let spans = |side: usize| (0..grid).map(|cell| (cell * side / grid, ((cell + 1) * side).div_ceil(grid))).collect();
-    Ok([spans(height), spans(width)])
-}
-
-fn composed_grid(grid: usize, reduce: Reduce, x: &Tensor) -> Result<Tensor> {
-    let [rows, columns] = grid_spans(grid, x)?;
+fn composed_grid(rows: &[Span], columns: &[Span], reduce: Reduce, x: &Tensor) -> Result<Tensor> {
     let mut bands = Vec::new();
-    for (top, bottom) in &rows {
+    for row in rows {
         let mut cells = Vec::new();
-        for (left, right) in &columns {
-            let cell = x.narrow(2, *top, bottom - top)?.narrow(3, *left, right - left)?.flatten_from(2)?;
+        for column in columns {
+            let cell = x.narrow(1, row.start, row.end - row.start)?.narrow(2, column.start, column.end - column.start)?;
+            let cell = cell.flatten(1, 2)?;
             cells.push(match reduce {
-                Reduce::Max => cell.max_keepdim(2)?,
-                Reduce::Avg => cell.mean_keepdim(2)?,
+                Reduce::Max => cell.max_keepdim(1)?,
+                Reduce::Avg | Reduce::AvgPadded => cell.mean_keepdim(1)?,
             });
         }
-        bands.push(Tensor::cat(&cells, 2)?.unsqueeze(2)?);
+        bands.push(Tensor::cat(&cells, 1)?.unsqueeze(1)?);
     }
-    Tensor::cat(&bands, 2)
+    Tensor::cat(&bands, 1)
 }
 
-type Spans = [Vec<(usize, usize)>; 2];
-
-fn over(spans: &Spans, reduce: Reduce, x: &Tensor) -> Result<Tensor> {
-    let (images, channels, height, width) = x.dims4()?;
-    let [rows, columns] = spans;
-    if rows.iter().chain(columns).any(|(start, end)| start >= end) {
-        bail!("a pooling window lies wholly in the padding");
+/// What an average divides by.
+fn divisor(reduce: Reduce, row: Span, column: Span) -> f32 {
+    match reduce {
+        Reduce::AvgPadded => (row.padded * column.padded) as f32,
+        _ => ((row.end - row.start) * (column.end - column.start)) as f32,
     }
-    let mut y = vec![0.0; images * channels * rows.len() * columns.len()];
-    with([x], |[x]| {
-        y.par_chunks_mut(rows.len() * columns.len()).zip(x.par_chunks(height * width)).for_each(|(y, x)| {
-            for (index, y) in y.iter_mut().enumerate() {
-                let (row, column) = (rows[index / columns.len()], columns[index % columns.len()]);
-                *y = match reduce {
-                    Reduce::Max => x[first_maximum(x, width, row, column)],
-                    Reduce::Avg => mean(x, width, row, column),
-                };
-            }
-        });
-    })?;
-    tensor(y, (images, channels, rows.len(), columns.len()))
 }
 
-fn over_backward(spans: &Spans, reduce: Reduce, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-    let (_, _, height, width) = x.dims4()?;
-    let [rows, columns] = spans;
-    let mut dx = vec![0.0; x.elem_count()];
-    with([x, dy], |[x, dy]| {
-        let planes = dx.par_chunks_mut(height * width).zip(x.par_chunks(height * width));
-        planes.zip(dy.par_chunks(rows.len() * columns.len())).for_each(|((dx, x), dy)| {
-            for (index, dy) in dy.iter().enumerate() {
-                let (row, column) = (rows[index / columns.len()], columns[index % columns.len()]);
-                match reduce {
-                    Reduce::Max => dx[first_maximum(x, width, row, column)] += dy,
-                    Reduce::Avg => {
-                        let share = dy / ((row.1 - row.0) * (column.1 - column.0)) as f32;
-                        for y in row.0..row.1 {
-                            dx[y * width..][column.0..column.1].iter_mut().for_each(|dx| *dx += share);
-                        }
+on_every_path! {
+    fn pool_image(rows: &[Span], columns: &[Span], reduce: Reduce, x: &[f32], width: usize, channels: usize, y: &mut [f32]) {
+        let _ = FUSED;
+        for (index, y) in y.chunks_exact_mut(channels).enumerate() {
+            let (row, column) = (rows[index / columns.len()], columns[index % columns.len()]);
+            y.copy_from_slice(&x[(row.start * width + column.start) * channels..][..channels]);
+            for at in row.start..row.end {
+                for pixel in at * width + column.start..at * width + column.end {
+                    if pixel == row.start * width + column.start {
+                        continue;
+                    }
+                    let x = &x[pixel * channels..][..channels];
+                    if reduce == Reduce::Max {
+                        // A NaN counts as largest, so that it is not hidden.
+                        y.iter_mut().zip(x).for_each(|(y, x)| *y = if *x > *y || x.is_nan() { *x } else { *y });
+                    } else {
+                        y.iter_mut().zip(x).for_each(|(y, x)| *y += x);
                     }
                 }
             }
-        });
-    })?;
-    tensor(dx, x.shape().clone())
-}
-
-/// Where the first largest value of a window is; a NaN counts as largest, so that it is not hidden.
-fn first_maximum(x: &[f32], width: usize, rows: (usize, usize), columns: (usize, usize)) -> usize {
-    let mut best = rows.0 * width + columns.0;
-    for y in rows.0..rows.1 {
-        for at in y * width + columns.0..y * width + columns.1 {
-            if x[at] > x[best] || (x[at].is_nan() && !x[best].is_nan()) {
-                best = at;
+            if reduce != Reduce::Max {
+                let divisor = divisor(reduce, row, column);
+                y.iter_mut().for_each(|y| *y /= divisor);
             }
         }
     }
-    best
 }
 
-fn mean(x: &[f32], width: usize, rows: (usize, usize), columns: (usize, usize)) -> f32 {
-    let mut sum = 0f32;
-    for y in rows.0..rows.1 {
-        sum += x[y * width..][columns.0..columns.1].iter().sum::<f32>();
+on_every_path! {
+    fn spread_maxima(rows: &[Span], columns: &[Span], x: &[f32], y: &[f32], dy: &[f32], width: usize, channels: usize, dx: &mut [f32]) {
+        let _ = FUSED;
+        // What of a window's gradient has found no maximum yet, channel by channel.
+        let mut rest = vec![0f32; channels];
+        for (index, (y, dy)) in y.chunks_exact(channels).zip(dy.chunks_exact(channels)).enumerate() {
+            let (row, column) = (rows[index / columns.len()], columns[index % columns.len()]);
+            rest.copy_from_slice(dy);
+            for at in row.start..row.end {
+                for pixel in at * width + column.start..at * width + column.end {
+                    let dx = &mut dx[pixel * channels..][..channels];
+                    let x = &x[pixel * channels..][..channels];
+                    let (y, rest) = (&y[..channels], &mut rest[..channels]);
+                    for channel in 0..channels {
+                        let found = x[channel] == y[channel] || x[channel].is_nan();
+                        dx[channel] += if found { rest[channel] } else { 0.0 };
+                        rest[channel] = if found { 0.0 } else { rest[channel] };
+                    }
+                }
+            }
+        }
     }
-    sum / ((rows.1 - rows.0) * (columns.1 - columns.0)) as f32
+}
+
+on_every_path! {
+    fn spread_evenly(rows: &[Span], columns: &[Span], reduce: Reduce, dy: &[f32], width: usize, channels: usize, dx: &mut [f32]) {
+        let _ = FUSED;
+        let mut share = vec![0f32; channels];
+        for (index, dy) in dy.chunks_exact(channels).enumerate() {
+            let (row, column) = (rows[index / columns.len()], columns[index % columns.len()]);
+            let divisor = divisor(reduce, row, column);
+            share.iter_mut().zip(dy).for_each(|(share, dy)| *share = dy / divisor);
+            for at in row.start..row.end {
+                for pixel in at * width + column.start..at * width + column.end {
+                    let dx = &mut dx[pixel * channels..][..channels];
+                    dx.iter_mut().zip(&share).for_each(|(dx, share)| *dx += share);
+                }
+            }
+        }
+    }
 }

@@ -6,7 +6,7 @@ use crate::data::Manifest;
 use crate::data::batch::order;
 use crate::data::split::Split;
 use crate::exec::{Gradients, Mode, Network};
-use crate::nn::loss::cross_entropy;
+use crate::nn::loss::{Targets, cross_entropy};
 use crate::nn::optim::{Rule, State, Step};
 use crate::outcome::Progress;
 use crate::outcome::{Ending, Point};
@@ -67,14 +67,15 @@ pub fn fit(
         let labels: Vec<u32> = samples.iter().map(|sample| setting.manifest.samples[*sample as usize].class).collect();
         let factor = factor(phase, step, total);
         let mut dropout = stream(setting.seed, Stream::Dropout, &[setting.replicate, setting.phase, step as u64]);
-        let tape = network.forward(&x, Mode::Train(&mut dropout))?;
-        let loss = cross_entropy(tape.result()?, &labels, phase.label_smoothing)?;
+        let mut tape = network.forward(&x, Mode::Train(&mut dropout))?;
+        let targets = Targets { smoothing: phase.label_smoothing, class_weights: None };
+        let loss = cross_entropy(&tape.result()?, &labels, targets)?;
         fit.steps = step + 1;
         if !loss.mean.is_finite() {
             fit.ending = Ending::Diverged;
             return Ok(fit);
         }
-        let gradients = network.backward(&tape, loss.gradient)?;
+        let gradients = network.backward(&mut tape, loss.gradient)?;
         for (index, norm) in tape.norms {
             network.params[index][2] = norm.running_mean;
             network.params[index][3] = norm.running_var;

@@ -82,9 +82,9 @@ pub fn measure_rate() -> anyhow::Result<f64> {
     let mut fastest = f64::INFINITY;
     for _ in 0..4 {
         let start = std::time::Instant::now();
-        let tape = network.forward(&x, Mode::Train(&mut stream(0, Stream::Dropout, &[])))?;
-        let loss = crate::nn::loss::cross_entropy(tape.result()?, &[0; 16], 0.0)?;
-        network.backward(&tape, loss.gradient)?;
+        let mut tape = network.forward(&x, Mode::Train(&mut stream(0, Stream::Dropout, &[])))?;
+        let loss = crate::nn::loss::cross_entropy(&tape.result()?, &[0; 16], Default::default())?;
+        network.backward(&mut tape, loss.gradient)?;
         fastest = fastest.min(start.elapsed().as_secs_f64());
     }
     Ok(work / fastest)

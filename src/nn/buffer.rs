@@ -1,0 +1,129 @@
+//! The memory of tensors that are done with, kept for the next ones: training asks for the same sizes at every step,
+//! and fresh memory costs a page fault for each 4 kB. One store for each thread that runs networks.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Shape, Storage, Tensor};
+
+#[derive(Default)]
+struct Store {
+    /// Free vectors by capacity.
+    free: BTreeMap<usize, Vec<Vec<f32>>>,
+}
+
+thread_local! {
+    static STORE: RefCell<Store> = RefCell::default();
+}
+
+/// Numbers below this count are not worth keeping.
+const SMALL: usize = 1024;
+
+/// `count` numbers of any value, from memory that was given back if some fits.
+pub fn take(count: usize) -> Vec<f32> {
+    STORE.with_borrow_mut(|store| {
+        // A vector of more than twice the size would be wasted on this.
+        let fit = store.free.range(count..=2 * count).next().map(|(capacity, _)| *capacity);
+        let Some(capacity) = fit else { return vec![0.0; count] };
+        let kept = store.free.get_mut(&capacity);
+        let found = kept.and_then(Vec::pop);
+        if store.free.get(&capacity).is_some_and(Vec::is_empty) {
+            store.free.remove(&capacity);
+        }
+        match found {
+            Some(mut vector) => {
+                vector.resize(count, 0.0);
+                vector
+            }
+            None => vec![0.0; count],
+        }
+    })
+}
+
+/// `count` zeros.
+pub fn zeros(count: usize) -> Vec<f32> {
+    let mut vector = take(count);
+    vector.fill(0.0);
+    vector
+}
+
+/// Keeps the memory of a vector.
+pub fn keep(vector: Vec<f32>) {
+    STORE.with_borrow_mut(|store| {
+        if vector.capacity() >= SMALL {
+            store.free.entry(vector.capacity()).or_default().push(vector);
+        }
+    });
+}
+
+/// Keeps the memory of a tensor that nobody reads any more. Whoever still holds a copy of it gets an error from then
+/// on, never other numbers. Tensors on other devices are just dropped.
+///
+/// # Errors
+/// None that can be met: the tensor is plain f32.
+pub fn recycle(tensor: Tensor) -> Result<()> {
+    if tensor.device().is_cpu() && tensor.dtype() == candle_core::DType::F32 {
+        tensor.inplace_op1(&Empty)?;
+    }
+    Ok(())
+}
+
+/// Frees what is kept.
+pub fn release() {
+    STORE.with_borrow_mut(|store| store.free.clear());
+}
+
+/// Takes the numbers out of a storage.
+struct Empty;
+
+impl InplaceOp1 for Empty {
+    fn name(&self) -> &'static str {
+        "recycle"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Layout) -> Result<()> {
+        if let CpuStorage::F32(vector) = storage {
+            keep(std::mem::take(vector));
+        }
+        Ok(())
+    }
+}
+
+/// Runs `work` over the numbers of contiguous f32 tensors on CPU.
+pub(super) fn with<R, const N: usize>(tensors: [&Tensor; N], work: impl FnOnce([&[f32]; N]) -> R) -> Result<R> {
+    let guards = tensors.map(Tensor::storage_and_layout);
+    let mut slices: [&[f32]; N] = [&[]; N];
+    for (slice, (storage, layout)) in slices.iter_mut().zip(&guards) {
+        let (Storage::Cpu(cpu), Some((start, end))) = (&**storage, layout.contiguous_offsets()) else {
+            candle_core::bail!("a CPU operator needs contiguous tensors on the CPU");
+        };
+        let Some(numbers) = cpu.as_slice::<f32>()?.get(start..end) else {
+            candle_core::bail!("a tensor is read after its memory was given back");
+        };
+        *slice = numbers;
+    }
+    Ok(work(slices))
+}
+
+/// A CPU tensor of `values`.
+pub(super) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
+    Tensor::from_vec(values, shape.into(), &candle_core::Device::Cpu)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_comes_back_and_a_forgotten_copy_fails_loudly() {
+        release();
+        let tensor = tensor(take(5000), 5000).unwrap();
+        let copy = tensor.clone();
+        let before = with([&tensor], |[numbers]| numbers.as_ptr()).unwrap();
+        recycle(tensor).unwrap();
+        assert!(with([&copy], |_| ()).unwrap_err().to_string().contains("given back"));
+        let again = take(4000);
+        assert_eq!((again.as_ptr(), again.len()), (before, 4000));
+        assert_eq!(take(100).len(), 100);
+    }
+}

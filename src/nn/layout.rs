@@ -1,0 +1,54 @@
+//! The two layouts of images: as planes, [n, channels, height, width], in files, features and PyTorch's flattened
+//! vectors; and channels last, [n, height, width, channels], inside networks.
+
+use candle_core::{Result, Tensor};
+use rayon::prelude::*;
+
+use super::buffer::{self, tensor, with};
+
+/// [n, channels, height, width] to [n, height, width, channels].
+///
+/// # Errors
+/// x has not four dimensions.
+pub fn channels_last(x: &Tensor) -> Result<Tensor> {
+    let (images, channels, height, width) = x.dims4()?;
+    if !x.device().is_cpu() {
+        return x.permute((0, 2, 3, 1))?.contiguous();
+    }
+    let y = with([x], |[x]| turned(x, images, channels, height * width))?;
+    tensor(y, (images, height, width, channels))
+}
+
+/// [n, height, width, channels] to [n, channels, height, width].
+///
+/// # Errors
+/// x has not four dimensions.
+pub fn planes(x: &Tensor) -> Result<Tensor> {
+    let (images, height, width, channels) = x.dims4()?;
+    if !x.device().is_cpu() {
+        return x.permute((0, 3, 1, 2))?.contiguous();
+    }
+    let y = with([x], |[x]| turned(x, images, height * width, channels))?;
+    tensor(y, (images, channels, height, width))
+}
+
+/// Each image's [rows][columns] as [columns][rows], in squares that stay in the cache.
+fn turned(x: &[f32], images: usize, rows: usize, columns: usize) -> Vec<f32> {
+    const SIDE: usize = 16;
+    let mut y = buffer::take(images * rows * columns);
+    if y.is_empty() {
+        return y;
+    }
+    y.par_chunks_mut(rows * columns).zip(x.par_chunks(rows * columns)).for_each(|(y, x)| {
+        for top in (0..rows).step_by(SIDE) {
+            for left in (0..columns).step_by(SIDE) {
+                for row in top..(top + SIDE).min(rows) {
+                    for column in left..(left + SIDE).min(columns) {
+                        y[column * rows + row] = x[row * columns + column];
+                    }
+                }
+            }
+        }
+    });
+    y
+}
