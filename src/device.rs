@@ -1,6 +1,7 @@
 //! Devices: what computes, and which numbers it promises.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,18 +31,70 @@ impl Device {
     }
 }
 
-/// The instruction path that the CPU kernels take on this machine.
-fn cpu_numerics() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if std::arch::is_x86_feature_detected!("avx512f") {
-            return "cpu-avx512";
+/// The instructions that the CPU's loops use. A wider one is faster; results are promised within one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CpuPath {
+    Portable,
+    Avx2,
+    Avx512,
+}
+
+static CPU_PATH: OnceLock<CpuPath> = OnceLock::new();
+
+impl CpuPath {
+    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+
+    /// The one that this process uses: what `choose` said, or else the widest that the processor has.
+    pub fn current() -> Self {
+        *CPU_PATH.get_or_init(Self::widest)
+    }
+
+    /// The widest that the processor has.
+    pub fn widest() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if std::arch::is_x86_feature_detected!("avx512f") {
+                return Self::Avx512;
+            }
+            if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+                return Self::Avx2;
+            }
         }
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-            return "cpu-avx2";
+        Self::Portable
+    }
+
+    /// Makes this process use the path called `name`: to repeat what another machine computed.
+    ///
+    /// # Errors
+    /// There is no such path, the processor has not got it, or another one is in use already.
+    pub fn choose(name: &str) -> Result<(), String> {
+        let names = Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|path| path.name() == name);
+        let path = found.ok_or_else(|| format!("'{name}' is no instruction path of the CPU; there are {names}"))?;
+        if path > Self::widest() {
+            return Err(format!("this processor cannot run {name}; its widest path is {}", Self::widest().name()));
+        }
+        match *CPU_PATH.get_or_init(|| path) {
+            used if used == path => Ok(()),
+            used => Err(format!("{} is in use already", used.name())),
         }
     }
-    "cpu-portable"
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+}
+
+fn cpu_numerics() -> &'static str {
+    match CpuPath::current() {
+        CpuPath::Portable => "cpu-portable",
+        CpuPath::Avx2 => "cpu-avx2",
+        CpuPath::Avx512 => "cpu-avx512",
+    }
 }
 
 impl fmt::Display for Device {

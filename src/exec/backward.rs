@@ -2,8 +2,8 @@
 
 use candle_core::{Result, Tensor};
 
-use super::forward::{function, geometry, reduction, windows};
 use super::forward::{Saved, vectors};
+use super::forward::{function, reduction, windows};
 use super::value::Value;
 use super::{Network, Tape};
 use crate::model::graph::{self, Op};
@@ -32,10 +32,28 @@ impl Network {
     /// # Errors
     /// The tape is not of a training pass, or was used before.
     pub fn backward(&self, tape: &mut Tape, dy: Tensor) -> Result<Gradients> {
+        let mut gradients = Gradients(vec![Vec::new(); self.graph.layers.len()]);
+        self.backward_into(tape, dy, &mut |index, own| {
+            gradients.0[index] = own;
+            Ok(())
+        })?;
+        Ok(gradients)
+    }
+
+    /// The same, handing over each layer's gradients as soon as they are there, from the last layer to the first. The
+    /// layer itself is not read again in this pass: its parameters may change.
+    ///
+    /// # Errors
+    /// As `backward`, and those of `take`.
+    pub fn backward_into(
+        &self,
+        tape: &mut Tape,
+        dy: Tensor,
+        take: &mut dyn FnMut(usize, Vec<Tensor>) -> Result<()>,
+    ) -> Result<()> {
         let layers = &self.graph.layers;
         let (wanted, read_again) = (self.reaches_training(), self.read_again());
         let mut flows: Vec<Option<Value>> = vec![None; layers.len()];
-        let mut gradients = Gradients(vec![Vec::new(); layers.len()]);
         let [channels, height, width] = layers[layers.len() - 1].shape;
         flows[layers.len() - 1] = Some(Value::borrowed(&dy).reshaped((tape.images, height, width, channels))?);
         for index in (1..layers.len()).rev() {
@@ -48,7 +66,9 @@ impl Network {
                 }
                 let want: Vec<bool> = inputs.iter().map(|input| wanted[*input]).collect();
                 let (flow, own) = self.layer_backward(index, tape, dy, &want)?;
-                gradients.0[index] = own;
+                if !own.is_empty() {
+                    take(index, own)?;
+                }
                 for (input, flow) in inputs.iter().zip(flow) {
                     flows[*input] = match (flows[*input].take(), flow) {
                         (Some(old), Some(new)) => Some(Value::new(join::add(&old, &new, Activation::Linear)?)),
@@ -62,7 +82,7 @@ impl Network {
             }
             tape.outputs[index] = None;
         }
-        Ok(gradients)
+        Ok(())
     }
 
     fn layer_backward(&self, index: usize, tape: &Tape, dy: Value, want: &[bool]) -> Result<Flows> {
@@ -71,13 +91,16 @@ impl Network {
         let learn = self.trains(index);
         let input = || tape.output(layer.inputs[0]);
         let only = |dx: Tensor| Ok((vec![Some(Value::new(dx))], Vec::new()));
-        let shape = self.graph.layers[layer.inputs[0]].shape;
+        let shape = match layer.op {
+            Op::Input => layer.shape,
+            _ => self.graph.layers[self.source(index)].shape,
+        };
         match &layer.op {
             Op::Conv { bias, activation, .. } => {
                 let dy = self.before_activation(tape, index, dy, *activation)?;
                 let shape = [tape.images, shape[1], shape[2], shape[0]];
                 let x = if learn { Some(&**input()?) } else { None };
-                let [dx, dw] = conv::backward(&geometry(&layer.op), shape, x, &params[0], &dy, want[0])?;
+                let [dx, dw] = conv::backward(&self.geometry(index), shape, x, &params[0], &dy, want[0])?;
                 let mut own: Vec<Tensor> = dw.into_iter().collect();
                 if learn && *bias {
                     own.push(conv::bias_gradient(&dy)?);
@@ -107,8 +130,11 @@ impl Network {
             Op::Activation(activation) => {
                 Ok((vec![Some(self.before_activation(tape, index, dy, *activation)?)], Vec::new()))
             }
+            Op::ZeroPad(_) if self.is_merged(index) => Ok((vec![Some(dy)], Vec::new())),
             Op::ZeroPad(padding) => only(join::unpad(&dy, *padding)?),
-            Op::Pool { reduce, .. } | Op::GridPool { reduce, .. } => only(self.pool_backward(index, *reduce, tape, &dy)?),
+            Op::Pool { reduce, .. } | Op::GridPool { reduce, .. } => {
+                only(self.pool_backward(index, *reduce, tape, &dy)?)
+            }
             Op::Flatten => Ok((vec![Some(self.unflattened(dy, index, tape)?)], Vec::new())),
             Op::Add => {
                 let dy = self.before_activation(tape, index, dy, self.fused(index))?;

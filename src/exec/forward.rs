@@ -1,15 +1,17 @@
 //! The forward pass: what each layer gives, and what the backward pass must remember of it.
 
+use std::collections::BTreeMap;
+
 use candle_core::{Result, Tensor};
 
 use super::Network;
 use super::value::Value;
 use crate::model::graph::{self, Op};
 use crate::nn::activation::{self, Activation};
-use crate::nn::conv::{self, Conv};
+use crate::nn::conv::{self, Conv, Ready};
 use crate::nn::norm::{self, Follow, Norm, Statistics};
 use crate::nn::pool::{self, Pool, Reduce, Windows};
-use crate::nn::{join, layout, linear};
+use crate::nn::{each, join, layout, linear};
 use crate::seed::Rng;
 
 /// How a pass runs.
@@ -57,12 +59,74 @@ impl Tape {
     }
 }
 
+/// A convolution with all that it does to an image.
+struct Product {
+    conv: Ready,
+    bias: Option<Tensor>,
+    activation: Activation,
+}
+
+/// Bytes that the activations of a few images may take, so that they stay in the cache of one core.
+const CACHE: usize = 1 << 22;
+/// Products that each weight must be worth in a part of a batch: weights are packed anew for every part.
+const REUSE: u64 = 64;
+
 impl Network {
+    /// What the network gives for `x` [n, channels, height, width], with stored statistics and no dropout: the bits that
+    /// `forward` gives. The batch goes through in parts that stay in the cache.
+    ///
+    /// # Errors
+    /// As `forward`.
+    pub fn infer(&self, x: &Tensor) -> Result<Tensor> {
+        let (images, ..) = x.dims4()?;
+        let part = self.part();
+        if part >= images || !x.device().is_cpu() {
+            return self.forward(x, Mode::Evaluate)?.result();
+        }
+        let ready = self.ready()?;
+        let starts: Vec<usize> = (0..images).step_by(part).collect();
+        let parts = each(&starts, |start| {
+            self.pass(&x.narrow(0, *start, part.min(images - start))?, Mode::Evaluate, &ready)?.result()
+        })?;
+        ready.into_values().for_each(|product| product.conv.recycle());
+        Tensor::cat(&parts, 0)
+    }
+
+    /// The convolutions of an evaluation, their weights packed once for all parts of a batch.
+    fn ready(&self) -> Result<BTreeMap<usize, Product>> {
+        let layers = &self.graph.layers;
+        let convolves = |index: &usize| matches!(layers[*index].op, Op::Conv { .. });
+        let product = |index: usize| {
+            let [channels, height, width] = layers[self.source(index)].shape;
+            let (w, bias, activation) = self.product(index, false)?;
+            let conv = Ready::new(&self.geometry(index), [height, width, channels], &w)?;
+            Ok((index, Product { conv, bias, activation }))
+        };
+        (1..layers.len()).filter(convolves).map(product).collect()
+    }
+
+    /// Images that go through together.
+    fn part(&self) -> usize {
+        let graph = &self.graph;
+        let numbers = |index: usize| graph.layers[index].shape.iter().product::<usize>();
+        let step = |index: usize| {
+            graph.layers[index].inputs.iter().map(|input| numbers(*input)).sum::<usize>() + numbers(index)
+        };
+        let bytes = 4 * (1..graph.layers.len()).map(step).max().unwrap_or(1);
+        let weights: usize = self.params.iter().flatten().map(Tensor::elem_count).sum();
+        let least = (REUSE * weights as u64).div_ceil(graph.total_macs().max(1)) as usize;
+        if bytes > CACHE { usize::MAX } else { (CACHE / bytes).max(least) }
+    }
+
     /// Runs the whole graph on `x` [n, channels, height, width].
     ///
     /// # Errors
     /// The input has another shape than the graph's, or the device fails.
-    pub fn forward(&self, x: &Tensor, mut mode: Mode) -> Result<Tape> {
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tape> {
+        self.pass(x, mode, &BTreeMap::new())
+    }
+
+    fn pass(&self, x: &Tensor, mut mode: Mode, ready: &BTreeMap<usize, Product>) -> Result<Tape> {
         let layers = &self.graph.layers;
         let [channels, height, width] = layers[0].shape;
         let (images, ..) = x.dims4()?;
@@ -81,13 +145,17 @@ impl Network {
         let last_reader = self.last_readers();
         let mut tape = Tape { outputs: vec![Some(input)], saved: vec![Saved::Nothing], images, norms: Vec::new() };
         for (index, layer) in layers.iter().enumerate().skip(1) {
-            let output = if self.is_absorbed(index) {
+            let training = matches!(mode, Mode::Train(_));
+            let output = if self.is_absorbed(index) || self.is_folded(index, training) || self.is_merged(index) {
+                // What stood in the layer below is this layer's output; a padding's input may have other readers.
                 let output = tape.output(layer.inputs[0])?.clone();
-                tape.outputs[layer.inputs[0]] = None;
+                if !self.is_merged(index) {
+                    tape.outputs[layer.inputs[0]] = None;
+                }
                 tape.saved.push(Saved::Nothing);
                 output
             } else {
-                let (output, saved) = self.layer(index, &mut tape, &mut mode)?;
+                let (output, saved) = self.layer(index, &mut tape, &mut mode, ready)?;
                 tape.saved.push(saved);
                 output
             };
@@ -110,17 +178,26 @@ impl Network {
         last
     }
 
-    fn layer(&self, index: usize, tape: &mut Tape, mode: &mut Mode) -> Result<(Value, Saved)> {
+    fn layer(
+        &self,
+        index: usize,
+        tape: &mut Tape,
+        mode: &mut Mode,
+        ready: &BTreeMap<usize, Product>,
+    ) -> Result<(Value, Saved)> {
         let layer = &self.graph.layers[index];
         let params = &self.params[index];
         let x = tape.output(layer.inputs[0])?;
         let fused = function(self.fused(index));
         let output = match &layer.op {
             Op::Input => return Ok((x.clone(), Saved::Nothing)),
-            Op::Conv { bias, activation, .. } => {
-                let bias = bias.then(|| &params[1]);
-                conv::forward(&geometry(&layer.op), x, &params[0], bias, function(*activation))?
-            }
+            Op::Conv { .. } => match ready.get(&index) {
+                Some(product) => product.conv.apply(x, product.bias.as_ref(), product.activation)?,
+                None => {
+                    let (w, bias, activation) = self.product(index, matches!(mode, Mode::Train(_)))?;
+                    conv::forward(&self.geometry(index), x, &w, bias.as_ref(), activation)?
+                }
+            },
             Op::BatchNorm { eps, momentum, unbiased } => {
                 if matches!(mode, Mode::Train(_)) && self.uses_batch(index) {
                     let follow = Follow { momentum: *momentum, unbiased: *unbiased };
@@ -165,6 +242,21 @@ impl Network {
         Ok((Value::new(output), Saved::Nothing))
     }
 
+    /// What a convolution multiplies with, adds and applies: its own, or with the batch norm and the activation behind it
+    /// where both stand still.
+    fn product(&self, index: usize, training: bool) -> Result<(Value, Option<Tensor>, Activation)> {
+        let (w, bias) = (&self.params[index][0], self.params[index].get(1));
+        let behind = self.folds(index, training);
+        match (&self.graph.layers[index].op, behind.map(|norm| (norm, &self.graph.layers[norm].op))) {
+            (Op::Conv { .. }, Some((norm, Op::BatchNorm { eps, .. }))) => {
+                let [w, bias] = norm::folded(&self.norm(norm), *eps, w, bias)?;
+                Ok((Value::new(w), Some(bias), function(self.fused(norm))))
+            }
+            (Op::Conv { activation, .. }, _) => Ok((Value::borrowed(w), bias.cloned(), function(*activation))),
+            _ => candle_core::bail!("layer {index} is no convolution"),
+        }
+    }
+
     /// Computes an output again that was not kept, and puts it back on the tape: the same bits as the first time.
     pub(super) fn again(&self, index: usize, tape: &mut Tape) -> Result<()> {
         if tape.outputs[index].is_some() {
@@ -177,9 +269,7 @@ impl Network {
             (Op::BatchNorm { .. }, Saved::Batch(statistics)) => {
                 norm::batch_again(&self.norm(source), statistics, x, function(self.fused(source)))?
             }
-            (Op::BatchNorm { eps, .. }, _) => {
-                norm::stored(&self.norm(source), *eps, x, function(self.fused(source)))?
-            }
+            (Op::BatchNorm { eps, .. }, _) => norm::stored(&self.norm(source), *eps, x, function(self.fused(source)))?,
             (Op::Activation(activation), _) => activation::forward(x, function(*activation))?,
             _ => candle_core::bail!("the output of layer '{}' was not kept", layer.name),
         };

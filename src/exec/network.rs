@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Result, Tensor};
 
-use crate::model::graph::{Activation, Graph, Layer, Op, Reduce};
+use super::Tape;
+use super::forward::geometry;
+use crate::model::graph::{Activation, Graph, Op, Reduce};
 use crate::model::weights::Weights;
+use crate::nn::conv::Conv;
 use crate::nn::norm::Norm;
 use crate::recipe::BatchNorm;
 
@@ -24,6 +27,10 @@ pub struct Network {
     pub recompute: bool,
     /// Per layer: the activation behind it that it applies itself.
     fused: Vec<Option<Activation>>,
+    /// Per layer: the batch norm that alone reads this convolution.
+    normed: Vec<Option<usize>>,
+    /// Per layer: whether it is a padding that the convolution behind it does itself.
+    pads: Vec<bool>,
 }
 
 impl Network {
@@ -49,8 +56,10 @@ impl Network {
             params.push(own.collect::<Result<Vec<_>>>()?);
         }
         let fused = (0..graph.layers.len()).map(|index| fused(&graph, index)).collect();
-        let device = device.clone();
-        Ok(Self { graph, device, params, frozen: 0, batch_norm: BatchNorm::Train, recompute: false, fused })
+        let normed = (0..graph.layers.len()).map(|index| normed(&graph, index)).collect();
+        let pads = (0..graph.layers.len()).map(|index| pads(&graph, index)).collect();
+        let (device, batch_norm) = (device.clone(), BatchNorm::Train);
+        Ok(Self { graph, device, params, frozen: 0, batch_norm, recompute: false, fused, normed, pads })
     }
 
     /// The activation that a layer applies to what it computes: the one behind it, where the pair is fused.
@@ -63,6 +72,72 @@ impl Network {
         self.graph.layers[index].inputs.first().is_some_and(|input| {
             self.fused[*input].is_some() && matches!(self.graph.layers[index].op, Op::Activation(_))
         })
+    }
+
+    /// The batch norm that a convolution takes into its weights: where no gradient passes and statistics stand still.
+    /// Never across the boundary of what is frozen, so that a cut there changes no bit.
+    pub(super) fn folds(&self, index: usize, training: bool) -> Option<usize> {
+        self.normed[index].filter(|norm| *norm < self.frozen || (!training && index >= self.frozen))
+    }
+
+    /// Whether a layer is a batch norm that the convolution below has applied already.
+    pub(super) fn is_folded(&self, index: usize, training: bool) -> bool {
+        let input = self.graph.layers[index].inputs.first();
+        input.is_some_and(|input| self.folds(*input, training) == Some(index))
+    }
+
+    /// Whether a layer is a padding that the convolution behind it does itself.
+    pub(super) fn is_merged(&self, index: usize) -> bool {
+        self.pads[index]
+    }
+
+    /// The layer whose numbers another one reads as its first input: the one below a padding that is merged.
+    pub(super) fn source(&self, index: usize) -> usize {
+        let input = self.graph.layers[index].inputs[0];
+        if self.pads[input] { self.graph.layers[input].inputs[0] } else { input }
+    }
+
+    /// The shape of a convolution, with the padding below it.
+    pub(super) fn geometry(&self, index: usize) -> Conv {
+        let layer = &self.graph.layers[index];
+        let mut conv = geometry(&layer.op);
+        if let Op::ZeroPad(more) = &self.graph.layers[layer.inputs[0]].op
+            && self.pads[layer.inputs[0]]
+        {
+            conv.padding.iter_mut().zip(more).for_each(|(padding, more)| *padding += more);
+        }
+        conv
+    }
+
+    /// Takes over the running statistics that a training pass has moved.
+    pub fn follow(&mut self, tape: Tape) {
+        for (index, norm) in tape.norms {
+            self.params[index][2] = norm.running_mean;
+            self.params[index][3] = norm.running_var;
+        }
+    }
+
+    /// Gives what trains memory of its own, so that steps can change it in place.
+    ///
+    /// # Errors
+    /// Only those of the device.
+    pub fn own(&mut self) -> Result<()> {
+        for (layer, which) in self.trainable() {
+            self.params[layer][which] = self.params[layer][which].copy()?;
+        }
+        Ok(())
+    }
+
+    /// All tensors as they are now, whatever later steps change.
+    ///
+    /// # Errors
+    /// Only those of the device.
+    pub fn snapshot(&self) -> Result<Vec<Vec<Tensor>>> {
+        let mut params = self.params.clone();
+        for (layer, which) in self.trainable() {
+            params[layer][which] = params[layer][which].copy()?;
+        }
+        Ok(params)
     }
 
     /// Per layer: whether it or anything below it trains, so that a gradient must reach it.
@@ -109,7 +184,7 @@ impl Network {
         };
         let layer = &self.graph.layers[source];
         let of_product = |input: usize| matches!(self.graph.layers[input].op, Op::Conv { .. });
-        matches!(layer.op, Op::BatchNorm { .. }) && of_product(layer.inputs[0])
+        matches!(layer.op, Op::BatchNorm { .. }) && of_product(layer.inputs[0]) && !self.is_folded(source, true)
     }
 
     /// Numbers that a training step keeps for its backward pass, for each image.
@@ -181,11 +256,33 @@ impl Network {
     }
 }
 
+/// The batch norm that alone reads convolution `index`.
+fn normed(graph: &Graph, index: usize) -> Option<usize> {
+    let readers: Vec<usize> = readers(graph, index);
+    match (&graph.layers[index].op, readers.as_slice()) {
+        (Op::Conv { activation: Activation::Linear, .. }, [reader]) => {
+            matches!(graph.layers[*reader].op, Op::BatchNorm { .. }).then_some(*reader)
+        }
+        _ => None,
+    }
+}
+
+/// Whether `index` is a padding that only convolutions read.
+fn pads(graph: &Graph, index: usize) -> bool {
+    let readers = readers(graph, index);
+    let convolves = |reader: &usize| matches!(graph.layers[*reader].op, Op::Conv { .. });
+    matches!(graph.layers[index].op, Op::ZeroPad(_)) && !readers.is_empty() && readers.iter().all(convolves)
+}
+
+fn readers(graph: &Graph, index: usize) -> Vec<usize> {
+    (0..graph.layers.len()).filter(|reader| graph.layers[*reader].inputs.contains(&index)).collect()
+}
+
 /// The activation that alone reads the output of layer `index`, if that layer can apply it in the same pass over memory.
 fn fused(graph: &Graph, index: usize) -> Option<Activation> {
-    let readers: Vec<&Layer> = graph.layers.iter().filter(|layer| layer.inputs.contains(&index)).collect();
-    match (&graph.layers[index].op, readers.as_slice()) {
-        (Op::BatchNorm { .. } | Op::Add, [Layer { op: Op::Activation(activation), .. }]) => Some(*activation),
+    let [reader] = readers(graph, index)[..] else { return None };
+    match (&graph.layers[index].op, &graph.layers[reader].op) {
+        (Op::BatchNorm { .. } | Op::Add, Op::Activation(activation)) => Some(*activation),
         _ => None,
     }
 }

@@ -4,6 +4,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use super::buffer::{self, tensor, with};
+use super::kernel::on_every_path;
 
 /// Numbers of one task.
 const TASK: usize = 16_384;
@@ -37,7 +38,31 @@ pub(super) fn hold(value: f32, low: f32, high: f32) -> f32 {
 pub(super) fn apply(values: &mut [f32], activation: Activation) {
     let (low, high) = activation.bounds();
     if activation != Activation::Linear {
+        hold_all(values, low, high);
+    }
+}
+
+on_every_path! {
+    fn hold_all(values: &mut [f32], low: f32, high: f32) {
+        let _ = FUSED;
         values.iter_mut().for_each(|value| *value = hold(*value, low, high));
+    }
+}
+
+on_every_path! {
+    fn hold_into(x: &[f32], low: f32, high: f32, y: &mut [f32]) {
+        let _ = FUSED;
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = hold(*x, low, high));
+    }
+}
+
+on_every_path! {
+    /// dy where y lies between the bounds, zero elsewhere.
+    fn pass(y: &[f32], dy: &[f32], low: f32, high: f32, dx: &mut [f32]) {
+        let _ = FUSED;
+        for (dx, (y, dy)) in dx.iter_mut().zip(y.iter().zip(dy)) {
+            *dx = if *y > low && *y < high { *dy } else { 0.0 };
+        }
     }
 }
 
@@ -55,9 +80,7 @@ pub fn forward(x: &Tensor, activation: Activation) -> Result<Tensor> {
     let (low, high) = activation.bounds();
     let mut y = buffer::take(x.elem_count());
     with([x], |[x]| {
-        y.par_chunks_mut(TASK).zip(x.par_chunks(TASK)).for_each(|(y, x)| {
-            y.iter_mut().zip(x).for_each(|(y, x)| *y = hold(*x, low, high));
-        });
+        y.par_chunks_mut(TASK).zip(x.par_chunks(TASK)).for_each(|(y, x)| hold_into(x, low, high, y));
     })?;
     tensor(y, x.shape().clone())
 }
@@ -84,9 +107,7 @@ pub fn backward(y: &Tensor, dy: &Tensor, activation: Activation) -> Result<Tenso
     let mut dx = buffer::take(y.elem_count());
     with([y, dy], |[y, dy]| {
         dx.par_chunks_mut(TASK).zip(y.par_chunks(TASK)).zip(dy.par_chunks(TASK)).for_each(|((dx, y), dy)| {
-            for (dx, (y, dy)) in dx.iter_mut().zip(y.iter().zip(dy)) {
-                *dx = if *y > low && *y < high { *dy } else { 0.0 };
-            }
+            pass(y, dy, low, high, dx);
         });
     })?;
     tensor(dx, y.shape().clone())

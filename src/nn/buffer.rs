@@ -1,7 +1,7 @@
 //! The memory of tensors that are done with, kept for the next ones: training asks for the same sizes at every step,
 //! and fresh memory costs a page fault for each 4 kB. One store for each thread that runs networks.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Shape, Storage, Tensor};
@@ -71,6 +71,35 @@ pub fn recycle(tensor: Tensor) -> Result<()> {
 /// Frees what is kept.
 pub fn release() {
     STORE.with_borrow_mut(|store| store.free.clear());
+}
+
+/// Runs `work` over the numbers of a CPU tensor, in place: whoever shares its memory sees the new ones.
+///
+/// # Errors
+/// The tensor is not contiguous f32, or its memory was given back.
+pub(super) fn in_place(tensor: &Tensor, work: impl FnOnce(&mut [f32])) -> Result<()> {
+    tensor.inplace_op1(&Change(Cell::new(Some(work))))
+}
+
+struct Change<F>(Cell<Option<F>>);
+
+impl<F: FnOnce(&mut [f32])> InplaceOp1 for Change<F> {
+    fn name(&self) -> &'static str {
+        "in place"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let (CpuStorage::F32(vector), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
+            candle_core::bail!("only contiguous f32 tensors are changed in place");
+        };
+        let Some(numbers) = vector.get_mut(start..end) else {
+            candle_core::bail!("a tensor is changed after its memory was given back");
+        };
+        if let Some(work) = self.0.take() {
+            work(numbers);
+        }
+        Ok(())
+    }
 }
 
 /// Takes the numbers out of a storage.

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::activation::{self, Activation, hold};
 use super::buffer::{self, tensor, with};
+use super::kernel::on_every_path;
 
 /// Numbers of one task.
 const TASK: usize = 16_384;
@@ -24,15 +25,21 @@ pub fn add(left: &Tensor, right: &Tensor, activation: Activation) -> Result<Tens
     let (low, high) = activation.bounds();
     let mut sum = buffer::take(left.elem_count());
     with([left, right], |[left, right]| {
-        sum.par_chunks_mut(TASK).zip(left.par_chunks(TASK)).zip(right.par_chunks(TASK)).for_each(
-            |((sum, left), right)| {
-                for (sum, (left, right)) in sum.iter_mut().zip(left.iter().zip(right)) {
-                    *sum = hold(left + right, low, high);
-                }
-            },
-        );
+        sum.par_chunks_mut(TASK)
+            .zip(left.par_chunks(TASK))
+            .zip(right.par_chunks(TASK))
+            .for_each(|((sum, left), right)| add_all(left, right, low, high, sum));
     })?;
     tensor(sum, left.shape().clone())
+}
+
+on_every_path! {
+    fn add_all(left: &[f32], right: &[f32], low: f32, high: f32, sum: &mut [f32]) {
+        let _ = FUSED;
+        for (sum, (left, right)) in sum.iter_mut().zip(left.iter().zip(right)) {
+            *sum = hold(left + right, low, high);
+        }
+    }
 }
 
 /// x [n, h, w, c] with zeros around: top, bottom, left, right.
@@ -47,10 +54,13 @@ pub fn pad(x: &Tensor, padding: [usize; 4]) -> Result<Tensor> {
     let (rows, columns) = (height + padding[0] + padding[1], width + padding[2] + padding[3]);
     let mut y = buffer::zeros(images * rows * columns * channels);
     with([x], |[x]| {
-        for (row, from) in x.chunks_exact(width * channels).enumerate() {
-            let at = (row / height * rows + row % height + padding[0]) * columns + padding[2];
-            y[at * channels..][..from.len()].copy_from_slice(from);
-        }
+        let x = x.par_chunks(height * width * channels);
+        y.par_chunks_mut(rows * columns * channels).zip(x).for_each(|(y, x)| {
+            for (row, from) in x.chunks_exact(width * channels).enumerate() {
+                let at = (row + padding[0]) * columns + padding[2];
+                y[at * channels..][..from.len()].copy_from_slice(from);
+            }
+        });
     })?;
     tensor(y, (images, rows, columns, channels))
 }

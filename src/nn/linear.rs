@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::activation::{self, Activation};
 use super::buffer::{self, tensor, with};
-use super::gemm::{Left, Panels, Table, multiply, transposed};
+use super::gemm::{After, Left, Panels, Place, Table, multiply, transposed};
 use super::kernel::{dots, path};
 use super::norm;
 
@@ -66,17 +66,17 @@ pub fn backward(
         };
         return Ok((dx, dw));
     }
-    let table = Table::plain();
+    let table = Table::plain(out);
     let dx = match want_dx {
         true => {
-            let mut dx = buffer::zeros(images * depth);
+            let mut dx = buffer::take(images * depth);
             with([w, dy], |[w, dy]| {
-                let left = Left { source: dy, table: &table, image: out, offset: 0, depth: out };
+                let left = Left { source: dy, table: &table, offset: 0, depth: out };
                 for first in (0..depth).step_by(PACK) {
                     let panels = Panels::new(out, PACK.min(depth - first), |term, column, into| {
                         into.copy_from_slice(&w[term * depth + first + column..][..into.len()]);
                     });
-                    multiply(&left, &panels, &mut dx, depth, first, |_| {});
+                    multiply(&left, &panels, &mut dx, Place { pitch: depth, first, after: After::NOTHING });
                     panels.recycle();
                 }
             })?;
@@ -87,7 +87,7 @@ pub fn backward(
     let dw = match x {
         Some(x) => {
             let (dw, db) = with([x, dy], |[x, dy]| {
-                let left = Left { source: dy, table: &table, image: out, offset: 0, depth: out };
+                let left = Left { source: dy, table: &table, offset: 0, depth: out };
                 (transposed(&left, x, depth, depth), norm::column_sums(dy, out))
             })?;
             let db = db.into_iter().map(|sum| sum as f32).collect();

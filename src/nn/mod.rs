@@ -3,11 +3,13 @@
 //! channels. On CPU the operators are our own loops; elsewhere they are composed of candle's own (`composed`), which
 //! is also what the tests compare with.
 
+use candle_core::Result;
+use rayon::prelude::*;
+
 pub mod activation;
 pub mod buffer;
 pub mod composed;
 pub mod conv;
-mod depthwise;
 mod gemm;
 pub mod join;
 mod kernel;
@@ -17,3 +19,17 @@ pub mod loss;
 pub mod norm;
 pub mod optim;
 pub mod pool;
+
+/// Does `work` for each of the items, on all threads of the pool; the results in their order.
+///
+/// # Errors
+/// The first that occurs.
+pub fn each<I: Sync, R: Send>(items: &[I], work: impl Fn(&I) -> Result<R> + Send + Sync) -> Result<Vec<R>> {
+    items.par_iter().map(work).collect()
+}
+
+/// Does `work` on a thread of the pool that the operators run on, so that one thread does all of it and none is woken for
+/// every operator.
+pub fn on_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
+}

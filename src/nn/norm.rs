@@ -57,6 +57,29 @@ fn stored_affine(norm: &Norm, eps: f64) -> Result<[Tensor; 2]> {
     Ok([scale, shift])
 }
 
+/// A convolution's weights [out, ...] and bias with the stored statistics behind it folded in: one product for both.
+///
+/// # Errors
+/// The shapes differ.
+pub fn folded(norm: &Norm, eps: f64, w: &Tensor, bias: Option<&Tensor>) -> Result<[Tensor; 2]> {
+    let [scale, shift] = stored_affine(norm, eps)?;
+    let shift = match bias {
+        Some(bias) => shift.add(&bias.mul(&scale)?)?,
+        None => shift,
+    };
+    if !w.device().is_cpu() {
+        return Ok([w.broadcast_mul(&scale.reshape((scale.elem_count(), 1, 1, 1))?)?, shift]);
+    }
+    let mut scaled = buffer::take(w.elem_count());
+    with([w, &scale], |[w, scale]| {
+        let size = w.len() / scale.len();
+        for ((into, w), scale) in scaled.chunks_exact_mut(size).zip(w.chunks_exact(size)).zip(scale) {
+            into.iter_mut().zip(w).for_each(|(into, w)| *into = w * scale);
+        }
+    })?;
+    Ok([tensor(scaled, w.shape().clone())?, shift])
+}
+
 fn batch_affine(norm: &Norm, statistics: &Statistics) -> Result<[Tensor; 2]> {
     let scale = norm.weight.mul(&statistics.inverse)?;
     let shift = norm.bias.sub(&statistics.mean.mul(&scale)?)?;
@@ -272,7 +295,13 @@ on_every_path! {
 ///
 /// # Errors
 /// There is only one value per channel, so that no variance exists.
-pub fn batch(norm: &Norm, eps: f64, follow: Follow, x: &Tensor, activation: Activation) -> Result<(Tensor, Statistics, Norm)> {
+pub fn batch(
+    norm: &Norm,
+    eps: f64,
+    follow: Follow,
+    x: &Tensor,
+    activation: Activation,
+) -> Result<(Tensor, Statistics, Norm)> {
     let (images, height, width, channels) = x.dims4()?;
     let count = images * height * width;
     if count < 2 {
@@ -330,7 +359,9 @@ fn moments(x: &Tensor, channels: usize) -> Result<(Tensor, Tensor)> {
     let found = with([x], |[x]| {
         let parts: Vec<Option<Moments>> = x
             .par_chunks(tasks(channels))
-            .map(|x| x.chunks(block(channels)).map(|x| block_moments(x, channels)).reduce(|left, right| left.join(&right)))
+            .map(|x| {
+                x.chunks(block(channels)).map(|x| block_moments(x, channels)).reduce(|left, right| left.join(&right))
+            })
             .collect();
         parts.into_iter().flatten().reduce(|left, right| left.join(&right))
     })?;
@@ -355,7 +386,8 @@ fn block_moments(x: &[f32], channels: usize) -> Moments {
     fold(&wide, &mut squares);
     let centre = centre.into_iter().map(f64::from);
     // The distances were taken from the mean rounded to f32.
-    let squares = squares.into_iter().zip(mean.iter().zip(centre)).map(|(s, (mean, centre))| s - count * (mean - centre).powi(2));
+    let squares =
+        squares.into_iter().zip(mean.iter().zip(centre)).map(|(s, (mean, centre))| s - count * (mean - centre).powi(2));
     Moments { count, squares: squares.collect(), mean }
 }
 

@@ -4,7 +4,8 @@ use candle_core::{Result, Tensor};
 
 use rayon::prelude::*;
 
-use super::buffer::{self, tensor, with};
+use super::buffer::{self, with};
+use super::kernel::on_every_path;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rule {
@@ -44,7 +45,7 @@ const EPSILON: f64 = 1e-8;
 const TASK: usize = 16_384;
 
 impl State {
-    /// The parameter after one step.
+    /// The parameter after one step. On CPU it is the same memory: nobody else may read the old numbers.
     ///
     /// # Errors
     /// The gradient has another shape.
@@ -76,20 +77,15 @@ impl State {
         let count = parameter.elem_count();
         let [velocity, _] = &mut self.host;
         velocity.resize(count, 0.0);
-        let mut moved = buffer::take(count);
-        with([parameter, gradient], |[parameter, gradient]| {
-            let operands = parameter.par_chunks(TASK).zip(gradient.par_chunks(TASK));
-            let results = moved.par_chunks_mut(TASK).zip(velocity.par_chunks_mut(TASK));
-            results.zip(operands).for_each(|((moved, velocity), (w, g))| {
-                for ((moved, v), (w, g)) in moved.iter_mut().zip(velocity).zip(w.iter().zip(g)) {
-                    let g = g + decay * w;
-                    *v = momentum * *v + g;
-                    let direction = if nesterov { g + momentum * *v } else { *v };
-                    *moved = shrink * w - lr * direction;
-                }
-            });
-        })?;
-        tensor(moved, parameter.shape().clone())
+        with([gradient], |[gradient]| {
+            buffer::in_place(parameter, |parameter| {
+                let parts = parameter.par_chunks_mut(TASK).zip(velocity.par_chunks_mut(TASK));
+                parts.zip(gradient.par_chunks(TASK)).for_each(|((w, velocity), g)| {
+                    sgd_part(w, velocity, g, decay, shrink, lr, momentum, nesterov);
+                });
+            })
+        })??;
+        Ok(parameter.clone())
     }
 
     fn sgd_composed(
@@ -119,26 +115,20 @@ impl State {
         }
         let (decay, shrink) = (step.coupled_decay as f32, (1.0 - step.lr * step.decoupled_decay) as f32);
         let (rate, second_scale) = ((step.lr / corrections.0) as f32, (1.0 / corrections.1) as f32);
-        let (beta, beta_second) = (BETAS.0 as f32, BETAS.1 as f32);
-        let (rest, rest_second) = ((1.0 - BETAS.0) as f32, (1.0 - BETAS.1) as f32);
         let count = parameter.elem_count();
         let [first, second] = &mut self.host;
         first.resize(count, 0.0);
         second.resize(count, 0.0);
-        let mut moved = buffer::take(count);
-        with([parameter, gradient], |[parameter, gradient]| {
-            let operands = parameter.par_chunks(TASK).zip(gradient.par_chunks(TASK));
-            let memories = first.par_chunks_mut(TASK).zip(second.par_chunks_mut(TASK));
-            moved.par_chunks_mut(TASK).zip(memories).zip(operands).for_each(|((moved, (m, v)), (w, g))| {
-                for ((moved, (m, v)), (w, g)) in moved.iter_mut().zip(m.iter_mut().zip(v)).zip(w.iter().zip(g)) {
-                    let g = g + decay * w;
-                    *m = beta * *m + rest * g;
-                    *v = beta_second * *v + rest_second * g * g;
-                    *moved = shrink * w - rate * *m / ((*v * second_scale).sqrt() + EPSILON as f32);
-                }
-            });
-        })?;
-        tensor(moved, parameter.shape().clone())
+        let memories = first.par_chunks_mut(TASK).zip(second.par_chunks_mut(TASK));
+        with([gradient], |[gradient]| {
+            buffer::in_place(parameter, |parameter| {
+                let parts = parameter.par_chunks_mut(TASK).zip(memories);
+                parts.zip(gradient.par_chunks(TASK)).for_each(|((w, (m, v)), g)| {
+                    adam_part(w, m, v, g, decay, shrink, rate, second_scale);
+                });
+            })
+        })??;
+        Ok(parameter.clone())
     }
 
     fn adam_composed(
@@ -163,16 +153,43 @@ impl State {
     }
 }
 
+on_every_path! {
+    fn sgd_part(w: &mut [f32], velocity: &mut [f32], gradient: &[f32], decay: f32, shrink: f32, lr: f32, momentum: f32, nesterov: bool) {
+        let _ = FUSED;
+        for ((w, v), g) in w.iter_mut().zip(velocity).zip(gradient) {
+            let g = g + decay * *w;
+            *v = momentum * *v + g;
+            let direction = if nesterov { g + momentum * *v } else { *v };
+            *w = shrink * *w - lr * direction;
+        }
+    }
+}
+
+on_every_path! {
+    fn adam_part(w: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f32], decay: f32, shrink: f32, rate: f32, second_scale: f32) {
+        let _ = FUSED;
+        let (beta, beta_second) = (BETAS.0 as f32, BETAS.1 as f32);
+        let (rest, rest_second) = ((1.0 - BETAS.0) as f32, (1.0 - BETAS.1) as f32);
+        for ((w, (m, v)), g) in w.iter_mut().zip(first.iter_mut().zip(second)).zip(gradient) {
+            let g = g + decay * *w;
+            *m = beta * *m + rest * g;
+            *v = beta_second * *v + rest_second * g * g;
+            *w = shrink * *w - rate * *m / ((*v * second_scale).sqrt() + EPSILON as f32);
+        }
+    }
+}
+
 /// The gradients' global norm, sqrt of the sum of all squares, and by what they are multiplied so that it is at most
 /// `limit`: limit / (norm + 1e-6), as PyTorch 2's `clip_grad_norm_`.
 ///
 /// # Errors
 /// Only those of the device.
-pub fn clip(gradients: &mut [Tensor], limit: f64) -> Result<f64> {
+pub fn clip<'a>(gradients: impl Iterator<Item = &'a mut Tensor>, limit: f64) -> Result<f64> {
+    let gradients: Vec<&mut Tensor> = gradients.collect();
     let mut squares = 0.0;
-    for gradient in gradients.iter() {
+    for gradient in &gradients {
         squares += if gradient.device().is_cpu() {
-            with([gradient], |[gradient]| gradient.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>())?
+            with([&**gradient], |[gradient]| gradient.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>())?
         } else {
             f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?)
         };
@@ -180,7 +197,7 @@ pub fn clip(gradients: &mut [Tensor], limit: f64) -> Result<f64> {
     let norm = squares.sqrt();
     let factor = limit / (norm + 1e-6);
     if factor < 1.0 {
-        for gradient in gradients.iter_mut() {
+        for gradient in gradients {
             *gradient = (&*gradient * factor)?;
         }
     }

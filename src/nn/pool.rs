@@ -65,10 +65,7 @@ impl Pool {
             (0..out).map(span).collect()
         };
         let [rows, columns] = self.out_sides(height, width);
-        [
-            spans(rows, height, self.padding[0], self.padding[1]),
-            spans(columns, width, self.padding[2], self.padding[3]),
-        ]
+        [spans(rows, height, self.padding[0], self.padding[1]), spans(columns, width, self.padding[2], self.padding[3])]
     }
 }
 
@@ -139,14 +136,21 @@ pub fn max_backward(windows: &Windows, x: &Tensor, y: &Tensor, dy: &Tensor) -> R
         return one_gradient(x, dy, |x| forward(windows, Reduce::Max, x));
     }
     let (size, out) = (height * width * channels, rows.len() * columns.len() * channels);
-    let mut dx = buffer::zeros(x.elem_count());
+    let apart = tile(rows, height) && tile(columns, width);
+    let mut dx = if apart { buffer::take(x.elem_count()) } else { buffer::zeros(x.elem_count()) };
     with([x, y, dy], |[x, y, dy]| {
         dx.par_chunks_mut(size)
             .zip(x.par_chunks(size))
             .zip(y.par_chunks(out).zip(dy.par_chunks(out)))
-            .for_each(|((dx, x), (y, dy))| spread_maxima(rows, columns, x, y, dy, width, channels, dx));
+            .for_each(|((dx, x), (y, dy))| spread_maxima(rows, columns, apart, x, y, dy, width, channels, dx));
     })?;
     tensor(dx, x.shape().clone())
+}
+
+/// Whether spans cover a side from end to end without a pixel in two of them.
+fn tile(spans: &[Span], side: usize) -> bool {
+    let meet = spans.windows(2).all(|pair| pair[0].end == pair[1].start);
+    meet && spans.first().is_some_and(|span| span.start == 0) && spans.last().is_some_and(|span| span.end == side)
 }
 
 /// The gradient of the input, of `shape` (n, height, width, channels), of an average.
@@ -184,7 +188,8 @@ fn composed_grid(rows: &[Span], columns: &[Span], reduce: Reduce, x: &Tensor) ->
     for row in rows {
         let mut cells = Vec::new();
         for column in columns {
-            let cell = x.narrow(1, row.start, row.end - row.start)?.narrow(2, column.start, column.end - column.start)?;
+            let cell =
+                x.narrow(1, row.start, row.end - row.start)?.narrow(2, column.start, column.end - column.start)?;
             let cell = cell.flatten(1, 2)?;
             cells.push(match reduce {
                 Reduce::Max => cell.max_keepdim(1)?,
@@ -204,54 +209,135 @@ fn divisor(reduce: Reduce, row: Span, column: Span) -> f32 {
     }
 }
 
+/// Runs `$work::<N>(channel)` over all channels, sixteen, eight or one at a time, so that they stay in registers.
+macro_rules! by_channels {
+    ($channels:expr, $channel:ident, $work:ident($($arg:expr),* $(,)?)) => {
+        let mut $channel = 0;
+        while $channel + 16 <= $channels {
+            $work::<16>($($arg),*);
+            $channel += 16;
+        }
+        while $channel + 8 <= $channels {
+            $work::<8>($($arg),*);
+            $channel += 8;
+        }
+        while $channel < $channels {
+            $work::<1>($($arg),*);
+            $channel += 1;
+        }
+    };
+}
+
 on_every_path! {
     fn pool_image(rows: &[Span], columns: &[Span], reduce: Reduce, x: &[f32], width: usize, channels: usize, y: &mut [f32]) {
         let _ = FUSED;
-        for (index, y) in y.chunks_exact_mut(channels).enumerate() {
-            let (row, column) = (rows[index / columns.len()], columns[index % columns.len()]);
-            y.copy_from_slice(&x[(row.start * width + column.start) * channels..][..channels]);
-            for at in row.start..row.end {
-                for pixel in at * width + column.start..at * width + column.end {
-                    if pixel == row.start * width + column.start {
-                        continue;
-                    }
-                    let x = &x[pixel * channels..][..channels];
-                    if reduce == Reduce::Max {
-                        // A NaN counts as largest, so that it is not hidden.
-                        y.iter_mut().zip(x).for_each(|(y, x)| *y = if *x > *y || x.is_nan() { *x } else { *y });
-                    } else {
-                        y.iter_mut().zip(x).for_each(|(y, x)| *y += x);
-                    }
+        for (row, y) in rows.iter().zip(y.chunks_exact_mut(columns.len() * channels)) {
+            for (column, y) in columns.iter().zip(y.chunks_exact_mut(channels)) {
+                let window = Window { row: *row, column: *column, width, channels };
+                if reduce == Reduce::Max {
+                    by_channels!(channels, channel, largest(&window, x, channel, y));
+                } else {
+                    let divisor = divisor(reduce, *row, *column);
+                    by_channels!(channels, channel, average(&window, x, channel, divisor, y));
                 }
-            }
-            if reduce != Reduce::Max {
-                let divisor = divisor(reduce, row, column);
-                y.iter_mut().for_each(|y| *y /= divisor);
             }
         }
     }
 }
 
+/// One window in an image [height][width][channels].
+struct Window {
+    row: Span,
+    column: Span,
+    width: usize,
+    channels: usize,
+}
+
+impl Window {
+    /// Where its pixels begin, row by row.
+    #[inline(always)]
+    fn pixels(&self) -> impl Iterator<Item = usize> {
+        let (columns, width, channels) = (self.column.start..self.column.end, self.width, self.channels);
+        (self.row.start..self.row.end).flat_map(move |row| columns.clone().map(move |at| (row * width + at) * channels))
+    }
+}
+
+#[inline(always)]
+fn largest<const N: usize>(window: &Window, x: &[f32], channel: usize, y: &mut [f32]) {
+    let mut best = [f32::NEG_INFINITY; N];
+    for pixel in window.pixels() {
+        let x = &x[pixel + channel..][..N];
+        for lane in 0..N {
+            // A NaN counts as largest, so that it is not hidden: no comparison with one holds.
+            best[lane] = if x[lane] <= best[lane] || best[lane].is_nan() { best[lane] } else { x[lane] };
+        }
+    }
+    y[channel..channel + N].copy_from_slice(&best);
+}
+
+#[inline(always)]
+fn average<const N: usize>(window: &Window, x: &[f32], channel: usize, divisor: f32, y: &mut [f32]) {
+    let mut sums = [0f32; N];
+    for pixel in window.pixels() {
+        let x = &x[pixel + channel..][..N];
+        for lane in 0..N {
+            sums[lane] += x[lane];
+        }
+    }
+    for lane in 0..N {
+        y[channel + lane] = sums[lane] / divisor;
+    }
+}
+
 on_every_path! {
-    fn spread_maxima(rows: &[Span], columns: &[Span], x: &[f32], y: &[f32], dy: &[f32], width: usize, channels: usize, dx: &mut [f32]) {
+    /// `apart`: windows share no pixel and leave none out, so that each gradient is written once.
+    fn spread_maxima(rows: &[Span], columns: &[Span], apart: bool, x: &[f32], y: &[f32], dy: &[f32], width: usize, channels: usize, dx: &mut [f32]) {
         let _ = FUSED;
-        // What of a window's gradient has found no maximum yet, channel by channel.
-        let mut rest = vec![0f32; channels];
-        for (index, (y, dy)) in y.chunks_exact(channels).zip(dy.chunks_exact(channels)).enumerate() {
-            let (row, column) = (rows[index / columns.len()], columns[index % columns.len()]);
-            rest.copy_from_slice(dy);
-            for at in row.start..row.end {
-                for pixel in at * width + column.start..at * width + column.end {
-                    let dx = &mut dx[pixel * channels..][..channels];
-                    let x = &x[pixel * channels..][..channels];
-                    let (y, rest) = (&y[..channels], &mut rest[..channels]);
-                    for channel in 0..channels {
-                        let found = x[channel] == y[channel] || x[channel].is_nan();
-                        dx[channel] += if found { rest[channel] } else { 0.0 };
-                        rest[channel] = if found { 0.0 } else { rest[channel] };
-                    }
+        let size = columns.len() * channels;
+        for (row, (y, dy)) in rows.iter().zip(y.chunks_exact(size).zip(dy.chunks_exact(size))) {
+            for (column, (y, dy)) in columns.iter().zip(y.chunks_exact(channels).zip(dy.chunks_exact(channels))) {
+                let window = Window { row: *row, column: *column, width, channels };
+                if apart {
+                    by_channels!(channels, channel, give_apart(&window, x, y, dy, channel, dx));
+                } else {
+                    by_channels!(channels, channel, give_together(&window, x, y, dy, channel, dx));
                 }
             }
+        }
+    }
+}
+
+#[inline(always)]
+fn give_apart<const N: usize>(window: &Window, x: &[f32], y: &[f32], dy: &[f32], channel: usize, dx: &mut [f32]) {
+    give::<true, N>(window, x, y, dy, channel, dx);
+}
+
+#[inline(always)]
+fn give_together<const N: usize>(window: &Window, x: &[f32], y: &[f32], dy: &[f32], channel: usize, dx: &mut [f32]) {
+    give::<false, N>(window, x, y, dy, channel, dx);
+}
+
+/// Gives the gradient of a window to the first of its largest numbers.
+#[inline(always)]
+fn give<const APART: bool, const N: usize>(
+    window: &Window,
+    x: &[f32],
+    y: &[f32],
+    dy: &[f32],
+    channel: usize,
+    dx: &mut [f32],
+) {
+    let (mut best, mut rest) = ([0f32; N], [0f32; N]);
+    best.copy_from_slice(&y[channel..channel + N]);
+    rest.copy_from_slice(&dy[channel..channel + N]);
+    for pixel in window.pixels() {
+        let x = &x[pixel + channel..][..N];
+        let dx = &mut dx[pixel + channel..][..N];
+        for lane in 0..N {
+            let found = x[lane] == best[lane] || x[lane].is_nan();
+            let share = if found { rest[lane] } else { 0.0 };
+            dx[lane] = if APART { share } else { dx[lane] + share };
+            rest[lane] = if found { 0.0 } else { rest[lane] };
         }
     }
 }

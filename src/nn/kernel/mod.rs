@@ -16,25 +16,11 @@ pub const LONGEST: usize = 512;
 
 static ZEROS: [f32; LONGEST] = [0.0; LONGEST];
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Path {
-    Avx512,
-    Avx2,
-    Portable,
-}
+pub use crate::device::CpuPath as Path;
 
-/// The widest path that this processor has.
+/// The path that this process uses.
 pub fn path() -> Path {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if std::arch::is_x86_feature_detected!("avx512f") {
-            return Path::Avx512;
-        }
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-            return Path::Avx2;
-        }
-    }
-    Path::Portable
+    Path::current()
 }
 
 impl Path {
@@ -86,6 +72,8 @@ pub struct Product<'a> {
     pub panel: &'a [f32],
     /// One or two.
     pub halves: usize,
+    /// Whether the sums begin at zero, whatever `c` holds.
+    pub fresh: bool,
 }
 
 /// Adds the product to `c`, rows `pitch` apart.
@@ -256,13 +244,14 @@ mod tests {
     fn products_have_the_bits_of_their_bounds_checked_twin() {
         for path in fast() {
             for (segments, depth, from, length) in [(1, 1, 0, 1), (9, 16, 0, 16), (3, 40, 7, 30), (1, 512, 0, 512)] {
-                for halves in [1, 2] {
+                for (halves, fresh) in [(1, false), (1, true), (2, false), (2, true)] {
                     let (rows, columns) = (path.rows(), halves * path.lanes());
                     let source = numbers(depth * 20, 1);
                     let starts = starts(segments * rows, depth * 19, 2);
                     let runs = Runs::new(&source, &starts, depth);
                     let panel = numbers(segments * length * columns, 3);
-                    let spec = Product { rows: &runs, starts: 0..starts.len(), from, length, panel: &panel, halves };
+                    let spec =
+                        Product { rows: &runs, starts: 0..starts.len(), from, length, panel: &panel, halves, fresh };
                     let mut found = numbers(rows * (columns + 3), 4);
                     let mut expected = found.clone();
                     product(path, &spec, &mut found, columns + 3);

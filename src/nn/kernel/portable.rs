@@ -6,6 +6,9 @@ use super::{ABSENT, Outer, Product, add_lanes, madd};
 const FUSED: bool = cfg!(any(target_arch = "aarch64", test));
 
 pub fn product(spec: &Product, starts: &[u32], rows: usize, columns: usize, c: &mut [f32], pitch: usize) {
+    if spec.fresh {
+        c.chunks_mut(pitch).take(rows).for_each(|row| row[..columns].fill(0.0));
+    }
     for (segment, starts) in starts.chunks_exact(rows).enumerate() {
         let panel = &spec.panel[segment * spec.length * columns..][..spec.length * columns];
         for (row, start) in starts.iter().enumerate() {

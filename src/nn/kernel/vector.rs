@@ -25,7 +25,9 @@ macro_rules! vector_path {
                 unsafe {
                     for (r, row) in sums.iter_mut().enumerate() {
                         for (v, sum) in row.iter_mut().enumerate() {
-                            *sum = $load(c.add(r * pitch + v * LANES));
+                            if !spec.fresh {
+                                *sum = $load(c.add(r * pitch + v * LANES));
+                            }
                         }
                     }
                     let source = spec.rows.source.as_ptr();

@@ -1,0 +1,128 @@
+//! The transposed product: sums over rows of outer products, as gradients of weights are.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::left::Left;
+use super::panels;
+use crate::nn::buffer;
+use crate::nn::kernel::{Outer, Path, Runs, outer, path};
+
+/// Adds left^T * panel to `sums` [depth][pitch]: `left` has `depth` numbers from each start, `panel` `width` for each.
+pub fn accumulate(
+    left: &[f32],
+    starts: &[u32],
+    depth: usize,
+    panel: &[f32],
+    width: usize,
+    sums: &mut [f32],
+    pitch: usize,
+) {
+    let path = path();
+    let points = Runs::new(left, starts, depth);
+    for part in parts(depth, path.rows()) {
+        let (rows, halves) = (part.len(), width / path.lanes());
+        let spec = Outer { points: &points, starts: 0..starts.len(), first: part.start, rows, panel, halves };
+        outer(path, &spec, &mut sums[part.start * pitch..], pitch);
+    }
+}
+
+/// The transposed product: [segments * depth][columns] = sum over rows of left(row) * right(row), where `right` has
+/// `pitch` numbers for each row, of which the first `columns` count. Sums run over blocks of rows of one group of
+/// images; the blocks follow from the shapes of an image and the number of columns alone.
+pub fn transposed(left: &Left, right: &[f32], pitch: usize, columns: usize) -> Vec<f32> {
+    let path = path();
+    let rows = right.len().div_ceil(pitch);
+    let padded = columns.next_multiple_of(path.lanes());
+    let most = (32_768 / padded).clamp(64, 512);
+    let depth = if left.is_short() { left.terms() } else { left.depth };
+    let units: Vec<(usize, Range<usize>)> = (0..left.terms() / depth)
+        .flat_map(|segment| parts(depth, path.rows()).map(move |part| (segment, part)))
+        .collect();
+    let mut out = buffer::zeros(left.terms() * padded);
+    let mut shares = Vec::new();
+    let mut rest = out.as_mut_slice();
+    for share in units.chunks(units.len().div_ceil(rayon::current_num_threads())) {
+        let (own, behind) = rest.split_at_mut(share.iter().map(|(_, part)| part.len()).sum::<usize>() * padded);
+        shares.push((share, own));
+        rest = behind;
+    }
+    shares.into_par_iter().for_each(|(units, out)| {
+        let mut packed = vec![0.0; most * padded];
+        for start in (0..rows).step_by(left.table.rows) {
+            let group = start / left.table.rows;
+            for block in blocks(left.table.rows.min(rows - start), most) {
+                let count = block.len();
+                pack(path, &right[(start + block.start) * pitch..], pitch, columns, count, &mut packed);
+                let reads = left.lines(group, block);
+                let runs = Runs::new(&reads.source, &reads.starts, reads.depth);
+                add_outer(path, units, &runs, &packed, count, columns, out);
+            }
+        }
+    });
+    unpad(out, padded, columns)
+}
+
+/// Adds what a block of `count` rows gives to each of the units, which are rows of `out`.
+fn add_outer(
+    path: Path,
+    units: &[(usize, Range<usize>)],
+    runs: &Runs,
+    packed: &[f32],
+    count: usize,
+    columns: usize,
+    out: &mut [f32],
+) {
+    let padded = columns.next_multiple_of(path.lanes());
+    for (column, halves) in panels(path, columns) {
+        let panel = &packed[column * count..][..count * halves * path.lanes()];
+        let mut row = 0;
+        for (segment, part) in units {
+            let spec = Outer {
+                points: runs,
+                starts: segment * count..(segment + 1) * count,
+                first: part.start,
+                rows: part.len(),
+                panel,
+                halves,
+            };
+            outer(path, &spec, &mut out[row * padded + column..], padded);
+            row += part.len();
+        }
+    }
+}
+
+/// `count` numbers in parts of at most `most`, as even as can be.
+pub fn parts(count: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let pieces = count.div_ceil(most);
+    (0..pieces).map(move |piece| piece * count / pieces..(piece + 1) * count / pieces)
+}
+
+/// `count` rows in blocks of `most`, the last one shorter.
+fn blocks(count: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..count).step_by(most).map(move |from| from..(from + most).min(count))
+}
+
+/// Copies `count` rows into panels.
+fn pack(path: Path, from: &[f32], pitch: usize, columns: usize, count: usize, into: &mut [f32]) {
+    for (first, halves) in panels(path, columns) {
+        let width = halves * path.lanes();
+        let used = width.min(columns - first);
+        let part = into[first * count..][..count * width].chunks_exact_mut(width);
+        for (row, into) in part.enumerate() {
+            into[..used].copy_from_slice(&from[row * pitch + first..][..used]);
+        }
+    }
+}
+
+/// Drops what was added to each row.
+fn unpad(mut rows: Vec<f32>, padded: usize, columns: usize) -> Vec<f32> {
+    if padded != columns {
+        for row in 1..rows.len() / padded {
+            rows.copy_within(row * padded..row * padded + columns, row * columns);
+        }
+        rows.truncate(rows.len() / padded * columns);
+    }
+    rows
+}
