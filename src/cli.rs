@@ -32,6 +32,10 @@ pub struct Common {
     /// Trials side by side on each device; on CPU one per core unless given
     #[arg(long, global = true, value_name = "N")]
     pub slots: Option<usize>,
+    /// Instructions of the CPU's loops, to repeat what another machine computed: avx512, avx2 or portable; without it
+    /// the widest there is
+    #[arg(long, global = true, value_name = "PATH", env = "TL_SWEEP_CPU_PATH")]
+    pub cpu_path: Option<String>,
     /// Colours and boxes
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
     pub color: Color,

@@ -61,6 +61,16 @@ pub enum Decay {
     OverLr,
 }
 
+/// How much the classes count in the training loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClassWeights {
+    /// Every image counts the same.
+    None,
+    /// images / (classes x images of the class), so that every class counts the same (scikit-learn's "balanced").
+    Balanced,
+}
+
 /// How the learning rate moves over the sealed budget.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -139,6 +149,10 @@ pub struct Phase {
     /// Fraction of the budget over which the rate rises linearly from zero.
     pub warmup: f64,
     pub label_smoothing: f64,
+    /// How much each class counts in the training loss.
+    pub class_weights: ClassWeights,
+    /// The largest norm of all gradients together; larger ones are scaled down to it.
+    pub clip: Option<f64>,
     /// Probability of dropping a feature before the last layer of the head.
     pub dropout: f64,
     pub batch_norm: BatchNorm,
@@ -161,6 +175,8 @@ pub const PHASE_KEYS: &[&str] = &[
     "schedule",
     "warmup",
     "label_smoothing",
+    "class_weights",
+    "clip",
     "dropout",
     "batch_norm",
     "augment",
@@ -203,6 +219,14 @@ pub fn count(value: &Value, low: usize) -> Parsed<usize> {
     match value.count() {
         Some(count) if count >= low => Ok(count),
         _ => wrong(value, &format!("a whole number of at least {low}")),
+    }
+}
+
+/// A norm above zero.
+pub fn clip(value: &Value) -> Parsed<f64> {
+    match value.number() {
+        Some(limit) if limit > 0.0 && limit.is_finite() => Ok(limit),
+        _ => wrong(value, "a number above 0"),
     }
 }
 
@@ -374,6 +398,8 @@ impl Phase {
             schedule: Schedule::parse(get(layer, "schedule")?)?,
             warmup: number(get(layer, "warmup")?, 0.0, 1.0)?,
             label_smoothing: number(get(layer, "label_smoothing")?, 0.0, 1.0)?,
+            class_weights: word(get(layer, "class_weights")?, CLASS_WEIGHTS)?,
+            clip: layer.get("clip").map(clip).transpose()?,
             dropout: number(get(layer, "dropout")?, 0.0, 0.99)?,
             batch_norm: layer.get("batch_norm").map_or(Ok(BatchNorm::Frozen), |value| word(value, BATCH_NORM))?,
             augment: Augmentation::parse_list(get(layer, "augment")?)?,
@@ -401,6 +427,7 @@ pub fn with_phase(layer: &Layer, own: &Layer) -> Layer {
 }
 
 pub const DECAY: &str = "'coupled', 'decoupled' or 'over-lr'";
+pub const CLASS_WEIGHTS: &str = "'none' or 'balanced'";
 pub const BATCH_NORM: &str = "'frozen', 'affine' or 'train'";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

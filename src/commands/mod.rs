@@ -18,6 +18,7 @@ mod world;
 use std::io::IsTerminal;
 
 use crate::cli::{Cli, Color, Verb};
+use crate::device::CpuPath;
 use crate::experiment::problem::Problems;
 use crate::store::Unusable;
 
@@ -69,6 +70,9 @@ impl std::fmt::Display for Usage {
 /// Whatever stops it; `exit_code` tells what the program ends with.
 pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     let common = &cli.common;
+    if let Some(path) = &common.cpu_path {
+        CpuPath::choose(path).map_err(Usage)?;
+    }
     match cli.verb {
         Verb::Init { template, output } => init::run(&template, &output),
         Verb::Check { file } => check::run(&file, common),

@@ -12,7 +12,7 @@ use super::world::World;
 use super::{Exit, NoDevice, Usage, findings, print, table_style};
 use crate::cli::Common;
 use crate::data::split::split;
-use crate::device::Device;
+use crate::device::{CpuPath, Device};
 use crate::experiment::Experiment;
 use crate::experiment::condition::Condition;
 use crate::key::Key;
@@ -217,6 +217,7 @@ fn pool(world: &World, jobs: usize) -> anyhow::Result<Pool> {
         let mut command = Command::new(&program);
         let device = devices[slot % devices.len()].to_string();
         command.args(["worker", "--device", &device, "--cache"]).arg(&cache);
+        command.env("TL_SWEEP_CPU_PATH", CpuPath::current().name());
         command.env("RAYON_NUM_THREADS", "1").env("CANDLE_NUM_THREADS", "1");
         command
             .env("MALLOC_MMAP_THRESHOLD_", "4294967296")

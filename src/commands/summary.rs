@@ -7,6 +7,7 @@ use crate::model::arch::{Arch, NAMES, family};
 use crate::model::freezing::frozen_layers;
 use crate::model::summary::{frozen_names, rows};
 use crate::report::table::table;
+use crate::train::kept_bytes;
 use crate::value::Value;
 
 pub fn run(
@@ -67,6 +68,10 @@ pub fn run(
         graph.total_macs() as f64 / 1e6
     ))?;
     print(&format!("features are tapped at {}, early features at {}", family.features, family.early))?;
+    let [kept, recomputed] = kept_bytes(&graph, frozen)?.map(|bytes| bytes as f64 / 1e6);
+    print(&format!(
+        "a training step keeps {kept:.2} MB of activations per image ({recomputed:.2} MB where batch norms are recomputed)"
+    ))?;
     if frozen > 0 {
         print(&format!(
             "frozen: the first {frozen} layers, {count} parameters in {} layers: {}",

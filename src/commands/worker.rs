@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 
 use super::{Exit, Usage};
 use crate::device::Device;
@@ -29,8 +29,12 @@ pub fn run(device: &str, cache: PathBuf) -> anyhow::Result<Exit> {
             return Ok(Exit::NoDevice);
         }
     };
-    let mut shelf = Shelf::new(Places { cache }, opened, device.numerics());
     say(&Line::Ready)?;
+    train::on_pool(move || serve(orders, Shelf::new(Places { cache }, opened, device.numerics())))
+}
+
+/// Runs what is ordered, until the orders end.
+fn serve(orders: Receiver<Order>, mut shelf: Shelf) -> anyhow::Result<Exit> {
     for Order { job, work } in orders {
         let mut tell = |progress| {
             // A main process that is gone is noticed by the thread above.

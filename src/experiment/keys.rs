@@ -1,6 +1,10 @@
 //! Every key of an experiment file: where it stands, what it accepts, its default, what it means.
 //! Parsing, the reference page and the JSON Schema all read this table, so none of them can differ.
 
+pub use super::accepted::{SYNTHETIC, early_stop_patience};
+use super::accepted::{
+    bounded, count, early_stop, flag, fraction, hex64, input, positive, splits, synthetic, text, whole, width,
+};
 use crate::freeze::Freeze;
 use crate::recipe::{self, Augmentation, Head, Metric, OptimizerName, Pool, Preprocess, Schedule};
 use crate::scenario::{Similarity, Size};
@@ -42,86 +46,6 @@ const POSITIVE: &str = r#"{"type":"number","minimum":0}"#;
 const FRACTION: &str = r#"{"type":"number","minimum":0,"maximum":1}"#;
 const TABLE: &str = r#"{"type":"object"}"#;
 
-fn text(value: &Value) -> Result<(), String> {
-    recipe::name(value).map(drop)
-}
-fn count(value: &Value) -> Result<(), String> {
-    recipe::count(value, 1).map(drop)
-}
-/// A count that a run can still be meant by.
-fn bounded(value: &Value, most: usize) -> Result<(), String> {
-    match recipe::count(value, 1)? {
-        count if count <= most => Ok(()),
-        count => Err(format!("{count} is beyond the most that is taken, {most}")),
-    }
-}
-fn whole(value: &Value) -> Result<(), String> {
-    recipe::count(value, 0).map(drop)
-}
-fn positive(value: &Value) -> Result<(), String> {
-    recipe::number(value, 0.0, f64::MAX).map(drop)
-}
-fn fraction(value: &Value) -> Result<(), String> {
-    recipe::number(value, 0.0, 1.0).map(drop)
-}
-fn flag(value: &Value) -> Result<(), String> {
-    recipe::flag(value).map(drop)
-}
-fn input(value: &Value) -> Result<(), String> {
-    match recipe::count(value, 8)? {
-        8..=1024 => Ok(()),
-        _ => Err("expected a side of 8 to 1024 pixels".to_owned()),
-    }
-}
-fn width(value: &Value) -> Result<(), String> {
-    recipe::number(value, 0.05, 4.0).map(drop)
-}
-fn hex64(value: &Value) -> Result<(), String> {
-    match value.text() {
-        Some(text) if text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit()) => Ok(()),
-        _ => Err("expected 64 hex digits".to_owned()),
-    }
-}
-fn splits(value: &Value) -> Result<(), String> {
-    const ACCEPTED: &str = "expected a table that names folders, such as { test = \"val\" }";
-    match value {
-        Value::Table(entries) => entries.iter().try_for_each(|(key, folder)| match (key.as_str(), folder.text()) {
-            ("train" | "val" | "test", Some(_)) => Ok(()),
-            _ => Err(ACCEPTED.to_owned()),
-        }),
-        _ => Err(ACCEPTED.to_owned()),
-    }
-}
-/// The counts that a synthetic dataset may name, and their defaults.
-pub const SYNTHETIC: &[(&str, usize)] = &[("classes", 10), ("train", 300), ("test", 100), ("task", 0)];
-fn synthetic(value: &Value) -> Result<(), String> {
-    let accepted = "expected { classes = 10, shift = 0.0, task = 0, train = 300, test = 100 } (train and test count images per class)";
-    let Value::Table(entries) = value else {
-        return Err(accepted.to_owned());
-    };
-    entries.iter().try_for_each(|(key, value)| match key.as_str() {
-        "shift" => fraction(value),
-        "task" => whole(value),
-        "classes" => recipe::count(value, 2).map(drop),
-        key if SYNTHETIC.iter().any(|(name, _)| *name == key) => count(value),
-        key => Err(format!("a synthetic dataset has no '{key}'; {accepted}")),
-    })?;
-    let size = |name: &str, default: usize| entries.get(name).and_then(Value::count).unwrap_or(default);
-    let images = size("train", 300).saturating_add(size("test", 100)).saturating_mul(size("classes", 10));
-    if images > 5_000_000 { Err(format!("{images} synthetic images; at most 5,000,000 are made")) } else { Ok(()) }
-}
-fn early_stop(value: &Value) -> Result<(), String> {
-    early_stop_patience(value).map(drop)
-}
-/// The patience in `{ patience = 3 }`.
-pub fn early_stop_patience(value: &Value) -> Result<usize, String> {
-    match value {
-        Value::Table(entries) if entries.len() == 1 && entries.contains_key("patience") => {
-            recipe::count(&entries["patience"], 1)
-        }
-        _ => Err("expected { patience = 3 }: evaluations without a better validation loss".to_owned()),
-    }
-}
 fn phases(value: &Value) -> Result<(), String> {
     for phase in recipe::phases(value)? {
         for (name, value) in phase {
@@ -317,6 +241,22 @@ pub static KEYS: &[Key] = &[
     ),
     key!(Train, "warmup", "0.0", fraction, FRACTION, "Fraction of the budget with a linear rise from zero."),
     key!(Train, "label_smoothing", "0.0", fraction, FRACTION, "Share of the target spread over all classes."),
+    key!(
+        Train,
+        "class_weights",
+        "none",
+        |v| recipe::word::<recipe::ClassWeights>(v, recipe::CLASS_WEIGHTS).map(drop),
+        r#"{"enum":["none","balanced"]}"#,
+        "How much classes count in the training loss: `none`, or `balanced`, the inverse of their number of training images. Scores are not weighted."
+    ),
+    key!(
+        Train,
+        "clip",
+        "no limit",
+        |v| recipe::clip(v).map(drop),
+        r#"{"type":"number","exclusiveMinimum":0}"#,
+        "Largest norm of all gradients of a step together; larger ones are scaled down to it (PyTorch's `clip_grad_norm_`)."
+    ),
     key!(
         Train,
         "dropout",

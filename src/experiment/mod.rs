@@ -1,5 +1,6 @@
 //! From a TOML file to an `Experiment`, or to every problem that it has.
 
+mod accepted;
 pub mod axis;
 pub mod condition;
 pub mod file;

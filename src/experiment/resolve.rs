@@ -74,6 +74,7 @@ pub fn defaults() -> Layer {
         ("head", "linear"),
         ("optimizer", "sgd"),
         ("decay", "coupled"),
+        ("class_weights", "none"),
         ("schedule", "cosine"),
         ("keep_weights", "last"),
     ];

@@ -30,6 +30,8 @@ const SHAPELESS: &[&str] = &[
     "schedule",
     "warmup",
     "label_smoothing",
+    "class_weights",
+    "clip",
     "dropout",
 ];
 

@@ -36,7 +36,13 @@ pub const SETTINGS: &[&str] = &[
     "augment",
     "keep_weights",
     "early_stop",
+    // From the second migration on.
+    "class_weights",
+    "clip",
 ];
+
+/// Settings that the first migration knew.
+const FIRST_SETTINGS: usize = SETTINGS.len() - 2;
 
 /// Columns of `trial` that a configuration alone decides: equal for equal keys, on any machine of one numerics class.
 pub const RESULTS: &[&str] = &[
@@ -57,7 +63,7 @@ pub const RESULTS: &[&str] = &[
     "frozen",
 ];
 
-pub const MIGRATIONS: &[&str] = &[FIRST];
+pub const MIGRATIONS: &[&str] = &[FIRST, CLASS_WEIGHTS_AND_CLIP];
 
 const FIRST: &str = "
 CREATE TABLE experiment (
@@ -143,6 +149,18 @@ CREATE TABLE stage (
 CREATE TABLE column_kind (
   name TEXT PRIMARY KEY, kind TEXT NOT NULL, meaning TEXT NOT NULL -- of the columns of the view `result`
 ) WITHOUT ROWID;
+{view}
+";
+
+const CLASS_WEIGHTS_AND_CLIP: &str = "
+ALTER TABLE cell ADD COLUMN class_weights;
+ALTER TABLE cell ADD COLUMN clip;
+DROP VIEW result;
+{view}
+";
+
+/// What people query: a row for each planned trial.
+const RESULT: &str = "
 CREATE VIEW result AS
   SELECT experiment.name AS experiment, cell.position, planned.replicate, planned.trial, cell.data, cell.start,
          {cell_settings},
@@ -161,9 +179,11 @@ pub fn migration(index: usize) -> String {
     let list = |prefix: &str, names: &[&str]| {
         names.iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>().join(", ")
     };
+    let settings = if index == 0 { &SETTINGS[..FIRST_SETTINGS] } else { SETTINGS };
     MIGRATIONS[index]
-        .replace("{settings}", &list("", SETTINGS))
-        .replace("{cell_settings}", &list("cell.", SETTINGS))
+        .replace("{view}", RESULT)
+        .replace("{settings}", &list("", settings))
+        .replace("{cell_settings}", &list("cell.", settings))
         .replace("{trial_results}", &list("trial.", &RESULTS[1..]))
 }
 

@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::source::Source;
 use super::{Shelf, features};
 use crate::data::split::split;
-use crate::exec::{Mode, Network};
+use crate::exec::Network;
 use crate::key::Key;
 use crate::model::freezing::with_head;
 use crate::outcome::Outcome;
@@ -40,8 +40,8 @@ pub fn run(stage: &Encode, work: &Work, shelf: &mut Shelf, tell: &mut dyn FnMut(
     let shape = network.graph.layers[network.graph.last()].shape;
     let mut rows: Vec<f32> = Vec::with_capacity(samples.len() * shape.iter().product::<usize>());
     for (index, batch) in samples.chunks(BATCH).enumerate() {
-        let tape = network.forward(&source.batch(batch, &shelf.device)?, Mode::Evaluate)?;
-        rows.extend(tape.result()?.flatten_all()?.to_vec1::<f32>()?);
+        let found = network.infer(&source.batch(batch, &shelf.device)?)?;
+        rows.extend(found.flatten_all()?.to_vec1::<f32>()?);
         tell(Progress { step: (index + 1) * BATCH, steps: samples.len(), loss: 0.0, accuracy: None });
     }
     features::write(

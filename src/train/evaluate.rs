@@ -2,7 +2,7 @@
 
 use super::source::Source;
 use crate::data::Manifest;
-use crate::exec::{Mode, Network};
+use crate::exec::Network;
 use crate::nn::loss::log_softmax;
 use crate::outcome::{Predictions, Scores, score};
 
@@ -20,8 +20,8 @@ pub fn evaluate(
     let mut found = Predictions { samples: samples.to_vec(), ..Predictions::default() };
     let mut total = 0.0;
     for (samples, truth) in samples.chunks(BATCH).zip(truth.chunks(BATCH)) {
-        let tape = network.forward(&source.batch(samples, &network.device)?, Mode::Evaluate)?;
-        for (row, class) in tape.result()?.to_vec2::<f32>()?.iter().zip(truth) {
+        let logits = network.infer(&source.batch(samples, &network.device)?)?;
+        for (row, class) in logits.to_vec2::<f32>()?.iter().zip(truth) {
             let best = (0..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best });
             let log_probability = log_softmax(row)[*class as usize];
             total -= log_probability;

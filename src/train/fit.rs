@@ -1,17 +1,22 @@
 //! The epoch loop: one phase of training on a network.
 
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+
 use super::evaluate::evaluate;
 use super::source::{Change, Source};
 use crate::data::Manifest;
 use crate::data::batch::order;
 use crate::data::split::Split;
-use crate::exec::{Gradients, Mode, Network};
+use crate::exec::{Mode, Network, Tape};
+use crate::nn::buffer;
 use crate::nn::loss::{Targets, cross_entropy};
-use crate::nn::optim::{Rule, State, Step};
+use crate::nn::optim::{Rule, State, Step, clip};
 use crate::outcome::Progress;
 use crate::outcome::{Ending, Point};
 use crate::plan::cost::steps;
-use crate::recipe::{Budget, Decay, Metric, Optimizer, Phase, Schedule};
+use crate::recipe::{Budget, ClassWeights, Decay, Metric, Optimizer, Phase, Schedule};
 use crate::seed::{Stream, stream};
 
 /// What a phase trains on, and which random streams it draws from.
@@ -49,8 +54,9 @@ pub fn fit(
     let train = &setting.split.train;
     let per_epoch = train.len().div_ceil(phase.batch);
     let (total, evaluations) = steps(phase, train.len());
-    let trainable = network.trainable();
-    let mut states: Vec<State> = trainable.iter().map(|_| State::default()).collect();
+    let weights = (phase.class_weights == ClassWeights::Balanced).then(|| balanced(train, setting.manifest));
+    let mut states = BTreeMap::new();
+    network.own()?;
     let mut fit = Fit { ending: Ending::Finished, steps: 0, curve: Vec::new(), stopped_early: false };
     let (mut losses, mut epoch_order) = (Vec::new(), Vec::new());
     let mut best: Option<(f64, Vec<Vec<candle_core::Tensor>>)> = None;
@@ -68,19 +74,15 @@ pub fn fit(
         let factor = factor(phase, step, total);
         let mut dropout = stream(setting.seed, Stream::Dropout, &[setting.replicate, setting.phase, step as u64]);
         let mut tape = network.forward(&x, Mode::Train(&mut dropout))?;
-        let targets = Targets { smoothing: phase.label_smoothing, class_weights: None };
+        let targets = Targets { smoothing: phase.label_smoothing, class_weights: weights.as_deref() };
         let loss = cross_entropy(&tape.result()?, &labels, targets)?;
         fit.steps = step + 1;
         if !loss.mean.is_finite() {
             fit.ending = Ending::Diverged;
             return Ok(fit);
         }
-        let gradients = network.backward(&mut tape, loss.gradient)?;
-        for (index, norm) in tape.norms {
-            network.params[index][2] = norm.running_mean;
-            network.params[index][3] = norm.running_var;
-        }
-        apply(network, &trainable, &mut states, &gradients, phase, factor, setting.head)?;
+        learn(network, &mut tape, loss.gradient, &mut states, &Rates { phase, factor, head: setting.head })?;
+        network.follow(tape);
         losses.push(loss.mean);
         if evaluates(phase, step + 1, total, evaluations, per_epoch) {
             let (_, val) = evaluate(network, setting.source, &setting.split.val, setting.manifest)?;
@@ -98,7 +100,7 @@ pub fn fit(
                 val,
             });
             if setting.keep_best && best.as_ref().is_none_or(|(score, _)| val.of(setting.metric) > *score) {
-                best = Some((val.of(setting.metric), network.params.clone()));
+                best = Some((val.of(setting.metric), network.snapshot()?));
             }
             tell(Progress { step: step + 1, steps: total, loss: train_loss, accuracy: Some(val.accuracy) });
             if patience_is_over(&fit.curve, setting.early_stop) {
@@ -116,6 +118,14 @@ pub fn fit(
         fit.ending = Ending::Diverged;
     }
     Ok(fit)
+}
+
+/// images / (classes x images of the class); a class without training images counts nothing.
+fn balanced(train: &[u32], manifest: &Manifest) -> Vec<f64> {
+    let mut counts = vec![0usize; manifest.classes.len()];
+    train.iter().for_each(|sample| counts[manifest.samples[*sample as usize].class as usize] += 1);
+    let whole = train.len() as f64 / counts.len() as f64;
+    counts.into_iter().map(|count| if count > 0 { whole / count as f64 } else { 0.0 }).collect()
 }
 
 /// Whether validation is read after `done` steps: at the ends of epochs, or at even parts of a budget in steps.
@@ -143,30 +153,63 @@ fn factor(phase: &Phase, step: usize, total: usize) -> f64 {
     }
 }
 
-/// One optimiser step on every parameter that trains.
-fn apply(
-    network: &mut Network,
-    trainable: &[(usize, usize)],
-    states: &mut [State],
-    gradients: &Gradients,
-    phase: &Phase,
+/// What decides how far a step goes.
+struct Rates<'a> {
+    phase: &'a Phase,
+    /// Of the schedule, at this step.
     factor: f64,
+    /// Layers from this index on are the head's.
     head: usize,
-) -> candle_core::Result<()> {
-    let rule = match phase.optimizer {
-        Optimizer::Sgd { momentum, nesterov } => Rule::Sgd { momentum, nesterov },
-        Optimizer::Adamw => Rule::Adam,
-    };
-    for ((layer, which), state) in trainable.iter().zip(states) {
-        let base = if *layer >= head { phase.lr } else { phase.backbone_lr };
+}
+
+impl Rates<'_> {
+    fn of(&self, layer: usize) -> Step {
+        let phase = self.phase;
+        let base = if layer >= self.head { phase.lr } else { phase.backbone_lr };
         let (coupled_decay, decoupled_decay) = match phase.decay {
             Decay::Coupled => (phase.weight_decay, 0.0),
             Decay::Decoupled => (0.0, phase.weight_decay),
             Decay::OverLr => (if base > 0.0 { phase.weight_decay / base } else { 0.0 }, 0.0),
         };
-        let step = Step { lr: base * factor, coupled_decay, decoupled_decay };
-        let moved = state.step(rule, step, &network.params[*layer][*which], &gradients.0[*layer][*which])?;
-        network.params[*layer][*which] = moved;
+        Step { lr: base * self.factor, coupled_decay, decoupled_decay }
+    }
+}
+
+/// The backward pass and one optimiser step on every parameter that trains. A layer steps as soon as its gradients are
+/// there, so that they never all take memory at once.
+fn learn(
+    network: &mut Network,
+    tape: &mut Tape,
+    dy: Tensor,
+    states: &mut BTreeMap<(usize, usize), State>,
+    rates: &Rates,
+) -> candle_core::Result<()> {
+    let rule = match rates.phase.optimizer {
+        Optimizer::Sgd { momentum, nesterov } => Rule::Sgd { momentum, nesterov },
+        Optimizer::Adamw => Rule::Adam,
+    };
+    let mut moved = Vec::new();
+    let mut step = |layer: usize, gradients: Vec<Tensor>| {
+        for (which, gradient) in gradients.into_iter().enumerate() {
+            let state = states.entry((layer, which)).or_default();
+            let stepped = state.step(rule, rates.of(layer), &network.params[layer][which], &gradient)?;
+            moved.push((layer, which, stepped));
+            buffer::recycle(gradient)?;
+        }
+        Ok(())
+    };
+    match rates.phase.clip {
+        None => network.backward_into(tape, dy, &mut step)?,
+        Some(limit) => {
+            // The norm is that of all gradients: they are all needed before the first step.
+            let mut gradients = network.backward(tape, dy)?;
+            clip(gradients.0.iter_mut().flatten(), limit)?;
+            let layers = gradients.0.iter_mut().map(std::mem::take).enumerate();
+            layers.filter(|(_, own)| !own.is_empty()).try_for_each(|(layer, own)| step(layer, own))?;
+        }
+    }
+    for (layer, which, stepped) in moved {
+        network.params[layer][which] = stepped;
     }
     Ok(())
 }

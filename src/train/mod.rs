@@ -11,6 +11,7 @@ mod trial;
 
 use candle_core::Device as CandleDevice;
 
+pub use crate::nn::on_pool;
 pub use shelf::{Places, Shelf};
 
 use crate::device::Device;
@@ -44,6 +45,8 @@ pub fn run(work: &Work, shelf: &mut Shelf, tell: &mut dyn FnMut(Progress)) -> Re
         Stage::Encode(stage) => encode::run(stage, work, shelf, tell),
         Stage::Train(stage) => trial::run(stage, work, shelf, tell),
     };
+    // The next stage has other shapes.
+    crate::nn::buffer::release();
     let mut outcome = result.map_err(|error| classify(&error))?;
     outcome.seconds = start.elapsed().as_secs_f64();
     outcome.warnings.append(&mut shelf.warnings);
@@ -88,6 +91,20 @@ pub fn measure_rate() -> anyhow::Result<f64> {
         fastest = fastest.min(start.elapsed().as_secs_f64());
     }
     Ok(work / fastest)
+}
+
+/// Bytes that a training step keeps of each image for its backward pass: with every output kept, and with those of batch
+/// norms and activations computed again.
+///
+/// # Errors
+/// Only candle's own.
+pub fn kept_bytes(graph: &crate::model::graph::Graph, frozen: usize) -> anyhow::Result<[usize; 2]> {
+    let weights = crate::model::init::fresh(graph, 0, 0, 0)?;
+    let mut network = crate::exec::Network::new(graph.clone(), &weights, &CandleDevice::Cpu)?;
+    network.frozen = frozen;
+    let kept = 4 * network.kept();
+    network.recompute = true;
+    Ok([kept, 4 * network.kept()])
 }
 
 /// Reads a weight file and checks that it fits an architecture, tensor by tensor.

@@ -1,0 +1,98 @@
+//! What values a key accepts, for the checks of `keys` that more than one key shares or that are longer than a line.
+
+use crate::recipe;
+use crate::value::Value;
+
+pub fn text(value: &Value) -> Result<(), String> {
+    recipe::name(value).map(drop)
+}
+
+pub fn count(value: &Value) -> Result<(), String> {
+    recipe::count(value, 1).map(drop)
+}
+
+/// A count that a run can still be meant by.
+pub fn bounded(value: &Value, most: usize) -> Result<(), String> {
+    match recipe::count(value, 1)? {
+        count if count <= most => Ok(()),
+        count => Err(format!("{count} is beyond the most that is taken, {most}")),
+    }
+}
+
+pub fn whole(value: &Value) -> Result<(), String> {
+    recipe::count(value, 0).map(drop)
+}
+
+pub fn positive(value: &Value) -> Result<(), String> {
+    recipe::number(value, 0.0, f64::MAX).map(drop)
+}
+
+pub fn fraction(value: &Value) -> Result<(), String> {
+    recipe::number(value, 0.0, 1.0).map(drop)
+}
+
+pub fn flag(value: &Value) -> Result<(), String> {
+    recipe::flag(value).map(drop)
+}
+
+pub fn input(value: &Value) -> Result<(), String> {
+    match recipe::count(value, 8)? {
+        8..=1024 => Ok(()),
+        _ => Err("expected a side of 8 to 1024 pixels".to_owned()),
+    }
+}
+
+pub fn width(value: &Value) -> Result<(), String> {
+    recipe::number(value, 0.05, 4.0).map(drop)
+}
+
+pub fn hex64(value: &Value) -> Result<(), String> {
+    match value.text() {
+        Some(text) if text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit()) => Ok(()),
+        _ => Err("expected 64 hex digits".to_owned()),
+    }
+}
+
+pub fn splits(value: &Value) -> Result<(), String> {
+    const ACCEPTED: &str = "expected a table that names folders, such as { test = \"val\" }";
+    match value {
+        Value::Table(entries) => entries.iter().try_for_each(|(key, folder)| match (key.as_str(), folder.text()) {
+            ("train" | "val" | "test", Some(_)) => Ok(()),
+            _ => Err(ACCEPTED.to_owned()),
+        }),
+        _ => Err(ACCEPTED.to_owned()),
+    }
+}
+
+/// The counts that a synthetic dataset may name, and their defaults.
+pub const SYNTHETIC: &[(&str, usize)] = &[("classes", 10), ("train", 300), ("test", 100), ("task", 0)];
+pub fn synthetic(value: &Value) -> Result<(), String> {
+    let accepted = "expected { classes = 10, shift = 0.0, task = 0, train = 300, test = 100 } (train and test count images per class)";
+    let Value::Table(entries) = value else {
+        return Err(accepted.to_owned());
+    };
+    entries.iter().try_for_each(|(key, value)| match key.as_str() {
+        "shift" => fraction(value),
+        "task" => whole(value),
+        "classes" => recipe::count(value, 2).map(drop),
+        key if SYNTHETIC.iter().any(|(name, _)| *name == key) => count(value),
+        key => Err(format!("a synthetic dataset has no '{key}'; {accepted}")),
+    })?;
+    let size = |name: &str, default: usize| entries.get(name).and_then(Value::count).unwrap_or(default);
+    let images = size("train", 300).saturating_add(size("test", 100)).saturating_mul(size("classes", 10));
+    if images > 5_000_000 { Err(format!("{images} synthetic images; at most 5,000,000 are made")) } else { Ok(()) }
+}
+
+pub fn early_stop(value: &Value) -> Result<(), String> {
+    early_stop_patience(value).map(drop)
+}
+
+/// The patience in `{ patience = 3 }`.
+pub fn early_stop_patience(value: &Value) -> Result<usize, String> {
+    match value {
+        Value::Table(entries) if entries.len() == 1 && entries.contains_key("patience") => {
+            recipe::count(&entries["patience"], 1)
+        }
+        _ => Err("expected { patience = 3 }: evaluations without a better validation loss".to_owned()),
+    }
+}
