@@ -52,7 +52,7 @@ impl World {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tl-sweep"));
         command.args(args).current_dir(self.folder.path());
-        for name in ["TL_SWEEP_DATA", "TL_SWEEP_WEIGHTS", "COLUMNS"] {
+        for name in ["TL_SWEEP_DATA", "TL_SWEEP_WEIGHTS", "TL_SWEEP_CPU_PATH", "COLUMNS"] {
             command.env_remove(name);
         }
         command

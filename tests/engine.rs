@@ -1,17 +1,26 @@
 //! The golden run: when the bits of a result change, `ENGINE` must be raised by hand.
 
+use tl_sweep::device::CpuPath;
+
 use crate::builder::World;
 
-/// Bits of a short training, per numerics class of the CPU paths: engine, then the hash of losses and predictions.
-const GOLDEN: &[(&str, u32, &str)] = &[("cpu-avx512", 1, "06dfbe77c93cdf3a")];
+/// Bits of a short training, per instruction path: engine, then the hash of losses and predictions.
+const GOLDEN: [(CpuPath, u32, &str); 3] = [
+    (CpuPath::Avx512, 2, "17172544209d5a4a"),
+    (CpuPath::Avx2, 2, "17172544209d5a4a"),
+    (CpuPath::Portable, 2, "a9b31d390b56d097"),
+];
 
 #[test]
 fn bits_change_only_with_the_engine() {
-    let numerics = tl_sweep::device::Device::Cpu.numerics();
-    let Some((_, engine, expected)) = GOLDEN.iter().find(|(class, ..)| *class == numerics) else {
-        eprintln!("skipped: no golden bits for {numerics}");
-        return;
-    };
+    let here: Vec<_> = GOLDEN.into_iter().filter(|(path, ..)| *path <= CpuPath::widest()).collect();
+    let found: Vec<_> = here.iter().map(|(path, ..)| (*path, tl_sweep::key::ENGINE, golden_run(*path))).collect();
+    let expected: Vec<_> = here.into_iter().map(|(path, engine, hash)| (path, engine, hash.to_owned())).collect();
+    assert_eq!(found, expected, "results have changed: raise ENGINE in src/key.rs, and write all of these here");
+}
+
+/// A short sweep on one instruction path; a hash of its losses and predictions.
+fn golden_run(path: CpuPath) -> String {
     let world = World::new().file(
         "golden.toml",
         "[experiment]\nreplicates = 1\nseed = 3\n[backbone]\narch = \"resnet8\"\ninput = 16\nweights = \"pretrain\"\n\
@@ -22,7 +31,8 @@ fn bits_change_only_with_the_engine() {
          [recipes.w]\nhead = \"linear\"\nbatch_norm = \"affine\"\noptimizer = \"adamw\"\nlr = 1e-3\naugment = []\n\
          [axes]\nrecipe = [\"linear-probe\", \"m\", \"w\", \"from-scratch\"]\n",
     );
-    world.run(&["run", "golden.toml"]).exits(0);
+    let status = world.command(&["run", "golden.toml", "--cpu-path", path.name()]).output().unwrap();
+    assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
     let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
     let mut hasher = blake3::Hasher::new();
     let mut statement = store
@@ -36,10 +46,7 @@ fn bits_change_only_with_the_engine() {
         count += 1;
     }
     assert_eq!(count, 8);
-    let found = hasher.finalize().to_hex()[..16].to_owned();
-    assert_eq!(
-        (tl_sweep::key::ENGINE, found.as_str()),
-        (*engine, *expected),
-        "results have changed: raise ENGINE in src/key.rs, and write both here"
-    );
+    let class: String = store.query_row("SELECT DISTINCT numerics FROM trial", [], |row| row.get(0)).unwrap();
+    assert_eq!(class, format!("cpu-{}", path.name()));
+    hasher.finalize().to_hex()[..16].to_owned()
 }

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::builder::World;
+use crate::builder::{World, png};
 
 /// Six trials on a small folder of images: probes that share an encoding, and fine-tuning.
 const SMALL: &str = r#"
@@ -368,4 +368,61 @@ fn what_pretraining_gains_falls_with_distance_and_vanishes() {
     assert!(gain[0] > 0.3, "{gain:?}");
     assert!(gain[0] > gain[1] + 0.1 && gain[1] > gain[2] + 0.1, "{gain:?}");
     assert!(gain[2].abs() < 0.05, "{gain:?}");
+}
+
+/// A limit that no gradient reaches, and weights of classes of one size, change no bit; others do.
+#[test]
+fn clipping_and_class_weights_act_where_they_must() {
+    let mut world = World::new().images("mine", &["ants", "bees"], 8, 4);
+    for index in 0..8 {
+        world = world.file(&format!("mine/train/ants/more{index}.png"), png(12, 12, 0, 9000 + index));
+    }
+    let world = world.file(
+        "clip.toml",
+        r#"
+[experiment]
+name = "clip"
+replicates = 1
+[backbone]
+arch = "resnet8"
+input = 12
+weights = "random"
+[datasets.mine]
+path = "mine"
+[scenarios.even]
+dataset = "mine"
+per_class = 5
+[scenarios.uneven]
+dataset = "mine"
+[train]
+steps = 12
+batch = 8
+[recipes.plain]
+freeze = "none"
+[recipes.wide]
+clip = 1e9
+[recipes.tight]
+clip = 0.01
+[recipes.balanced]
+class_weights = "balanced"
+[axes]
+scenario = ["even", "uneven"]
+recipe = ["plain", "wide", "tight", "balanced"]
+"#,
+    );
+    world.run(&["run", "clip.toml"]).exits(0);
+    let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
+    let loss = |scenario: &str, recipe: &str| -> f64 {
+        let sql = "SELECT val_loss FROM result WHERE scenario = ? AND recipe = ?";
+        store.query_row(sql, [scenario, recipe], |row| row.get(0)).unwrap()
+    };
+    for scenario in ["even", "uneven"] {
+        assert_eq!(loss(scenario, "wide"), loss(scenario, "plain"), "{scenario}");
+        assert_ne!(loss(scenario, "tight"), loss(scenario, "plain"), "{scenario}");
+    }
+    assert_eq!(loss("even", "balanced"), loss("even", "plain"));
+    assert_ne!(loss("uneven", "balanced"), loss("uneven", "plain"));
+    let said =
+        world.file("bad.toml", "[train]\nclip = 0\nclass_weights = \"even\"\n").run(&["check", "bad.toml"]).exits(2);
+    assert!(said.err.contains("a number above 0") && said.err.contains("'none' or 'balanced'"), "{}", said.err);
 }

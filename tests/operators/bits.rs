@@ -1,0 +1,272 @@
+//! The promise about bits: an image's result is the same alone, in any batch, on any number of threads, recomputed or
+//! kept, cut or whole.
+
+use candle_core::{IndexOp, Tensor};
+use tl_sweep::exec::{Mode, Network};
+use tl_sweep::model::arch::Arch;
+use tl_sweep::model::graph::{Activation as Behind, Graph, Op, Reduce};
+use tl_sweep::model::init;
+use tl_sweep::nn::activation::Activation;
+use tl_sweep::nn::conv::{self, Conv};
+use tl_sweep::nn::norm::{self, Follow, Norm};
+use tl_sweep::nn::{linear, pool};
+use tl_sweep::recipe::BatchNorm;
+use tl_sweep::seed::{Stream, stream};
+
+use super::twin::size;
+use super::{bits, on_path, tensor, uniform};
+
+fn random(shape: &[usize], seed: u64) -> Tensor {
+    tensor(&uniform(size(shape), seed), shape)
+}
+
+fn rows(x: &Tensor, from: usize, count: usize) -> Tensor {
+    x.narrow(0, from, count).unwrap().contiguous().unwrap()
+}
+
+/// Runs work on a pool of so many threads.
+fn on_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
+}
+
+#[test]
+fn a_row_of_a_linear_layer() {
+    on_path();
+    for depth in [7, 1100, 25_088] {
+        let (x, w, b) = (random(&[13, depth], 1), random(&[10, depth], 2), random(&[10], 3));
+        let whole = linear::forward(&x, &w, &b, Activation::Linear).unwrap();
+        for row in 0..13 {
+            let alone = linear::forward(&rows(&x, row, 1), &w, &b, Activation::Linear).unwrap();
+            assert_eq!(bits(&alone), bits(&whole.i(row).unwrap()), "row {row} of {depth}");
+        }
+        let dy = random(&[13, 10], 4);
+        let (whole, _) = linear::backward(None, &w, &dy, true).unwrap();
+        let (alone, _) = linear::backward(None, &w, &rows(&dy, 5, 1), true).unwrap();
+        assert_eq!(bits(&alone.unwrap()), bits(&whole.unwrap().i(5).unwrap()), "dx of {depth}");
+    }
+}
+
+/// Sums of 9 and of 25,088 products (a 7 x 7 kernel over 512 channels), by tiles, in groups, depthwise.
+#[test]
+fn an_image_of_a_convolution() {
+    on_path();
+    let plain = Conv { kernel: [3, 3], stride: 1, dilation: 1, padding: [1; 4], groups: 1 };
+    let cases: [(Conv, [usize; 3], [usize; 2]); 8] = [
+        (plain, [9, 9, 1], [12, 1]),
+        (plain, [8, 8, 24], [40, 24]),
+        (plain, [14, 14, 16], [16, 16]),
+        (plain, [30, 30, 16], [24, 16]),
+        (Conv { kernel: [7, 7], padding: [0; 4], ..plain }, [7, 7, 512], [10, 512]),
+        (Conv { stride: 2, ..plain }, [9, 11, 24], [40, 24]),
+        (Conv { groups: 3, ..plain }, [6, 6, 18], [33, 6]),
+        (Conv { groups: 40, stride: 2, ..plain }, [9, 9, 40], [40, 1]),
+    ];
+    for (conv, [height, width, channels], [out, per_group]) in cases {
+        let x = random(&[7, height, width, channels], 1);
+        let w = random(&[out, per_group, conv.kernel[0], conv.kernel[1]], 2);
+        let forward = |x: &Tensor| conv::forward(&conv, x, &w, None, Activation::Relu).unwrap();
+        let whole = forward(&x);
+        let dy = random(whole.dims(), 3);
+        let back = |x: &Tensor, dy: &Tensor| {
+            let shape = [x.dims()[0], height, width, channels];
+            conv::backward(&conv, shape, Some(x), &w, dy, true).unwrap().map(Option::unwrap)
+        };
+        let [dx, dw] = back(&x, &dy);
+        for (from, count) in [(0, 1), (3, 1), (6, 1), (2, 4)] {
+            let part = rows(&x, from, count);
+            assert_eq!(bits(&forward(&part)), bits(&rows(&whole, from, count)), "{conv:?} from {from}");
+            assert_eq!(bits(&back(&part, &rows(&dy, from, count))[0]), bits(&rows(&dx, from, count)), "{conv:?}");
+        }
+        for threads in [1, 2, 3, 7] {
+            let (y, [own_dx, own_dw]) = on_threads(threads, || (forward(&x), back(&x, &dy)));
+            assert_eq!(bits(&y), bits(&whole), "{conv:?} on {threads} threads");
+            assert_eq!(bits(&own_dx), bits(&dx), "{conv:?}: dx on {threads} threads");
+            assert_eq!(bits(&own_dw), bits(&dw), "{conv:?}: dw on {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn threads_do_not_show_in_norms_and_pools() {
+    on_path();
+    let x = random(&[5, 31, 30, 24], 1);
+    let dy = random(x.dims(), 2);
+    let own = |seed| random(&[24], seed);
+    let norm = Norm { weight: own(3), bias: own(4), running_mean: own(5), running_var: own(6).sqr().unwrap() };
+    let work = || {
+        let follow = Follow { momentum: 0.1, unbiased: true };
+        let (y, statistics, moved) = norm::batch(&norm, 1e-5, follow, &x, Activation::Relu).unwrap();
+        let (dx, [dw, db]) = norm::batch_backward(&norm, 1e-5, &statistics, &x, &dy, Activation::Relu).unwrap();
+        let windows = pool::Windows::Moved(pool::Pool { kernel: 3, stride: 2, padding: [1; 4], ceil: false });
+        let best = pool::forward(&windows, pool::Reduce::Max, &x).unwrap();
+        [y, moved.running_var, dx, dw, db, pool::max_backward(&windows, &x, &best, &best).unwrap()].map(|t| bits(&t))
+    };
+    let expected = on_threads(1, work);
+    for threads in [2, 3, 5] {
+        assert_eq!(on_threads(threads, work), expected, "{threads} threads");
+    }
+}
+
+/// A network with every kind of layer.
+fn everything() -> Graph {
+    let mut graph = Graph::new("everything", [3, 16, 16]);
+    let conv = |out, kernel, stride, groups, bias, activation| Op::Conv {
+        out,
+        kernel: [kernel; 2],
+        stride,
+        dilation: 1,
+        padding: [kernel / 2; 4],
+        groups,
+        bias,
+        activation,
+    };
+    let norm = || Op::BatchNorm { eps: 1e-5, momentum: 0.1, unbiased: true };
+    graph.then("a", "conv1", conv(16, 3, 1, 1, false, Behind::Linear));
+    graph.then("a", "bn1", norm());
+    let first = graph.then("a", "relu1", Op::Activation(Behind::Relu));
+    graph.then("b", "pad", Op::ZeroPad([0, 1, 0, 1]));
+    graph.then(
+        "b",
+        "dw",
+        Op::Conv {
+            out: 16,
+            kernel: [3, 3],
+            stride: 1,
+            dilation: 1,
+            padding: [1, 0, 1, 0],
+            groups: 16,
+            bias: false,
+            activation: Behind::Linear,
+        },
+    );
+    graph.then("b", "dw_bn", norm());
+    let main = graph.then("b", "relu6", Op::Activation(Behind::Relu6));
+    let side = graph.push("b", "side".to_owned(), conv(16, 1, 1, 1, true, Behind::Relu), &[first]);
+    graph.push("b", "add".to_owned(), Op::Add, &[main, side]);
+    let sum = graph.then("b", "relu2", Op::Activation(Behind::Relu));
+    let short = graph.push("c", "shortcut".to_owned(), Op::Shortcut { stride: 2, channels: 24 }, &[sum]);
+    let pooled = graph.push(
+        "c",
+        "pool".to_owned(),
+        Op::Pool { reduce: Reduce::Max, kernel: 3, stride: 2, padding: [1; 4], ceil: false },
+        &[sum],
+    );
+    graph.push("c", "concat".to_owned(), Op::Concat, &[short, pooled]);
+    graph.then("c", "conv3", conv(32, 3, 1, 1, true, Behind::Relu));
+    graph.then("c", "bn3", norm());
+    graph.then("c", "dropout", Op::Dropout(0.3));
+    graph.then("c", "gap", Op::GridPool { reduce: Reduce::Avg, grid: 2 });
+    graph.then("top", "flatten", Op::Flatten);
+    graph.then("top", "fc", Op::Linear { out: 20, activation: Behind::Relu });
+    graph.then("top", "out", Op::Linear { out: 5, activation: Behind::Linear });
+    graph
+}
+
+fn networks() -> Vec<Graph> {
+    let known = [("resnet8", 16), ("vgg_small", 16), ("mobilenet_v1", 32)];
+    let known = known.map(|(name, input)| Arch { name: name.to_owned(), input, width: 0.25 }.graph(10).unwrap());
+    known.into_iter().chain([everything()]).collect()
+}
+
+fn network(graph: Graph) -> Network {
+    let weights = init::fresh(&graph, 0, 1, 0).unwrap();
+    Network::new(graph, &weights, &candle_core::Device::Cpu).unwrap()
+}
+
+fn images(network: &Network, count: usize) -> Tensor {
+    let [channels, height, width] = network.graph.layers[0].shape;
+    random(&[count, channels, height, width], 5)
+}
+
+#[test]
+fn an_image_through_whole_networks() {
+    on_path();
+    for graph in networks() {
+        let network = network(graph);
+        let x = images(&network, 9);
+        let whole = network.infer(&x).unwrap();
+        let pass = network.forward(&x, Mode::Evaluate).unwrap().result().unwrap();
+        assert_eq!(bits(&pass), bits(&whole), "{}: in parts and at once", network.graph.arch);
+        for row in 0..9 {
+            let alone = network.infer(&rows(&x, row, 1)).unwrap();
+            assert_eq!(bits(&alone), bits(&whole.i(row).unwrap()), "{}", network.graph.arch);
+        }
+        let five = on_threads(3, || network.infer(&rows(&x, 3, 5)).unwrap());
+        assert_eq!(bits(&five), bits(&rows(&whole, 3, 5)), "{}", network.graph.arch);
+    }
+}
+
+fn all_gradients(network: &Network, x: &Tensor) -> Vec<Vec<u32>> {
+    let mut rng = stream(1, Stream::Dropout, &[]);
+    let mut tape = network.forward(x, Mode::Train(&mut rng)).unwrap();
+    let result = tape.result().unwrap();
+    let gradients = network.backward(&mut tape, random(result.dims(), 3)).unwrap();
+    let moved = tape.norms.iter().flat_map(|(_, norm)| [bits(&norm.running_mean), bits(&norm.running_var)]);
+    gradients.0.iter().flatten().map(bits).chain([bits(&result)]).chain(moved).collect()
+}
+
+#[test]
+fn a_training_step_on_any_number_of_threads_kept_or_recomputed() {
+    on_path();
+    for graph in networks() {
+        let mut network = network(graph);
+        let x = images(&network, 6);
+        let (expected, kept) = (all_gradients(&network, &x), network.kept());
+        for threads in [1, 2, 3] {
+            assert!(on_threads(threads, || all_gradients(&network, &x)) == expected, "{threads} threads");
+        }
+        network.recompute = true;
+        assert!(all_gradients(&network, &x) == expected, "recomputed");
+        let norms = network.graph.layers.iter().any(|layer| matches!(layer.op, Op::BatchNorm { .. }));
+        assert_eq!(network.kept() < kept, norms, "{}: recomputing keeps less", network.graph.arch);
+    }
+}
+
+#[test]
+fn no_gradient_exists_below_the_first_layer_that_trains() {
+    on_path();
+    let mut network = network(Arch { name: "resnet8".to_owned(), input: 16, width: 1.0 }.graph(10).unwrap());
+    network.frozen = network.graph.layers.iter().rposition(|layer| layer.block == "layer2").unwrap() + 1;
+    network.batch_norm = BatchNorm::Frozen;
+    let fixed = network.frozen_hash().unwrap();
+    let mut rng = stream(1, Stream::Dropout, &[]);
+    let mut tape = network.forward(&images(&network, 4), Mode::Train(&mut rng)).unwrap();
+    let gradients = network.backward(&mut tape, random(&[4, 10], 3)).unwrap();
+    for (index, own) in gradients.0.iter().enumerate() {
+        assert_eq!(own.is_empty(), !network.trains(index), "{}", network.graph.layers[index].name);
+    }
+    assert!(tape.norms.is_empty(), "a frozen batch norm moves no statistics");
+    assert_eq!(network.frozen_hash().unwrap(), fixed);
+    assert!(network.backward(&mut tape, random(&[4, 10], 3)).is_err(), "a tape is used once");
+}
+
+/// Cut anywhere below the freeze depth: the suffix on the prefix's output is the whole network, in training and after it.
+#[test]
+fn a_network_cut_at_its_freeze_depth() {
+    on_path();
+    for graph in networks() {
+        // Dropout is drawn anew at every step: nothing above it may be cut.
+        let drops = graph.layers.iter().position(|layer| matches!(layer.op, Op::Dropout(_)));
+        for frozen in 1..drops.unwrap_or(graph.layers.len() - 1) {
+            let mut whole = network(graph.clone());
+            whole.frozen = frozen;
+            let cut = graph.cut_at_most(frozen - 1);
+            let x = images(&whole, 3);
+            let mut prefix = network(graph.truncate(cut));
+            prefix.frozen = cut + 1;
+            // Starting weights follow from the names of layers: the parts have those of the whole.
+            let mut suffix = network(graph.above(cut));
+            suffix.frozen = frozen - cut;
+            let codes = prefix.infer(&x).unwrap();
+            let codes = if codes.rank() == 2 { codes.reshape((3, (), 1, 1)).unwrap() } else { codes };
+            assert_eq!(
+                bits(&suffix.infer(&codes).unwrap()),
+                bits(&whole.infer(&x).unwrap()),
+                "{} at {frozen}",
+                graph.arch
+            );
+            let (found, expected) = (all_gradients(&suffix, &codes), all_gradients(&whole, &x));
+            assert!(found == expected, "{} at {frozen}, cut {cut}", graph.arch);
+        }
+    }
+}

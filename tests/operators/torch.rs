@@ -1,0 +1,165 @@
+//! Values and gradients that PyTorch gave (`fixtures/operators.py` made `fixtures/operators.json`).
+
+use candle_core::Tensor;
+use serde_json::Value;
+use tl_sweep::nn::activation::Activation;
+use tl_sweep::nn::conv::{self, Conv};
+use tl_sweep::nn::layout::{channels_last, planes};
+use tl_sweep::nn::linear;
+use tl_sweep::nn::loss::{Targets, cross_entropy};
+use tl_sweep::nn::norm::{self, Follow, Norm};
+use tl_sweep::nn::optim::{Rule, State, Step, clip};
+use tl_sweep::nn::pool::{self, Pool, Reduce, Windows};
+
+use super::twin::size;
+use super::{close, on_path, tensor, uniform};
+
+fn fixture() -> Value {
+    serde_json::from_str(include_str!("../fixtures/operators.json")).unwrap()
+}
+
+fn list(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+}
+
+fn shape(value: &Value) -> Vec<usize> {
+    value.as_array().unwrap().iter().map(|number| number.as_u64().unwrap() as usize).collect()
+}
+
+/// Inputs as the script made them, images as planes.
+fn inputs(case: &Value) -> Vec<Tensor> {
+    let shapes = case["inputs"].as_array().unwrap().iter().map(shape).enumerate();
+    shapes.map(|(index, shape)| tensor(&uniform(size(&shape), index as u64 + 1), &shape)).collect()
+}
+
+fn dy(case: &Value) -> Tensor {
+    let shape = shape(&case["shape"]);
+    tensor(&uniform(size(&shape), 99), &shape)
+}
+
+/// Compares images [n, height, width, channels] with planes.
+fn same(name: &str, found: &Tensor, expected: &Value) {
+    close(name, &planes(found).unwrap(), &list(expected));
+}
+
+#[test]
+fn convolutions() {
+    on_path();
+    let plain = Conv { kernel: [3, 3], stride: 1, dilation: 1, padding: [1; 4], groups: 1 };
+    let fixture = fixture();
+    for (name, conv) in [
+        ("conv_tiles", plain),
+        ("conv_stride_2_right", Conv { stride: 2, padding: [0, 1, 0, 1], ..plain }),
+        ("conv_dilated", Conv { dilation: 2, padding: [2, 2, 1, 3], ..plain }),
+        ("conv_groups", Conv { groups: 3, ..plain }),
+        ("conv_depthwise", Conv { groups: 9, ..plain }),
+        ("conv_1x7", Conv { kernel: [1, 7], padding: [0, 0, 3, 3], ..plain }),
+    ] {
+        let case = &fixture[name];
+        let [x, w] = <[Tensor; 2]>::try_from(inputs(case)).unwrap();
+        let x = channels_last(&x).unwrap();
+        same(name, &conv::forward(&conv, &x, &w, None, Activation::Linear).unwrap(), &case["y"]);
+        let dy = channels_last(&dy(case)).unwrap();
+        let image = x.dims().try_into().unwrap();
+        let [dx, dw] = conv::backward(&conv, image, Some(&x), &w, &dy, true).unwrap();
+        same(name, &dx.unwrap(), &case["grads"][0]);
+        close(name, &dw.unwrap(), &list(&case["grads"][1]));
+    }
+}
+
+#[test]
+fn batch_norm_with_relu() {
+    on_path();
+    let fixture = fixture();
+    let case = &fixture["norm_relu"];
+    let [x, weight, bias] = <[Tensor; 3]>::try_from(inputs(case)).unwrap();
+    let x = channels_last(&x).unwrap();
+    let norm = Norm { running_mean: bias.zeros_like().unwrap(), running_var: bias.ones_like().unwrap(), weight, bias };
+    let follow = Follow { momentum: 0.1, unbiased: true };
+    let (y, statistics, moved) = norm::batch(&norm, 1e-5, follow, &x, Activation::Relu).unwrap();
+    same("y", &y, &case["y"]);
+    close("running mean", &moved.running_mean, &list(&fixture["running"]["mean"]));
+    close("running variance", &moved.running_var, &list(&fixture["running"]["var"]));
+    let dy = channels_last(&dy(case)).unwrap();
+    let (dx, [dw, db]) = norm::batch_backward(&norm, 1e-5, &statistics, &x, &dy, Activation::Relu).unwrap();
+    same("dx", &dx, &case["grads"][0]);
+    close("dweight", &dw, &list(&case["grads"][1]));
+    close("dbias", &db, &list(&case["grads"][2]));
+}
+
+#[test]
+fn pools() {
+    on_path();
+    let plain = Pool { kernel: 3, stride: 2, padding: [1; 4], ceil: false };
+    let fixture = fixture();
+    for (name, windows, reduce) in [
+        ("max_pool", Windows::Moved(Pool { ceil: true, ..plain }), Reduce::Max),
+        ("avg_pool", Windows::Moved(plain), Reduce::Avg),
+        ("avg_pool_padded", Windows::Moved(Pool { ceil: true, ..plain }), Reduce::AvgPadded),
+        ("grid_pool", Windows::Grid(4), Reduce::Avg),
+    ] {
+        let case = &fixture[name];
+        let x = channels_last(&inputs(case)[0]).unwrap();
+        let y = pool::forward(&windows, reduce, &x).unwrap();
+        same(name, &y, &case["y"]);
+        let dy = channels_last(&dy(case)).unwrap();
+        let dx = match reduce {
+            Reduce::Max => pool::max_backward(&windows, &x, &y, &dy),
+            _ => pool::avg_backward(&windows, reduce, x.dims4().unwrap(), &dy),
+        };
+        same(name, &dx.unwrap(), &case["grads"][0]);
+    }
+}
+
+#[test]
+fn linear_layer() {
+    on_path();
+    let fixture = fixture();
+    let case = &fixture["linear"];
+    let [x, w, b] = <[Tensor; 3]>::try_from(inputs(case)).unwrap();
+    close("y", &linear::forward(&x, &w, &b, Activation::Linear).unwrap(), &list(&case["y"]));
+    let (dx, own) = linear::backward(Some(&x), &w, &dy(case), true).unwrap();
+    let [dw, db] = own.unwrap();
+    for (found, expected) in [dx.unwrap(), dw, db].iter().zip(case["grads"].as_array().unwrap()) {
+        close("gradient", found, &list(expected));
+    }
+}
+
+#[test]
+fn cross_entropies() {
+    let fixture = fixture();
+    let logits = tensor(&uniform(12, 1), &[4, 3]);
+    let loss = |targets| cross_entropy(&logits, &[2, 0, 1, 2], targets).unwrap().mean;
+    let plain = fixture["cross_entropy"]["plain"].as_f64().unwrap();
+    assert!((loss(Targets::default()) - plain).abs() < 1e-6);
+    let smooth = fixture["cross_entropy"]["smooth"].as_f64().unwrap();
+    let weighted = Targets { smoothing: 0.1, class_weights: Some(&[0.5, 2.0, 1.0]) };
+    assert!((loss(weighted) - smooth).abs() < 1e-6);
+}
+
+#[test]
+fn optimisers() {
+    on_path();
+    let fixture = fixture();
+    let sgd = |nesterov| Rule::Sgd { momentum: 0.9, nesterov };
+    for (name, rule, coupled_decay, decoupled_decay) in
+        [("sgd", sgd(false), 0.01, 0.0), ("nesterov", sgd(true), 0.01, 0.0), ("adamw", Rule::Adam, 0.0, 0.01)]
+    {
+        let mut w = tensor(&uniform(7, 1), &[7]);
+        let mut state = State::default();
+        for step in 0..5 {
+            let gradient = tensor(&uniform(7, 10 + step), &[7]);
+            w = state.step(rule, Step { lr: 0.1, coupled_decay, decoupled_decay }, &w, &gradient).unwrap();
+        }
+        close(name, &w, &list(&fixture[name]));
+    }
+    // One vector in two tensors has one norm.
+    let gradient = uniform(7, 10);
+    let mut parts = [tensor(&gradient[..3], &[3]), tensor(&gradient[3..], &[4])];
+    let norm = clip(parts.iter_mut(), 0.5).unwrap();
+    assert!((norm - fixture["clip"]["norm"].as_f64().unwrap()).abs() < 1e-6);
+    close("clipped", &Tensor::cat(&parts, 0).unwrap(), &list(&fixture["clip"]["grad"]));
+    let mut small = [tensor(&[0.1, 0.2], &[2])];
+    clip(small.iter_mut(), 1.0).unwrap();
+    close("not clipped", &small[0], &[f64::from(0.1f32), f64::from(0.2f32)]);
+}
