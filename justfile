@@ -17,9 +17,11 @@ test:
 ci:
     bash .ci/run
 
-# Steps and forward passes of whole networks
-bench:
-    cargo bench --bench step
+alias bench := bench-nn
+
+# Operators and whole steps beside PyTorch on CPU, from the Python registry into target/peers; the table of benches/README.md
+bench-nn *ARGS:
+    bash benches/nn.sh {{ARGS}}
 
 # Writes docs/reference.md and the schema anew
 docs:

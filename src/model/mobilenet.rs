@@ -96,7 +96,11 @@ fn inverted_residual(graph: &mut Graph, index: usize, expand: usize, channels: u
     let names = ["0", "1", "2"].map(|name| format!("{block}.conv.{part}.{name}"));
     convolved(graph, &block, [&names[0], &names[1], &names[2]], hidden, 3, stride, hidden);
     graph.then(&block, format!("{block}.conv.{}", part + 1), conv(channels, 1, 1, [0; 4], 1, false));
-    let main = graph.then(&block, format!("{block}.conv.{}", part + 2), Op::BatchNorm { eps: 1e-5, momentum: 0.1, unbiased: true });
+    let main = graph.then(
+        &block,
+        format!("{block}.conv.{}", part + 2),
+        Op::BatchNorm { eps: 1e-5, momentum: 0.1, unbiased: true },
+    );
     if stride == 1 && input == channels {
         graph.push(&block, format!("{block}.add"), Op::Add, &[from, main]);
     }

@@ -36,7 +36,16 @@ fn basic_block(graph: &mut Graph, from: usize, block: &str, index: usize, channe
 }
 
 fn conv3x3(out: usize, stride: usize) -> Op {
-    Op::Conv { out, kernel: [3, 3], stride, dilation: 1, padding: [1; 4], groups: 1, bias: false, activation: Activation::Linear }
+    Op::Conv {
+        out,
+        kernel: [3, 3],
+        stride,
+        dilation: 1,
+        padding: [1; 4],
+        groups: 1,
+        bias: false,
+        activation: Activation::Linear,
+    }
 }
 
 fn norm() -> Op {
