@@ -66,9 +66,9 @@ struct Product {
     activation: Activation,
 }
 
-/// Bytes that the activations of a few images may take, so that they stay in the cache of one core.
+/// Bytes that the activations of a few images may take, so that they stay in a processor's last cache.
 const CACHE: usize = 1 << 22;
-/// Products that each weight must be worth in a part of a batch: weights are packed anew for every part.
+/// Products that each weight must be worth in a part of a batch: every part reads all of them again.
 const REUSE: u64 = 64;
 
 impl Network {
