@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::buffer::{self, tensor, with};
 use super::composed;
-use super::kernel::on_every_path;
+use super::kernel::{by_channels, on_every_path};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduce {
@@ -209,25 +209,6 @@ fn divisor(reduce: Reduce, row: Span, column: Span) -> f32 {
     }
 }
 
-/// Runs `$work::<N>(channel)` over all channels, sixteen, eight or one at a time, so that they stay in registers.
-macro_rules! by_channels {
-    ($channels:expr, $channel:ident, $work:ident($($arg:expr),* $(,)?)) => {
-        let mut $channel = 0;
-        while $channel + 16 <= $channels {
-            $work::<16>($($arg),*);
-            $channel += 16;
-        }
-        while $channel + 8 <= $channels {
-            $work::<8>($($arg),*);
-            $channel += 8;
-        }
-        while $channel < $channels {
-            $work::<1>($($arg),*);
-            $channel += 1;
-        }
-    };
-}
-
 on_every_path! {
     fn pool_image(rows: &[Span], columns: &[Span], reduce: Reduce, x: &[f32], width: usize, channels: usize, y: &mut [f32]) {
         let _ = FUSED;
@@ -235,10 +216,10 @@ on_every_path! {
             for (column, y) in columns.iter().zip(y.chunks_exact_mut(channels)) {
                 let window = Window { row: *row, column: *column, width, channels };
                 if reduce == Reduce::Max {
-                    by_channels!(channels, channel, largest(&window, x, channel, y));
+                    by_channels!(channels, channel, largest[](&window, x, channel, y));
                 } else {
                     let divisor = divisor(reduce, *row, *column);
-                    by_channels!(channels, channel, average(&window, x, channel, divisor, y));
+                    by_channels!(channels, channel, average[](&window, x, channel, divisor, y));
                 }
             }
         }
@@ -298,28 +279,18 @@ on_every_path! {
             for (column, (y, dy)) in columns.iter().zip(y.chunks_exact(channels).zip(dy.chunks_exact(channels))) {
                 let window = Window { row: *row, column: *column, width, channels };
                 if apart {
-                    by_channels!(channels, channel, give_apart(&window, x, y, dy, channel, dx));
+                    by_channels!(channels, channel, give[true](&window, x, y, dy, channel, dx));
                 } else {
-                    by_channels!(channels, channel, give_together(&window, x, y, dy, channel, dx));
+                    by_channels!(channels, channel, give[false](&window, x, y, dy, channel, dx));
                 }
             }
         }
     }
 }
 
-#[inline(always)]
-fn give_apart<const N: usize>(window: &Window, x: &[f32], y: &[f32], dy: &[f32], channel: usize, dx: &mut [f32]) {
-    give::<true, N>(window, x, y, dy, channel, dx);
-}
-
-#[inline(always)]
-fn give_together<const N: usize>(window: &Window, x: &[f32], y: &[f32], dy: &[f32], channel: usize, dx: &mut [f32]) {
-    give::<false, N>(window, x, y, dy, channel, dx);
-}
-
 /// Gives the gradient of a window to the first of its largest numbers.
 #[inline(always)]
-fn give<const APART: bool, const N: usize>(
+fn give<const N: usize, const APART: bool>(
     window: &Window,
     x: &[f32],
     y: &[f32],

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::{Conv, Images};
 use crate::nn::activation::hold;
 use crate::nn::gemm::After;
-use crate::nn::kernel::{ABSENT, madd, on_every_path};
+use crate::nn::kernel::{ABSENT, by_channels, madd, on_every_path};
 
 /// Rows of one task.
 const TASK: usize = 96;
@@ -21,26 +21,6 @@ pub fn turned(w: &[f32], rows: usize) -> Vec<f32> {
         values.iter().enumerate().for_each(|(column, value)| turned[column * rows + row] = *value);
     }
     turned
-}
-
-/// Runs `work::<FUSED, N>` over all channels, sixteen, eight or one at a time. Pixel by pixel, so that memory is read in
-/// its order.
-macro_rules! by_channels {
-    ($channels:expr, $channel:ident, $work:ident($($arg:expr),* $(,)?)) => {
-        let mut $channel = 0;
-        while $channel + 16 <= $channels {
-            $work::<FUSED, 16>($($arg),*);
-            $channel += 16;
-        }
-        while $channel + 8 <= $channels {
-            $work::<FUSED, 8>($($arg),*);
-            $channel += 8;
-        }
-        while $channel < $channels {
-            $work::<FUSED, 1>($($arg),*);
-            $channel += 1;
-        }
-    };
 }
 
 /// A convolution of single channels and the size of its output.
@@ -129,10 +109,10 @@ on_every_path! {
         let (left, rest) = y.split_at_mut(inside.start * channels);
         let (middle, right) = rest.split_at_mut(inside.len() * channels);
         for (pixel, y) in left.chunks_exact_mut(channels).enumerate() {
-            by_channels!(channels, channel, edge(row, pixel * stride, channel, y));
+            by_channels!(channels, channel, edge[FUSED](row, pixel * stride, channel, y));
         }
         for (pixel, y) in right.chunks_exact_mut(channels).enumerate() {
-            by_channels!(channels, channel, edge(row, (inside.end + pixel) * stride, channel, y));
+            by_channels!(channels, channel, edge[FUSED](row, (inside.end + pixel) * stride, channel, y));
         }
         if inside.is_empty() {
             return;
@@ -148,20 +128,20 @@ on_every_path! {
                 }
             }
             while at + LANES <= middle.len() {
-                sums_at::<FUSED, LANES>(row, start + at, at % channels, &mut middle[at..]);
+                sums_at::<LANES, FUSED>(row, start + at, at % channels, &mut middle[at..]);
                 at += LANES;
             }
             while at + 8 <= middle.len() {
-                sums_at::<FUSED, 8>(row, start + at, at % channels, &mut middle[at..]);
+                sums_at::<8, FUSED>(row, start + at, at % channels, &mut middle[at..]);
                 at += 8;
             }
             while at < middle.len() {
-                sums_at::<FUSED, 1>(row, start + at, at % channels, &mut middle[at..]);
+                sums_at::<1, FUSED>(row, start + at, at % channels, &mut middle[at..]);
                 at += 1;
             }
         } else {
             for (pixel, y) in middle.chunks_exact_mut(channels).enumerate() {
-                by_channels!(channels, channel, pixel_of(row, start + pixel * stride * channels, channel, y));
+                by_channels!(channels, channel, pixel_of[FUSED](row, start + pixel * stride * channels, channel, y));
             }
         }
     }
@@ -197,23 +177,23 @@ fn nine_taps<const FUSED: bool>(row: &Row, start: usize, phase: usize, period: u
 }
 
 #[inline(always)]
-fn pixel_of<const FUSED: bool, const N: usize>(row: &Row, at: usize, channel: usize, y: &mut [f32]) {
-    sums_at::<FUSED, N>(row, at + channel, channel, &mut y[channel..]);
+fn pixel_of<const N: usize, const FUSED: bool>(row: &Row, at: usize, channel: usize, y: &mut [f32]) {
+    sums_at::<N, FUSED>(row, at + channel, channel, &mut y[channel..]);
 }
 
 /// N outputs that lie side by side, from channel `phase` on, whose first tap is the number `at` of its line.
 #[inline(always)]
-fn sums_at<const FUSED: bool, const N: usize>(row: &Row, at: usize, phase: usize, y: &mut [f32]) {
+fn sums_at<const N: usize, const FUSED: bool>(row: &Row, at: usize, phase: usize, y: &mut [f32]) {
     if row.conv.kernel == [3, 3] {
-        sums_of::<FUSED, N, 3>(row, at, phase, y);
+        sums_of::<N, FUSED, 3>(row, at, phase, y);
     } else {
-        sums_of::<FUSED, N, 0>(row, at, phase, y);
+        sums_of::<N, FUSED, 0>(row, at, phase, y);
     }
 }
 
 /// K is the side of the kernel, or 0 for any other.
 #[inline(always)]
-fn sums_of<const FUSED: bool, const N: usize, const K: usize>(row: &Row, at: usize, phase: usize, y: &mut [f32]) {
+fn sums_of<const N: usize, const FUSED: bool, const K: usize>(row: &Row, at: usize, phase: usize, y: &mut [f32]) {
     let [rows, columns] = if K > 0 { [K; 2] } else { row.conv.kernel };
     let step = row.conv.dilation * row.channels;
     let mut sums = [0f32; N];
@@ -235,7 +215,7 @@ fn sums_of<const FUSED: bool, const N: usize, const K: usize>(row: &Row, at: usi
 
 /// N channels of an output at the edge, whose first tap is `from` pixels from the left end of the padding.
 #[inline(always)]
-fn edge<const FUSED: bool, const N: usize>(row: &Row, from: usize, channel: usize, y: &mut [f32]) {
+fn edge<const N: usize, const FUSED: bool>(row: &Row, from: usize, channel: usize, y: &mut [f32]) {
     let mut sums = [0f32; N];
     sums.copy_from_slice(&row.bias[channel..channel + N]);
     for (a, line) in row.lines.iter().enumerate() {
@@ -280,13 +260,13 @@ pub fn gather(source: &[f32], taps: &Taps, w: &[f32], y: &mut [f32]) {
 on_every_path! {
     fn add_taps(source: &[f32], starts: &[u32], taps: usize, w: &[f32], channels: usize, y: &mut [f32]) {
         for (y, starts) in y.chunks_exact_mut(channels).zip(starts.chunks_exact(taps)) {
-            by_channels!(channels, channel, add_some(source, starts, w, channel, y));
+            by_channels!(channels, channel, add_some[FUSED](source, starts, w, channel, y));
         }
     }
 }
 
 #[inline(always)]
-fn add_some<const FUSED: bool, const N: usize>(
+fn add_some<const N: usize, const FUSED: bool>(
     source: &[f32],
     starts: &[u32],
     w: &[f32],
@@ -334,41 +314,17 @@ on_every_path! {
         let (dy, rest) = dy.split_at(whole * TOGETHER * channels);
         let (starts, last) = starts.split_at(whole * TOGETHER * taps);
         for (dy, starts) in dy.chunks_exact(TOGETHER * channels).zip(starts.chunks_exact(TOGETHER * taps)) {
-            by_channels!(channels, channel, outer_some(x, starts, taps, dy, sums, channel));
+            by_channels!(channels, channel, outer_of[FUSED, TOGETHER](x, starts, taps, dy, sums, channel));
         }
         for (dy, starts) in rest.chunks_exact(channels).zip(last.chunks_exact(taps)) {
-            by_channels!(channels, channel, outer_one(x, starts, taps, dy, sums, channel));
+            by_channels!(channels, channel, outer_of[FUSED, 1](x, starts, taps, dy, sums, channel));
         }
     }
 }
 
-#[inline(always)]
-fn outer_some<const FUSED: bool, const N: usize>(
-    x: &[f32],
-    starts: &[u32],
-    taps: usize,
-    dy: &[f32],
-    sums: &mut [f32],
-    channel: usize,
-) {
-    outer_of::<FUSED, N, TOGETHER>(x, starts, taps, dy, sums, channel);
-}
-
-#[inline(always)]
-fn outer_one<const FUSED: bool, const N: usize>(
-    x: &[f32],
-    starts: &[u32],
-    taps: usize,
-    dy: &[f32],
-    sums: &mut [f32],
-    channel: usize,
-) {
-    outer_of::<FUSED, N, 1>(x, starts, taps, dy, sums, channel);
-}
-
 /// The products of P pixels, for N channels and every tap.
 #[inline(always)]
-fn outer_of<const FUSED: bool, const N: usize, const P: usize>(
+fn outer_of<const N: usize, const FUSED: bool, const P: usize>(
     x: &[f32],
     starts: &[u32],
     taps: usize,

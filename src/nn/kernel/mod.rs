@@ -207,6 +207,27 @@ macro_rules! on_every_path {
 }
 pub(crate) use on_every_path;
 
+/// Runs `work::<N, ...>` over all channels, sixteen, eight or one at a time, so that what belongs to them stays in
+/// registers; behind N stand the constants in brackets.
+macro_rules! by_channels {
+    ($channels:expr, $channel:ident, $work:ident[$($constant:tt),*]($($arg:expr),* $(,)?)) => {
+        let mut $channel = 0;
+        while $channel + 16 <= $channels {
+            $work::<16, $($constant),*>($($arg),*);
+            $channel += 16;
+        }
+        while $channel + 8 <= $channels {
+            $work::<8, $($constant),*>($($arg),*);
+            $channel += 8;
+        }
+        while $channel < $channels {
+            $work::<1, $($constant),*>($($arg),*);
+            $channel += 1;
+        }
+    };
+}
+pub(crate) use by_channels;
+
 #[cfg(test)]
 mod tests {
     use super::*;
