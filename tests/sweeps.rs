@@ -265,6 +265,22 @@ fn a_store_of_a_newer_version_or_of_another_kind_is_exit_7() {
     assert!(world.run(&["run", "small.toml"]).exits(7).err.contains("newer"));
 }
 
+/// A store of the first schema is brought up to date by `run`, with what it holds; readers say so until then.
+#[test]
+fn a_store_of_an_older_version_is_brought_up_to_date() {
+    let world = small().file("results/README.md", "");
+    let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
+    store.execute_batch(&tl_sweep::store::schema::migration(0)).unwrap();
+    let old = "INSERT INTO experiment VALUES (7, 'old', 'why', 'accuracy', 3, 0, '[]', '[]', 'text'); PRAGMA user_version = 1;";
+    store.execute_batch(old).unwrap();
+    assert!(world.run(&["status"]).exits(7).err.contains("`run` brings it up to date"));
+    world.run(&["run", "small.toml", "--limit", "1"]).exits(5);
+    let name: String = store.query_row("SELECT name FROM experiment WHERE id = 7", [], |row| row.get(0)).unwrap();
+    assert_eq!(name, "old");
+    let weights = "SELECT DISTINCT class_weights FROM result WHERE experiment = 'small'";
+    assert_eq!(store.query_row(weights, [], |row| row.get::<_, String>(0)).unwrap(), "none");
+}
+
 #[test]
 fn two_sweeps_never_write_to_one_store() {
     let world = small().file("slow.toml", SMALL.replace("steps = 60", "steps = 3000"));
