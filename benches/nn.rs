@@ -8,7 +8,7 @@ use std::time::Instant;
 use candle_core::{Device, Result, Tensor};
 use serde_json::{Value, json};
 use tl_sweep::exec::{Mode, Network};
-use tl_sweep::model::graph::{Activation, Graph, Op, Reduce};
+use tl_sweep::model::graph::{Activation, Framework, Graph, Op, Reduce};
 use tl_sweep::model::init;
 use tl_sweep::nn::activation::Activation as Function;
 use tl_sweep::nn::conv::{self, Conv};
@@ -99,7 +99,7 @@ impl Case {
             return Ok(Self::Pool { windows, reduce: pool::Reduce::Max, x, dy });
         }
         let [images, side] = numbers("input")[..] else { anyhow::bail!("no such case: {spec}") };
-        let mut graph = Graph::new("bench", [3, side, side]);
+        let mut graph = Graph::new("bench", Framework::Torch, [3, side, side]);
         for layer in spec["layers"].as_array().into_iter().flatten() {
             push(&mut graph, layer)?;
         }
@@ -203,7 +203,7 @@ fn push(graph: &mut Graph, layer: &Value) -> anyhow::Result<()> {
                 activation,
             }
         }
-        "norm" => Op::BatchNorm { eps: 1e-5, momentum: 0.1, unbiased: true },
+        "norm" => Op::torch_norm(1e-5),
         "relu" => Op::Activation(Activation::Relu),
         "relu6" => Op::Activation(Activation::Relu6),
         "max" => {

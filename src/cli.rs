@@ -122,20 +122,26 @@ pub enum Verb {
     },
     /// A network layer by layer, as Keras prints it
     Summary {
-        /// An architecture; without it they are listed
+        /// An architecture, or a .toml of your own; without it the architectures are listed
         arch: Option<String>,
         /// Side of the input in pixels
         #[arg(long)]
         input: Option<usize>,
-        /// Width multiplier of MobileNets
+        /// Times the channels
         #[arg(long, default_value_t = 1.0)]
         width: f64,
         /// Classes of the classifier
         #[arg(long, default_value_t = 1000)]
         classes: usize,
+        /// Without the classifier: Keras' include_top=False
+        #[arg(long)]
+        no_top: bool,
         /// A freeze depth to mark: none, all, a layer, a block, or a number
         #[arg(long)]
         freeze: Option<String>,
+        /// Print it as a file that `arch` can name, to write a network of your own from
+        #[arg(long)]
+        toml: bool,
     },
     /// Runs stages for a sweep; started by `run`
     #[command(hide = true)]

@@ -115,7 +115,7 @@ pub enum KeepWeights {
 
 /// How pixels become the numbers that a weight file expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Preprocess {
     /// RGB to BGR, minus (103.939, 116.779, 123.68), no scaling (Keras' VGG).
     Caffe,
@@ -123,6 +123,23 @@ pub enum Preprocess {
     Tf,
     /// x / 255, minus (.485, .456, .406), over (.229, .224, .225).
     Torch,
+    /// x minus 255 (.48235, .45882, .40784), no scaling: torchvision's VGG16 features of Caffe's lineage.
+    CaffeRgb,
+    /// x / 255.
+    ZeroOne,
+}
+
+impl Preprocess {
+    /// The word for it in files and tables.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Caffe => "caffe",
+            Self::Tf => "tf",
+            Self::Torch => "torch",
+            Self::CaffeRgb => "caffe-rgb",
+            Self::ZeroOne => "zero-one",
+        }
+    }
 }
 
 /// What selects a setting and what rules compare.

@@ -25,7 +25,7 @@ const NOUNS: &[&str] = &["value", "scenario", "freeze", "recipe", "outcome", "ke
 /// A library, and the modules that may name it.
 const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["cli", "main"]),
-    ("toml::", &["experiment/file.rs"]),
+    ("toml::", &["experiment/file.rs", "model/sketch.rs"]),
     ("candle_core", &["model", "nn", "exec", "train"]),
     ("rayon", &["data", "nn"]),
     ("rusqlite", &["store"]),

@@ -15,7 +15,7 @@ fn real_weights_give_their_golden_logits() {
         serde_json::from_slice(&std::fs::read(folder.join("golden_logits.json")).unwrap()).unwrap();
     for known in KNOWN {
         let weights = Weights::read(&folder.join(format!("{}.safetensors", known.name))).unwrap();
-        let arch = Arch { name: known.arch.to_owned(), input: known.input, width: known.width };
+        let arch = Arch::new(known.arch, known.input, known.width);
         let classes = weights.classes(&arch.graph(10).unwrap()).unwrap();
         tl_sweep::train::check_weights(&folder.join(format!("{}.safetensors", known.name)), &arch).unwrap();
         let network = Network::new(arch.graph(classes).unwrap(), &weights, &Device::Cpu).unwrap();

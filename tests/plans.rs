@@ -126,7 +126,7 @@ fn ten_thousand_cells_are_ten_thousand_configurations() {
 
 #[test]
 fn an_index_freezes_the_first_layers_of_the_summary() {
-    let graph = Arch { name: "vgg_small".to_owned(), input: 32, width: 1.0 }.graph(10).unwrap();
+    let graph = Arch::new("vgg_small", 32, 1.0).graph(10).unwrap();
     let rows = summary::rows(&graph, frozen_layers(&graph, &Freeze::Index(5)).unwrap());
     let frozen: Vec<&str> = rows.iter().filter(|row| row.frozen).map(|row| row.name.as_str()).collect();
     assert_eq!(frozen, ["input", "block1_conv1", "block1_conv2", "block1_pool", "block2_conv1"]);
@@ -136,7 +136,7 @@ fn an_index_freezes_the_first_layers_of_the_summary() {
 
 #[test]
 fn a_tap_is_a_layer_by_name() {
-    let arch = Arch { name: "vgg_small".to_owned(), input: 32, width: 1.0 };
+    let arch = Arch::new("vgg_small", 32, 1.0);
     let backbone = arch.backbone("block2_pool").unwrap();
     assert_eq!((backbone.layers.len(), backbone.layers.last().unwrap().shape), (7, [64, 8, 8]));
     assert_eq!(backbone.layers, arch.backbone("early").unwrap().layers);
@@ -145,7 +145,7 @@ fn a_tap_is_a_layer_by_name() {
 
 #[test]
 fn cuts_are_one_tensor_wide_and_never_above_dropout() {
-    let backbone = Arch { name: "resnet8".to_owned(), input: 16, width: 1.0 }.backbone("features").unwrap();
+    let backbone = Arch::new("resnet8", 16, 1.0).backbone("features").unwrap();
     let network = with_head(&backbone, Pool::Avg(1), &Head::Linear, 5, 0.5);
     let layers = backbone.layers.len();
     let cut = shared_cut(&network, layers, layers).unwrap();
@@ -161,7 +161,7 @@ fn cuts_are_one_tensor_wide_and_never_above_dropout() {
 #[test]
 fn known_sizes_of_known_networks() {
     let count = |name: &str, input: usize, width: f64, classes: usize| {
-        let graph = Arch { name: name.to_owned(), input, width }.graph(classes).unwrap();
+        let graph = Arch::new(name, input, width).graph(classes).unwrap();
         let params: usize = (0..graph.layers.len()).map(|index| graph.param_count(index)).sum();
         (params, graph.total_macs())
     };
@@ -180,7 +180,7 @@ fn known_sizes_of_known_networks() {
 
 #[test]
 fn weights_that_do_not_fit_are_listed_on_both_sides() {
-    let arch = Arch { name: "resnet8".to_owned(), input: 16, width: 1.0 };
+    let arch = Arch::new("resnet8", 16, 1.0);
     let graph = arch.graph(10).unwrap();
     let features = graph.find("avgpool").unwrap();
     let mut weights = init::fresh(&graph, 0, 1, 0).unwrap();
@@ -203,7 +203,7 @@ fn weights_that_do_not_fit_are_listed_on_both_sides() {
 
 #[test]
 fn weights_survive_writing_and_reading() {
-    let graph = Arch { name: "vgg_small".to_owned(), input: 16, width: 1.0 }.graph(4).unwrap();
+    let graph = Arch::new("vgg_small", 16, 1.0).graph(4).unwrap();
     let weights = init::fresh(&graph, 0, 3, 1).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("w.safetensors");

@@ -53,7 +53,7 @@ fn check_weights(plan: &Plan, world: &World) -> anyhow::Result<()> {
         if let Some(fact) = world.facts.weights.get(&name)
             && seen.insert(name)
         {
-            let arch = crate::plan::stage::arch(&settled).map_err(anyhow::Error::msg)?;
+            let arch = crate::plan::stage::arch(&settled, &world.facts).map_err(anyhow::Error::msg)?;
             crate::train::check_weights(Path::new(&fact.path), &arch)?;
         }
     }

@@ -82,8 +82,8 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Status { name, format } => status::run(name.as_deref(), format, common),
         Verb::Show { trial, format } => show::run(&trial, format, common),
         Verb::Data { target, splits, test } => data::run(&target, splits, &test, common),
-        Verb::Summary { arch, input, width, classes, freeze } => {
-            summary::run(arch, input, width, classes, freeze, common)
+        Verb::Summary { arch, input, width, classes, no_top, freeze, toml } => {
+            summary::run(summary::Asked { arch, input, width, classes, no_top, freeze, toml })
         }
         Verb::Worker { device, cache } => worker::run(&device, cache),
     }

@@ -10,7 +10,7 @@ use super::world::World;
 use super::{Exit, print, table_style};
 use crate::cli::{Common, Format};
 use crate::experiment::Experiment;
-use crate::plan::{Cell, Plan};
+use crate::plan::{Cell, Facts, Plan};
 use crate::report::table::{Style, table};
 use crate::store::Store;
 use crate::value::{Layer, Value};
@@ -91,7 +91,7 @@ fn text(experiment: &Experiment, plan: &Plan, totals: &Totals, world: &World, st
         parts.push(format!("excluded: {count} cells: {reason}"));
     }
     parts.extend(collapsed(plan));
-    parts.push(freezing(plan));
+    parts.push(freezing(plan, &world.facts));
     parts.join("\n\n")
 }
 
@@ -192,7 +192,7 @@ fn differing(plan: &Plan, group: &[&Cell]) -> String {
 }
 
 /// What each freeze depth holds fixed, by name and number.
-fn freezing(plan: &Plan) -> String {
+fn freezing(plan: &Plan, facts: &Facts) -> String {
     let mut lines: Vec<String> = Vec::new();
     let mut seen = std::collections::HashSet::new();
     for cell in &plan.cells {
@@ -202,7 +202,8 @@ fn freezing(plan: &Plan) -> String {
         let (asked, settled) = (plan.asked(cell), plan.settled(cell));
         let Some(value) = asked.get("freeze") else { continue };
         let tap = settled.get("tap").map_or_else(String::new, Value::to_string);
-        let line = crate::plan::stage::arch(&settled).and_then(|arch| arch.backbone(&tap)).and_then(|backbone| {
+        let line = crate::plan::stage::arch(&settled, facts).and_then(|arch| {
+            let backbone = arch.backbone(&tap)?;
             let frozen = crate::model::freezing::frozen_layers(&backbone, &crate::freeze::Freeze::parse(value)?)?;
             let (names, count) = crate::model::summary::frozen_names(&backbone, frozen);
             let total: usize = (0..backbone.layers.len()).map(|index| backbone.param_count(index)).sum();
@@ -212,9 +213,10 @@ fn freezing(plan: &Plan) -> String {
                 names.join(", ")
             };
             Ok(format!(
-                "  {} up to {tap}, freeze = {value}: {count} of {total} parameters fixed{}",
+                "  {} up to {tap}, freeze = {value}: {count} of {total} parameters fixed{}{}",
                 backbone.arch,
-                if names.is_empty() { String::new() } else { format!(" ({shown})") }
+                if names.is_empty() { String::new() } else { format!(" ({shown})") },
+                crate::model::freezing::branch_note(&backbone, frozen)
             ))
         });
         if let Ok(line) = line

@@ -1,83 +1,123 @@
 //! `summary ARCH`: a network layer by layer.
 
+use std::path::Path;
+
 use super::{Exit, Usage, print, table_style};
-use crate::cli::Common;
 use crate::freeze::Freeze;
 use crate::model::arch::{Arch, NAMES, family};
-use crate::model::freezing::frozen_layers;
+use crate::model::freezing::{branch_note, frozen_layers};
+use crate::model::graph::Graph;
+use crate::model::sketch::Sketch;
 use crate::model::summary::{frozen_names, rows};
+use crate::recipe::Preprocess;
 use crate::report::table::table;
 use crate::train::kept_bytes;
 use crate::value::Value;
 
-pub fn run(
-    arch: Option<String>,
-    input: Option<usize>,
-    width: f64,
-    classes: usize,
-    freeze: Option<String>,
-    _: &Common,
-) -> anyhow::Result<Exit> {
-    let Some(name) = arch else {
+/// What is asked of a network.
+pub struct Asked {
+    pub arch: Option<String>,
+    pub input: Option<usize>,
+    pub width: f64,
+    pub classes: usize,
+    pub no_top: bool,
+    pub freeze: Option<String>,
+    pub toml: bool,
+}
+
+pub fn run(asked: Asked) -> anyhow::Result<Exit> {
+    let Some(name) = &asked.arch else {
         print(&NAMES.join("\n"))?;
         return Ok(Exit::Complete);
     };
-    let Some(family) = family(&name) else {
-        let near = crate::spelling::nearest(&name, NAMES.iter().copied())
-            .map_or_else(String::new, |near| format!("; did you mean '{near}'?"));
-        return Err(Usage(format!("there is no architecture '{name}'{near}; there are {}", NAMES.join(", "))).into());
+    let (arch, preprocess) = arch(name, &asked)?;
+    let whole = arch.graph(asked.classes).map_err(Usage)?;
+    let named = |tap: &str| arch.tap(&whole, tap).map(|index| whole.layers[index].name.clone()).map_err(Usage);
+    let (features, early) = (named("features")?, named("early")?);
+    let graph = match asked.no_top {
+        true => whole.truncate(arch.tap(&whole, "no_top").map_err(Usage)?),
+        false => whole,
     };
-    let arch = Arch { name, input: input.unwrap_or(family.default_input), width };
-    let graph = arch.graph(classes).map_err(Usage)?;
-    let frozen = match freeze {
+    if asked.toml {
+        print(Sketch::of(&graph, &features, &early, preprocess).to_toml().map_err(anyhow::Error::msg)?.trim_end())?;
+        return Ok(Exit::Complete);
+    }
+    let frozen = match &asked.freeze {
         None => 0,
         Some(text) => {
-            let value = text.parse().map_or(Value::Text(text), Value::Int);
-            let freeze = Freeze::parse(&value).map_err(Usage)?;
-            frozen_layers(&graph, &freeze).map_err(Usage)?
+            let value = text.parse().map_or(Value::Text(text.clone()), Value::Int);
+            frozen_layers(&graph, &Freeze::parse(&value).map_err(Usage)?).map_err(Usage)?
         }
     };
-    let body: Vec<Vec<String>> = rows(&graph, frozen)
-        .into_iter()
-        .map(|row| {
-            let state = if row.frozen { "frozen" } else { "" };
-            let macs = if row.macs > 0 { format!("{:.2} M", row.macs as f64 / 1e6) } else { String::new() };
-            vec![
-                row.index.to_string(),
-                row.name,
-                row.class.to_owned(),
-                row.block,
-                row.output,
-                row.params.to_string(),
-                macs,
-                row.connected_to.join(", "),
-                state.to_owned(),
-            ]
-        })
-        .collect();
-    print(&table(
-        table_style(),
-        &["", "layer", "class", "block", "output", "params", "MACs", "connected to", ""],
-        &body,
-    ))?;
+    print(&shown(&graph, frozen))?;
     let total: usize = (0..graph.layers.len()).map(|index| graph.param_count(index)).sum();
-    let (names, count) = frozen_names(&graph, frozen);
     print(&format!(
         "{} layers, {total} parameters (running statistics included), {:.1} M multiply-accumulates per image",
         graph.layers.len(),
         graph.total_macs() as f64 / 1e6
     ))?;
-    print(&format!("features are tapped at {}, early features at {}", family.features, family.early))?;
-    let [kept, recomputed] = kept_bytes(&graph, frozen)?.map(|bytes| bytes as f64 / 1e6);
     print(&format!(
-        "a training step keeps {kept:.2} MB of activations per image ({recomputed:.2} MB where batch norms are recomputed)"
+        "features are tapped at {features}, early features at {early}; inputs are prepared as {}",
+        preprocess.word()
     ))?;
-    if frozen > 0 {
+    if total < 50_000_000 {
+        let [kept, recomputed] = kept_bytes(&graph, frozen)?.map(|bytes| bytes as f64 / 1e6);
         print(&format!(
-            "frozen: the first {frozen} layers, {count} parameters in {} layers: {}",
-            names.len(),
-            names.join(", ")
+            "a training step keeps {kept:.2} MB of activations per image ({recomputed:.2} MB where batch norms are recomputed)"
         ))?;
     }
+    if frozen > 0 {
+        print(&frozen_line(&graph, frozen))?;
+    }
     Ok(Exit::Complete)
+}
+
+/// The architecture by its name or its file, and how its inputs are prepared.
+fn arch(name: &str, asked: &Asked) -> anyhow::Result<(Arch, Preprocess)> {
+    if name.ends_with(".toml") {
+        let own = Sketch::read(Path::new(name)).map_err(Usage)?;
+        let (input, preprocess) = (asked.input.unwrap_or(own.input), own.preprocess);
+        return Ok((Arch { name: own.name.clone(), input, width: asked.width, own: Some(Box::new(own)) }, preprocess));
+    }
+    let Some(family) = family(name) else {
+        let near = crate::spelling::nearest(name, NAMES.iter().copied())
+            .map_or_else(String::new, |near| format!("; did you mean '{near}'?"));
+        return Err(Usage(format!(
+            "there is no architecture '{name}'{near}; there are {}, or a .toml of your own",
+            NAMES.join(", ")
+        ))
+        .into());
+    };
+    Ok((Arch::new(name, asked.input.unwrap_or(family.default_input), asked.width), family.preprocess))
+}
+
+fn shown(graph: &Graph, frozen: usize) -> String {
+    let row = |row: crate::model::summary::Row| {
+        let state = if row.frozen { "frozen" } else { "" };
+        let macs = if row.macs > 0 { format!("{:.2} M", row.macs as f64 / 1e6) } else { String::new() };
+        vec![
+            row.index.to_string(),
+            row.name,
+            row.class.to_owned(),
+            row.block,
+            row.output,
+            row.params.to_string(),
+            macs,
+            row.connected_to.join(", "),
+            state.to_owned(),
+        ]
+    };
+    let body: Vec<Vec<String>> = rows(graph, frozen).into_iter().map(row).collect();
+    table(table_style(), &["", "layer", "class", "block", "output", "params", "MACs", "connected to", ""], &body)
+}
+
+/// What is frozen, and where the work below can be shared.
+fn frozen_line(graph: &Graph, frozen: usize) -> String {
+    let (names, count) = frozen_names(graph, frozen);
+    let note = branch_note(graph, frozen);
+    format!(
+        "frozen: the first {frozen} layers, {count} parameters in {} layers: {}{note}",
+        names.len(),
+        names.join(", ")
+    )
 }

@@ -11,6 +11,7 @@ use crate::device::Device;
 use crate::experiment::problem::Problem;
 use crate::experiment::{Experiment, Origin};
 use crate::model::catalogue;
+use crate::model::sketch::Sketch;
 use crate::plan::facts::KnownBackbone;
 use crate::plan::{DatasetFact, Facts, WeightsFact};
 use crate::store::Store;
@@ -36,6 +37,7 @@ impl World {
         let folder = data_folder(file, common);
         let datasets = open_datasets(experiment, &folder, &mut problems);
         let weights = find_weights(experiment, common, &folder, &mut problems);
+        let graphs = own_graphs(experiment, file, &mut problems);
         if !problems.is_empty() {
             return Err(experiment.problems(problems).into());
         }
@@ -55,6 +57,7 @@ impl World {
         let facts = Facts {
             datasets: datasets.iter().map(|(name, dataset)| (name.clone(), fact(dataset))).collect(),
             weights,
+            graphs,
             slots: per_device * devices.len(),
             macs_per_second,
             rate_source,
@@ -182,6 +185,26 @@ fn fact(dataset: &Dataset) -> DatasetFact {
         val: total(Part::Val),
         test: total(Part::Test),
     }
+}
+
+/// Networks that the experiment has in files of their own, by what it calls them and by their settled names.
+fn own_graphs(experiment: &Experiment, file: &Path, problems: &mut Vec<Problem>) -> BTreeMap<String, Sketch> {
+    let mut found = BTreeMap::new();
+    let beside = file.parent().unwrap_or(Path::new(""));
+    for value in values_of(experiment, "arch") {
+        let name = value.to_string();
+        if !name.ends_with(".toml") || found.contains_key(&name) {
+            continue;
+        }
+        match Sketch::read(&beside.join(&name)) {
+            Ok(own) => {
+                found.insert(crate::plan::own_name(&own), own.clone());
+                found.insert(name, own);
+            }
+            Err(message) => problems.push(experiment.problem("arch", &value, message)),
+        }
+    }
+    found
 }
 
 fn find_weights(

@@ -13,6 +13,11 @@ pub fn normalise(image: &[u8], preprocess: Preprocess, batch: &mut Vec<f32>) {
             let (mean, deviation) = ([0.485f32, 0.456, 0.406], [0.229f32, 0.224, 0.225]);
             [0, 1, 2].map(|channel| (channel, 1.0 / (255.0 * deviation[channel]), -mean[channel] / deviation[channel]))
         }
+        Preprocess::CaffeRgb => {
+            let mean = [0.48235f32, 0.45882, 0.40784];
+            [0, 1, 2].map(|channel| (channel, 1.0, -255.0 * mean[channel]))
+        }
+        Preprocess::ZeroOne => [0, 1, 2].map(|channel| (channel, 1.0 / 255.0, 0.0)),
     };
     for (channel, scale, shift) in planes {
         batch.extend(image.chunks_exact(3).map(|pixel| f32::from(pixel[channel]) * scale + shift));

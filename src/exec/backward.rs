@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::forward::{Saved, vectors};
+use super::forward::Saved;
 use super::forward::{function, reduction, windows};
 use super::value::Value;
 use super::{Network, Tape};
@@ -110,13 +110,13 @@ impl Network {
             Op::Linear { activation, .. } => {
                 let dy = self.before_activation(tape, index, dy, *activation)?;
                 let dy = dy.reshaped((tape.images, layer.shape[0]))?;
-                let x = if learn { Some(vectors(input()?)?) } else { None };
+                let x = if learn { Some(self.vectors(input()?)?) } else { None };
                 let (dx, own) = linear::backward(x.as_deref(), &params[0], &dy, want[0])?;
                 let dx = dx.map(|dx| self.unflattened(Value::new(dx), index, tape)).transpose()?;
                 Ok((vec![dx], own.map_or_else(Vec::new, Vec::from)))
             }
-            Op::BatchNorm { eps, .. } => {
-                let (norm, fused) = (self.norm(index), function(self.fused(index)));
+            Op::BatchNorm { eps, scale, .. } => {
+                let (norm, fused) = (self.norm(index)?, function(self.fused(index)));
                 let (dx, own) = match &tape.saved[index] {
                     Saved::Batch(statistics) => {
                         let (dx, own) = norm::batch_backward(&norm, *eps, statistics, input()?, &dy, fused)?;
@@ -124,7 +124,10 @@ impl Network {
                     }
                     _ => norm::stored_backward(&norm, *eps, input()?, &dy, fused, learn)?,
                 };
-                Ok((vec![Some(Value::new(dx))], own.filter(|_| learn).map_or_else(Vec::new, Vec::from)))
+                Ok((
+                    vec![Some(Value::new(dx))],
+                    own.filter(|_| learn).map_or_else(Vec::new, |own| own[usize::from(!scale)..].to_vec()),
+                ))
             }
             Op::Activation(_) if self.is_absorbed(index) => Ok((vec![Some(dy)], Vec::new())),
             Op::Activation(activation) => {
@@ -173,8 +176,8 @@ impl Network {
     /// A gradient of vectors as one of the images that were flattened into them.
     fn unflattened(&self, dx: Value, index: usize, tape: &Tape) -> Result<Value> {
         let [channels, height, width] = self.graph.layers[self.graph.layers[index].inputs[0]].shape;
-        if height * width == 1 {
-            return dx.reshaped((tape.images, 1, 1, channels));
+        if height * width == 1 || self.graph.framework == graph::Framework::Keras {
+            return dx.reshaped((tape.images, height, width, channels));
         }
         Ok(Value::new(layout::channels_last(&*dx.reshaped((tape.images, channels, height, width))?)?))
     }

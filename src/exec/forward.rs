@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 
 use super::Network;
 use super::value::Value;
-use crate::model::graph::{self, Op};
+use crate::model::graph::{self, Framework, Op};
 use crate::nn::activation::{self, Activation};
 use crate::nn::conv::{self, Conv, Ready};
 use crate::nn::norm::{self, Follow, Norm, Statistics};
@@ -198,14 +198,14 @@ impl Network {
                     conv::forward(&self.geometry(index), x, &w, bias.as_ref(), activation)?
                 }
             },
-            Op::BatchNorm { eps, momentum, unbiased } => {
+            Op::BatchNorm { eps, momentum, unbiased, .. } => {
                 if matches!(mode, Mode::Train(_)) && self.uses_batch(index) {
                     let follow = Follow { momentum: *momentum, unbiased: *unbiased };
-                    let (y, statistics, moved) = norm::batch(&self.norm(index), *eps, follow, x, fused)?;
+                    let (y, statistics, moved) = norm::batch(&self.norm(index)?, *eps, follow, x, fused)?;
                     tape.norms.push((index, moved));
                     return Ok((Value::new(y), Saved::Batch(statistics)));
                 }
-                norm::stored(&self.norm(index), *eps, x, fused)?
+                norm::stored(&self.norm(index)?, *eps, x, fused)?
             }
             Op::Activation(activation) => match function(*activation) {
                 Activation::Linear => return Ok((x.clone(), Saved::Nothing)),
@@ -216,12 +216,12 @@ impl Network {
                 pool::forward(&windows(&layer.op), reduction(*reduce), x)?
             }
             Op::Flatten => {
-                let flat = vectors(x)?;
+                let flat = self.vectors(x)?;
                 let size = flat.dim(1)?;
                 return Ok((flat.reshaped((tape.images, 1, 1, size))?, Saved::Nothing));
             }
             Op::Linear { out, activation } => {
-                let y = linear::forward(&*vectors(x)?, &params[0], &params[1], function(*activation))?;
+                let y = linear::forward(&*self.vectors(x)?, &params[0], &params[1], function(*activation))?;
                 return Ok((Value::new(y).reshaped((tape.images, 1, 1, *out))?, Saved::Nothing));
             }
             Op::Add => join::add(x, tape.output(layer.inputs[1])?, fused)?,
@@ -249,11 +249,21 @@ impl Network {
         let behind = self.folds(index, training);
         match (&self.graph.layers[index].op, behind.map(|norm| (norm, &self.graph.layers[norm].op))) {
             (Op::Conv { .. }, Some((norm, Op::BatchNorm { eps, .. }))) => {
-                let [w, bias] = norm::folded(&self.norm(norm), *eps, w, bias)?;
+                let [w, bias] = norm::folded(&self.norm(norm)?, *eps, w, bias)?;
                 Ok((Value::new(w), Some(bias), function(self.fused(norm))))
             }
             (Op::Conv { activation, .. }, _) => Ok((Value::borrowed(w), bias.cloned(), function(*activation))),
             _ => candle_core::bail!("layer {index} is no convolution"),
+        }
+    }
+
+    /// Images as vectors [n, channels * height * width], in the order of the network's framework.
+    pub(super) fn vectors(&self, x: &Value) -> Result<Value> {
+        let images = x.dim(0)?;
+        let numbers = x.elem_count() / images;
+        match (x.dims(), self.graph.framework) {
+            ([_, 1, 1, _], _) | (_, Framework::Keras) => x.reshaped((images, numbers)),
+            (_, Framework::Torch) => Value::new(layout::planes(x)?).reshaped((images, numbers)),
         }
     }
 
@@ -267,22 +277,14 @@ impl Network {
         let x = tape.output(layer.inputs[0])?;
         let output = match (&layer.op, &tape.saved[source]) {
             (Op::BatchNorm { .. }, Saved::Batch(statistics)) => {
-                norm::batch_again(&self.norm(source), statistics, x, function(self.fused(source)))?
+                norm::batch_again(&self.norm(source)?, statistics, x, function(self.fused(source)))?
             }
-            (Op::BatchNorm { eps, .. }, _) => norm::stored(&self.norm(source), *eps, x, function(self.fused(source)))?,
+            (Op::BatchNorm { eps, .. }, _) => norm::stored(&self.norm(source)?, *eps, x, function(self.fused(source)))?,
             (Op::Activation(activation), _) => activation::forward(x, function(*activation))?,
             _ => candle_core::bail!("the output of layer '{}' was not kept", layer.name),
         };
         tape.outputs[index] = Some(Value::new(output));
         Ok(())
-    }
-}
-
-/// Images as vectors [n, channels * height * width], channel by channel, as PyTorch flattens.
-pub(super) fn vectors(x: &Value) -> Result<Value> {
-    match x.dims() {
-        [images, 1, 1, channels] => x.reshaped((*images, *channels)),
-        dims => Value::new(layout::planes(x)?).reshaped((dims[0], dims[1..].iter().product::<usize>())),
     }
 }
 

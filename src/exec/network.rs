@@ -112,8 +112,9 @@ impl Network {
     /// Takes over the running statistics that a training pass has moved.
     pub fn follow(&mut self, tape: Tape) {
         for (index, norm) in tape.norms {
-            self.params[index][2] = norm.running_mean;
-            self.params[index][3] = norm.running_var;
+            let learned = self.params[index].len() - 2;
+            self.params[index][learned] = norm.running_mean;
+            self.params[index][learned + 1] = norm.running_var;
         }
     }
 
@@ -217,9 +218,12 @@ impl Network {
     }
 
     /// The batch norm of a layer.
-    pub(super) fn norm(&self, index: usize) -> Norm {
-        let [weight, bias, running_mean, running_var] = [0, 1, 2, 3].map(|which| self.params[index][which].clone());
-        Norm { weight, bias, running_mean, running_var }
+    pub(super) fn norm(&self, index: usize) -> Result<Norm> {
+        match &self.params[index][..] {
+            [weight, bias, mean, var] => Ok(norm_of(weight.clone(), bias, mean, var)),
+            [bias, mean, var] => Ok(norm_of(bias.ones_like()?, bias, mean, var)),
+            other => candle_core::bail!("layer {index} has {} tensors, not those of a batch norm", other.len()),
+        }
     }
 
     /// All tensors by name, on the CPU.
@@ -254,6 +258,10 @@ impl Network {
         }
         Ok(hasher.finalize())
     }
+}
+
+fn norm_of(weight: Tensor, bias: &Tensor, running_mean: &Tensor, running_var: &Tensor) -> Norm {
+    Norm { weight, bias: bias.clone(), running_mean: running_mean.clone(), running_var: running_var.clone() }
 }
 
 /// The batch norm that alone reads convolution `index`.

@@ -98,7 +98,14 @@ pub static KEYS: &[Key] = &[
         FLAG,
         "Allow trials of other numerics classes (another instruction path, another kind of device) in one experiment."
     ),
-    key!(Backbone, "arch", "taken from known weights", text, TEXT, "The architecture: a name that `summary` prints."),
+    key!(
+        Backbone,
+        "arch",
+        "taken from known weights",
+        text,
+        TEXT,
+        "The architecture: a name that `summary` prints, or a .toml of your own with a list of layers, beside this file."
+    ),
     key!(
         Backbone,
         "weights",
@@ -121,14 +128,14 @@ pub static KEYS: &[Key] = &[
         "taken from known weights, else 1.0",
         width,
         r#"{"type":"number","minimum":0.05,"maximum":4}"#,
-        "Width multiplier of MobileNets."
+        "Times the channels of every layer."
     ),
     key!(
         Backbone,
         "preprocess",
         "comes with known weights; else torch",
-        |v| recipe::word::<Preprocess>(v, "'caffe', 'tf' or 'torch'").map(drop),
-        r#"{"enum":["caffe","tf","torch"]}"#,
+        |v| recipe::word::<Preprocess>(v, "'caffe', 'tf', 'torch', 'caffe-rgb' or 'zero-one'").map(drop),
+        r#"{"enum":["caffe","tf","torch","caffe-rgb","zero-one"]}"#,
         "How pixels become inputs. Required for a weight file that the catalogue does not know."
     ),
     key!(

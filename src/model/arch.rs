@@ -1,9 +1,10 @@
-//! The architectures by name.
+//! The architectures by name, and those of a person's own file.
 
 use serde::{Deserialize, Serialize};
 
 use super::graph::{Graph, Op};
-use super::{mobilenet, resnet_cifar, squeezenet, vgg};
+use super::sketch::Sketch;
+use super::{inception, mobilenet, resnet_cifar, resnet50, squeezenet, vgg};
 use crate::recipe::Preprocess;
 use crate::spelling::nearest;
 
@@ -12,22 +13,39 @@ use crate::spelling::nearest;
 pub struct Arch {
     pub name: String,
     pub input: usize,
+    /// Times the channels.
     pub width: f64,
+    /// The network of a person's own file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<Box<Sketch>>,
 }
 
 /// Facts about an architecture that the graph itself does not say.
 pub struct Family {
     pub default_input: usize,
-    pub has_width: bool,
+    pub least_input: usize,
     /// The tap where nothing else is asked for: the last features below the classifier.
     pub features: &'static str,
     /// An early tap, for targets far from the source.
     pub early: &'static str,
+    /// The last layer of Keras' `include_top=False`; elsewhere the last feature map.
+    pub no_top: &'static str,
     pub preprocess: Preprocess,
 }
 
 /// What `summary` and messages list.
 pub const NAMES: &[&str] = &[
+    "vgg16",
+    "vgg19",
+    "inception_v3",
+    "inception_v3_torchvision",
+    "resnet50",
+    "resnet50_torchvision",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "mobilenet_v2_torchvision",
+    "mobilenet_v2_tf",
+    "squeezenet1_0",
     "resnet8",
     "resnet20",
     "resnet32",
@@ -35,80 +53,128 @@ pub const NAMES: &[&str] = &[
     "resnet56",
     "resnet110",
     "vgg_small",
-    "mobilenet_v1",
-    "mobilenet_v2",
-    "squeezenet1_0",
 ];
 
 /// The family of an architecture.
 pub fn family(name: &str) -> Option<Family> {
-    let family = |default_input, has_width, features, early, preprocess| Family {
-        default_input,
-        has_width,
+    use Preprocess::{Caffe, Tf, Torch};
+    let family = |inputs: [usize; 2], [features, early, no_top]: [&'static str; 3], preprocess| Family {
+        default_input: inputs[0],
+        least_input: inputs[1],
         features,
         early,
+        no_top,
         preprocess,
     };
     Some(match name {
-        _ if resnet_depth(name).is_some() => family(32, false, "avgpool", "layer1.last", Preprocess::Torch),
-        "vgg_small" => family(32, false, "fc1", "block2_pool", Preprocess::Torch),
-        "mobilenet_v1" => family(224, true, "global_average_pooling2d", "conv_pw_5_relu", Preprocess::Tf),
-        "mobilenet_v2" => family(224, true, "avgpool", "features.6.add", Preprocess::Tf),
-        "squeezenet1_0" => family(224, false, "features.12.concat", "features.5.concat", Preprocess::Torch),
+        _ if resnet_depth(name).is_some() => family([32, 8], ["avgpool", "layer1.last", "layer3.last"], Torch),
+        "vgg_small" => family([32, 8], ["fc1", "block2_pool", "block3_pool"], Torch),
+        "vgg16" | "vgg19" => family([224, 32], ["block5_pool", "block2_pool", "block5_pool"], Caffe),
+        "inception_v3" => family([299, 75], ["avg_pool", "mixed2", "mixed10"], Tf),
+        "inception_v3_torchvision" => family([299, 75], ["avgpool", "Mixed_5d.cat", "Mixed_7c.cat"], Tf),
+        "resnet50" => family([224, 32], ["avg_pool", "conv2_block3_out", "conv5_block3_out"], Caffe),
+        "resnet50_torchvision" => family([224, 32], ["avgpool", "layer1.last", "layer4.last"], Torch),
+        "mobilenet_v1" => family([224, 32], ["global_average_pooling2d", "conv_pw_5_relu", "conv_pw_13_relu"], Tf),
+        "mobilenet_v2" => family([224, 32], ["global_average_pooling2d", "block_5_add", "out_relu"], Tf),
+        "mobilenet_v2_torchvision" => family([224, 32], ["avgpool", "features.6.add", "features.18.2"], Torch),
+        "mobilenet_v2_tf" => family([224, 32], ["avgpool", "features.6.add", "features.18.2"], Tf),
+        "squeezenet1_0" => family([224, 32], ["features.12.concat", "features.5.concat", "features.12.concat"], Torch),
         _ => return None,
     })
 }
 
 /// The depth of a CIFAR ResNet's name, if it is 6n + 2 and listed.
 fn resnet_depth(name: &str) -> Option<usize> {
-    NAMES.contains(&name).then(|| name.strip_prefix("resnet")?.parse().ok())?
+    NAMES
+        .contains(&name)
+        .then(|| name.strip_prefix("resnet")?.parse().ok())
+        .flatten()
+        .filter(|depth| depth % 6 == 2 && *depth != 50)
 }
 
 impl Arch {
+    /// An architecture by its name.
+    pub fn new(name: &str, input: usize, width: f64) -> Self {
+        Self { name: name.to_owned(), input, width, own: None }
+    }
+
     /// The whole network with its original classifier of `classes` outputs.
     ///
     /// # Errors
     /// The name is unknown, or the input too small for the network.
     pub fn graph(&self, classes: usize) -> Result<Graph, String> {
+        let graph = match &self.own {
+            Some(own) => own.graph(self.input, classes).map_err(|(_, message)| format!("{}: {message}", self.name))?,
+            None => self.built_in(classes)?,
+        };
+        let scales_itself = self.own.is_none() && self.name.starts_with("mobilenet");
+        Ok(if self.width == 1.0 || scales_itself { graph } else { graph.thinned(self.width) })
+    }
+
+    fn built_in(&self, classes: usize) -> Result<Graph, String> {
         let input = [3, self.input, self.input];
-        let least = if self.name == "squeezenet1_0" { 32 } else { 8 };
+        let unknown = || format!("there is no architecture '{}'; there are {}", self.name, NAMES.join(", "));
+        let least = family(&self.name).ok_or_else(unknown)?.least_input;
         if self.input < least {
             return Err(format!("{} needs an input of at least {least} pixels", self.name));
         }
-        match (self.name.as_str(), resnet_depth(&self.name)) {
-            (_, Some(depth)) => Ok(resnet_cifar::resnet(depth, input, classes)),
-            ("vgg_small", _) => Ok(vgg::small(input, classes)),
-            ("mobilenet_v1", _) => Ok(mobilenet::v1(self.width, input, classes)),
-            ("mobilenet_v2", _) => Ok(mobilenet::v2(self.width, input, classes)),
-            ("squeezenet1_0", _) => Ok(squeezenet::v1_0(input, classes)),
-            _ => Err(format!("there is no architecture '{}'; there are {}", self.name, NAMES.join(", "))),
-        }
+        let torch_v2 = |pad| mobilenet::v2_torchvision(&self.name, pad, self.width, input, classes);
+        Ok(match (self.name.as_str(), resnet_depth(&self.name)) {
+            (_, Some(depth)) => resnet_cifar::resnet(depth, input, classes),
+            ("vgg_small", _) => vgg::small(input, classes),
+            ("vgg16", _) => vgg::keras("vgg16", [2, 2, 3, 3, 3], input, classes),
+            ("vgg19", _) => vgg::keras("vgg19", [2, 2, 4, 4, 4], input, classes),
+            ("inception_v3", _) => inception::keras(input, classes),
+            ("inception_v3_torchvision", _) => inception::torchvision(input, classes),
+            ("resnet50", _) => resnet50::keras(input, classes),
+            ("resnet50_torchvision", _) => resnet50::torchvision(input, classes),
+            ("mobilenet_v1", _) => mobilenet::v1(self.width, input, classes),
+            ("mobilenet_v2", _) => mobilenet::v2(self.width, input, classes),
+            ("mobilenet_v2_torchvision", _) => torch_v2(mobilenet::Pad::Torch),
+            ("mobilenet_v2_tf", _) => torch_v2(mobilenet::Pad::Tensorflow),
+            ("squeezenet1_0", _) => squeezenet::v1_0(input, classes),
+            _ => return Err(unknown()),
+        })
     }
 
-    /// The network up to a tap: a layer by name, `features` or `early`.
+    /// The index of a layer that a tap names: a layer, `features`, `early` or `no_top`.
     ///
     /// # Errors
-    /// As `graph`, or the backbone has no such layer.
-    pub fn backbone(&self, tap: &str) -> Result<Graph, String> {
-        let graph = self.graph(10)?;
-        let family = family(&self.name).ok_or_else(|| format!("there is no architecture '{}'", self.name))?;
-        let name = match tap {
-            "features" => family.features,
-            "early" => family.early,
-            name => name,
+    /// The network has no such layer; says which is nearest.
+    pub fn tap(&self, graph: &Graph, tap: &str) -> Result<usize, String> {
+        let family = family(&self.name);
+        let known = |of: fn(&Family) -> &'static str| family.as_ref().map(of).map(str::to_owned);
+        let name = match (tap, &self.own) {
+            ("features" | "no_top", Some(own)) => Some(own.features.clone()),
+            ("early", Some(own)) => Some(own.early.clone().unwrap_or_else(|| own.features.clone())),
+            ("features", None) => known(|family| family.features),
+            ("early", None) => known(|family| family.early),
+            ("no_top", None) => known(|family| family.no_top),
+            (name, _) => Some(name.to_owned()),
         };
+        let name = name.ok_or_else(|| format!("there is no architecture '{}'", self.name))?;
         let index = match name.strip_suffix(".last") {
             Some(block) => graph.layers.iter().rposition(|layer| layer.block == block),
-            None => graph.find(name),
+            None => graph.find(&name),
         };
         match index {
             Some(index) if matches!(graph.layers[index].op, Op::Input) => Err("the tap is the input itself".to_owned()),
-            Some(index) => Ok(graph.truncate(index)),
+            Some(index) => Ok(index),
             None => {
-                let near = nearest(name, graph.layers.iter().map(|layer| layer.name.as_str()));
+                let near = nearest(&name, graph.layers.iter().map(|layer| layer.name.as_str()));
                 let hint = near.map_or_else(String::new, |near| format!("; did you mean '{near}'?"));
-                Err(format!("{} has no layer '{name}'{hint} (`tl-sweep summary {}` lists them)", self.name, self.name))
+                Err(format!("{} has no layer '{name}'{hint} (`tl-sweep summary {}` lists them)", graph.arch, self.name))
             }
         }
+    }
+
+    /// The network up to a tap.
+    ///
+    /// # Errors
+    /// As `graph` and `tap`.
+    pub fn backbone(&self, tap: &str) -> Result<Graph, String> {
+        let graph = self.graph(10)?;
+        let index = self.tap(&graph, tap)?;
+        Ok(graph.truncate(index))
     }
 }

@@ -63,7 +63,7 @@ pub static KNOWN: &[Known] = &[
     Known {
         name: "mobilenet_v2_1.0_224_dequant_tf2ptq",
         sha256: "36b68937757355b877f3705ecb9197f5fb432576ace4ffb01a1e2d0c13d9e467",
-        arch: "mobilenet_v2",
+        arch: "mobilenet_v2_tf",
         width: 1.0,
         input: 224,
         preprocess: Preprocess::Tf,

@@ -43,6 +43,20 @@ pub fn depth_name(backbone: &Graph, frozen: usize) -> String {
     }
 }
 
+/// Where a freeze depth cuts through parallel branches: what of the frozen part can be shared all the same. Empty where
+/// one tensor crosses the boundary.
+pub fn branch_note(backbone: &Graph, frozen: usize) -> String {
+    let cut = if frozen == 0 { 0 } else { backbone.cut_at_most(frozen - 1) };
+    match cut {
+        _ if cut + 1 >= frozen => String::new(),
+        0 => "; this cuts through parallel branches, and nothing below it can be shared".to_owned(),
+        _ => format!(
+            "; this cuts through parallel branches: the work up to layer {cut}, {}, can be shared",
+            backbone.layers[cut].name
+        ),
+    }
+}
+
 /// The last layer that may be computed once and shared when the first `frozen` layers are fixed: the deepest
 /// one-tensor cut below. With everything frozen the pooling of the head belongs to it.
 pub fn shared_cut(network: &Graph, backbone_layers: usize, frozen: usize) -> Option<usize> {

@@ -7,9 +7,20 @@ use serde::{Deserialize, Serialize};
 /// Channels, height and width of one image's activations; a vector is [n, 1, 1].
 pub type Shape = [usize; 3];
 
+/// Whose names and whose order of numbers a network has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Framework {
+    /// Keras: a feature map is flattened pixel by pixel, all channels of a pixel together.
+    Keras,
+    /// PyTorch: a feature map is flattened channel by channel.
+    Torch,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Graph {
     pub arch: String,
+    pub framework: Framework,
     /// In execution order, which is also the order in which indices freeze.
     pub layers: Vec<Layer>,
 }
@@ -29,6 +40,7 @@ pub struct Layer {
 pub type Padding = [usize; 4];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Activation {
     Linear,
     Relu,
@@ -66,6 +78,8 @@ pub enum Op {
         momentum: f64,
         /// Whether the running variance follows the batch's with n - 1 in its denominator (PyTorch) or n (Keras).
         unbiased: bool,
+        /// Whether there is a `weight`; it is 1 without (Keras' InceptionV3).
+        scale: bool,
     },
     Activation(Activation),
     ZeroPad(Padding),
@@ -97,6 +111,50 @@ pub enum Op {
     Dropout(f64),
 }
 
+impl Op {
+    /// A convolution without bias and activation.
+    pub fn conv(out: usize, kernel: [usize; 2], stride: usize, padding: Padding) -> Self {
+        let activation = Activation::Linear;
+        Self::Conv { out, kernel, stride, dilation: 1, padding, groups: 1, bias: false, activation }
+    }
+
+    /// The same convolution with a bias and an activation.
+    pub fn biased(self, activation: Activation) -> Self {
+        match self {
+            Self::Conv { out, kernel, stride, dilation, padding, groups, .. } => {
+                Self::Conv { out, kernel, stride, dilation, padding, groups, bias: true, activation }
+            }
+            other => other,
+        }
+    }
+
+    /// The same convolution in groups.
+    pub fn grouped(self, groups: usize) -> Self {
+        match self {
+            Self::Conv { out, kernel, stride, dilation, padding, bias, activation, .. } => {
+                Self::Conv { out, kernel, stride, dilation, padding, groups, bias, activation }
+            }
+            other => other,
+        }
+    }
+
+    /// The batch norm of Keras' layer: `momentum` is Keras' own (0.99 by default).
+    pub fn keras_norm(eps: f64, momentum: f64, scale: bool) -> Self {
+        Self::BatchNorm { eps, momentum: 1.0 - momentum, unbiased: false, scale }
+    }
+
+    /// The batch norm of PyTorch's layer, with its default momentum.
+    pub fn torch_norm(eps: f64) -> Self {
+        Self::BatchNorm { eps, momentum: 0.1, unbiased: true, scale: true }
+    }
+}
+
+/// TensorFlow's SAME for a square input: ceil(side / stride) outputs, the odd pixel at the bottom and right.
+pub fn same(side: usize, kernel: usize, stride: usize) -> Padding {
+    let total = ((side.div_ceil(stride) - 1) * stride + kernel).saturating_sub(side);
+    [total / 2, total - total / 2, total / 2, total - total / 2]
+}
+
 /// A tensor that a layer owns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Param {
@@ -119,9 +177,11 @@ impl Layer {
             Op::Linear { out, .. } => {
                 vec![param("weight", vec![*out, input[0]], true), param("bias", vec![*out], true)]
             }
-            Op::BatchNorm { .. } => ["weight", "bias", "running_mean", "running_var"]
+            Op::BatchNorm { scale, .. } => ["weight", "bias", "running_mean", "running_var"]
+                .into_iter()
+                .filter(|name| *scale || *name != "weight")
                 .map(|name| param(name, vec![input[0]], !name.starts_with("running")))
-                .into(),
+                .collect(),
             _ => Vec::new(),
         }
     }
@@ -136,43 +196,18 @@ impl Layer {
         };
         (output * per_output) as u64
     }
-
-    /// What Keras calls this kind of layer.
-    pub fn class(&self, input: Shape) -> &'static str {
-        match &self.op {
-            Op::Input => "InputLayer",
-            Op::Conv { groups, .. } if *groups > 1 && *groups == input[0] => "DepthwiseConv2D",
-            Op::Conv { .. } => "Conv2D",
-            Op::BatchNorm { .. } => "BatchNormalization",
-            Op::Activation(Activation::Relu6) => "ReLU6",
-            Op::Activation(_) => "ReLU",
-            Op::ZeroPad(_) => "ZeroPadding2D",
-            Op::Pool { reduce: Reduce::Max, .. } => "MaxPooling2D",
-            Op::Pool { .. } => "AveragePooling2D",
-            Op::GridPool { reduce: Reduce::Avg, grid: 1 } => "GlobalAveragePooling2D",
-            Op::GridPool { reduce: Reduce::Max, grid: 1 } => "GlobalMaxPooling2D",
-            Op::GridPool { .. } => "AdaptivePooling2D",
-            Op::Flatten => "Flatten",
-            Op::Linear { .. } => "Dense",
-            Op::Add => "Add",
-            Op::Concat => "Concatenate",
-            Op::Shortcut { .. } => "Shortcut",
-            Op::Dropout(_) => "Dropout",
-        }
-    }
 }
 
 impl Graph {
     /// A graph that so far has only its input.
-    pub fn new(arch: &str, input: Shape) -> Self {
-        let layer = Layer {
-            name: "input".to_owned(),
-            block: "input".to_owned(),
-            op: Op::Input,
-            inputs: Vec::new(),
-            shape: input,
+    pub fn new(arch: &str, framework: Framework, input: Shape) -> Self {
+        let name = match framework {
+            Framework::Keras => "input_layer",
+            Framework::Torch => "input",
         };
-        Self { arch: arch.to_owned(), layers: vec![layer] }
+        let layer =
+            Layer { name: name.to_owned(), block: "input".to_owned(), op: Op::Input, inputs: Vec::new(), shape: input };
+        Self { arch: arch.to_owned(), framework, layers: vec![layer] }
     }
 
     /// Appends a layer on top of `inputs` and returns its index.
@@ -247,10 +282,38 @@ impl Graph {
 
     /// The layers above `cut`, on an input of its shape.
     pub fn above(&self, cut: usize) -> Self {
-        let mut graph = Self::new(&self.arch, self.layers[cut].shape);
+        let mut graph = Self::new(&self.arch, self.framework, self.layers[cut].shape);
         for layer in &self.layers[cut + 1..] {
             let inputs: Vec<usize> = layer.inputs.iter().map(|input| input.saturating_sub(cut)).collect();
             graph.push(&layer.block, layer.name.clone(), layer.op.clone(), &inputs);
+        }
+        graph
+    }
+
+    /// The same layers in another order: `order[i]` is the index of the layer that comes at i.
+    pub fn reordered(&self, order: &[usize]) -> Self {
+        let mut place = vec![0; order.len()];
+        order.iter().enumerate().for_each(|(at, index)| place[*index] = at);
+        let layer = |index: &usize| {
+            let layer = &self.layers[*index];
+            Layer { inputs: layer.inputs.iter().map(|input| place[*input]).collect(), ..layer.clone() }
+        };
+        Self { arch: self.arch.clone(), framework: self.framework, layers: order.iter().map(layer).collect() }
+    }
+
+    /// The same network with `width` times the channels everywhere but in its input and its last learned layer.
+    pub fn thinned(&self, width: f64) -> Self {
+        let mut graph = Self::new(&self.arch, self.framework, self.layers[0].shape);
+        let last = (0..self.layers.len()).rfind(|index| !self.params(*index).is_empty());
+        let scaled = |channels: usize| ((channels as f64 * width).round() as usize).max(1);
+        for (index, layer) in self.layers.iter().enumerate().skip(1) {
+            let mut op = layer.op.clone();
+            match &mut op {
+                Op::Conv { out, .. } | Op::Linear { out, .. } if Some(index) != last => *out = scaled(*out),
+                Op::Shortcut { channels, .. } => *channels = scaled(*channels),
+                _ => {}
+            }
+            graph.push(&layer.block, layer.name.clone(), op, &layer.inputs);
         }
         graph
     }
@@ -263,7 +326,7 @@ impl Graph {
             let inputs = layer.inputs.iter().map(|input| place[*input]).collect();
             layers.push(Layer { inputs, ..layer.clone() });
         }
-        Self { arch: self.arch.clone(), layers }
+        Self { arch: self.arch.clone(), framework: self.framework, layers }
     }
 
     /// The deepest layer c at most `limit` such that only c's output is read above c: where the graph is one tensor wide.

@@ -1,11 +1,11 @@
 //! The CIFAR ResNets of He et al. (2016), section 4.2: depth 6n + 2, 16-32-64 channels, option A shortcuts.
 //! Layer names are those of the state dicts of akamaster/pytorch_resnet_cifar10.
 
-use super::graph::{Activation, Graph, Op, Reduce, Shape};
+use super::graph::{Activation, Framework, Graph, Op, Reduce, Shape};
 
 /// Any depth 6n + 2; `classes` outputs.
 pub fn resnet(depth: usize, input: Shape, classes: usize) -> Graph {
-    let mut graph = Graph::new(&format!("resnet{depth}"), input);
+    let mut graph = Graph::new(&format!("resnet{depth}"), Framework::Torch, input);
     graph.then("conv1", "conv1", conv3x3(16, 1));
     graph.then("conv1", "bn1", norm());
     let mut last = graph.then("conv1", "relu", Op::Activation(Activation::Relu));
@@ -36,18 +36,9 @@ fn basic_block(graph: &mut Graph, from: usize, block: &str, index: usize, channe
 }
 
 fn conv3x3(out: usize, stride: usize) -> Op {
-    Op::Conv {
-        out,
-        kernel: [3, 3],
-        stride,
-        dilation: 1,
-        padding: [1; 4],
-        groups: 1,
-        bias: false,
-        activation: Activation::Linear,
-    }
+    Op::conv(out, [3, 3], stride, [1; 4])
 }
 
 fn norm() -> Op {
-    Op::BatchNorm { eps: 1e-5, momentum: 0.1, unbiased: true }
+    Op::torch_norm(1e-5)
 }

@@ -1,6 +1,6 @@
 //! SqueezeNet 1.0 (Iandola et al., 2016) with torchvision's layer names.
 
-use super::graph::{Activation, Graph, Op, Reduce, Shape};
+use super::graph::{Activation, Framework, Graph, Op, Reduce, Shape};
 
 pub fn v1_0(input: Shape, classes: usize) -> Graph {
     const FIRES: [(usize, usize, usize); 8] = [
@@ -13,7 +13,7 @@ pub fn v1_0(input: Shape, classes: usize) -> Graph {
         (10, 64, 256),
         (12, 64, 256),
     ];
-    let mut graph = Graph::new("squeezenet1_0", input);
+    let mut graph = Graph::new("squeezenet1_0", Framework::Torch, input);
     graph.then("features.0", "features.0", conv(96, 7, 2, 0, Activation::Linear));
     graph.then("features.0", "features.1", Op::Activation(Activation::Relu));
     pool(&mut graph, 2);
@@ -50,5 +50,5 @@ fn fire(graph: &mut Graph, index: usize, squeeze: usize, expand: usize) {
 }
 
 fn conv(out: usize, kernel: usize, stride: usize, padding: usize, activation: Activation) -> Op {
-    Op::Conv { out, kernel: [kernel; 2], stride, dilation: 1, padding: [padding; 4], groups: 1, bias: true, activation }
+    Op::conv(out, [kernel; 2], stride, [padding; 4]).biased(activation)
 }

@@ -1,6 +1,6 @@
 //! What a network looks like in rows, as Keras' `model.summary()` prints it.
 
-use super::graph::{Graph, Shown};
+use super::graph::{Activation, Framework, Graph, Op, Reduce, Shown};
 
 /// One layer of a summary.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -21,7 +21,7 @@ pub fn rows(graph: &Graph, frozen: usize) -> Vec<Row> {
     let row = |(index, layer): (usize, &super::graph::Layer)| Row {
         index,
         name: layer.name.clone(),
-        class: layer.class(graph.input_shape(index)),
+        class: class(graph, index),
         block: layer.block.clone(),
         output: Shown(layer.shape).to_string(),
         params: graph.param_count(index),
@@ -30,6 +30,33 @@ pub fn rows(graph: &Graph, frozen: usize) -> Vec<Row> {
         macs: graph.macs(index),
     };
     graph.layers.iter().enumerate().map(row).collect()
+}
+
+/// What Keras calls this kind of layer.
+pub fn class(graph: &Graph, index: usize) -> &'static str {
+    let [channels, height, width] = graph.input_shape(index);
+    match &graph.layers[index].op {
+        Op::Input => "InputLayer",
+        Op::Conv { groups, .. } if *groups > 1 && *groups == channels => "DepthwiseConv2D",
+        Op::Conv { .. } => "Conv2D",
+        Op::BatchNorm { .. } => "BatchNormalization",
+        // Keras' models have ReLU6 as a layer of its own, and plain activations as `Activation`.
+        Op::Activation(Activation::Relu | Activation::Linear) if graph.framework == Framework::Keras => "Activation",
+        Op::Activation(_) => "ReLU",
+        Op::ZeroPad(_) => "ZeroPadding2D",
+        Op::Pool { reduce: Reduce::Max, .. } => "MaxPooling2D",
+        Op::Pool { .. } => "AveragePooling2D",
+        Op::GridPool { reduce: Reduce::Avg, grid: 1 } => "GlobalAveragePooling2D",
+        Op::GridPool { reduce: Reduce::Max, grid: 1 } => "GlobalMaxPooling2D",
+        Op::GridPool { .. } => "AdaptivePooling2D",
+        Op::Flatten if height * width == 1 && graph.framework == Framework::Keras => "Reshape",
+        Op::Flatten => "Flatten",
+        Op::Linear { .. } => "Dense",
+        Op::Add => "Add",
+        Op::Concat => "Concatenate",
+        Op::Shortcut { .. } => "Shortcut",
+        Op::Dropout(_) => "Dropout",
+    }
 }
 
 /// Names of the frozen layers that own parameters, and how many numbers they hold.

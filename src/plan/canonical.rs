@@ -13,6 +13,7 @@ use crate::key::{ENGINE, Key};
 use crate::model::arch::{Arch, family};
 use crate::model::freezing::{depth_name, frozen_layers};
 use crate::model::graph::{Graph, Op};
+use crate::model::sketch::Sketch;
 use crate::recipe;
 use crate::value::{Layer, Value};
 
@@ -242,24 +243,31 @@ impl Settler<'_> {
                 ),
             ));
         };
-        let Some(family) = family(&arch) else {
-            let near = crate::spelling::nearest(&arch, crate::model::arch::NAMES.iter().copied());
-            let hint = near.map_or_else(String::new, |near| format!("; did you mean '{near}'?"));
-            let message =
-                format!("there is no architecture '{arch}'{hint}; there are {}", crate::model::arch::NAMES.join(", "));
-            return Err(self.experiment.problem("arch", &Value::Text(arch), message));
+        let (input, own_preprocess) = match (self.facts.graphs.get(&arch), family(&arch)) {
+            (Some(own), _) => {
+                layer.insert("arch".to_owned(), Value::Text(own_name(own)));
+                (own.input, own.preprocess)
+            }
+            (None, Some(family)) => (family.default_input, family.preprocess),
+            (None, None) => return Err(self.no_arch(arch)),
         };
         let unknown_file = !matches!(weights.text(), Some("random" | "pretrain")) && known.is_none();
         if unknown_file && !layer.contains_key("preprocess") {
             return Err(self.experiment.problem("weights", &weights, format!("the catalogue does not know the weights '{weights}': say how their inputs were prepared with `preprocess` under [backbone]")));
         }
-        layer.entry("input".to_owned()).or_insert(Value::Int(family.default_input as i64));
-        layer.entry("preprocess".to_owned()).or_insert(preprocess(family.preprocess));
-        match family.has_width {
-            true => drop(layer.entry("width".to_owned()).or_insert(Value::Float(1.0))),
-            false => drop(layer.remove("width")),
-        }
+        layer.entry("input".to_owned()).or_insert(Value::Int(input as i64));
+        layer.entry("preprocess".to_owned()).or_insert(preprocess(own_preprocess));
+        layer.entry("width".to_owned()).or_insert(Value::Float(1.0));
         Ok(())
+    }
+
+    fn no_arch(&self, arch: String) -> Problem {
+        let names = crate::model::arch::NAMES;
+        let near = crate::spelling::nearest(&arch, names.iter().copied());
+        let hint = near.map_or_else(String::new, |near| format!("; did you mean '{near}'?"));
+        let message =
+            format!("there is no architecture '{arch}'{hint}; there are {}, or a .toml of your own", names.join(", "));
+        self.experiment.problem("arch", &Value::Text(arch), message)
     }
 
     fn known(&self, weights: &str) -> Option<&KnownBackbone> {
@@ -268,7 +276,7 @@ impl Settler<'_> {
 
     /// The network up to the tap; the tap is settled to its layer's own name.
     fn backbone(&mut self, layer: &mut Layer) -> Result<Graph, Problem> {
-        let arch = stage::arch(layer).map_err(|message| self.plain(message))?;
+        let arch = stage::arch(layer, self.facts).map_err(|message| self.plain(message))?;
         let tap = layer.get("tap").map_or("features".to_owned(), Value::to_string);
         let built = self.graphs.entry(format!("{arch:?} {tap}")).or_insert_with(|| build(&arch, &tap));
         let graph =
@@ -304,17 +312,17 @@ impl Settler<'_> {
     }
 }
 
+/// What a network of a person's own is called in keys and tables: its content decides, not where its file is.
+pub fn own_name(own: &Sketch) -> String {
+    format!("{}-{}", own.name, own.key().short())
+}
+
 fn build(arch: &Arch, tap: &str) -> Result<Graph, String> {
     arch.backbone(tap)
 }
 
 fn preprocess(preprocess: recipe::Preprocess) -> Value {
-    let text = match preprocess {
-        recipe::Preprocess::Caffe => "caffe",
-        recipe::Preprocess::Tf => "tf",
-        recipe::Preprocess::Torch => "torch",
-    };
-    Value::Text(text.to_owned())
+    Value::Text(preprocess.word().to_owned())
 }
 
 /// Takes out every setting that changes nothing under the others.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::key::Key;
+use crate::model::sketch::Sketch;
 use crate::recipe::Preprocess;
 
 /// The world, as far as it bears on a plan.
@@ -11,6 +12,8 @@ pub struct Facts {
     pub datasets: BTreeMap<String, DatasetFact>,
     /// By the text of `weights`; `random` and `pretrain` need none.
     pub weights: BTreeMap<String, WeightsFact>,
+    /// Networks of a person's own, by the text of `arch` and by their settled names.
+    pub graphs: BTreeMap<String, Sketch>,
     /// Slots that will run side by side.
     pub slots: usize,
     /// Multiply-accumulates per second of one slot, and how it is known.

@@ -7,6 +7,7 @@ pub mod facts;
 pub mod space;
 pub mod stage;
 
+pub use canonical::own_name;
 pub use facts::{DatasetFact, Facts, WeightsFact};
 pub use stage::{Backbone, Encode, Pretrain, Stage, Start, Train};
 

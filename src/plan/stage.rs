@@ -194,7 +194,7 @@ pub fn chain(layer: &Layer, cell: Key, replicate: usize, reach: &Reach, facts: &
     let data = facts.datasets.get(&dataset).ok_or_else(|| format!("the dataset '{dataset}' was not opened"))?;
     let pretrain = pretrain(layer, reach.pretrain, facts, reach.seed)?;
     let backbone = Backbone {
-        arch: arch(layer)?,
+        arch: arch(layer, facts)?,
         start: start(layer, facts, reach.pretrain, reach.seed)?,
         preprocess: preprocess(layer)?,
         tap: layer.get("tap").map_or_else(String::new, Value::to_string),
@@ -241,16 +241,18 @@ pub fn chain(layer: &Layer, cell: Key, replicate: usize, reach: &Reach, facts: &
 ///
 /// # Errors
 /// `arch` or `input` is missing.
-pub fn arch(layer: &Layer) -> Result<Arch, String> {
+pub fn arch(layer: &Layer, facts: &Facts) -> Result<Arch, String> {
+    let name = layer.get("arch").map(Value::to_string).ok_or("no `arch`")?;
     Ok(Arch {
-        name: layer.get("arch").map(Value::to_string).ok_or("no `arch`")?,
         input: layer.get("input").and_then(Value::count).ok_or("no `input`")?,
         width: layer.get("width").and_then(Value::number).unwrap_or(1.0),
+        own: facts.graphs.get(&name).cloned().map(Box::new),
+        name,
     })
 }
 
 fn preprocess(layer: &Layer) -> Result<Preprocess, String> {
-    recipe::word(layer.get("preprocess").ok_or("no `preprocess`")?, "'caffe', 'tf' or 'torch'")
+    recipe::word(layer.get("preprocess").ok_or("no `preprocess`")?, "'caffe', 'tf', 'torch', 'caffe-rgb' or 'zero-one'")
 }
 
 /// Where the backbone of a settled layer starts.
@@ -289,7 +291,7 @@ fn pretrain(
     settings.insert("batch_norm".to_owned(), Value::Text("train".to_owned()));
     let phase = Phase::parse(&settings)?;
     Ok(Some(Pretrain {
-        arch: arch(layer)?,
+        arch: arch(layer, facts)?,
         preprocess: preprocess(layer)?,
         data: data.fingerprint,
         classes: data.classes,

@@ -75,9 +75,7 @@ fn classify(error: &anyhow::Error) -> Failure {
 pub fn measure_rate() -> anyhow::Result<f64> {
     use crate::exec::{Mode, Network};
     use crate::seed::{Stream, stream};
-    let graph = crate::model::arch::Arch { name: "resnet8".to_owned(), input: 32, width: 1.0 }
-        .graph(10)
-        .map_err(anyhow::Error::msg)?;
+    let graph = crate::model::arch::Arch::new("resnet8", 32, 1.0).graph(10).map_err(anyhow::Error::msg)?;
     let weights = crate::model::init::fresh(&graph, 0, 0, 0)?;
     let network = Network::new(graph, &weights, &CandleDevice::Cpu)?;
     let x = candle_core::Tensor::ones((16, 3, 32, 32), candle_core::DType::F32, &CandleDevice::Cpu)?;

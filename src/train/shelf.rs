@@ -11,7 +11,7 @@ use super::{encode, pretrain};
 use crate::data::Manifest;
 use crate::data::packed::Packed;
 use crate::key::Key;
-use crate::model::arch::{Arch, family};
+use crate::model::arch::Arch;
 use crate::model::weights::Weights;
 use crate::plan::stage::Work;
 use crate::plan::stage::{Backbone, Encode, Start};
@@ -140,6 +140,6 @@ impl Shelf {
 pub(super) fn check(weights: &Weights, arch: &Arch) -> anyhow::Result<()> {
     let classes = weights.classes(&arch.graph(10).map_err(anyhow::Error::msg)?).unwrap_or(10);
     let graph = arch.graph(classes).map_err(anyhow::Error::msg)?;
-    let features = family(&arch.name).and_then(|family| graph.find(family.features)).context("unknown architecture")?;
+    let features = arch.tap(&graph, "features").map_err(anyhow::Error::msg)?;
     weights.check(&graph, features)
 }

@@ -4,7 +4,7 @@
 use candle_core::{IndexOp, Tensor};
 use tl_sweep::exec::{Mode, Network};
 use tl_sweep::model::arch::Arch;
-use tl_sweep::model::graph::{Activation as Behind, Graph, Op, Reduce};
+use tl_sweep::model::graph::{Activation as Behind, Framework, Graph, Op, Reduce};
 use tl_sweep::model::init;
 use tl_sweep::nn::activation::Activation;
 use tl_sweep::nn::conv::{self, Conv};
@@ -109,7 +109,7 @@ fn threads_do_not_show_in_norms_and_pools() {
 
 /// A network with every kind of layer.
 fn everything() -> Graph {
-    let mut graph = Graph::new("everything", [3, 16, 16]);
+    let mut graph = Graph::new("everything", Framework::Torch, [3, 16, 16]);
     let conv = |out, kernel, stride, groups, bias, activation| Op::Conv {
         out,
         kernel: [kernel; 2],
@@ -120,7 +120,7 @@ fn everything() -> Graph {
         bias,
         activation,
     };
-    let norm = || Op::BatchNorm { eps: 1e-5, momentum: 0.1, unbiased: true };
+    let norm = || Op::torch_norm(1e-5);
     graph.then("a", "conv1", conv(16, 3, 1, 1, false, Behind::Linear));
     graph.then("a", "bn1", norm());
     let first = graph.then("a", "relu1", Op::Activation(Behind::Relu));
@@ -164,7 +164,7 @@ fn everything() -> Graph {
 
 fn networks() -> Vec<Graph> {
     let known = [("resnet8", 16), ("vgg_small", 16), ("mobilenet_v1", 32)];
-    let known = known.map(|(name, input)| Arch { name: name.to_owned(), input, width: 0.25 }.graph(10).unwrap());
+    let known = known.map(|(name, input)| Arch::new(name, input, 0.25).graph(10).unwrap());
     known.into_iter().chain([everything()]).collect()
 }
 
@@ -225,7 +225,7 @@ fn a_training_step_on_any_number_of_threads_kept_or_recomputed() {
 #[test]
 fn no_gradient_exists_below_the_first_layer_that_trains() {
     on_path();
-    let mut network = network(Arch { name: "resnet8".to_owned(), input: 16, width: 1.0 }.graph(10).unwrap());
+    let mut network = network(Arch::new("resnet8", 16, 1.0).graph(10).unwrap());
     network.frozen = network.graph.layers.iter().rposition(|layer| layer.block == "layer2").unwrap() + 1;
     network.batch_norm = BatchNorm::Frozen;
     let fixed = network.frozen_hash().unwrap();

@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 use serde_json::Value;
 use tl_sweep::exec::{Mode, Network};
 use tl_sweep::model::arch::Arch;
-use tl_sweep::model::graph::Op;
+use tl_sweep::model::graph::{Framework, Op};
 use tl_sweep::model::init;
 use tl_sweep::nn::loss::{Targets, cross_entropy};
 use tl_sweep::nn::optim::{Rule, State, Step};
@@ -27,7 +27,9 @@ impl<'a> Run<'a> {
     fn new(case: &'a Value) -> Self {
         let name = case["arch"].as_str().unwrap().to_owned();
         let width = if name == "mobilenet_v1" { 0.25 } else { 1.0 };
-        let mut graph = Arch { name, input: case["side"].as_u64().unwrap() as usize, width }.graph(10).unwrap();
+        let mut graph = Arch::new(&name, case["side"].as_u64().unwrap() as usize, width).graph(10).unwrap();
+        // PyTorch's side of the comparison flattens its own way.
+        graph.framework = Framework::Torch;
         for layer in &mut graph.layers {
             if matches!(layer.op, Op::Dropout(_)) {
                 layer.op = Op::Dropout(0.0);
