@@ -143,6 +143,11 @@ pub enum Verb {
         #[arg(long)]
         toml: bool,
     },
+    /// Which weight files are known, and what is in a file
+    Weights {
+        #[command(subcommand)]
+        what: WeightsVerb,
+    },
     /// Runs stages for a sweep; started by `run`
     #[command(hide = true)]
     Worker {
@@ -150,5 +155,25 @@ pub enum Verb {
         device: String,
         #[arg(long)]
         cache: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum WeightsVerb {
+    /// List the known weight files, and which of them are here
+    List,
+    /// Show what a file is, how its tensors fit a network, or how to get it
+    Inspect {
+        /// A file, or the name of a known one
+        file: String,
+        /// The architecture to lay it beside; without it the one that it fits
+        #[arg(long)]
+        arch: Option<String>,
+        /// Times the channels
+        #[arg(long, default_value_t = 1.0)]
+        width: f64,
+        /// Side of the input in pixels
+        #[arg(long)]
+        input: Option<usize>,
     },
 }

@@ -11,3 +11,4 @@ mod operators;
 mod plans;
 mod sweeps;
 mod verdicts;
+mod weights;

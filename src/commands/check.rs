@@ -49,12 +49,13 @@ fn check_weights(plan: &Plan, world: &World) -> anyhow::Result<()> {
     let mut seen = std::collections::BTreeSet::new();
     for cell in &plan.cells {
         let settled = plan.settled(cell);
+        let tap = settled.get("tap").map_or("features".to_owned(), Value::to_string);
         let name = settled.get("weights").map_or_else(String::new, Value::to_string);
         if let Some(fact) = world.facts.weights.get(&name)
-            && seen.insert(name)
+            && seen.insert((name, settled.get("tap").map(Value::to_string)))
         {
             let arch = crate::plan::stage::arch(&settled, &world.facts).map_err(anyhow::Error::msg)?;
-            crate::train::check_weights(Path::new(&fact.path), &arch)?;
+            crate::train::check_weights(Path::new(&fact.path), &arch, &tap)?;
         }
     }
     Ok(())

@@ -12,12 +12,13 @@ mod run;
 mod show;
 mod status;
 mod summary;
+mod weights;
 mod worker;
 mod world;
 
 use std::io::IsTerminal;
 
-use crate::cli::{Cli, Color, Verb};
+use crate::cli::{Cli, Color, Verb, WeightsVerb};
 use crate::device::CpuPath;
 use crate::experiment::problem::Problems;
 use crate::store::Unusable;
@@ -84,6 +85,10 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Data { target, splits, test } => data::run(&target, splits, &test, common),
         Verb::Summary { arch, input, width, classes, no_top, freeze, toml } => {
             summary::run(summary::Asked { arch, input, width, classes, no_top, freeze, toml })
+        }
+        Verb::Weights { what: WeightsVerb::List } => weights::list(common),
+        Verb::Weights { what: WeightsVerb::Inspect { file, arch, width, input } } => {
+            weights::inspect(&weights::Look { file, arch, width, input }, common)
         }
         Verb::Worker { device, cache } => worker::run(&device, cache),
     }

@@ -213,55 +213,64 @@ fn find_weights(
     data: &Path,
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<String, WeightsFact> {
-    let folder = common.weights.clone().unwrap_or_else(|| data.join("weights"));
+    let folder = weights_folder(common, data);
     let mut found = BTreeMap::new();
     for value in values_of(experiment, "weights") {
         let name = value.to_string();
         if matches!(name.as_str(), "random" | "pretrain") || found.contains_key(&name) {
             continue;
         }
-        let candidates = [PathBuf::from(&name), folder.join(&name), folder.join(format!("{name}.safetensors"))];
-        let Some(path) = candidates.iter().find(|path| path.is_file()) else {
+        let Some(path) = weight_file(&name, &folder) else {
             problems.push(missing_weights(experiment, &value, &folder));
             continue;
         };
-        match std::fs::read(path) {
-            Err(error) => problems.push(experiment.problem(
-                "weights",
-                &value,
-                format!("the weights '{}' cannot be read: {error}", path.display()),
-            )),
-            Ok(bytes) => {
-                let sha256 = crate::data::open::sha256([bytes.as_slice()]);
-                let known = catalogue::by_content(&sha256).map(|known| KnownBackbone {
+        match catalogue::identify(&path) {
+            Err(error) => problems.push(experiment.problem("weights", &value, format!("{error:#}"))),
+            Ok(identity) => {
+                let known = identity.known.map(|known| KnownBackbone {
                     arch: known.arch.to_owned(),
                     width: known.width,
                     input: known.input,
                     preprocess: known.preprocess,
                 });
-                found.insert(name, WeightsFact { sha256, path: path.display().to_string(), known });
+                found.insert(name, WeightsFact { sha256: identity.sha256, path: path.display().to_string(), known });
             }
         }
     }
     found
 }
 
-fn missing_weights(experiment: &Experiment, value: &Value, folder: &Path) -> Problem {
+/// Endings that a name without one may have.
+const ENDINGS: &[&str] = &["", ".safetensors", ".h5", ".weights.h5", ".keras", ".pth", ".pt", ".th"];
+
+/// A weight file by its path, or by its name in the folder of weights.
+pub fn weight_file(name: &str, folder: &Path) -> Option<PathBuf> {
+    let inside = ENDINGS.iter().map(|ending| folder.join(format!("{name}{ending}")));
+    std::iter::once(PathBuf::from(name)).chain(inside).find(|path| path.is_file())
+}
+
+/// Where weights are looked up.
+pub fn weights_folder(common: &Common, data: &Path) -> PathBuf {
+    common.weights.clone().unwrap_or_else(|| data.join("weights"))
+}
+
+/// What to do about weights that are not there.
+pub fn how_to_get_weights(name: &str, folder: &Path) -> String {
     let names: Vec<&str> = catalogue::KNOWN.iter().map(|known| known.name).collect();
+    let is = |known: &&catalogue::Known| known.name == name || format!("{}{}", known.name, known.ending) == name;
+    match catalogue::KNOWN.iter().find(is) {
+        Some(known) => {
+            format!("{}, or name the folder with --weights or TL_SWEEP_WEIGHTS", known.how_to_get(folder))
+        }
+        None => match crate::spelling::nearest(name, names.iter().copied()) {
+            Some(near) => format!("did you mean '{near}'? `tl-sweep weights list` lists the known ones"),
+            None => "a file (.h5, .weights.h5, .keras, .safetensors, .pth), \"random\", \"pretrain\", or a name that `tl-sweep weights list` prints; --weights names the folder".to_owned(),
+        },
+    }
+}
+
+fn missing_weights(experiment: &Experiment, value: &Value, folder: &Path) -> Problem {
     let name = value.to_string();
     let message = format!("there are no weights '{name}' here, nor in '{}'", folder.display());
-    let help = match catalogue::KNOWN.iter().find(|known| known.name == name) {
-        Some(known) => format!(
-            "put {name}.safetensors ({}; sha256 {}) there, or name the folder with --weights or TL_SWEEP_WEIGHTS",
-            known.lineage, known.sha256
-        ),
-        None => match crate::spelling::nearest(&name, names.iter().copied()) {
-            Some(near) => format!("did you mean '{near}'? Known are {}", names.join(", ")),
-            None => format!(
-                "a .safetensors file, \"random\", \"pretrain\", or one of {}; --weights names the folder",
-                names.join(", ")
-            ),
-        },
-    };
-    experiment.problem("weights", value, message).help(help)
+    experiment.problem("weights", value, message).help(how_to_get_weights(&name, folder))
 }

@@ -105,10 +105,10 @@ pub fn kept_bytes(graph: &crate::model::graph::Graph, frozen: usize) -> anyhow::
     Ok([kept, 4 * network.kept()])
 }
 
-/// Reads a weight file and checks that it fits an architecture, tensor by tensor.
+/// Reads a weight file and checks that it fits an architecture up to a tap, tensor by tensor.
 ///
 /// # Errors
 /// What does not fit, on both sides.
-pub fn check_weights(path: &std::path::Path, arch: &crate::model::arch::Arch) -> anyhow::Result<()> {
-    shelf::check(&crate::model::weights::Weights::read(path)?, arch)
+pub fn check_weights(path: &std::path::Path, arch: &crate::model::arch::Arch, tap: &str) -> anyhow::Result<()> {
+    crate::model::weights::Weights::load(path, arch, tap).map(drop)
 }

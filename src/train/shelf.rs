@@ -11,7 +11,7 @@ use super::{encode, pretrain};
 use crate::data::Manifest;
 use crate::data::packed::Packed;
 use crate::key::Key;
-use crate::model::arch::Arch;
+use crate::model::catalogue::identify;
 use crate::model::weights::Weights;
 use crate::plan::stage::Work;
 use crate::plan::stage::{Backbone, Encode, Start};
@@ -29,7 +29,7 @@ pub struct Shelf {
     pub warnings: Vec<String>,
     manifests: HashMap<Key, Rc<Manifest>>,
     packed: HashMap<(Key, usize), Rc<Packed>>,
-    weights: HashMap<String, Rc<Weights>>,
+    weights: HashMap<(String, String), Rc<Weights>>,
     features: HashMap<Key, Rc<Features>>,
 }
 
@@ -78,39 +78,39 @@ impl Shelf {
             Start::File(sha256) => sha256.clone(),
             Start::Pretrained(key) => key.to_string(),
         };
+        // What may be missing above the tap depends on the tap.
+        let name = (name, backbone.tap.clone());
         if let Some(weights) = self.weights.get(&name) {
             return Ok(Some(weights.clone()));
         }
         let weights = match &backbone.start {
-            Start::Pretrained(key) => self.pretrained(*key, work)?,
+            Start::Pretrained(key) => self.pretrained(*key, backbone, work)?,
             _ => {
                 let path = work.weights.as_ref().context("the work names no weight file")?;
-                let bytes =
-                    std::fs::read(path).with_context(|| format!("cannot read the weights '{}'", path.display()))?;
-                let found = crate::data::open::sha256([bytes.as_slice()]);
+                let found = identify(path)?.sha256;
                 anyhow::ensure!(
-                    found == name,
+                    found == name.0,
                     "the weight file '{}' has changed since the plan was made",
                     path.display()
                 );
-                Weights::read(path)?
+                Weights::load(path, &backbone.arch, &backbone.tap)?.0
             }
         };
-        check(&weights, &backbone.arch)?;
         let weights = Rc::new(weights);
         self.weights.insert(name, weights.clone());
         Ok(Some(weights))
     }
 
-    fn pretrained(&mut self, key: Key, work: &Work) -> anyhow::Result<Weights> {
+    fn pretrained(&mut self, key: Key, backbone: &Backbone, work: &Work) -> anyhow::Result<Weights> {
         let path = self.places.cache.join(format!("{key}.safetensors"));
-        match Weights::read(&path) {
+        let read = || Ok(Weights::load(&path, &backbone.arch, &backbone.tap)?.0);
+        match read() {
             Ok(weights) => Ok(weights),
-            Err(error) => {
+            Err::<_, anyhow::Error>(error) => {
                 self.warnings.push(format!("the pretrained weights are made again: {error:#}"));
                 let stage = work.pretrain.as_ref().context("the work names no pretrain stage")?;
                 pretrain::run(stage, self, &mut |_| ())?;
-                Weights::read(&path)
+                read()
             }
         }
     }
@@ -134,12 +134,4 @@ impl Shelf {
         self.features.insert(key, features.clone());
         Ok(features)
     }
-}
-
-/// Every tensor of the file must have its place in the network, and the other way round; only the head may be new.
-pub(super) fn check(weights: &Weights, arch: &Arch) -> anyhow::Result<()> {
-    let classes = weights.classes(&arch.graph(10).map_err(anyhow::Error::msg)?).unwrap_or(10);
-    let graph = arch.graph(classes).map_err(anyhow::Error::msg)?;
-    let features = arch.tap(&graph, "features").map_err(anyhow::Error::msg)?;
-    weights.check(&graph, features)
 }

@@ -1,0 +1,171 @@
+//! `weights list` and `weights inspect FILE`: which weight files are known, and what a file holds.
+
+use std::path::Path;
+
+use super::world::{how_to_get_weights, weight_file, weights_folder};
+use super::{Exit, Usage, print, table_style};
+use crate::cli::Common;
+use crate::model::arch::{Arch, family};
+use crate::model::catalogue::{Hash, KNOWN, Known, identify};
+use crate::model::weights::file::WeightFile;
+use crate::model::weights::{Fitted, Weights, recognised};
+use crate::report::table::table;
+
+/// The folder that `--weights` or `--data` name.
+fn folder(common: &Common) -> std::path::PathBuf {
+    weights_folder(common, common.data.as_deref().unwrap_or(Path::new(".")))
+}
+
+pub fn list(common: &Common) -> anyhow::Result<Exit> {
+    let folder = folder(common);
+    let row = |known: &Known| {
+        let width = if known.width == 1.0 { String::new() } else { format!(" x {}", known.width) };
+        let here = weight_file(&format!("{}{}", known.name, known.ending), &folder).is_some();
+        vec![
+            known.name.to_owned(),
+            format!("{}{width}", known.arch),
+            known.input.to_string(),
+            known.preprocess.word().to_owned(),
+            known.lineage.to_owned(),
+            if here { "here".to_owned() } else { String::new() },
+        ]
+    };
+    let body: Vec<Vec<String>> = KNOWN.iter().map(row).collect();
+    print(&table(table_style(), &["name", "arch", "input", "preprocess", "lineage", ""], &body))?;
+    print(&format!(
+        "{} known files; looked for in '{}' (--weights names another folder). Any other file works with `arch` and \
+         `preprocess`. `weights inspect NAME` says how to get one, or what is in it.",
+        KNOWN.len(),
+        folder.display()
+    ))?;
+    Ok(Exit::Complete)
+}
+
+/// How a file is to be looked at.
+pub struct Look {
+    pub file: String,
+    pub arch: Option<String>,
+    pub width: f64,
+    pub input: Option<usize>,
+}
+
+pub fn inspect(look: &Look, common: &Common) -> anyhow::Result<Exit> {
+    let folder = folder(common);
+    let Some(path) = weight_file(&look.file, &folder) else {
+        let help = how_to_get_weights(&look.file, &folder);
+        return Err(
+            Usage(format!("there is no file '{}' here, nor in '{}': {help}", look.file, folder.display())).into()
+        );
+    };
+    let identity = identify(&path)?;
+    let file = WeightFile::open(&path)?;
+    print(&format!("{}: {}, {} bytes", path.display(), file.format.name(), identity.bytes))?;
+    print(&format!("sha256 {}\nmd5 {}", identity.sha256, identity.md5))?;
+    match identity.known {
+        Some(known) => print(&described(known))?,
+        None => print("not in the catalogue: an experiment must say `arch` and `preprocess` under [backbone]")?,
+    }
+    let arch = match (&look.arch, identity.known) {
+        (Some(name), _) => Some(named(name, look)?),
+        (None, Some(known)) => Some(Arch::new(known.arch, look.input.unwrap_or(known.input), known.width)),
+        (None, None) => recognised(&file),
+    };
+    let Some(arch) = arch else {
+        let row =
+            |stored: &crate::model::weights::file::Stored| vec![stored.name.clone(), format!("{:?}", stored.shape)];
+        let body: Vec<Vec<String>> = file.stored.iter().map(row).collect();
+        print(&table(table_style(), &["in the file", "shape"], &body))?;
+        return Err(Usage(format!(
+            "'{}' fits none of the known architectures; --arch names one to compare it with",
+            look.file
+        ))
+        .into());
+    };
+    let (_, fitted) = Weights::load(&path, &arch, "features")?;
+    print(&tensors(&file, &fitted))?;
+    print(&verdict(&file, &fitted, &arch))?;
+    Ok(Exit::Complete)
+}
+
+fn named(name: &str, look: &Look) -> anyhow::Result<Arch> {
+    if name.ends_with(".toml") {
+        let own = crate::model::sketch::Sketch::read(Path::new(name)).map_err(Usage)?;
+        let input = look.input.unwrap_or(own.input);
+        return Ok(Arch { name: own.name.clone(), input, width: look.width, own: Some(Box::new(own)) });
+    }
+    let family = family(name).ok_or_else(|| {
+        let near = crate::spelling::nearest(name, crate::model::arch::NAMES.iter().copied());
+        Usage(format!(
+            "there is no architecture '{name}'{}",
+            near.map_or_else(String::new, |near| format!("; did you mean '{near}'?"))
+        ))
+    })?;
+    Ok(Arch::new(name, look.input.unwrap_or(family.default_input), look.width))
+}
+
+fn described(known: &Known) -> String {
+    let by = match known.hash {
+        Hash::Sha256(_) => "its sha256",
+        Hash::Sha256Prefix(_) => "the first digits of its sha256",
+        Hash::Md5(_) => "its md5",
+        Hash::Unpublished => "nothing",
+    };
+    format!(
+        "known by {by} as {}: {}\ninputs: {} pixels, prepared as {}; its authors' images were {}",
+        known.name,
+        known.lineage,
+        known.input,
+        known.preprocess.word(),
+        known.resize
+    )
+}
+
+fn tensors(file: &WeightFile, fitted: &Fitted) -> String {
+    let row = |placed: &crate::model::weights::naming::Placed| {
+        let stored = &file.stored[placed.stored];
+        vec![
+            stored.name.clone(),
+            format!("{:?}", stored.shape),
+            format!("{}.{}", fitted.graph.layers[placed.layer].name, placed.param),
+            format!("{:?}", placed.shape),
+            placed.said(),
+        ]
+    };
+    let mut placed: Vec<_> = fitted.found.placed.iter().collect();
+    placed.sort_by_key(|placed| placed.layer);
+    let body: Vec<Vec<String>> = placed.into_iter().map(row).collect();
+    table(table_style(), &["in the file", "shape", "in the network", "shape", "change"], &body)
+}
+
+fn verdict(file: &WeightFile, fitted: &Fitted, arch: &Arch) -> String {
+    let (graph, found) = (&fitted.graph, &fitted.found);
+    let width = if arch.width == 1.0 { String::new() } else { format!(" x {}", arch.width) };
+    let mut lines = vec![format!(
+        "fits {}{width}: {} of {} tensors in their place, {}; {} left out",
+        arch.name,
+        found.placed.len(),
+        file.stored.len(),
+        found.how,
+        found.left_out.len()
+    )];
+    let counters = found.left_out.iter().filter(|(_, why)| why == "a counter").count();
+    if counters > 0 {
+        lines.push(format!("  left out: {counters} counters (num_batches_tracked)"));
+    }
+    lines.extend(
+        found
+            .left_out
+            .iter()
+            .filter(|(_, why)| why != "a counter")
+            .map(|(name, why)| format!("  left out: {name}: {why}")),
+    );
+    let classes = graph.layers.last().map_or(0, |layer| layer.shape[0]);
+    lines.push(match fitted.headless {
+        true => "no classifier: a head is always new".to_owned(),
+        false if classes == 1001 => {
+            "1001 classes: the first is the background, so labels are shifted by one".to_owned()
+        }
+        false => format!("classifier of {classes} classes; a transfer replaces it by a new head"),
+    });
+    lines.join("\n")
+}

@@ -1,0 +1,170 @@
+//! The numbers of a network by `layer.parameter`, from a file of any framework, and to safetensors.
+
+pub mod file;
+mod keras;
+pub mod naming;
+mod pickle;
+mod torch;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+
+use self::file::WeightFile;
+use self::naming::{Match, matched};
+use super::arch::{Arch, NAMES, family};
+use super::graph::Graph;
+
+/// Tensors by `layer.parameter`, in f32. Sorted, so that every walk over them has one order.
+#[derive(Clone, Debug, Default)]
+pub struct Weights(pub BTreeMap<String, Tensor>);
+
+/// A file that fits a network, every tensor accounted for.
+pub struct Fitted {
+    pub graph: Graph,
+    pub found: Match,
+    /// Whether the classifier has no numbers in the file, or none that can be used.
+    pub headless: bool,
+}
+
+impl Weights {
+    /// Reads a weight file of any format into the network of `arch`: every parameter up to `tap` (a layer, or `features`)
+    /// must be in the file, and every tensor of the file in the network. Only what is above may be new.
+    ///
+    /// # Errors
+    /// The file cannot be read or does not fit; lists what is missing, left over, or of another shape, on both sides; or
+    /// it holds NaN or infinity.
+    pub fn load(path: &Path, arch: &Arch, tap: &str) -> anyhow::Result<(Self, Fitted)> {
+        let file = WeightFile::open(path)?;
+        let mut fitted = fit(&file, arch, tap)?;
+        let boundary = arch.tap(&fitted.graph, tap).map_err(anyhow::Error::msg)?;
+        let mut weights = Self::default();
+        let mut broken = None;
+        for placed in &fitted.found.placed {
+            if fitted.headless && placed.layer > boundary {
+                continue;
+            }
+            let name = format!("{}.{}", fitted.graph.layers[placed.layer].name, placed.param);
+            let values = file.load(placed.stored)?;
+            if values.iter().any(|value| !value.is_finite()) {
+                let stored = &file.stored[placed.stored].name;
+                anyhow::ensure!(placed.layer > boundary, "'{stored}' in '{}' holds NaN or infinity", file.shown);
+                broken = Some(stored.clone());
+                continue;
+            }
+            let values = placed.laid_out(values, &fitted.graph);
+            weights.0.insert(name, Tensor::from_vec(values, placed.shape.as_slice(), &Device::Cpu)?);
+        }
+        if let Some(stored) = broken {
+            // torchvision's VGG16 features of Caffe's lineage come with a classifier of NaN.
+            fitted.headless = true;
+            fitted.found.left_out.push((stored, "NaN or infinity in the classifier, which is left out".to_owned()));
+            let below = |name: &String| {
+                let layer = name.rsplit_once('.').and_then(|(layer, _)| fitted.graph.find(layer));
+                layer.is_some_and(|layer| layer <= boundary)
+            };
+            weights.0.retain(|name, _| below(name));
+        }
+        Ok((weights, fitted))
+    }
+
+    /// Writes all tensors to a temporary file beside `path` and renames it.
+    ///
+    /// # Errors
+    /// Writing fails.
+    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let temporary = path.with_extension(format!("tmp{}", std::process::id()));
+        let entries: Vec<(&str, &Tensor)> = self.0.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        safetensors::serialize_to_file(entries, None, &temporary)
+            .map_err(|error| anyhow::anyhow!("cannot write '{}': {error}", temporary.display()))?;
+        std::fs::File::open(&temporary)?.sync_all()?;
+        Ok(std::fs::rename(&temporary, path)?)
+    }
+}
+
+/// Lays a file beside the network of `arch`.
+///
+/// # Errors
+/// What does not fit, on both sides, and which network it would fit.
+pub fn fit(file: &WeightFile, arch: &Arch, tap: &str) -> anyhow::Result<Fitted> {
+    let message = |text: String| anyhow::anyhow!(text);
+    let graph = arch.graph(classes(file, arch).map_err(message)?).map_err(message)?;
+    let boundary = arch.tap(&graph, tap).map_err(message)?.max(arch.tap(&graph, "features").map_err(message)?);
+    let mut found = matched(file, &graph);
+    let placed_above = found.placed.iter().any(|placed| placed.layer > boundary);
+    // A dense layer over a map has the shape of one input size only; at another size what is above the tap is left out.
+    let resized = family(&arch.name).is_some_and(|family| family.default_input != arch.input);
+    let cut = resized && !found.differing.is_empty() && found.differing.iter().all(|(layer, ..)| *layer > boundary);
+    if cut {
+        for (_, name, network, stored) in found.differing.drain(..) {
+            let why = format!("{stored:?} is for another input; at {} pixels it would be {network:?}", arch.input);
+            found.left_out.push((name, why));
+        }
+    }
+    let headless = cut || !placed_above;
+    if headless {
+        found.missing.retain(|(layer, _)| *layer <= boundary);
+    }
+    if found.missing.is_empty() && found.unused.is_empty() && found.differing.is_empty() {
+        return Ok(Fitted { graph, found, headless });
+    }
+    let missing: Vec<&String> = found.missing.iter().map(|(_, name)| name).collect();
+    let differing: Vec<String> = found
+        .differing
+        .iter()
+        .map(|(_, name, network, stored)| format!("{name}: network {network:?}, file {stored:?}"))
+        .collect();
+    let hint = match recognised(file) {
+        Some(other) if other.name != arch.name || other.width != arch.width => {
+            format!("\n  its tensors are those of arch = \"{}\"{}", other.name, width(other.width))
+        }
+        _ => String::new(),
+    };
+    anyhow::bail!(
+        "the weights '{}' do not fit {}{}.\n  in the network, not in the file: {}\n  in the file, not in the network: {}\n  of another shape: {}{hint}",
+        file.shown,
+        arch.name,
+        width(arch.width),
+        listed(&missing),
+        listed(&found.unused),
+        listed(&differing),
+    )
+}
+
+fn width(width: f64) -> String {
+    if width == 1.0 { String::new() } else { format!(" with width = {width}") }
+}
+
+/// The number of classes of the classifier in a file; 10 where it has none.
+fn classes(file: &WeightFile, arch: &Arch) -> Result<usize, String> {
+    let graph = arch.graph(10)?;
+    let Some(last) = (0..graph.layers.len()).rfind(|layer| !graph.params(*layer).is_empty()) else { return Ok(10) };
+    let name = format!("{}.bias", graph.layers[last].name);
+    let found = matched(file, &graph);
+    let differing = found.differing.iter().find(|(_, differing, ..)| *differing == name);
+    Ok(differing.and_then(|(.., stored)| stored.first().copied()).unwrap_or(10))
+}
+
+/// The architecture, width included, whose network a file fits whole.
+pub fn recognised(file: &WeightFile) -> Option<Arch> {
+    const WIDTHS: [f64; 8] = [1.0, 0.25, 0.35, 0.5, 0.75, 1.3, 1.4, 0.0625];
+    let candidates = NAMES.iter().filter_map(|name| Some((*name, family(name)?.default_input)));
+    let archs = candidates.flat_map(|(name, input)| WIDTHS.iter().map(move |width| Arch::new(name, input, *width)));
+    archs.into_iter().find(|arch| {
+        let Ok(graph) = classes(file, arch).and_then(|classes| arch.graph(classes)) else { return false };
+        let Ok(features) = arch.tap(&graph, "features") else { return false };
+        let found = matched(file, &graph);
+        let complete = found.missing.iter().all(|(layer, _)| *layer > features);
+        complete && found.unused.is_empty() && found.differing.is_empty() && !found.placed.is_empty()
+    })
+}
+
+fn listed<S: AsRef<str>>(names: &[S]) -> String {
+    let shown: Vec<&str> = names.iter().take(12).map(AsRef::as_ref).collect();
+    match names.len() {
+        0 => "none".to_owned(),
+        count if count > 12 => format!("{} and {} more", shown.join(", "), count - 12),
+        _ => shown.join(", "),
+    }
+}

@@ -1,0 +1,349 @@
+//! Which tensor of a file is which parameter of a network, and how its numbers must be laid out anew.
+//! Whatever the framework: every parameter below the head must be found, and every tensor of the file must be accounted
+//! for, by name or by order, and always by shape.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::file::{Format, Kind, WeightFile};
+use super::keras::class_and_number;
+use crate::model::graph::{Framework, Graph, Op};
+use crate::model::summary::class;
+
+/// How the numbers of a tensor change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    None,
+    /// Keras' [height, width, in, out] to [out, in, height, width].
+    Kernel,
+    /// Keras' [height, width, channels, multiplier] to [channels x multiplier, 1, height, width].
+    Depthwise,
+    /// Keras' [in, out] to [out, in].
+    Dense,
+    /// A dense layer written as a convolution over the whole map: [out, channels, height, width] to [out, in].
+    Convolved,
+}
+
+/// A tensor of the file in its place.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    pub stored: usize,
+    pub layer: usize,
+    pub param: &'static str,
+    pub shape: Vec<usize>,
+    pub change: Change,
+    /// The map [channels, height, width] whose flattened order differs between the file and the network, if it does.
+    pub flattened: Option<[usize; 3]>,
+}
+
+impl Placed {
+    /// What is done to the numbers, in words.
+    pub fn said(&self) -> String {
+        let change = match self.change {
+            Change::None => "",
+            Change::Kernel => "HWIO to OIHW",
+            Change::Depthwise => "HWCM to (CM)1HW",
+            Change::Dense => "in x out to out x in",
+            Change::Convolved => "convolution to dense",
+        };
+        let order = match self.flattened {
+            Some(_) => "rows to the network's flattened order",
+            None => "",
+        };
+        [change, order].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A file laid beside a network.
+#[derive(Clone, Debug, Default)]
+pub struct Match {
+    pub placed: Vec<Placed>,
+    /// Tensors that have no place, with why that is fine.
+    pub left_out: Vec<(String, String)>,
+    /// Parameters of the network that the file lacks.
+    pub missing: Vec<(usize, String)>,
+    /// Tensors that should have a place and have none.
+    pub unused: Vec<String>,
+    /// Layer, parameter, the network's shape and the file's.
+    pub differing: Vec<(usize, String, Vec<usize>, Vec<usize>)>,
+    /// How the tensors were found: "by name" or "by order".
+    pub how: &'static str,
+}
+
+/// A tensor and which parameter it is.
+struct Found {
+    stored: usize,
+    layer: usize,
+    param: &'static str,
+    /// Whose order of axes it has.
+    axes: Framework,
+    /// In whose order a flattened map is read.
+    order: Framework,
+}
+
+/// Lays a file beside a network.
+pub fn matched(file: &WeightFile, graph: &Graph) -> Match {
+    let (found, mut result) = match file.format {
+        Format::KerasH5 => by_keras_layers(file, graph),
+        Format::KerasV3 => by_class(file, graph),
+        Format::Safetensors | Format::Torch => by_name(file, graph),
+    };
+    let mut wanted: BTreeMap<(usize, &str), Vec<usize>> = BTreeMap::new();
+    for layer in 0..graph.layers.len() {
+        for param in graph.params(layer) {
+            wanted.insert((layer, param.name), param.shape);
+        }
+    }
+    for found in found {
+        let (layer, param) = (found.layer, found.param);
+        let tensor = &file.stored[found.stored];
+        let Some(shape) = wanted.remove(&(layer, param)) else {
+            result.unused.push(tensor.name.clone());
+            continue;
+        };
+        let name = format!("{}.{param}", graph.layers[layer].name);
+        match place(graph, &found, &tensor.shape, &shape) {
+            Some(placed) if !matches!(tensor.kind, Kind::Other(_)) => result.placed.push(placed),
+            _ => result.differing.push((layer, name, shape, tensor.shape.clone())),
+        }
+    }
+    result.missing =
+        wanted.keys().map(|(layer, name)| (*layer, format!("{}.{name}", graph.layers[*layer].name))).collect();
+    result
+}
+
+/// How a tensor must change to have this shape; nothing if no rule leads there.
+fn place(graph: &Graph, found: &Found, file: &[usize], shape: &[usize]) -> Option<Placed> {
+    let Found { stored, layer, param, axes, order } = *found;
+    let keras = axes == Framework::Keras;
+    let change = match (&graph.layers[layer].op, file, param) {
+        (Op::Conv { groups, .. }, [h, w, c, m], "weight") if keras && *groups > 1 => {
+            (shape == [c * m, 1, *h, *w]).then_some(Change::Depthwise)
+        }
+        (Op::Conv { .. }, [h, w, i, o], "weight") if keras => (shape == [*o, *i, *h, *w]).then_some(Change::Kernel),
+        (Op::Linear { .. }, [i, o], "weight") if keras => (shape == [*o, *i]).then_some(Change::Dense),
+        (Op::Linear { .. }, [o, c, h, w], "weight") => (shape == [*o, c * h * w]).then_some(Change::Convolved),
+        _ => (shape == file).then_some(Change::None),
+    }?;
+    let below = graph.layers[layer].inputs.first().copied().unwrap_or(0);
+    let map = graph.input_shape(below);
+    let flattens = matches!(graph.layers[below].op, Op::Flatten) && map[1] * map[2] > 1;
+    let reads_map = matches!(graph.layers[layer].op, Op::Linear { .. }) && param == "weight" && flattens;
+    let flattened = (reads_map && order != graph.framework).then_some(map);
+    Some(Placed { stored, layer, param, shape: shape.to_vec(), change, flattened })
+}
+
+impl Placed {
+    /// The numbers as the network wants them.
+    pub fn laid_out(&self, values: Vec<f32>, graph: &Graph) -> Vec<f32> {
+        let rows = match (self.change, &self.shape[..]) {
+            (Change::Kernel, [o, i, h, w]) => {
+                permuted(&values, [*o, *i, *h, *w], |[o_, i_, h_, w_]| ((h_ * w + w_) * i + i_) * o + o_)
+            }
+            (Change::Depthwise, [o, one, h, w]) => {
+                permuted(&values, [*o, *one, *h, *w], |[o_, _, h_, w_]| (h_ * w + w_) * o + o_)
+            }
+            (Change::Dense, [o, i]) => permuted(&values, [*o, *i, 1, 1], |[o_, i_, ..]| i_ * o + o_),
+            _ => values,
+        };
+        let (Some([c, h, w]), [out, _]) = (self.flattened, &self.shape[..]) else { return rows };
+        let pixels = h * w;
+        match graph.framework {
+            // From channel by channel to pixel by pixel.
+            Framework::Keras => permuted(&rows, [*out, pixels, c, 1], |[o, p, ch, _]| (o * c + ch) * pixels + p),
+            Framework::Torch => permuted(&rows, [*out, c, pixels, 1], |[o, ch, p, _]| (o * pixels + p) * c + ch),
+        }
+    }
+}
+
+fn permuted(values: &[f32], sides: [usize; 4], source: impl Fn([usize; 4]) -> usize) -> Vec<f32> {
+    let mut result = Vec::with_capacity(values.len());
+    for a in 0..sides[0] {
+        for b in 0..sides[1] {
+            for c in 0..sides[2] {
+                for d in 0..sides[3] {
+                    result.push(values[source([a, b, c, d])]);
+                }
+            }
+        }
+    }
+    result
+}
+
+fn owning(graph: &Graph) -> Vec<usize> {
+    (0..graph.layers.len()).filter(|layer| !graph.params(*layer).is_empty()).collect()
+}
+
+/// Keras' own rule: layers with weights, in order. Where all names are the network's, names decide.
+fn by_keras_layers(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
+    let own = owning(graph);
+    let named: Option<Vec<usize>> = file.groups.iter().map(|group| graph.find(&group.name)).collect();
+    let how = if named.is_some() { "by layer name" } else { "by the order of the layers" };
+    let layers = named.unwrap_or(own);
+    pairs(file, graph, &layers, how)
+}
+
+/// The n-th layer of a class in the file is the n-th of that class in the network.
+fn by_class(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
+    let mut of_class: HashMap<String, Vec<usize>> = HashMap::new();
+    for layer in 0..graph.layers.len() {
+        of_class.entry(snake(class(graph, layer))).or_default().push(layer);
+    }
+    let place = |name: &str| {
+        let (class, number) = class_and_number(name);
+        of_class.get(&class).and_then(|layers| layers.get(number)).copied().unwrap_or(usize::MAX)
+    };
+    let layers: Vec<usize> = file.groups.iter().map(|group| place(&group.name)).collect();
+    pairs(file, graph, &layers, "by class and order")
+}
+
+fn pairs(file: &WeightFile, graph: &Graph, layers: &[usize], how: &'static str) -> (Vec<Found>, Match) {
+    let mut found = Vec::new();
+    let mut result = Match { how, ..Match::default() };
+    for (at, group) in file.groups.iter().enumerate() {
+        let layer = layers.get(at).copied().filter(|layer| *layer < graph.layers.len());
+        let params = layer.map_or_else(Vec::new, |layer| graph.params(layer));
+        for (place, stored) in group.tensors.iter().enumerate() {
+            let name = &file.stored[*stored].name;
+            let leaf = leaf(name.rsplit(['/', '.']).next().unwrap_or(name).trim_end_matches(":0"));
+            let param = leaf.map(|(param, _)| param).or_else(|| params.get(place).map(|param| param.name));
+            match (layer, param) {
+                (Some(layer), Some(param)) => {
+                    found.push(Found { stored: *stored, layer, param, axes: Framework::Keras, order: Framework::Keras })
+                }
+                _ => result.unused.push(name.clone()),
+            }
+        }
+    }
+    for name in &file.beside {
+        result.left_out.push((name.clone(), "no weight of a layer".to_owned()));
+    }
+    (found, result)
+}
+
+/// `Conv2D` as Keras' `conv2d`, `BatchNormalization` as `batch_normalization`.
+fn snake(class: &str) -> String {
+    match class {
+        "Conv2D" => "conv2d".to_owned(),
+        "DepthwiseConv2D" => "depthwise_conv2d".to_owned(),
+        "BatchNormalization" => "batch_normalization".to_owned(),
+        other => other.to_lowercase(),
+    }
+}
+
+/// What a tensor's own name says: which parameter, and in whose layout.
+fn leaf(name: &str) -> Option<(&'static str, Option<Framework>)> {
+    Some(match name {
+        "weight" => ("weight", None),
+        "bias" => ("bias", None),
+        "running_mean" => ("running_mean", None),
+        "running_var" => ("running_var", None),
+        "kernel" | "depthwise_kernel" | "gamma" => ("weight", Some(Framework::Keras)),
+        "beta" => ("bias", Some(Framework::Keras)),
+        "moving_mean" => ("running_mean", Some(Framework::Keras)),
+        "moving_variance" => ("running_var", Some(Framework::Keras)),
+        _ => return None,
+    })
+}
+
+/// Names with a layer before the last dot or slash: the network's own, or another framework's for the same network.
+fn by_name(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
+    let mut result = Match { how: "by name", ..Match::default() };
+    let mut found = Vec::new();
+    let others = aliases(graph);
+    for (index, stored) in file.stored.iter().enumerate() {
+        if stored.name.ends_with("num_batches_tracked") {
+            result.left_out.push((stored.name.clone(), "a counter".to_owned()));
+            continue;
+        }
+        if stored.name.starts_with("AuxLogits.") {
+            result.left_out.push((stored.name.clone(), "the auxiliary head, which only training uses".to_owned()));
+            continue;
+        }
+        let split = stored.name.rfind(['.', '/']).map(|at| (&stored.name[..at], &stored.name[at + 1..]));
+        let place = split.and_then(|(base, last)| {
+            let (param, layout) = leaf(last)?;
+            // Under the network's own names the numbers stand in the network's own order.
+            let own = graph.find(base).map(|layer| (layer, layout, layout.unwrap_or(graph.framework)));
+            let other = || others.get(base).map(|layer| (*layer, layout, Framework::Torch));
+            let (layer, axes, order) = own.or_else(other)?;
+            Some(Found { stored: index, layer, param, axes: axes.unwrap_or(Framework::Torch), order })
+        });
+        match place {
+            Some(place) => found.push(place),
+            None => result.unused.push(stored.name.clone()),
+        }
+    }
+    (found, result)
+}
+
+/// Other frameworks' names of this network's layers.
+fn aliases(graph: &Graph) -> HashMap<String, usize> {
+    let mut names = HashMap::new();
+    if graph.arch.starts_with("vgg1") {
+        // torchvision counts convolution, ReLU and pooling one by one; timm calls the dense layers by other names.
+        let mut number = 0;
+        for (layer, found) in graph.layers.iter().enumerate() {
+            match found.op {
+                Op::Conv { .. } => {
+                    names.insert(format!("features.{number}"), layer);
+                    number += 2;
+                }
+                Op::Pool { .. } => number += 1,
+                _ => {}
+            }
+        }
+        let dense = [
+            ("fc1", ["classifier.0", "pre_logits.fc1"]),
+            ("fc2", ["classifier.3", "pre_logits.fc2"]),
+            ("predictions", ["classifier.6", "head.fc"]),
+        ];
+        for (own, others) in dense {
+            if let Some(layer) = graph.find(own) {
+                names.extend(others.map(|other| (other.to_owned(), layer)));
+            }
+        }
+    }
+    if graph.arch.starts_with("mobilenet_v2_") {
+        timm_mobilenet(graph, &mut names);
+    }
+    names
+}
+
+/// timm's names of MobileNet V2: a stem, stages of blocks, a last convolution.
+fn timm_mobilenet(graph: &Graph, names: &mut HashMap<String, usize>) {
+    let mut add = |other: String, own: String| {
+        if let Some(layer) = graph.find(&own) {
+            names.insert(other, layer);
+        }
+    };
+    for (other, own) in [
+        ("conv_stem", "features.0.0"),
+        ("bn1", "features.0.1"),
+        ("conv_head", "features.18.0"),
+        ("bn2", "features.18.1"),
+        ("classifier", "classifier.1"),
+    ] {
+        add(other.to_owned(), own.to_owned());
+    }
+    let mut index = 1;
+    for (stage, repeats) in [1, 2, 3, 4, 3, 3, 1].into_iter().enumerate() {
+        for repeat in 0..repeats {
+            let (block, own) = (format!("blocks.{stage}.{repeat}"), format!("features.{index}.conv"));
+            let parts: &[(&str, &str)] = match index {
+                1 => &[("conv_dw", "0.0"), ("bn1", "0.1"), ("conv_pw", "1"), ("bn2", "2")],
+                _ => &[
+                    ("conv_pw", "0.0"),
+                    ("bn1", "0.1"),
+                    ("conv_dw", "1.0"),
+                    ("bn2", "1.1"),
+                    ("conv_pwl", "2"),
+                    ("bn3", "3"),
+                ],
+            };
+            for (other, part) in parts {
+                add(format!("{block}.{other}"), format!("{own}.{part}"));
+            }
+            index += 1;
+        }
+    }
+}
