@@ -143,6 +143,54 @@ pub enum Verb {
         #[arg(long)]
         toml: bool,
     },
+    /// Write features of images into a file for other programs: .h5, .npy or .safetensors
+    Extract {
+        /// A weight file, or the name of a known one
+        weights: String,
+        /// A dataset: a folder, .tar, .tar.gz or .csv
+        #[arg(value_name = "DATA")]
+        dataset: String,
+        /// Where to write: its ending says how
+        #[arg(long, short)]
+        out: PathBuf,
+        /// The layer whose output is the feature; `features` is the last below the classifier, `early` an early one
+        #[arg(long, default_value = "features")]
+        tap: String,
+        /// Make a feature map a vector: flatten, avg, max, or over a grid as avg=4; without it the map itself is written
+        #[arg(long)]
+        pool: Option<String>,
+        /// The architecture; without it the one of the known file, or the one that the file fits
+        #[arg(long)]
+        arch: Option<String>,
+        /// Times the channels
+        #[arg(long, default_value_t = 1.0)]
+        width: f64,
+        /// Side of the input in pixels
+        #[arg(long)]
+        input: Option<usize>,
+        /// How inputs are prepared; it comes with known files
+        #[arg(long)]
+        preprocess: Option<String>,
+        /// Which images: train, val, test or all
+        #[arg(long)]
+        part: Option<String>,
+        /// Folder that serves as the test split
+        #[arg(long, value_name = "FOLDER", default_value = "test")]
+        test: String,
+    },
+    /// Write a trial's trained backbone and head as .safetensors
+    Export {
+        /// The experiment
+        file: PathBuf,
+        /// The first digits of the trial's key
+        trial: String,
+        /// Where to write
+        #[arg(long, short)]
+        out: PathBuf,
+        /// Whose names and layouts; without it those of the network's own framework
+        #[arg(long, value_enum)]
+        names: Option<Names>,
+    },
     /// Which weight files are known, and what is in a file
     Weights {
         #[command(subcommand)]
@@ -176,4 +224,33 @@ pub enum WeightsVerb {
         #[arg(long)]
         input: Option<usize>,
     },
+    /// Write a file of any format as .safetensors, under the names of a framework
+    Convert {
+        /// A file, or the name of a known one
+        file: String,
+        /// The architecture; without it the one that it fits
+        #[arg(long)]
+        arch: Option<String>,
+        /// Times the channels
+        #[arg(long, default_value_t = 1.0)]
+        width: f64,
+        /// Side of the input in pixels
+        #[arg(long)]
+        input: Option<usize>,
+        /// Whose names and layouts
+        #[arg(long, value_enum)]
+        names: Names,
+        /// Where to write
+        #[arg(long, short)]
+        out: PathBuf,
+    },
+}
+
+/// Whose names and layouts of tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Names {
+    /// `block1_conv1/kernel`, height x width x in x out
+    Keras,
+    /// `features.0.weight`, out x in x height x width
+    Torch,
 }

@@ -1,11 +1,11 @@
 //! `data TARGET`: what a dataset holds; with `--splits`, who trained and tested on what in an experiment.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{Exit, findings, print, table_style};
 use crate::cli::Common;
 use crate::data::open::Source;
-use crate::data::{Part, Spec, open};
+use crate::data::{Dataset, Part, Spec, open};
 use crate::report::table::table;
 use crate::store::Store;
 
@@ -19,23 +19,7 @@ pub fn run(target: &str, splits: bool, test: &str, common: &Common) -> anyhow::R
         print(crate::report::csv::rows(&columns, named.iter())?.trim_end())?;
         return Ok(Exit::Complete);
     }
-    let folder = common.data.clone().unwrap_or_default();
-    let path = [PathBuf::from(target), folder.join(target), folder.join(format!("{target}.tar.gz"))]
-        .into_iter()
-        .find(|path| path.exists())
-        .unwrap_or_else(|| PathBuf::from(target));
-    describe(&path, test)
-}
-
-fn describe(path: &Path, test: &str) -> anyhow::Result<Exit> {
-    let mut splits: std::collections::BTreeMap<String, String> =
-        ["train", "val", "test"].map(|name| (name.to_owned(), name.to_owned())).into();
-    splits.insert("test".to_owned(), test.to_owned());
-    if test != "test" {
-        splits.retain(|split, folder| split == "test" || folder != test);
-    }
-    let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-    let dataset = open(&Spec { name, source: Source::Path(path.to_owned()), splits, skip_bad_images: false })?;
+    let dataset = opened(target, test, common)?;
     let manifest = &dataset.manifest;
     let counts: Vec<Vec<usize>> = [Part::Train, Part::Val, Part::Test].map(|part| manifest.counts(part)).into();
     let mut rows: Vec<Vec<String>> = Vec::new();
@@ -59,4 +43,21 @@ fn describe(path: &Path, test: &str) -> anyhow::Result<Exit> {
         ))?;
     }
     Ok(Exit::Complete)
+}
+
+/// Opens a dataset by its path, or by its name under `--data`; `test` is the folder that serves as the test split.
+pub fn opened(target: &str, test: &str, common: &Common) -> anyhow::Result<Dataset> {
+    let folder = common.data.clone().unwrap_or_default();
+    let path = [PathBuf::from(target), folder.join(target), folder.join(format!("{target}.tar.gz"))]
+        .into_iter()
+        .find(|path| path.exists())
+        .unwrap_or_else(|| PathBuf::from(target));
+    let mut splits: std::collections::BTreeMap<String, String> =
+        ["train", "val", "test"].map(|name| (name.to_owned(), name.to_owned())).into();
+    splits.insert("test".to_owned(), test.to_owned());
+    if test != "test" {
+        splits.retain(|split, folder| split == "test" || folder != test);
+    }
+    let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    open(&Spec { name, source: Source::Path(path), splits, skip_bad_images: false })
 }

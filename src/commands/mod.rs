@@ -2,6 +2,8 @@
 
 mod check;
 mod data;
+mod export;
+mod extract;
 mod findings;
 mod init;
 mod jobs;
@@ -32,6 +34,7 @@ pub enum Exit {
     NoDevice = 3,
     SomeFailed = 4,
     Outstanding = 5,
+    Mismatch = 6,
     StoreUnusable = 7,
 }
 
@@ -85,6 +88,14 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Data { target, splits, test } => data::run(&target, splits, &test, common),
         Verb::Summary { arch, input, width, classes, no_top, freeze, toml } => {
             summary::run(summary::Asked { arch, input, width, classes, no_top, freeze, toml })
+        }
+        Verb::Extract { weights, dataset, out, tap, pool, arch, width, input, preprocess, part, test } => extract::run(
+            extract::Asked { weights, data: dataset, out, tap, pool, arch, width, input, preprocess, part, test },
+            common,
+        ),
+        Verb::Export { file, trial, out, names } => export::run(&file, &trial, &out, names, common),
+        Verb::Weights { what: WeightsVerb::Convert { file, arch, width, input, names, out } } => {
+            weights::convert(&weights::Look { file, arch, width, input }, export::framework(names), &out, common)
         }
         Verb::Weights { what: WeightsVerb::List } => weights::list(common),
         Verb::Weights { what: WeightsVerb::Inspect { file, arch, width, input } } => {

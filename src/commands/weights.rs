@@ -7,6 +7,8 @@ use super::{Exit, Usage, print, table_style};
 use crate::cli::Common;
 use crate::model::arch::{Arch, family};
 use crate::model::catalogue::{Hash, KNOWN, Known, identify};
+use crate::model::graph::Framework;
+use crate::model::weights::export;
 use crate::model::weights::file::WeightFile;
 use crate::model::weights::{Fitted, Weights, recognised};
 use crate::report::table::table;
@@ -65,12 +67,7 @@ pub fn inspect(look: &Look, common: &Common) -> anyhow::Result<Exit> {
         Some(known) => print(&described(known))?,
         None => print("not in the catalogue: an experiment must say `arch` and `preprocess` under [backbone]")?,
     }
-    let arch = match (&look.arch, identity.known) {
-        (Some(name), _) => Some(named(name, look)?),
-        (None, Some(known)) => Some(Arch::new(known.arch, look.input.unwrap_or(known.input), known.width)),
-        (None, None) => recognised(&file),
-    };
-    let Some(arch) = arch else {
+    let Some(arch) = arch_of(look, identity.known, &file)? else {
         let row =
             |stored: &crate::model::weights::file::Stored| vec![stored.name.clone(), format!("{:?}", stored.shape)];
         let body: Vec<Vec<String>> = file.stored.iter().map(row).collect();
@@ -85,6 +82,33 @@ pub fn inspect(look: &Look, common: &Common) -> anyhow::Result<Exit> {
     print(&tensors(&file, &fitted))?;
     print(&verdict(&file, &fitted, &arch))?;
     Ok(Exit::Complete)
+}
+
+/// Writes a file under the names of a framework.
+pub fn convert(look: &Look, names: Framework, out: &Path, common: &Common) -> anyhow::Result<Exit> {
+    let path = found(look, common)?;
+    let arch = arch_of(look, identify(&path)?.known, &WeightFile::open(&path)?)?;
+    let arch = arch
+        .ok_or_else(|| Usage(format!("'{}' fits none of the known architectures: say which with --arch", look.file)))?;
+    let tensors = export::convert(&path, &arch, names, out)?;
+    print(&format!("{}: {tensors} tensors of {} under the names of {}", out.display(), arch.name, names.word()))?;
+    Ok(Exit::Complete)
+}
+
+fn found(look: &Look, common: &Common) -> anyhow::Result<std::path::PathBuf> {
+    let folder = folder(common);
+    weight_file(&look.file, &folder).ok_or_else(|| {
+        let help = how_to_get_weights(&look.file, &folder);
+        Usage(format!("there is no file '{}' here, nor in '{}': {help}", look.file, folder.display())).into()
+    })
+}
+
+fn arch_of(look: &Look, known: Option<&Known>, file: &WeightFile) -> anyhow::Result<Option<Arch>> {
+    Ok(match (&look.arch, known) {
+        (Some(name), _) => Some(named(name, look)?),
+        (None, Some(known)) => Some(Arch::new(known.arch, look.input.unwrap_or(known.input), known.width)),
+        (None, None) => recognised(file),
+    })
 }
 
 fn named(name: &str, look: &Look) -> anyhow::Result<Arch> {

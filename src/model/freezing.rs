@@ -69,8 +69,8 @@ pub fn shared_cut(network: &Graph, backbone_layers: usize, frozen: usize) -> Opt
     (frozen > 0 && worth).then(|| network.cut_at_most(reach - 1)).filter(|cut| *cut > 0)
 }
 
-/// Puts pooling and a new head on a backbone that ends at its tap. Returns the network; the backbone's layers come first.
-pub fn with_head(backbone: &Graph, pool: Pool, head: &Head, classes: usize, dropout: f64) -> Graph {
+/// A backbone with its feature map made a vector: pooled over a grid, if it is to be, and flattened.
+pub fn pooled(backbone: &Graph, pool: Pool) -> Graph {
     let mut network = backbone.clone();
     let [_, height, width] = network.layers[network.last()].shape;
     if height * width > 1 {
@@ -84,6 +84,12 @@ pub fn with_head(backbone: &Graph, pool: Pool, head: &Head, classes: usize, drop
         }
     }
     network.then("head", "head.flatten", Op::Flatten);
+    network
+}
+
+/// Puts pooling and a new head on a backbone that ends at its tap. Returns the network; the backbone's layers come first.
+pub fn with_head(backbone: &Graph, pool: Pool, head: &Head, classes: usize, dropout: f64) -> Graph {
+    let mut network = pooled(backbone, pool);
     if let Head::Mlp(widths) = head {
         for (index, out) in widths.iter().enumerate() {
             network.then(

@@ -17,6 +17,16 @@ pub enum Framework {
     Torch,
 }
 
+impl Framework {
+    /// The word for it in commands and files.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Keras => "keras",
+            Self::Torch => "torch",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Graph {
     pub arch: String,

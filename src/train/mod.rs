@@ -2,8 +2,12 @@
 
 mod encode;
 mod evaluate;
+mod export;
+mod extract;
+mod feature_file;
 mod features;
 mod fit;
+mod hdf5;
 mod pretrain;
 mod shelf;
 mod source;
@@ -12,6 +16,9 @@ mod trial;
 use candle_core::Device as CandleDevice;
 
 pub use crate::nn::on_pool;
+pub use export::{Exported, export};
+pub use extract::{Extraction, extract};
+pub use feature_file::Kind as FeatureKind;
 pub use shelf::{Places, Shelf};
 
 use crate::device::Device;

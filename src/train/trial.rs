@@ -1,5 +1,7 @@
 //! The trial: its phases one after another, then validation and test, test exactly once.
 
+use std::collections::HashSet;
+
 use super::Shelf;
 use super::evaluate::evaluate;
 use super::fit::{Fit, Setting, fit};
@@ -7,7 +9,7 @@ use super::source::Source;
 use crate::data::Manifest;
 use crate::data::split::{Split, split};
 use crate::exec::Network;
-use crate::model::graph::Op;
+use crate::model::graph::{Graph, Op};
 use crate::model::init;
 use crate::model::weights::Weights;
 use crate::outcome::Progress;
@@ -19,6 +21,29 @@ use crate::plan::stage::Work;
 use crate::recipe::{KeepWeights, Phase};
 
 pub fn run(stage: &Train, work: &Work, shelf: &mut Shelf, tell: &mut dyn FnMut(Progress)) -> anyhow::Result<Outcome> {
+    trained(stage, work, shelf, tell).map(|(outcome, _)| outcome)
+}
+
+/// Runs a trial and returns the whole network's weights beside its outcome: what lies below a shared cut is as it was.
+pub fn with_weights(stage: &Train, work: &Work, shelf: &mut Shelf) -> anyhow::Result<(Outcome, Graph, Weights)> {
+    let (whole, _) = stage.network().map_err(anyhow::Error::msg)?;
+    let (outcome, network) = trained(stage, work, shelf, &mut |_| ())?;
+    let mut weights = shelf.weights(&stage.backbone, work)?.map_or_else(Weights::default, |weights| (*weights).clone());
+    weights.0.extend(network.weights()?.0);
+    let own: HashSet<String> = (0..whole.layers.len())
+        .flat_map(|layer| whole.params(layer).into_iter().map(move |param| (layer, param.name)))
+        .map(|(layer, param)| format!("{}.{param}", whole.layers[layer].name))
+        .collect();
+    weights.0.retain(|name, _| own.contains(name));
+    Ok((outcome, whole, weights))
+}
+
+fn trained(
+    stage: &Train,
+    work: &Work,
+    shelf: &mut Shelf,
+    tell: &mut dyn FnMut(Progress),
+) -> anyhow::Result<(Outcome, Network)> {
     let manifest = shelf.manifest(stage.data)?;
     let split = split(&manifest, stage.per_class, stage.seed, stage.replicate as u64).map_err(anyhow::Error::msg)?;
     let (mut network, source, start) = prepare(stage, work, shelf)?;
@@ -74,7 +99,8 @@ pub fn run(stage: &Train, work: &Work, shelf: &mut Shelf, tell: &mut dyn FnMut(P
     let counts = Counts { train: split.train.len(), val: split.val.len(), test: split.test.len() };
     let cost = cost::trial(stage, counts).map_err(anyhow::Error::msg)?;
     let macs = if work.encode.is_some() { cost.shared } else { cost.alone };
-    Ok(Outcome { seconds: 0.0, macs, numerics: shelf.numerics.to_owned(), trial: Some(trial), warnings: Vec::new() })
+    let numerics = shelf.numerics.to_owned();
+    Ok((Outcome { seconds: 0.0, macs, numerics, trial: Some(trial), warnings: Vec::new() }, network))
 }
 
 /// The network above the shared cut, its inputs, and how many layers of the whole network lie at or below the cut.

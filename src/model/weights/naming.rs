@@ -277,7 +277,7 @@ fn by_name(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
 }
 
 /// Other frameworks' names of this network's layers.
-fn aliases(graph: &Graph) -> HashMap<String, usize> {
+pub(super) fn aliases(graph: &Graph) -> HashMap<String, usize> {
     let mut names = HashMap::new();
     if graph.arch.starts_with("vgg1") {
         // torchvision counts convolution, ReLU and pooling one by one; timm calls the dense layers by other names.

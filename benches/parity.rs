@@ -1,0 +1,56 @@
+//! Our side of `just parity`: reads a job, writes all numbers as safetensors for the script to compare.
+
+#[path = "../tests/side.rs"]
+mod side;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
+
+fn main() {
+    let Some(path) = std::env::args().skip(1).find(|argument| argument.ends_with(".json")) else {
+        println!("usage: parity JOB.json (benches/parity.sh runs it)");
+        return;
+    };
+    let value: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let job = side::job(&value, Path::new(""));
+    let start = Instant::now();
+    let mut side = side::Side::new(job.clone());
+    let load = start.elapsed().as_secs_f64();
+    let mut numbers: HashMap<String, Tensor> = HashMap::new();
+    let scalar = |value: f64| Tensor::new(&[value], &Device::Cpu).unwrap();
+    let start = Instant::now();
+    numbers.insert("logits".to_owned(), side.logits());
+    numbers.insert("seconds:load".to_owned(), scalar(load));
+    numbers.insert("seconds:forward".to_owned(), scalar(start.elapsed().as_secs_f64()));
+    numbers.insert("peak".to_owned(), scalar(peak()));
+    for cut in &job.cuts {
+        numbers.insert(format!("cut:{cut}"), side.cut(cut));
+    }
+    if job.steps > 0 {
+        for (name, gradient) in side.gradients() {
+            numbers.insert(format!("grad:{name}"), gradient);
+        }
+        numbers.insert("losses".to_owned(), Tensor::new(side.train(), &Device::Cpu).unwrap());
+        for (name, tensor) in side.network.weights().unwrap().0 {
+            numbers.insert(format!("after:{name}"), tensor);
+        }
+    }
+    let numbers: HashMap<String, Tensor> = numbers
+        .into_iter()
+        .map(|(name, tensor)| {
+            let wide = name.starts_with("seconds") || name == "losses" || name == "peak";
+            (name, tensor.to_dtype(if wide { DType::F64 } else { DType::F32 }).unwrap().contiguous().unwrap())
+        })
+        .collect();
+    candle_core::safetensors::save(&numbers, value["out"].as_str().unwrap()).unwrap();
+}
+
+/// The most memory that this process has held, in bytes.
+fn peak() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<f64>().ok()).map_or(0.0, |kb| kb * 1024.0)
+}

@@ -1,0 +1,94 @@
+//! `export FILE TRIAL`: a trial's trained network as a weight file that Keras or PyTorch loads.
+
+use std::path::Path;
+
+use super::jobs;
+use super::world::World;
+use super::{Exit, Usage, print};
+use crate::cli::{Common, Names};
+use crate::experiment::Experiment;
+use crate::key::Key;
+use crate::model::graph::Framework;
+use crate::outcome::Ending;
+use crate::plan::{Plan, trial_key};
+use crate::store::Store;
+use crate::train::{self, Places, Shelf};
+
+pub fn run(file: &Path, prefix: &str, out: &Path, names: Option<Names>, common: &Common) -> anyhow::Result<Exit> {
+    if out.extension().is_none_or(|ending| ending != "safetensors") {
+        return Err(Usage(format!("'{}' should end in .safetensors", out.display())).into());
+    }
+    let experiment = Experiment::load(file)?;
+    let world = World::gather(&experiment, file, common)?;
+    let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
+    let (index, replicate, key) = find(&plan, prefix)?;
+    let recorded = recorded(common, key);
+    let work = jobs::trial_work(&plan, &plan.cells[index], replicate, &world).map_err(anyhow::Error::msg)?;
+    let all = jobs::jobs(&plan, &[index], &Default::default(), &world).map_err(anyhow::Error::msg)?;
+    jobs::prepare_data(&plan, &all, &world)?;
+    if !common.quiet {
+        eprintln!("running trial {} again: its weights follow from its settings, to the bit", key.short());
+    }
+    let places = Places { cache: world.cache.clone() };
+    let device = train::open_device(world.device).map_err(|failure| anyhow::anyhow!(failure.message))?;
+    let facts = [("trial".to_owned(), key.to_string()), ("experiment".to_owned(), experiment.name.clone())];
+    let (target, numerics) = (out.to_owned(), world.device.numerics());
+    let framework = names.map(framework);
+    let done = train::on_pool(move || {
+        train::export(&work, &mut Shelf::new(places, device, numerics), framework, &target, &facts)
+    })?;
+    let trial = done.outcome.trial.ok_or_else(|| anyhow::anyhow!("the trial left no scores"))?;
+    if trial.ending == Ending::Diverged {
+        print("this trial diverged: what was written is where it stopped")?;
+    }
+    let test = trial.test.map_or_else(|| "none".to_owned(), |scores| format!("{:.4}", scores.accuracy));
+    print(&format!("{}: {} tensors, {} numbers; test accuracy {test}", out.display(), done.tensors, done.numbers))?;
+    match recorded {
+        None => print("the store has no answers of this trial to compare with")?,
+        Some(answers) if answers == trial.test_predictions.predicted => {
+            print(&format!("its {} answers on test are those in the store", answers.len()))?;
+        }
+        Some(_) => {
+            print(
+                "its answers on test are NOT those in the store: another engine, instruction path or data made them",
+            )?;
+            return Ok(Exit::Mismatch);
+        }
+    }
+    Ok(Exit::Complete)
+}
+
+/// The names that a person asked for.
+pub fn framework(names: Names) -> Framework {
+    match names {
+        Names::Keras => Framework::Keras,
+        Names::Torch => Framework::Torch,
+    }
+}
+
+/// The cell, the replicate and the key of the trial that `prefix` begins.
+fn find(plan: &Plan, prefix: &str) -> anyhow::Result<(usize, usize, Key)> {
+    let mut found: Vec<(usize, usize, Key)> = Vec::new();
+    for replicate in 0..plan.replicates {
+        for (index, cell) in plan.cells.iter().enumerate() {
+            let key = trial_key(cell.key, replicate);
+            if key.to_string().starts_with(prefix) && !found.iter().any(|(.., other)| *other == key) {
+                found.push((index, replicate, key));
+            }
+        }
+    }
+    match found[..] {
+        [one] => Ok(one),
+        [] => Err(Usage(format!(
+            "no trial of this file has a key that starts with '{prefix}' (`tl-sweep status NAME` lists them)"
+        ))
+        .into()),
+        _ => Err(Usage(format!("{} trials' keys start with '{prefix}': give more digits", found.len())).into()),
+    }
+}
+
+/// What the store has of the trial's answers on test.
+fn recorded(common: &Common, key: Key) -> Option<Vec<u16>> {
+    let store = Store::read(&common.db).ok()?;
+    store.test_answers(key).ok().map(|(answers, _)| answers)
+}

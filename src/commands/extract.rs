@@ -1,0 +1,148 @@
+//! `extract WEIGHTS DATA`: features of images in a file for other programs.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use super::world::{how_to_get_weights, weight_file, weights_folder};
+use super::{Exit, Usage, print};
+use crate::cli::Common;
+use crate::data::{Part, packed};
+use crate::model::arch::{Arch, family};
+use crate::model::catalogue::{Known, identify};
+use crate::model::sketch::Sketch;
+use crate::model::weights::file::WeightFile;
+use crate::model::weights::recognised;
+use crate::recipe::{Pool, Preprocess, word};
+use crate::train::{self, Extraction, FeatureKind};
+use crate::value::Value;
+
+/// What is asked for.
+pub struct Asked {
+    pub weights: String,
+    pub data: String,
+    pub out: PathBuf,
+    pub tap: String,
+    pub pool: Option<String>,
+    pub arch: Option<String>,
+    pub width: f64,
+    pub input: Option<usize>,
+    pub preprocess: Option<String>,
+    pub part: Option<String>,
+    pub test: String,
+}
+
+pub fn run(asked: Asked, common: &Common) -> anyhow::Result<Exit> {
+    FeatureKind::of(&asked.out).map_err(Usage)?;
+    let folder = weights_folder(common, common.data.as_deref().unwrap_or(std::path::Path::new(".")));
+    let weights = weight_file(&asked.weights, &folder).ok_or_else(|| {
+        let help = how_to_get_weights(&asked.weights, &folder);
+        Usage(format!("there are no weights '{}' here, nor in '{}': {help}", asked.weights, folder.display()))
+    })?;
+    let known = identify(&weights)?.known;
+    let arch = arch(&asked, &weights, known)?;
+    let preprocess = preprocess(&asked, &arch, known)?;
+    let graph = arch.graph(10).map_err(Usage)?;
+    let tap = graph.layers[arch.tap(&graph, &asked.tap).map_err(Usage)?].name.clone();
+    let part = match asked.part.as_deref() {
+        None | Some("all") => None,
+        Some(name) => Some(
+            Part::parse(name)
+                .ok_or_else(|| Usage(format!("there is no part '{name}': --part takes train, val, test or all")))?,
+        ),
+    };
+    let dataset = super::data::opened(&asked.data, &asked.test, common)?;
+    let manifest = &dataset.manifest;
+    let chosen = |index: &usize| part.is_none_or(|part| manifest.samples[*index].part == part);
+    let samples: Vec<usize> = (0..manifest.samples.len()).filter(chosen).collect();
+    if samples.is_empty() {
+        return Err(Usage(format!("'{}' has no images in that part", asked.data)).into());
+    }
+    let cache = common.db.parent().unwrap_or(std::path::Path::new("")).join("cache");
+    packed::prepare(&dataset, arch.input, &samples, &cache)?;
+    let what = Extraction {
+        arch,
+        weights,
+        preprocess,
+        tap,
+        pool: asked.pool.as_deref().map(pool).transpose()?,
+        samples: samples.iter().map(|index| *index as u32).collect(),
+        out: asked.out.clone(),
+    };
+    let shape = extracted(&what, manifest, &cache, common)?;
+    print(&format!(
+        "{}: features {:?} of {} images at {}, {} classes; ids, labels and class names are beside them",
+        asked.out.display(),
+        std::iter::once(samples.len()).chain(shape).collect::<Vec<_>>(),
+        samples.len(),
+        what.tap,
+        manifest.classes.len()
+    ))?;
+    Ok(Exit::Complete)
+}
+
+fn extracted(
+    what: &Extraction,
+    manifest: &crate::data::Manifest,
+    cache: &std::path::Path,
+    common: &Common,
+) -> anyhow::Result<Vec<usize>> {
+    let shown = !common.quiet && std::io::stderr().is_terminal();
+    let bar =
+        if shown { indicatif::ProgressBar::new(what.samples.len() as u64) } else { indicatif::ProgressBar::hidden() };
+    let shape = train::extract(what, manifest, cache, &mut |done| bar.set_position(done as u64))?;
+    bar.finish_and_clear();
+    Ok(shape)
+}
+
+fn arch(asked: &Asked, weights: &std::path::Path, known: Option<&Known>) -> anyhow::Result<Arch> {
+    if let Some(name) = asked.arch.as_ref().filter(|name| name.ends_with(".toml")) {
+        let own = Sketch::read(std::path::Path::new(name)).map_err(Usage)?;
+        let input = asked.input.unwrap_or(own.input);
+        return Ok(Arch { name: own.name.clone(), input, width: asked.width, own: Some(Box::new(own)) });
+    }
+    if let Some(name) = &asked.arch {
+        let family = family(name)
+            .ok_or_else(|| Usage(format!("there is no architecture '{name}' (`tl-sweep summary` lists them)")))?;
+        return Ok(Arch::new(name, asked.input.unwrap_or(family.default_input), asked.width));
+    }
+    if let Some(known) = known {
+        return Ok(Arch::new(known.arch, asked.input.unwrap_or(known.input), known.width));
+    }
+    let found = recognised(&WeightFile::open(weights)?);
+    let found = found.ok_or_else(|| {
+        Usage(format!("'{}' fits none of the known architectures: say which with --arch", asked.weights))
+    })?;
+    Ok(Arch { input: asked.input.unwrap_or(found.input), ..found })
+}
+
+/// Comes with a known file; for another it must be said.
+fn preprocess(asked: &Asked, arch: &Arch, known: Option<&Known>) -> anyhow::Result<Preprocess> {
+    const WORDS: &str = "'caffe', 'tf', 'torch', 'caffe-rgb' or 'zero-one'";
+    match (&asked.preprocess, known) {
+        (Some(text), _) => Ok(word(&Value::Text(text.clone()), WORDS).map_err(Usage)?),
+        (None, Some(known)) => Ok(known.preprocess),
+        (None, None) => {
+            let usual = family(&arch.name).map_or_else(String::new, |family| {
+                format!("; {} is usually prepared as '{}'", arch.name, family.preprocess.word())
+            });
+            Err(Usage(format!(
+                "the catalogue does not know '{}': say with --preprocess how its inputs were prepared ({WORDS}){usual}",
+                asked.weights
+            ))
+            .into())
+        }
+    }
+}
+
+/// `flatten`, `avg`, `max`, or over a grid: `avg=4`.
+fn pool(text: &str) -> anyhow::Result<Pool> {
+    let wrong = || Usage(format!("--pool takes flatten, avg, max, or over a grid avg=4, max=4, not '{text}'"));
+    let (kind, grid) = text.split_once('=').map_or((text, Ok(1)), |(kind, grid)| (kind, grid.parse()));
+    let grid: usize = grid.ok().filter(|grid| *grid > 0).ok_or_else(wrong)?;
+    match kind {
+        "flatten" => Ok(Pool::Flatten),
+        "avg" => Ok(Pool::Avg(grid)),
+        "max" => Ok(Pool::Max(grid)),
+        _ => Err(wrong().into()),
+    }
+}

@@ -1,0 +1,143 @@
+//! The tensors of a network under the names and in the layouts of a framework, so that it loads them back.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::Weights;
+use super::naming::aliases;
+use crate::model::arch::Arch;
+use crate::model::graph::{Framework, Graph, Op};
+
+/// A tensor as another framework has it.
+pub struct Exported {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub values: Vec<f32>,
+}
+
+/// All tensors of a network: Keras' `layer/kernel` in HWIO, or PyTorch's `module.weight` in OIHW.
+///
+/// # Errors
+/// The network is of one framework only, and not of the one asked for.
+pub fn exported(graph: &Graph, weights: &Weights, names: Framework) -> anyhow::Result<Vec<Exported>> {
+    let others: HashMap<usize, String> = match names {
+        // torchvision's name comes first; timm's is another.
+        Framework::Torch => aliases(graph)
+            .into_iter()
+            .filter(|(name, _)| is_torchvision(name))
+            .map(|(name, layer)| (layer, name))
+            .collect(),
+        Framework::Keras => HashMap::new(),
+    };
+    anyhow::ensure!(
+        graph.framework == names || !others.is_empty(),
+        "{} has {} names only: the other framework has no network with the same numbers",
+        graph.arch,
+        match graph.framework {
+            Framework::Keras => "Keras'",
+            Framework::Torch => "torchvision's",
+        },
+    );
+    let mut found = Vec::new();
+    for layer in 0..graph.layers.len() {
+        let own = &graph.layers[layer].name;
+        for param in graph.params(layer) {
+            let Some(tensor) = weights.0.get(&format!("{own}.{}", param.name)) else { continue };
+            let values = in_order(graph, layer, param.name, tensor.flatten_all()?.to_vec1::<f32>()?, names);
+            let base = others.get(&layer).unwrap_or(own);
+            found.push(match names {
+                Framework::Torch => Exported { name: format!("{base}.{}", param.name), shape: param.shape, values },
+                Framework::Keras => in_keras(graph, layer, param.name, &param.shape, values),
+            });
+        }
+    }
+    Ok(found)
+}
+
+fn is_torchvision(name: &str) -> bool {
+    name.starts_with("features.") || name.starts_with("classifier.")
+}
+
+/// The columns of a dense layer over a flattened map, in the framework's order.
+fn in_order(graph: &Graph, layer: usize, param: &str, values: Vec<f32>, names: Framework) -> Vec<f32> {
+    let Some(below) = graph.layers[layer].inputs.first() else { return values };
+    let [channels, height, width] = graph.input_shape(*below);
+    let pixels = height * width;
+    let flattened = matches!(graph.layers[*below].op, Op::Flatten) && pixels > 1;
+    let dense = matches!(graph.layers[layer].op, Op::Linear { .. }) && param == "weight";
+    if !(flattened && dense) || names == graph.framework {
+        return values;
+    }
+    let row = channels * pixels;
+    let place = |at: usize| match names {
+        Framework::Torch => (at % pixels) * channels + at / pixels,
+        Framework::Keras => (at % channels) * pixels + at / channels,
+    };
+    values.chunks_exact(row).flat_map(|values| (0..row).map(|at| values[place(at)])).collect()
+}
+
+fn in_keras(graph: &Graph, layer: usize, param: &str, shape: &[usize], values: Vec<f32>) -> Exported {
+    let (leaf, shape, values) = match (&graph.layers[layer].op, shape, param) {
+        (Op::Conv { groups, .. }, [o, _, h, w], "weight") if *groups > 1 => {
+            ("kernel", vec![*h, *w, *o, 1], transposed(&values, *o, h * w))
+        }
+        (Op::Conv { .. }, [o, i, h, w], "weight") => {
+            // [out, (in, pixels)] to [(in, pixels), out], then pixels before in.
+            let columns = transposed(&values, *o, i * h * w);
+            let pixels = h * w;
+            let mut moved = Vec::with_capacity(columns.len());
+            for pixel in 0..pixels {
+                for channel in 0..*i {
+                    moved.extend_from_slice(&columns[(channel * pixels + pixel) * o..][..*o]);
+                }
+            }
+            ("kernel", vec![*h, *w, *i, *o], moved)
+        }
+        (Op::Linear { .. }, [o, i], "weight") => ("kernel", vec![*i, *o], transposed(&values, *o, *i)),
+        (Op::BatchNorm { .. }, shape, param) => {
+            let leaf = match param {
+                "weight" => "gamma",
+                "bias" => "beta",
+                "running_mean" => "moving_mean",
+                _ => "moving_variance",
+            };
+            (leaf, shape.to_vec(), values)
+        }
+        (_, shape, _) => ("bias", shape.to_vec(), values),
+    };
+    Exported { name: format!("{}/{leaf}", graph.layers[layer].name), shape, values }
+}
+
+fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    (0..columns).flat_map(|column| (0..rows).map(move |row| values[row * columns + column])).collect()
+}
+
+/// Writes a weight file of any format under the names of a framework. Returns how many tensors were written.
+///
+/// # Errors
+/// The file does not fit the network of `arch`, the framework has no such network, or writing fails.
+pub fn convert(from: &Path, arch: &Arch, names: Framework, to: &Path) -> anyhow::Result<usize> {
+    let (weights, fitted) = Weights::load(from, arch, "features")?;
+    let tensors = exported(&fitted.graph, &weights, names)?;
+    let facts = [("arch", arch.name.clone()), ("width", arch.width.to_string()), ("format", names.word().to_owned())];
+    write(to, &tensors, facts.map(|(key, value)| (key.to_owned(), value)).into())?;
+    Ok(tensors.len())
+}
+
+/// Writes tensors and facts about them as safetensors, to a temporary file that is renamed.
+///
+/// # Errors
+/// Writing fails.
+pub fn write(path: &Path, tensors: &[Exported], facts: HashMap<String, String>) -> anyhow::Result<()> {
+    use safetensors::tensor::{Dtype, TensorView};
+    let mut views = Vec::new();
+    for tensor in tensors {
+        let bytes: &[u8] = bytemuck::cast_slice(&tensor.values);
+        views.push((tensor.name.as_str(), TensorView::new(Dtype::F32, tensor.shape.clone(), bytes)?));
+    }
+    let temporary = path.with_extension(format!("tmp{}", std::process::id()));
+    safetensors::serialize_to_file(views, Some(facts), &temporary)
+        .map_err(|error| anyhow::anyhow!("cannot write '{}': {error}", temporary.display()))?;
+    std::fs::File::open(&temporary)?.sync_all()?;
+    Ok(std::fs::rename(&temporary, path)?)
+}

@@ -1,0 +1,44 @@
+//! A trained network as a weight file: the trial is run again, which gives the same bits, and its weights are written.
+
+use std::path::Path;
+
+use super::{Shelf, trial};
+use crate::model::graph::Framework;
+use crate::model::weights::export::{exported, write};
+use crate::outcome::Outcome;
+use crate::plan::stage::{Stage, Work};
+
+/// What was written.
+pub struct Exported {
+    pub outcome: Outcome,
+    pub tensors: usize,
+    pub numbers: usize,
+}
+
+/// Runs a trial and writes its backbone and head under the names of a framework; facts about it go into the file.
+///
+/// # Errors
+/// The trial fails, the framework has no such network, or writing fails.
+pub fn export(
+    work: &Work,
+    shelf: &mut Shelf,
+    names: Option<Framework>,
+    out: &Path,
+    facts: &[(String, String)],
+) -> anyhow::Result<Exported> {
+    let Stage::Train(stage) = &work.stage else { anyhow::bail!("only trials can be exported") };
+    let (outcome, graph, weights) = trial::with_weights(stage, work, shelf)?;
+    let tensors = exported(&graph, &weights, names.unwrap_or(graph.framework))?;
+    let mut all: Vec<(String, String)> = facts.to_vec();
+    all.extend([
+        ("arch".to_owned(), stage.backbone.arch.name.clone()),
+        ("width".to_owned(), stage.backbone.arch.width.to_string()),
+        ("input".to_owned(), stage.backbone.arch.input.to_string()),
+        ("preprocess".to_owned(), stage.backbone.preprocess.word().to_owned()),
+        ("tap".to_owned(), stage.backbone.tap.clone()),
+        ("format".to_owned(), names.unwrap_or(graph.framework).word().to_owned()),
+    ]);
+    write(out, &tensors, all.into_iter().collect())?;
+    let numbers = tensors.iter().map(|tensor| tensor.values.len()).sum();
+    Ok(Exported { outcome, tensors: tensors.len(), numbers })
+}

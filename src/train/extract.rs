@@ -1,0 +1,110 @@
+//! Features of images for other programs: one pass of a network up to a tap, row by row into a file.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use candle_core::Device;
+
+use super::feature_file::{Facts, Writer};
+use super::source::Source;
+use crate::data::Manifest;
+use crate::data::decode::RESAMPLER;
+use crate::data::packed::Packed;
+use crate::exec::Network;
+use crate::model::arch::Arch;
+use crate::model::catalogue::identify;
+use crate::model::freezing::pooled;
+use crate::model::graph::{Framework, Graph};
+use crate::model::weights::Weights;
+use crate::recipe::{Pool, Preprocess};
+
+/// Images of one pass. Results do not depend on it.
+const BATCH: usize = 32;
+
+/// What is to be extracted.
+pub struct Extraction {
+    pub arch: Arch,
+    pub weights: PathBuf,
+    pub preprocess: Preprocess,
+    pub tap: String,
+    /// How a feature map becomes a vector; without it the map itself is written.
+    pub pool: Option<Pool>,
+    /// Indices into the manifest, in the order of the rows.
+    pub samples: Vec<u32>,
+    pub out: PathBuf,
+}
+
+/// Extracts features. Returns the shape of a row.
+///
+/// # Errors
+/// The weights do not fit, the network has no such layer, or writing fails.
+pub fn extract(
+    what: &Extraction,
+    manifest: &Manifest,
+    cache: &Path,
+    tell: &mut dyn FnMut(usize),
+) -> anyhow::Result<Vec<usize>> {
+    let graph = graph(what)?;
+    let (weights, _) = Weights::load(&what.weights, &what.arch, &what.tap)?;
+    let mut network = Network::new(graph, &weights, &Device::Cpu)?;
+    network.frozen = network.graph.layers.len();
+    let packed = Rc::new(Packed::open(cache, manifest.fingerprint, what.arch.input, manifest.samples.len())?);
+    let source = Source::Images { packed, preprocess: what.preprocess };
+    let [channels, height, width] = network.graph.layers[network.graph.last()].shape;
+    let shape = match (height * width, network.graph.framework) {
+        (1, _) => vec![channels],
+        (_, Framework::Keras) => vec![height, width, channels],
+        (_, Framework::Torch) => vec![channels, height, width],
+    };
+    let mut writer = Writer::new(&what.out, &facts(what, manifest, &shape)?)?;
+    for (index, batch) in what.samples.chunks(BATCH).enumerate() {
+        let found = network.infer(&source.batch(batch, &Device::Cpu)?)?;
+        let found = if shape.len() == 3 && shape[2] == channels { found.permute((0, 2, 3, 1))? } else { found };
+        writer.rows(&found.contiguous()?.flatten_all()?.to_vec1::<f32>()?)?;
+        tell((index * BATCH + batch.len()).min(what.samples.len()));
+    }
+    writer.finish()?;
+    Ok(shape)
+}
+
+fn graph(what: &Extraction) -> anyhow::Result<Graph> {
+    let backbone = what.arch.backbone(&what.tap).map_err(anyhow::Error::msg)?;
+    Ok(match what.pool {
+        Some(pool) => pooled(&backbone, pool),
+        None => backbone,
+    })
+}
+
+fn facts(what: &Extraction, manifest: &Manifest, shape: &[usize]) -> anyhow::Result<Facts> {
+    let of = |sample: &u32| &manifest.samples[*sample as usize];
+    let identity = identify(&what.weights)?;
+    let name = |path: &Path| path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let pool = match what.pool {
+        None => "none".to_owned(),
+        Some(Pool::Flatten) => "flatten".to_owned(),
+        Some(Pool::Avg(grid)) => format!("avg {grid}x{grid}"),
+        Some(Pool::Max(grid)) => format!("max {grid}x{grid}"),
+    };
+    let origin = [
+        ("arch", what.arch.name.clone()),
+        ("width", what.arch.width.to_string()),
+        ("input", what.arch.input.to_string()),
+        ("weights", name(&what.weights)),
+        ("weights_sha256", identity.sha256),
+        ("lineage", identity.known.map_or("unknown", |known| known.lineage).to_owned()),
+        ("preprocess", what.preprocess.word().to_owned()),
+        ("resampler", RESAMPLER.to_owned()),
+        ("tap", what.tap.clone()),
+        ("pool", pool),
+        ("data_sha256", manifest.sha256.clone()),
+        ("written_by", concat!("tl-sweep ", env!("CARGO_PKG_VERSION")).to_owned()),
+    ];
+    Ok(Facts {
+        shape: shape.to_vec(),
+        ids: what.samples.iter().map(|sample| of(sample).id.clone()).collect(),
+        labels: what.samples.iter().map(|sample| i64::from(of(sample).class)).collect(),
+        parts: what.samples.iter().map(|sample| of(sample).part.name().to_owned()).collect(),
+        classes: manifest.classes.clone(),
+        origin: origin.map(|(key, value)| (key.to_owned(), value)).into(),
+    })
+}

@@ -1,0 +1,149 @@
+//! Our side of a comparison with another framework: the same images, the same weights, the same steps. The parity
+//! benchmark compares all numbers, the tests compare samples of them with a fixture.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use serde::Deserialize;
+use tl_sweep::exec::{Mode, Network};
+use tl_sweep::model::arch::Arch;
+use tl_sweep::model::graph::{Graph, Op};
+use tl_sweep::model::weights::Weights;
+use tl_sweep::nn::loss::{Targets, cross_entropy};
+use tl_sweep::nn::optim::{Rule, State, Step};
+use tl_sweep::recipe::BatchNorm;
+use tl_sweep::seed::{Stream, stream};
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Job {
+    pub arch: String,
+    pub width: f64,
+    pub input: usize,
+    pub weights: PathBuf,
+    pub images: usize,
+    /// Layers whose outputs are compared.
+    pub cuts: Vec<String>,
+    /// `model.layers[:frozen]` is frozen in the steps.
+    pub frozen: usize,
+    pub steps: usize,
+    pub lr: f64,
+    pub momentum: f64,
+}
+
+pub struct Side {
+    pub network: Network,
+    pub job: Job,
+}
+
+impl Side {
+    pub fn new(job: Job) -> Self {
+        let arch = Arch::new(&job.arch, job.input, job.width);
+        let (weights, fitted) = Weights::load(&job.weights, &arch, "features").unwrap();
+        let mut graph = fitted.graph;
+        for layer in &mut graph.layers {
+            if matches!(layer.op, Op::Dropout(_)) {
+                layer.op = Op::Dropout(0.0);
+            }
+        }
+        let graph = if fitted.headless {
+            let features = arch.tap(&graph, "no_top").unwrap();
+            graph.truncate(features)
+        } else {
+            graph
+        };
+        let network = Network::new(graph, &weights, &Device::Cpu).unwrap();
+        Self { network, job }
+    }
+
+    /// Noise images that both sides make for themselves, [n, 3, side, side], and their labels.
+    fn batch(&self, number: usize) -> (Tensor, Vec<u32>) {
+        let (images, side) = (self.job.images, self.job.input);
+        let classes = self.network.graph.layers.last().unwrap().shape[0];
+        let count = images * 3 * side * side;
+        let values = (number * count..(number + 1) * count).map(noise).collect::<Vec<f32>>();
+        let labels = (number * images..(number + 1) * images).map(|image| (image % classes) as u32).collect();
+        (Tensor::from_vec(values, (images, 3, side, side), &Device::Cpu).unwrap(), labels)
+    }
+
+    pub fn logits(&self) -> Tensor {
+        self.network.infer(&self.batch(0).0).unwrap()
+    }
+
+    /// The output of a layer, channels first.
+    pub fn cut(&self, name: &str) -> Tensor {
+        let graph: Graph = self.network.graph.truncate(self.network.graph.find(name).unwrap());
+        let network = Network::new(graph, &self.network.weights().unwrap(), &Device::Cpu).unwrap();
+        network.infer(&self.batch(0).0).unwrap()
+    }
+
+    /// Gradients of the cross-entropy of one image, with stored statistics: of the first, a middle and the last weight.
+    pub fn gradients(&mut self) -> Vec<(String, Tensor)> {
+        let (x, labels) = self.batch(0);
+        let (x, labels) = (x.narrow(0, 0, 1).unwrap(), labels[..1].to_vec());
+        self.network.batch_norm = BatchNorm::Affine;
+        self.network.frozen = 0;
+        let mut tape = self.network.forward(&x, Mode::Train(&mut stream(0, Stream::Dropout, &[]))).unwrap();
+        let loss = cross_entropy(&tape.result().unwrap(), &labels, Targets::default()).unwrap();
+        let mut all = BTreeMap::new();
+        let mut take = |layer: usize, own: Vec<Tensor>| {
+            all.insert(layer, own[0].copy()?);
+            Ok(())
+        };
+        self.network.backward_into(&mut tape, loss.gradient, &mut take).unwrap();
+        let weighs =
+            |layer: &usize| matches!(self.network.graph.layers[*layer].op, Op::Conv { .. } | Op::Linear { .. });
+        let layers: Vec<usize> = all.keys().copied().filter(weighs).collect();
+        [0, layers.len() / 2, layers.len() - 1]
+            .map(|place| layers[place])
+            .map(|layer| (format!("{}.weight", self.network.graph.layers[layer].name), all[&layer].clone()))
+            .into()
+    }
+
+    /// Steps of SGD with the first layers frozen and batch statistics above them. Returns the losses.
+    pub fn train(&mut self) -> Vec<f64> {
+        self.network.batch_norm = BatchNorm::Train;
+        self.network.frozen = self.job.frozen;
+        self.network.own().unwrap();
+        let mut states: HashMap<(usize, usize), State> = HashMap::new();
+        (0..self.job.steps).map(|step| self.step(step, &mut states)).collect()
+    }
+
+    fn step(&mut self, step: usize, states: &mut HashMap<(usize, usize), State>) -> f64 {
+        let (x, labels) = self.batch(step);
+        let mut tape = self.network.forward(&x, Mode::Train(&mut stream(0, Stream::Dropout, &[]))).unwrap();
+        let loss = cross_entropy(&tape.result().unwrap(), &labels, Targets::default()).unwrap();
+        let rule = Rule::Sgd { momentum: self.job.momentum, nesterov: false };
+        let plain = Step { lr: self.job.lr, coupled_decay: 0.0, decoupled_decay: 0.0 };
+        let mut own: Vec<(usize, Vec<Tensor>)> = Vec::new();
+        let mut take = |layer: usize, gradients: Vec<Tensor>| {
+            own.push((layer, gradients.iter().map(Tensor::copy).collect::<Result<_, _>>()?));
+            Ok(())
+        };
+        self.network.backward_into(&mut tape, loss.gradient, &mut take).unwrap();
+        for (layer, gradients) in own {
+            for (which, gradient) in gradients.iter().enumerate() {
+                let state = states.entry((layer, which)).or_default();
+                let moved = state.step(rule, plain, &self.network.params[layer][which], gradient).unwrap();
+                self.network.params[layer][which] = moved;
+            }
+        }
+        self.network.follow(tape);
+        loss.mean
+    }
+}
+
+/// Noise between -1 and 1: splitmix64 of a number's place.
+fn noise(place: usize) -> f32 {
+    let z = (place as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    ((z ^ (z >> 31)) >> 40) as f32 / (1u32 << 23) as f32 - 1.0
+}
+
+/// A job from its JSON, with its weights beside `folder`.
+pub fn job(value: &serde_json::Value, folder: &Path) -> Job {
+    let mut job: Job = serde_json::from_value(value.clone()).unwrap();
+    job.weights = folder.join(&job.weights);
+    job
+}
