@@ -26,3 +26,7 @@ bench-nn *ARGS:
 # Writes docs/reference.md and the schema anew
 docs:
     UPDATE=1 cargo test --test tests docs
+
+# Keras and torchvision beside us: weights in every format, activations, gradients, steps; the README's table
+parity *ARGS:
+    bash benches/parity.sh {{ARGS}}

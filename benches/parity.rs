@@ -26,9 +26,7 @@ fn main() {
     numbers.insert("seconds:load".to_owned(), scalar(load));
     numbers.insert("seconds:forward".to_owned(), scalar(start.elapsed().as_secs_f64()));
     numbers.insert("peak".to_owned(), scalar(peak()));
-    for cut in &job.cuts {
-        numbers.insert(format!("cut:{cut}"), side.cut(cut));
-    }
+    numbers.extend(side.cuts());
     if job.steps > 0 {
         for (name, gradient) in side.gradients() {
             numbers.insert(format!("grad:{name}"), gradient);

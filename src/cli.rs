@@ -146,7 +146,8 @@ pub enum Verb {
     /// Write features of images into a file for other programs: .h5, .npy or .safetensors
     Extract {
         /// A weight file, or the name of a known one
-        weights: String,
+        #[arg(value_name = "WEIGHTS")]
+        from: String,
         /// A dataset: a folder, .tar, .tar.gz or .csv
         #[arg(value_name = "DATA")]
         dataset: String,

@@ -129,6 +129,9 @@ pub enum Preprocess {
     ZeroOne,
 }
 
+/// Between the preprocessing that a file asks for and the one that its weights came with: `torch instead of tf`.
+pub const OVERRIDE: &str = " instead of ";
+
 impl Preprocess {
     /// The word for it in files and tables.
     pub fn word(self) -> &'static str {

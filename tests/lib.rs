@@ -1,14 +1,17 @@
 //! One test binary. Each file is a room or a promise; `builder` makes the small worlds they run in.
 
 mod architecture;
+mod backbones;
 mod builder;
 mod datasets;
 mod docs;
 mod engine;
 mod files;
 mod golden;
+mod materials;
 mod operators;
 mod plans;
+mod side;
 mod sweeps;
 mod verdicts;
 mod weights;

@@ -70,8 +70,13 @@ impl Side {
         self.network.infer(&self.batch(0).0).unwrap()
     }
 
+    /// The outputs of the layers that the job names.
+    pub fn cuts(&self) -> Vec<(String, Tensor)> {
+        self.job.cuts.iter().map(|name| (format!("cut:{name}"), self.cut(name))).collect()
+    }
+
     /// The output of a layer, channels first.
-    pub fn cut(&self, name: &str) -> Tensor {
+    fn cut(&self, name: &str) -> Tensor {
         let graph: Graph = self.network.graph.truncate(self.network.graph.find(name).unwrap());
         let network = Network::new(graph, &self.network.weights().unwrap(), &Device::Cpu).unwrap();
         network.infer(&self.batch(0).0).unwrap()

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tl_sweep::key::Key;
 use tl_sweep::report::arm::{Arm, Trial, arms};
 use tl_sweep::report::compare::{Scored, scored};
+use tl_sweep::report::findings::further_context;
 use tl_sweep::report::verdict::{Answer, Rule, Verdict, verdicts};
 
 fn trial(recipe: &str, lr: &str, replicate: usize, val: f64, test: f64) -> Trial {
@@ -98,4 +99,15 @@ fn a_missing_trial_leaves_its_setting_unselected_and_its_rule_untested() {
     let verdict = judge(&trials, 3, 0.01);
     assert_eq!(verdict.answer, Answer::NotTested);
     assert!(verdict.notes[0].contains("a: 1 trials are missing"), "{:?}", verdict.notes);
+}
+
+#[test]
+fn preprocessing_against_the_weights_is_named_in_every_table() {
+    let with = |text: &str| {
+        let mut trials = pair([0.5, 0.6, 0.7], [0.4, 0.5, 0.6]);
+        trials.iter_mut().for_each(|trial| drop(trial.settings.insert("preprocess".to_owned(), text.to_owned())));
+        arms(&trials, 3).iter().map(further_context).collect::<Vec<_>>()
+    };
+    assert_eq!(with("torch instead of tf"), ["preprocess = torch instead of tf"; 2]);
+    assert_eq!(with("torch"), ["", ""]);
 }

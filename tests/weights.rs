@@ -1,11 +1,16 @@
 //! Weight files of every framework: what is read, what is refused, and in which words.
 
+use std::io::Read;
+use std::path::Path;
+
 use candle_core::{DType, Device, Tensor};
 use tl_sweep::model::arch::Arch;
 use tl_sweep::model::init;
 use tl_sweep::model::weights::Weights;
+use tl_sweep::model::weights::file::WeightFile;
 
 use crate::builder::World;
+use crate::side::{self, Side};
 
 /// The message with which a file is refused.
 fn refused(world: &World, weights: &Weights, arch: &Arch) -> String {
@@ -72,4 +77,166 @@ fn weights_survive_writing_and_reading() {
         let message = format!("{:#}", Weights::load(&path, &arch, "features").map(|_| ()).unwrap_err());
         assert!(message.contains("w.safetensors"), "{message}");
     }
+}
+
+/// What a framework computed with a sixteenth (MobileNets: a quarter) of the channels, and its weight files. Written by
+/// `bash benches/parity.sh --fixtures tests/fixtures/frameworks`.
+struct Fixture {
+    case: serde_json::Value,
+    folder: tempfile::TempDir,
+    files: Vec<String>,
+}
+
+impl Fixture {
+    fn new(name: &str) -> Self {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/frameworks");
+        let case: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(source.join(format!("{name}.json"))).unwrap()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let unpack = |packed: &serde_json::Value| {
+            let packed = packed.as_str().unwrap();
+            let mut bytes = Vec::new();
+            let file = std::fs::File::open(source.join(packed)).unwrap();
+            flate2::read::GzDecoder::new(file).read_to_end(&mut bytes).unwrap();
+            let name = packed.trim_end_matches(".gz").to_owned();
+            std::fs::write(folder.path().join(&name), bytes).unwrap();
+            name
+        };
+        let files = case["files"].as_array().unwrap().iter().map(unpack).collect();
+        Self { case, folder, files }
+    }
+
+    fn side(&self, file: &str) -> Side {
+        let mut job = self.case["job"].clone();
+        job["weights"] = file.into();
+        Side::new(side::job(&job, self.folder.path()))
+    }
+}
+
+/// The same samples of a tensor that the script took, within a relative tolerance of the largest value.
+fn same(name: &str, ours: &Tensor, theirs: &serde_json::Value, tolerance: f64) {
+    let ours: Vec<f64> = ours.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect();
+    assert_eq!(ours.len() as u64, theirs["count"].as_u64().unwrap(), "{name}");
+    let largest = theirs["largest"].as_f64().unwrap().max(1e-30);
+    let some = theirs["some"].as_array().unwrap();
+    for (place, expected) in ours.iter().step_by((ours.len() / 24).max(1)).zip(some) {
+        let off = (place - expected.as_f64().unwrap()).abs() / largest;
+        assert!(off < tolerance, "{name}: {place} against {expected}, {off:.1e} of {largest}");
+    }
+    let norm = ours.iter().map(|value| value * value).sum::<f64>().sqrt();
+    let expected = theirs["norm"].as_f64().unwrap();
+    assert!((norm - expected).abs() < tolerance * expected, "{name}: norm {norm} against {expected}");
+}
+
+/// Files of a framework give its activations, logits, gradients and training steps.
+fn framework(name: &str, files: usize) {
+    let fixture = Fixture::new(name);
+    assert_eq!(fixture.files.len(), files);
+    let numbers = fixture.case["numbers"].as_object().unwrap();
+    for file in &fixture.files {
+        same(file, &fixture.side(file).logits(), &numbers["logits"], 1e-4);
+    }
+    let mut side = fixture.side(&fixture.files[0]);
+    let gradients = side.gradients();
+    let mut seen = 1;
+    for (name, gradient) in &gradients {
+        same(name, gradient, &numbers[&format!("grad:{name}")], 1e-4);
+        seen += 1;
+    }
+    for (name, output) in side.cuts() {
+        same(&name, &output, &numbers[&name], 1e-4);
+        seen += 1;
+    }
+    let before = side.network.weights().unwrap();
+    for (step, (loss, expected)) in side.train().iter().zip(fixture.case["losses"].as_array().unwrap()).enumerate() {
+        let expected = expected.as_f64().unwrap();
+        assert!((loss - expected).abs() < 1e-3, "{name}, step {step}: {loss} against {expected}");
+    }
+    let after = side.network.weights().unwrap();
+    for (name, expected) in numbers.iter().filter(|(name, _)| name.starts_with("after:")) {
+        same(name, &after.0[&name["after:".len()..]], expected, 1e-3);
+        seen += 1;
+    }
+    assert_eq!(seen, numbers.len());
+    // `model.layers[:5]` has not moved by a bit; what is above has (a bias before a batch norm has no gradient).
+    let graph = &side.network.graph;
+    let mut moved = 0;
+    for layer in 0..graph.layers.len() {
+        for param in graph.params(layer) {
+            let name = format!("{}.{}", graph.layers[layer].name, param.name);
+            let bits = |weights: &Weights| weights.0[&name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let same = bits(&before) == bits(&after);
+            assert!(same || layer >= 5, "{name} is frozen and has moved");
+            moved += usize::from(!same);
+        }
+    }
+    assert!(moved * 2 > after.0.len(), "{moved} of {} tensors have moved", after.0.len());
+}
+
+#[test]
+fn keras_vgg16() {
+    framework("vgg16", 1);
+}
+
+#[test]
+fn keras_vgg19() {
+    framework("vgg19", 2);
+}
+
+#[test]
+fn keras_inception_v3() {
+    framework("inception_v3", 1);
+}
+
+#[test]
+fn keras_resnet50() {
+    framework("resnet50", 1);
+}
+
+#[test]
+fn keras_mobilenet_v1() {
+    framework("mobilenet_v1", 1);
+}
+
+#[test]
+fn keras_mobilenet_v2() {
+    framework("mobilenet_v2", 1);
+}
+
+#[test]
+fn torchvision_mobilenet_v2() {
+    framework("mobilenet_v2_torchvision", 2);
+}
+
+#[test]
+fn damaged_weight_files_are_refused_and_break_nothing() {
+    let mut tried = 0;
+    for name in ["vgg16", "vgg19", "mobilenet_v1", "mobilenet_v2_torchvision"] {
+        let fixture = Fixture::new(name);
+        for file in &fixture.files {
+            let whole = std::fs::read(fixture.folder.path().join(file)).unwrap();
+            let path = fixture.folder.path().join("damaged");
+            let mut state = whole.len() as u64;
+            let mut random = |below: usize| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) as usize % below
+            };
+            for round in 0..60 {
+                let mut bytes = whole.clone();
+                match round % 3 {
+                    0 => bytes.truncate(random(whole.len())),
+                    // What says where things are stands mostly at the beginning and at the end.
+                    1 => (0..8).for_each(|_| bytes[random(whole.len().min(4096))] ^= 1 << random(8)),
+                    _ => (0..64).for_each(|_| bytes[random(whole.len())] ^= 1 << random(8)),
+                }
+                std::fs::write(&path, &bytes).unwrap();
+                tried += 1;
+                // Refused, or read as far as it goes; never a panic, an abort or a huge allocation.
+                if let Ok(file) = WeightFile::open(&path) {
+                    (0..file.stored.len()).for_each(|index| drop(file.load(index)));
+                }
+            }
+        }
+    }
+    assert_eq!(tried, 360);
 }

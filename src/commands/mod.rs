@@ -89,8 +89,8 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Summary { arch, input, width, classes, no_top, freeze, toml } => {
             summary::run(summary::Asked { arch, input, width, classes, no_top, freeze, toml })
         }
-        Verb::Extract { weights, dataset, out, tap, pool, arch, width, input, preprocess, part, test } => extract::run(
-            extract::Asked { weights, data: dataset, out, tap, pool, arch, width, input, preprocess, part, test },
+        Verb::Extract { from, dataset, out, tap, pool, arch, width, input, preprocess, part, test } => extract::run(
+            extract::Asked { weights: from, data: dataset, out, tap, pool, arch, width, input, preprocess, part, test },
             common,
         ),
         Verb::Export { file, trial, out, names } => export::run(&file, &trial, &out, names, common),

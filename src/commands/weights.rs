@@ -6,7 +6,7 @@ use super::world::{how_to_get_weights, weight_file, weights_folder};
 use super::{Exit, Usage, print, table_style};
 use crate::cli::Common;
 use crate::model::arch::{Arch, family};
-use crate::model::catalogue::{Hash, KNOWN, Known, identify};
+use crate::model::catalogue::{KNOWN, Known, identify};
 use crate::model::graph::Framework;
 use crate::model::weights::export;
 use crate::model::weights::file::WeightFile;
@@ -20,23 +20,24 @@ fn folder(common: &Common) -> std::path::PathBuf {
 
 pub fn list(common: &Common) -> anyhow::Result<Exit> {
     let folder = folder(common);
-    let row = |known: &Known| {
+    for known in KNOWN {
         let width = if known.width == 1.0 { String::new() } else { format!(" x {}", known.width) };
         let here = weight_file(&format!("{}{}", known.name, known.ending), &folder).is_some();
-        vec![
-            known.name.to_owned(),
-            format!("{}{width}", known.arch),
-            known.input.to_string(),
-            known.preprocess.word().to_owned(),
-            known.lineage.to_owned(),
-            if here { "here".to_owned() } else { String::new() },
-        ]
-    };
-    let body: Vec<Vec<String>> = KNOWN.iter().map(row).collect();
-    print(&table(table_style(), &["name", "arch", "input", "preprocess", "lineage", ""], &body))?;
+        print(&format!(
+            "{}{}\n    {}{width}, {} pixels, inputs as {}; its authors' images: {}\n    {}\n    {}\n",
+            known.name,
+            if here { "  (here)" } else { "" },
+            known.arch,
+            known.input,
+            known.preprocess.word(),
+            known.resize,
+            known.lineage,
+            known.source(),
+        ))?;
+    }
     print(&format!(
         "{} known files; looked for in '{}' (--weights names another folder). Any other file works with `arch` and \
-         `preprocess`. `weights inspect NAME` says how to get one, or what is in it.",
+         `preprocess`.",
         KNOWN.len(),
         folder.display()
     ))?;
@@ -128,16 +129,11 @@ fn named(name: &str, look: &Look) -> anyhow::Result<Arch> {
 }
 
 fn described(known: &Known) -> String {
-    let by = match known.hash {
-        Hash::Sha256(_) => "its sha256",
-        Hash::Sha256Prefix(_) => "the first digits of its sha256",
-        Hash::Md5(_) => "its md5",
-        Hash::Unpublished => "nothing",
-    };
     format!(
-        "known by {by} as {}: {}\ninputs: {} pixels, prepared as {}; its authors' images were {}",
+        "known as {}: {}\n{}\ninputs: {} pixels, prepared as {}; its authors' images: {}",
         known.name,
         known.lineage,
+        known.source(),
         known.input,
         known.preprocess.word(),
         known.resize

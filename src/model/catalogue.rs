@@ -78,18 +78,30 @@ pub fn identify(path: &Path) -> anyhow::Result<Identity> {
 }
 
 impl Known {
-    /// What a person must do to have this file in `folder`.
-    pub fn how_to_get(&self, folder: &Path) -> String {
-        let check = match self.hash {
+    /// Where the file is and what is published about its bytes.
+    pub fn source(&self) -> String {
+        let hash = match self.hash {
             Hash::Sha256(hash) => format!("sha256 {hash}"),
             Hash::Sha256Prefix(prefix) => format!("sha256 {prefix}..."),
             Hash::Md5(hash) => format!("md5 {hash}"),
             Hash::Unpublished => "no hash is published".to_owned(),
         };
+        self.url.map_or_else(|| hash.clone(), |url| format!("{url} ({hash})"))
+    }
+
+    /// What a person must do to have this file in `folder`.
+    pub fn how_to_get(&self, folder: &Path) -> String {
         let place = folder.join(format!("{}{}", self.name, self.ending));
         match self.url {
-            Some(url) => format!("fetch {url} ({check}) and put it at '{}'", place.display()),
-            None => format!("put {}{} ({}; {check}) into '{}'", self.name, self.ending, self.lineage, folder.display()),
+            Some(_) => format!("fetch {} and put it at '{}'", self.source(), place.display()),
+            None => format!(
+                "put {}{} ({}; {}) into '{}'",
+                self.name,
+                self.ending,
+                self.lineage,
+                self.source(),
+                folder.display()
+            ),
         }
     }
 }

@@ -224,6 +224,10 @@ impl Settler<'_> {
             for (key, value) in fill {
                 layer.entry(key.to_owned()).or_insert(value);
             }
+            let (own, asked) = (known.preprocess.word(), layer["preprocess"].to_string());
+            if self.known(&weights.to_string()).is_some() && asked != own {
+                layer.insert("preprocess".to_owned(), Value::Text(format!("{asked}{}{own}", recipe::OVERRIDE)));
+            }
             let asked = layer["arch"].to_string();
             if self.known(&weights.to_string()).is_some() && asked != known.arch {
                 return Err(self.experiment.problem(

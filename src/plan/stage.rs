@@ -252,7 +252,9 @@ pub fn arch(layer: &Layer, facts: &Facts) -> Result<Arch, String> {
 }
 
 fn preprocess(layer: &Layer) -> Result<Preprocess, String> {
-    recipe::word(layer.get("preprocess").ok_or("no `preprocess`")?, "'caffe', 'tf', 'torch', 'caffe-rgb' or 'zero-one'")
+    let value = layer.get("preprocess").ok_or("no `preprocess`")?;
+    let asked = value.text().map_or("", |text| text.split(recipe::OVERRIDE).next().unwrap_or(text));
+    recipe::word(&Value::Text(asked.to_owned()), "'caffe', 'tf', 'torch', 'caffe-rgb' or 'zero-one'")
 }
 
 /// Where the backbone of a settled layer starts.

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::arm::{Arm, Setting};
 use super::compare::{Mean, mean};
 use super::verdict::Verdict;
+use crate::recipe::OVERRIDE;
 
 /// The findings of one experiment.
 pub struct Findings {
@@ -72,7 +73,16 @@ pub fn further_context(arm: &Arm) -> String {
         .context
         .iter()
         .filter(|(key, value)| !matches!(key.as_str(), "scenario" | "dataset" | "per_class") && !value.is_empty());
-    further.map(|(key, value)| format!("{key} = {}", super::arm::shown(value))).collect::<Vec<_>>().join(", ")
+    let mut shown: Vec<String> = further.map(|(key, value)| format!("{key} = {}", super::arm::shown(value))).collect();
+    // What goes against the weights is named in every table, whether it varies or not.
+    let preprocess =
+        arm.settings.iter().flat_map(|setting| &setting.trials).find_map(|trial| trial.settings.get("preprocess"));
+    if let Some(preprocess) =
+        preprocess.filter(|text| text.contains(OVERRIDE) && !arm.context_value("preprocess").contains(OVERRIDE))
+    {
+        shown.push(format!("preprocess = {preprocess}"));
+    }
+    shown.join(", ")
 }
 
 /// `.853 ± .012`, or without an interval where there is one value.

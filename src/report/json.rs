@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::arm::Arm;
-use super::findings::Findings;
+use super::findings::{Findings, further_context};
 
 const VERSION: u32 = 1;
 
@@ -34,6 +34,7 @@ fn arm(arm: &Arm) -> Value {
     json!({
         "context": context,
         "recipe": arm.recipe,
+        "named": further_context(arm),
         "tried": arm.settings.len(),
         "missing": arm.missing(),
         "selected": arm.best().map(|setting| setting.label.clone()),

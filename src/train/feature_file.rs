@@ -120,7 +120,7 @@ fn described(facts: &Facts) -> serde_json::Value {
 fn npy(facts: &Facts) -> Vec<u8> {
     let sides: Vec<String> =
         std::iter::once(facts.ids.len()).chain(facts.shape.iter().copied()).map(|side| side.to_string()).collect();
-    let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({},), }}", sides.join(", "));
+    let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}", sides.join(", "));
     let length = (10 + text.len() + 1).next_multiple_of(64) - 10;
     let mut head = b"\x93NUMPY\x01\x00".to_vec();
     head.extend((length as u16).to_le_bytes());

@@ -171,6 +171,11 @@ impl WeightFile {
             bytes: bytes.clone(),
             hdf5: None,
         };
+        // First of all: the length that a safetensors file begins with may look like anything.
+        let length = head.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
+        if head.get(8) == Some(&b'{') && length < head.len() as u64 {
+            return Ok(plain(Format::Safetensors, safetensors(head)?));
+        }
         if head.starts_with(HDF5) {
             return keras::read(shown, bytes);
         }
@@ -185,9 +190,6 @@ impl WeightFile {
         }
         if head.get(257..262) == Some(b"ustar") || looks_like_old_tar(head) {
             return Ok(plain(Format::Torch, torch::tarred(&bytes)?));
-        }
-        if head.get(8) == Some(&b'{') {
-            return Ok(plain(Format::Safetensors, safetensors(head)?));
         }
         Err("it is none of .h5, .weights.h5, .keras, .safetensors, .pth (it may be cut short or a web page)".to_owned())
     }

@@ -17,8 +17,9 @@ pub fn read(shown: String, bytes: Bytes) -> Parsed<WeightFile> {
     // Contiguous tensors are read from the map; a cache of chunks would only keep them twice.
     let options = hdf5_reader::OpenOptions::default().with_chunk_cache_bytes(0);
     let file = Hdf5File::from_owner(bytes.clone(), options).map_err(|error| error.to_string())?;
+    let limit = bytes.as_ref().len().saturating_mul(PACKED).min(1 << 34);
     let root = file.root_group().map_err(|error| error.to_string())?;
-    let mut reader = Reader { stored: Vec::new(), groups: Vec::new(), beside: Vec::new() };
+    let mut reader = Reader { limit, stored: Vec::new(), groups: Vec::new(), beside: Vec::new() };
     let children = names(&root)?.0;
     let has = |name: &str| children.iter().any(|child| child == name);
     let format = if has("layers") || has("_layer_checkpoint_dependencies") {
@@ -47,7 +48,12 @@ pub fn weights_of_archive(bytes: &Bytes) -> Parsed<Option<Bytes>> {
     }
 }
 
+/// Deflate packs a thousand times at most.
+const PACKED: usize = 1100;
+
 struct Reader {
+    /// Bytes that a tensor may have.
+    limit: usize,
     stored: Vec<Stored>,
     groups: Vec<Group>,
     beside: Vec<String>,
@@ -97,7 +103,7 @@ impl Reader {
         };
         // A damaged file may promise any shape; the numbers must be in the file.
         let bytes = shape.iter().try_fold(kind.size(), |bytes, side| bytes.checked_mul(*side));
-        if bytes.is_none_or(|bytes| bytes > 1 << 40) {
+        if bytes.is_none_or(|bytes| bytes > self.limit) {
             return Err(format!("'{name}' has the shape {shape:?}"));
         }
         self.stored.push(Stored::dataset(name, shape, kind, path));
