@@ -1,6 +1,6 @@
 """Keras, torchvision and timm against tl-sweep: the same random weights, read from the files that each framework writes.
 
-usage: parity.py BINARY [--only NAME] [--fixtures FOLDER]      (benches/parity.sh builds the binary and calls this)
+usage: parity.py BINARY [--only NAME] [--performance] [--fixtures FOLDER]      (benches/parity.sh builds the binary and calls this)
 
 For each architecture and file format: activations at named cuts, logits, gradients of the first, a middle and the last
 weight (largest difference over largest value), and ten SGD steps with the first layers frozen (losses, batch-norm
@@ -460,8 +460,47 @@ def write_fixture(name, kind, files, job, reference):
     json.dump(case, open(f"{fixtures}/{name}.json", "w"))
 
 
+PEER = """
+import resource, sys, time, torch, torchvision
+torch.set_num_threads(int(sys.argv[1])); torch.set_grad_enabled(False)
+model = torchvision.models.vgg19().features.eval(); x = torch.rand(32, 3, 224, 224)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+best = {}
+for layout in (torch.contiguous_format, torch.channels_last):
+    m, y = model.to(memory_format=layout), x.to(memory_format=layout)
+    m(y)
+    for _ in range(3):
+        start = time.perf_counter(); m(y); best[layout] = min(best.get(layout, 1e9), time.perf_counter() - start)
+print(min(best.values()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def performance():
+    """VGG19 without top: its .h5 read, and 32 images of 224 pixels, beside PyTorch with as many threads."""
+    made = Keras("vgg19", keras.applications.VGG19, 224, 1.0, False)
+    _, path = next(made.files())
+    size = os.path.getsize(path)
+    job = {"arch": "vgg19", "width": 1.0, "input": 224, "weights": path, "images": 32, "cuts": [], "frozen": 0, "steps": 0,
+           "lr": 0.0, "momentum": 0.0, "repeats": 4, "out": f"{work}/out.safetensors"}
+    ours, peer = [], []
+    for _ in range(3):
+        ours.append({k: float(v[0]) for k, v in run(job).items() if k.startswith(("seconds", "memory"))})
+        found = subprocess.run([sys.executable, "-c", PEER, str(torch.get_num_threads())], capture_output=True, text=True)
+        peer.append([float(v) for v in found.stdout.split()])
+    mid = lambda values: sorted(values)[len(values) // 2]
+    load = mid([o["memory:load"] - o["memory:start"] for o in ours])
+    print(f"loading the {size / 1e6:.0f} MB .h5: {mid([o['seconds:load'] for o in ours]):.2f} s, {load / 1e6:.0f} MB at most, "
+          f"{(load - size) / size:.2f} x the file beyond the tensors")
+    print(f"VGG19, 32 images of 224 px, {torch.get_num_threads()} threads: {mid([o['seconds:forward'] for o in ours]):.2f} s here, "
+          f"{mid([p[0] for p in peer]):.2f} s in PyTorch {torch.__version__} (the faster of its layouts); at most "
+          f"{mid([o['memory:forward'] for o in ours]) / 1e6:.0f} MB here, {mid([p[1] for p in peer]) / 1e6:.0f} MB there")
+
+
 failures = []
 A, V = keras.applications, torchvision.models
+if "--performance" in sys.argv:
+    performance()
+    sys.exit(0)
 if not fixtures:
     print(f"Keras {keras.__version__}, torchvision {torchvision.__version__}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
 print("| architecture | framework | files | activations | logits | written back | gradients | losses of 10 steps | statistics after | frozen tensors, bit-equal |")

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Keras, torchvision and tl-sweep side by side: puts both frameworks into target/peers the first time, builds our side,
-# and prints the table of the README. With --fixtures FOLDER it writes what the tests compare with.
+# and prints the table of the README (--performance: what loading and running VGG19 cost). With --fixtures FOLDER it writes what the tests compare with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 if [ ! -x target/peers/bin/python ]; then
     python3 -m venv target/peers
 fi
-if ! target/peers/bin/python -c 'import torch, torchvision, keras, h5py, safetensors' 2>/dev/null; then
-    target/peers/bin/pip install torch torchvision keras h5py safetensors numpy
+if ! KERAS_BACKEND=torch target/peers/bin/python -c 'import torch, torchvision, keras, h5py, safetensors' 2>/dev/null; then
+    target/peers/bin/pip install --quiet torch torchvision keras h5py safetensors numpy
 fi
 cargo build --release
 binary=$(cargo bench --bench parity --no-run --message-format json |

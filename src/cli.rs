@@ -172,6 +172,9 @@ pub enum Verb {
         /// How inputs are prepared; it comes with known files
         #[arg(long)]
         preprocess: Option<String>,
+        /// How images are brought to its size: crop, 'crop 0.875' or stretch; it comes with known files
+        #[arg(long)]
+        resize: Option<String>,
         /// Which images: train, val, test or all
         #[arg(long)]
         part: Option<String>,

@@ -36,6 +36,7 @@ pub mod data;
 pub mod device;
 pub mod exec;
 pub mod experiment;
+pub mod frame;
 pub mod freeze;
 pub mod key;
 pub mod model;

@@ -20,7 +20,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("lib", &[]),
 ];
 
-const NOUNS: &[&str] = &["value", "scenario", "freeze", "recipe", "outcome", "key", "seed", "device", "spelling"];
+const NOUNS: &[&str] =
+    &["value", "scenario", "frame", "freeze", "recipe", "outcome", "key", "seed", "device", "spelling"];
 
 /// A library, and the modules that may name it.
 const HOMES: &[(&str, &[&str])] = &[

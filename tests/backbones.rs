@@ -177,7 +177,12 @@ fn mistakes_in_a_network_of_ones_own_are_named_with_file_and_line() {
         ("op = \"grid-avg-pool\"", "op = \"grid-avg-pool\"\nstride = 2", ":29:", "takes no `stride`"),
         ("padding = [0, 0, 1, 1]", "", ":17:", ""),
         ("features = \"pool\"", "features = \"pol\"", "bad.toml", "no layer 'pol'"),
-        ("name = \"flat\"\nop = \"flatten\"", "name = \"flat\"\nop = \"relu\"", ":37:", "`flatten` before it"),
+        (
+            "op = \"grid-avg-pool\"\n\n[[layer]]\nname = \"flat\"\nop = \"flatten\"",
+            "op = \"relu\"\n\n[[layer]]\nname = \"flat\"\nop = \"relu\"",
+            ":37:",
+            "`flatten` before it",
+        ),
         ("out = 8\nkernel = 3", "out = 8\nkernle = 3", "bad.toml", "kernle"),
         ("framework = \"keras\"", "framework = \"caffe\"", "bad.toml", "caffe"),
     ] {

@@ -10,6 +10,7 @@ use tl_sweep::data::open::Source;
 use tl_sweep::data::split::split;
 use tl_sweep::data::synthetic::Family;
 use tl_sweep::data::{Dataset, Manifest, Part, Sample, Spec, open};
+use tl_sweep::frame::{Frame, Resize};
 use tl_sweep::key::Key;
 use tl_sweep::recipe::{Augmentation, Preprocess};
 use tl_sweep::seed::{Stream, stream};
@@ -285,12 +286,32 @@ fn identical_bytes_in_train_and_test_are_told() {
     assert!(world.run(&["check", "x.toml"]).exits(0).out.contains("same bytes as a test image"));
 }
 
+#[test]
+fn what_of_an_image_is_kept_is_what_was_asked() {
+    // Columns of one brightness each: 0, 10, ..., 150; 16 x 8 pixels.
+    let pixels = (0..8 * 16).flat_map(|at| [(at % 16 * 10) as u8; 3]).collect();
+    let image = tl_sweep::data::decode::Rgb { width: 16, height: 8, pixels };
+    let row = |resize: &str, side: usize| -> Vec<u8> {
+        let frame = Frame { side, resize: Resize::parse(resize).unwrap() };
+        square(&image, frame).unwrap().chunks(3).take(side).map(|pixel| pixel[0]).collect()
+    };
+    // The whole middle square is columns 4 to 11; half of it is columns 6 to 9; stretched, two columns become one.
+    assert_eq!(row("crop", 8), [40, 50, 60, 70, 80, 90, 100, 110]);
+    assert_eq!(row("crop 0.5", 4), [60, 70, 80, 90]);
+    assert_eq!(row("stretch", 8)[3..5], [65, 85]);
+    for wrong in ["crops", "crop 2", "crop 0.01", "stretch 0.5", "crop x"] {
+        assert!(Resize::parse(wrong).unwrap_err().contains("'crop 0.875'"), "{wrong}");
+    }
+    assert_eq!(Resize::parse("crop 0.875").unwrap().to_string(), "crop 0.875");
+}
+
 /// python 3.11, Pillow 13: an image of side 5 with pixel (y * 5 + x) * 10 in all channels, resize((3, 3), BILINEAR).
 #[test]
 fn the_resampler_is_pillows() {
     let pixels: Vec<u8> = (0..25u8).flat_map(|at| [at * 10; 3]).collect();
     let image = tl_sweep::data::decode::Rgb { width: 5, height: 5, pixels };
-    let found: Vec<u8> = square(&image, 3).unwrap().chunks(3).map(|pixel| pixel[0]).collect();
+    let found: Vec<u8> =
+        square(&image, Frame { side: 3, resize: Resize::WHOLE }).unwrap().chunks(3).map(|pixel| pixel[0]).collect();
     assert_eq!(found, PILLOW);
 }
 const PILLOW: [u8; 9] = [25, 41, 57, 104, 120, 136, 183, 199, 215];

@@ -7,6 +7,7 @@ use super::world::{how_to_get_weights, weight_file, weights_folder};
 use super::{Exit, Usage, print};
 use crate::cli::Common;
 use crate::data::{Part, packed};
+use crate::frame::Resize;
 use crate::model::arch::{Arch, family};
 use crate::model::catalogue::{Known, identify};
 use crate::model::sketch::Sketch;
@@ -27,6 +28,7 @@ pub struct Asked {
     pub width: f64,
     pub input: Option<usize>,
     pub preprocess: Option<String>,
+    pub resize: Option<String>,
     pub part: Option<String>,
     pub test: String,
 }
@@ -41,6 +43,10 @@ pub fn run(asked: Asked, common: &Common) -> anyhow::Result<Exit> {
     let known = identify(&weights)?.known;
     let arch = arch(&asked, &weights, known)?;
     let preprocess = preprocess(&asked, &arch, known)?;
+    let resize = match (&asked.resize, known) {
+        (Some(text), _) => Resize::parse(text).map_err(Usage)?,
+        (None, known) => known.map_or(Resize::WHOLE, |known| known.resize),
+    };
     let graph = arch.graph(10).map_err(Usage)?;
     let tap = graph.layers[arch.tap(&graph, &asked.tap).map_err(Usage)?].name.clone();
     let part = match asked.part.as_deref() {
@@ -58,16 +64,17 @@ pub fn run(asked: Asked, common: &Common) -> anyhow::Result<Exit> {
         return Err(Usage(format!("'{}' has no images in that part", asked.data)).into());
     }
     let cache = common.db.parent().unwrap_or(std::path::Path::new("")).join("cache");
-    packed::prepare(&dataset, arch.input, &samples, &cache)?;
     let what = Extraction {
         arch,
         weights,
         preprocess,
+        resize,
         tap,
         pool: asked.pool.as_deref().map(pool).transpose()?,
         samples: samples.iter().map(|index| *index as u32).collect(),
         out: asked.out.clone(),
     };
+    packed::prepare(&dataset, what.frame(), &samples, &cache)?;
     let shape = extracted(&what, manifest, &cache, common)?;
     print(&format!(
         "{}: features {:?} of {} images at {}, {} classes; ids, labels and class names are beside them",

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::world::World;
 use crate::data::{packed, split};
+use crate::frame::Frame;
 use crate::key::Key;
 use crate::plan::cost::{self, TrialCost};
 use crate::plan::stage::{Chain, Stage, Start, Work};
@@ -200,14 +201,14 @@ fn present(world: &World, stage: &Stage) -> bool {
 /// # Errors
 /// An image that cannot be used; the cache cannot be written.
 pub fn prepare_data(plan: &Plan, jobs: &Jobs, world: &World) -> anyhow::Result<usize> {
-    let mut wanted: BTreeMap<(Key, usize), BTreeSet<usize>> = BTreeMap::new();
-    let mut asked: HashSet<(Key, usize, Option<usize>, usize)> = HashSet::new();
+    let mut wanted: BTreeMap<(Key, Frame), BTreeSet<usize>> = BTreeMap::new();
+    let mut asked: HashSet<(Key, Frame, Option<usize>, usize)> = HashSet::new();
     for job in &jobs.list {
         match &job.what {
             What::Shared(work) => {
                 if let Stage::Pretrain(stage) = &work.stage {
                     let all = all_of(world, stage.data);
-                    wanted.entry((stage.data, stage.arch.input)).or_default().extend(all);
+                    wanted.entry((stage.data, stage.frame())).or_default().extend(all);
                 }
                 if let Stage::Encode(stage) = &work.stage {
                     for replicate in 0..stage.replicates {
@@ -215,7 +216,7 @@ pub fn prepare_data(plan: &Plan, jobs: &Jobs, world: &World) -> anyhow::Result<u
                             world,
                             &mut asked,
                             &mut wanted,
-                            (stage.data, stage.backbone.arch.input, stage.per_class, replicate),
+                            (stage.data, stage.backbone.frame(), stage.per_class, replicate),
                             stage.seed,
                         )?;
                     }
@@ -227,19 +228,19 @@ pub fn prepare_data(plan: &Plan, jobs: &Jobs, world: &World) -> anyhow::Result<u
                     world,
                     &mut asked,
                     &mut wanted,
-                    (train.data, train.backbone.arch.input, train.per_class, *replicate),
+                    (train.data, train.backbone.frame(), train.per_class, *replicate),
                     train.seed,
                 )?;
             }
         }
     }
     let mut decoded = 0;
-    for ((data, side), indices) in wanted {
+    for ((data, frame), indices) in wanted {
         let Some(dataset) = world.datasets.values().find(|dataset| dataset.manifest.fingerprint == data) else {
             continue;
         };
         let indices: Vec<usize> = indices.into_iter().collect();
-        decoded += packed::prepare(dataset, side, &indices, &world.cache)?;
+        decoded += packed::prepare(dataset, frame, &indices, &world.cache)?;
         let path = world.cache.join(format!("{data}.json"));
         if !path.exists() {
             let temporary = path.with_extension(format!("tmp{}", std::process::id()));
@@ -261,20 +262,20 @@ fn all_of(world: &World, data: Key) -> Vec<usize> {
 
 fn want(
     world: &World,
-    asked: &mut HashSet<(Key, usize, Option<usize>, usize)>,
-    wanted: &mut BTreeMap<(Key, usize), BTreeSet<usize>>,
-    what: (Key, usize, Option<usize>, usize),
+    asked: &mut HashSet<(Key, Frame, Option<usize>, usize)>,
+    wanted: &mut BTreeMap<(Key, Frame), BTreeSet<usize>>,
+    what: (Key, Frame, Option<usize>, usize),
     seed: u64,
 ) -> anyhow::Result<()> {
     if !asked.insert(what) {
         return Ok(());
     }
-    let (data, side, per_class, replicate) = what;
+    let (data, frame, per_class, replicate) = what;
     let Some(dataset) = world.datasets.values().find(|dataset| dataset.manifest.fingerprint == data) else {
         return Ok(());
     };
     let split = split::split(&dataset.manifest, per_class, seed, replicate as u64).map_err(anyhow::Error::msg)?;
     let all = split.train.iter().chain(&split.val).chain(&split.test);
-    wanted.entry((data, side)).or_default().extend(all.map(|index| *index as usize));
+    wanted.entry((data, frame)).or_default().extend(all.map(|index| *index as usize));
     Ok(())
 }

@@ -24,7 +24,7 @@ pub fn list(common: &Common) -> anyhow::Result<Exit> {
         let width = if known.width == 1.0 { String::new() } else { format!(" x {}", known.width) };
         let here = weight_file(&format!("{}{}", known.name, known.ending), &folder).is_some();
         print(&format!(
-            "{}{}\n    {}{width}, {} pixels, inputs as {}; its authors' images: {}\n    {}\n    {}\n",
+            "{}{}\n    {}{width}, {} pixels, inputs as {}; images: {}\n    {}\n    {}\n",
             known.name,
             if here { "  (here)" } else { "" },
             known.arch,
@@ -130,7 +130,7 @@ fn named(name: &str, look: &Look) -> anyhow::Result<Arch> {
 
 fn described(known: &Known) -> String {
     format!(
-        "known as {}: {}\n{}\ninputs: {} pixels, prepared as {}; its authors' images: {}",
+        "known as {}: {}\n{}\ninputs: {} pixels, prepared as {}; images: {}",
         known.name,
         known.lineage,
         known.source(),

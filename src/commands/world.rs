@@ -232,6 +232,7 @@ fn find_weights(
                     width: known.width,
                     input: known.input,
                     preprocess: known.preprocess,
+                    resize: known.resize,
                 });
                 found.insert(name, WeightsFact { sha256: identity.sha256, path: path.display().to_string(), known });
             }

@@ -6,9 +6,11 @@ use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::{ImageDecoder, ImageReader};
 
+use crate::frame::{Frame, Resize};
+
 /// The name of the resampler in keys: triangle filter over the source pixels that each target pixel covers
-/// (Pillow's antialiased bilinear), shorter side to the target, then the centre square.
-pub const RESAMPLER: &str = "bilinear-antialias-centre-crop";
+/// (Pillow's antialiased bilinear).
+pub const RESAMPLER: &str = "bilinear-antialias";
 
 /// Images with more pixels than this are refused before they are decoded.
 pub const MAX_PIXELS: u64 = 100_000_000;
@@ -47,22 +49,28 @@ pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
     Ok(Rgb { width, height, pixels: image.into_rgb8().into_raw() })
 }
 
-/// The `side` x `side` square that networks read, by `RESAMPLER`.
+/// The square that networks read, by `RESAMPLER`. An image that is such a square already stays as it is.
 ///
 /// # Errors
 /// The resizer refuses the sizes.
-pub fn square(image: &Rgb, side: u32) -> Result<Vec<u8>, String> {
-    if image.width == side && image.height == side {
+pub fn square(image: &Rgb, frame: Frame) -> Result<Vec<u8>, String> {
+    let side = frame.side as u32;
+    let whole = matches!(frame.resize, Resize::Stretch | Resize::WHOLE);
+    if whole && image.width == side && image.height == side {
         return Ok(image.pixels.clone());
     }
-    let shorter = f64::from(image.width.min(image.height));
+    let (width, height) = (f64::from(image.width), f64::from(image.height));
+    let [kept_width, kept_height] = match frame.resize {
+        Resize::Stretch => [width, height],
+        Resize::Crop(thousandths) => [width.min(height) * f64::from(thousandths) / 1000.0; 2],
+    };
     let source =
         ImageRef::new(image.width, image.height, &image.pixels, PixelType::U8x3).map_err(|error| error.to_string())?;
     let mut target = Image::new(side, side, PixelType::U8x3);
-    let (left, top) = ((f64::from(image.width) - shorter) / 2.0, (f64::from(image.height) - shorter) / 2.0);
+    let (left, top) = ((width - kept_width) / 2.0, (height - kept_height) / 2.0);
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
-        .crop(left, top, shorter, shorter)
+        .crop(left, top, kept_width, kept_height)
         .use_alpha(false);
     Resizer::new().resize(&source, &mut target, &options).map_err(|error| error.to_string())?;
     Ok(target.into_vec())

@@ -11,6 +11,7 @@ use anyhow::Context;
 
 use super::decode::{RESAMPLER, square};
 use super::open::Dataset;
+use crate::frame::Frame;
 use crate::key::Key;
 
 /// A packed dataset, mapped read-only.
@@ -20,8 +21,8 @@ pub struct Packed {
 }
 
 /// What the pixels depend on: the bytes of the data, the size and the resampler.
-pub fn key(fingerprint: Key, side: usize) -> Key {
-    Key::of("pixels", &(fingerprint, side, RESAMPLER))
+pub fn key(fingerprint: Key, frame: Frame) -> Key {
+    Key::of("pixels", &(fingerprint, frame, RESAMPLER))
 }
 
 fn paths(folder: &Path, key: Key) -> (PathBuf, PathBuf) {
@@ -32,8 +33,9 @@ fn paths(folder: &Path, key: Key) -> (PathBuf, PathBuf) {
 ///
 /// # Errors
 /// An image cannot be used, or the cache cannot be written.
-pub fn prepare(dataset: &Dataset, side: usize, wanted: &[usize], folder: &Path) -> anyhow::Result<usize> {
-    let (pixels, have) = paths(folder, key(dataset.manifest.fingerprint, side));
+pub fn prepare(dataset: &Dataset, frame: Frame, wanted: &[usize], folder: &Path) -> anyhow::Result<usize> {
+    let (pixels, have) = paths(folder, key(dataset.manifest.fingerprint, frame));
+    let side = frame.side;
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create '{}'", folder.display()))?;
     let count = dataset.manifest.samples.len();
     let mut marks = std::fs::read(&have)
@@ -48,7 +50,7 @@ pub fn prepare(dataset: &Dataset, side: usize, wanted: &[usize], folder: &Path) 
     let file = OpenOptions::new().create(true).truncate(false).write(true).read(true).open(&pixels)?;
     file.set_len((count * size) as u64)?;
     dataset.decode(&missing, |index, image| {
-        let bytes = square(&image, side as u32).map_err(anyhow::Error::msg)?;
+        let bytes = square(&image, frame).map_err(anyhow::Error::msg)?;
         file.write_all_at(&bytes, (index * size) as u64).with_context(|| format!("cannot write '{}'", pixels.display()))
     })?;
     file.sync_all()?;
@@ -65,8 +67,9 @@ impl Packed {
     ///
     /// # Errors
     /// The file is missing or has another size.
-    pub fn open(folder: &Path, fingerprint: Key, side: usize, samples: usize) -> anyhow::Result<Self> {
-        let (pixels, _) = paths(folder, key(fingerprint, side));
+    pub fn open(folder: &Path, fingerprint: Key, frame: Frame, samples: usize) -> anyhow::Result<Self> {
+        let side = frame.side;
+        let (pixels, _) = paths(folder, key(fingerprint, frame));
         let file =
             File::open(&pixels).with_context(|| format!("cannot open the packed images '{}'", pixels.display()))?;
         anyhow::ensure!(

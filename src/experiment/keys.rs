@@ -5,6 +5,7 @@ pub use super::accepted::{SYNTHETIC, early_stop_patience};
 use super::accepted::{
     bounded, count, early_stop, flag, fraction, hex64, input, positive, splits, synthetic, text, whole, width,
 };
+use crate::frame::Resize;
 use crate::freeze::Freeze;
 use crate::recipe::{self, Augmentation, Head, Metric, OptimizerName, Pool, Preprocess, Schedule};
 use crate::scenario::{Similarity, Size};
@@ -112,7 +113,7 @@ pub static KEYS: &[Key] = &[
         "",
         text,
         TEXT,
-        "Where the backbone starts: a catalogue name, a .safetensors file, `random`, or `pretrain` for the [pretrain] table."
+        "Where the backbone starts: a catalogue name, a file (.h5, .weights.h5, .keras, .safetensors, .pth), `random`, or `pretrain` for the [pretrain] table."
     ),
     key!(
         Backbone,
@@ -137,6 +138,14 @@ pub static KEYS: &[Key] = &[
         |v| recipe::word::<Preprocess>(v, "'caffe', 'tf', 'torch', 'caffe-rgb' or 'zero-one'").map(drop),
         r#"{"enum":["caffe","tf","torch","caffe-rgb","zero-one"]}"#,
         "How pixels become inputs. Required for a weight file that the catalogue does not know."
+    ),
+    key!(
+        Backbone,
+        "resize",
+        "comes with known weights; else crop",
+        |v| Resize::parse(&recipe::name(v)?).map(drop),
+        TEXT,
+        "How images are brought to the input: `crop` (the middle square of the whole shorter side), `crop 0.875` (of that share of it), or `stretch` (all of the image)."
     ),
     key!(
         Recipe,

@@ -8,6 +8,7 @@ use super::space::{Point, Space};
 use super::{Cell, stage};
 use crate::experiment::Experiment;
 use crate::experiment::problem::Problem;
+use crate::frame::Resize;
 use crate::freeze::Freeze;
 use crate::key::{ENGINE, Key};
 use crate::model::arch::{Arch, family};
@@ -47,6 +48,7 @@ const STRUCTURE: &[&str] = &[
     "width",
     "input",
     "preprocess",
+    "resize",
     "tap",
     "pool",
     "freeze",
@@ -220,13 +222,17 @@ impl Settler<'_> {
                 ("width", Value::Float(known.width)),
                 ("input", Value::Int(known.input as i64)),
                 ("preprocess", preprocess(known.preprocess)),
+                ("resize", Value::Text(known.resize.to_string())),
             ];
             for (key, value) in fill {
                 layer.entry(key.to_owned()).or_insert(value);
             }
-            let (own, asked) = (known.preprocess.word(), layer["preprocess"].to_string());
-            if self.known(&weights.to_string()).is_some() && asked != own {
-                layer.insert("preprocess".to_owned(), Value::Text(format!("{asked}{}{own}", recipe::OVERRIDE)));
+            let own = [("preprocess", known.preprocess.word().to_owned()), ("resize", known.resize.to_string())];
+            for (key, own) in own {
+                let asked = layer[key].to_string();
+                if self.known(&weights.to_string()).is_some() && asked != own {
+                    layer.insert(key.to_owned(), Value::Text(format!("{asked}{}{own}", recipe::OVERRIDE)));
+                }
             }
             let asked = layer["arch"].to_string();
             if self.known(&weights.to_string()).is_some() && asked != known.arch {
@@ -261,6 +267,7 @@ impl Settler<'_> {
         }
         layer.entry("input".to_owned()).or_insert(Value::Int(input as i64));
         layer.entry("preprocess".to_owned()).or_insert(preprocess(own_preprocess));
+        layer.entry("resize".to_owned()).or_insert(Value::Text(Resize::WHOLE.to_string()));
         layer.entry("width".to_owned()).or_insert(Value::Float(1.0));
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::frame::Resize;
 use crate::key::Key;
 use crate::model::sketch::Sketch;
 use crate::recipe::Preprocess;
@@ -47,6 +48,7 @@ pub struct KnownBackbone {
     pub width: f64,
     pub input: usize,
     pub preprocess: Preprocess,
+    pub resize: Resize,
 }
 
 /// How many images a replicate trains, validates and tests on.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::facts::Facts;
 use super::trial_key;
 use crate::experiment;
+use crate::frame::{Frame, Resize};
 use crate::freeze::Freeze;
 use crate::key::Key;
 use crate::model::arch::Arch;
@@ -37,6 +38,7 @@ pub struct Backbone {
     pub arch: Arch,
     pub start: Start,
     pub preprocess: Preprocess,
+    pub resize: Resize,
     /// The layer whose output is the feature.
     pub tap: String,
 }
@@ -46,6 +48,7 @@ pub struct Backbone {
 pub struct Pretrain {
     pub arch: Arch,
     pub preprocess: Preprocess,
+    pub resize: Resize,
     pub data: Key,
     pub classes: usize,
     pub phase: Phase,
@@ -148,6 +151,20 @@ impl Stage {
     }
 }
 
+impl Backbone {
+    /// What images become before they are preprocessed.
+    pub fn frame(&self) -> Frame {
+        Frame { side: self.arch.input, resize: self.resize }
+    }
+}
+
+impl Pretrain {
+    /// What images become before they are preprocessed.
+    pub fn frame(&self) -> Frame {
+        Frame { side: self.arch.input, resize: self.resize }
+    }
+}
+
 impl Train {
     /// The whole network and how many of its layers are the backbone's.
     ///
@@ -197,6 +214,7 @@ pub fn chain(layer: &Layer, cell: Key, replicate: usize, reach: &Reach, facts: &
         arch: arch(layer, facts)?,
         start: start(layer, facts, reach.pretrain, reach.seed)?,
         preprocess: preprocess(layer)?,
+        resize: resize(layer)?,
         tap: layer.get("tap").map_or_else(String::new, Value::to_string),
     };
     let mut whole = crate::experiment::resolve::defaults();
@@ -252,9 +270,18 @@ pub fn arch(layer: &Layer, facts: &Facts) -> Result<Arch, String> {
 }
 
 fn preprocess(layer: &Layer) -> Result<Preprocess, String> {
-    let value = layer.get("preprocess").ok_or("no `preprocess`")?;
-    let asked = value.text().map_or("", |text| text.split(recipe::OVERRIDE).next().unwrap_or(text));
-    recipe::word(&Value::Text(asked.to_owned()), "'caffe', 'tf', 'torch', 'caffe-rgb' or 'zero-one'")
+    recipe::word(&asked(layer, "preprocess")?, "'caffe', 'tf', 'torch', 'caffe-rgb' or 'zero-one'")
+}
+
+fn resize(layer: &Layer) -> Result<Resize, String> {
+    Resize::parse(asked(layer, "resize")?.text().unwrap_or_default())
+}
+
+/// A setting without the mark that it goes against the weights.
+fn asked(layer: &Layer, key: &str) -> Result<Value, String> {
+    let value = layer.get(key).ok_or_else(|| format!("no `{key}`"))?;
+    let text = value.text().map_or("", |text| text.split(recipe::OVERRIDE).next().unwrap_or(text));
+    Ok(Value::Text(text.to_owned()))
 }
 
 /// Where the backbone of a settled layer starts.
@@ -295,6 +322,7 @@ fn pretrain(
     Ok(Some(Pretrain {
         arch: arch(layer, facts)?,
         preprocess: preprocess(layer)?,
+        resize: resize(layer)?,
         data: data.fingerprint,
         classes: data.classes,
         phase,

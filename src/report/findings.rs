@@ -75,12 +75,11 @@ pub fn further_context(arm: &Arm) -> String {
         .filter(|(key, value)| !matches!(key.as_str(), "scenario" | "dataset" | "per_class") && !value.is_empty());
     let mut shown: Vec<String> = further.map(|(key, value)| format!("{key} = {}", super::arm::shown(value))).collect();
     // What goes against the weights is named in every table, whether it varies or not.
-    let preprocess =
-        arm.settings.iter().flat_map(|setting| &setting.trials).find_map(|trial| trial.settings.get("preprocess"));
-    if let Some(preprocess) =
-        preprocess.filter(|text| text.contains(OVERRIDE) && !arm.context_value("preprocess").contains(OVERRIDE))
-    {
-        shown.push(format!("preprocess = {preprocess}"));
+    for key in ["preprocess", "resize"] {
+        let mut values =
+            arm.settings.iter().flat_map(|setting| &setting.trials).filter_map(|trial| trial.settings.get(key));
+        let against = values.find(|text| text.contains(OVERRIDE) && !arm.context_value(key).contains(OVERRIDE));
+        shown.extend(against.map(|value| format!("{key} = {value}")));
     }
     shown.join(", ")
 }

@@ -39,10 +39,12 @@ pub const SETTINGS: &[&str] = &[
     // From the second migration on.
     "class_weights",
     "clip",
+    // From the third migration on.
+    "resize",
 ];
 
-/// Settings that the first migration knew.
-const FIRST_SETTINGS: usize = SETTINGS.len() - 2;
+/// How many settings each migration knew.
+const KNOWN_SETTINGS: &[usize] = &[SETTINGS.len() - 3, SETTINGS.len() - 1, SETTINGS.len()];
 
 /// Columns of `trial` that a configuration alone decides: equal for equal keys, on any machine of one numerics class.
 pub const RESULTS: &[&str] = &[
@@ -63,7 +65,7 @@ pub const RESULTS: &[&str] = &[
     "frozen",
 ];
 
-pub const MIGRATIONS: &[&str] = &[FIRST, CLASS_WEIGHTS_AND_CLIP];
+pub const MIGRATIONS: &[&str] = &[FIRST, CLASS_WEIGHTS_AND_CLIP, RESIZE];
 
 const FIRST: &str = "
 CREATE TABLE experiment (
@@ -159,6 +161,12 @@ DROP VIEW result;
 {view}
 ";
 
+const RESIZE: &str = "
+ALTER TABLE cell ADD COLUMN resize;
+DROP VIEW result;
+{view}
+";
+
 /// What people query: a row for each planned trial.
 const RESULT: &str = "
 CREATE VIEW result AS
@@ -179,7 +187,7 @@ pub fn migration(index: usize) -> String {
     let list = |prefix: &str, names: &[&str]| {
         names.iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>().join(", ")
     };
-    let settings = if index == 0 { &SETTINGS[..FIRST_SETTINGS] } else { SETTINGS };
+    let settings = &SETTINGS[..KNOWN_SETTINGS[index]];
     MIGRATIONS[index]
         .replace("{view}", RESULT)
         .replace("{settings}", &list("", settings))

@@ -34,7 +34,7 @@ pub fn run(stage: &Encode, work: &Work, shelf: &mut Shelf, tell: &mut dyn FnMut(
     let mut network = Network::new(whole.truncate(cut), &weights, &shelf.device)?;
     network.frozen = network.graph.layers.len();
     let source = Source::Images {
-        packed: shelf.packed(stage.data, stage.backbone.arch.input)?,
+        packed: shelf.packed(stage.data, stage.backbone.frame())?,
         preprocess: stage.backbone.preprocess,
     };
     let shape = network.graph.layers[network.graph.last()].shape;

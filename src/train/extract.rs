@@ -11,6 +11,7 @@ use crate::data::Manifest;
 use crate::data::decode::RESAMPLER;
 use crate::data::packed::Packed;
 use crate::exec::Network;
+use crate::frame::{Frame, Resize};
 use crate::model::arch::Arch;
 use crate::model::catalogue::identify;
 use crate::model::freezing::pooled;
@@ -26,12 +27,20 @@ pub struct Extraction {
     pub arch: Arch,
     pub weights: PathBuf,
     pub preprocess: Preprocess,
+    pub resize: Resize,
     pub tap: String,
     /// How a feature map becomes a vector; without it the map itself is written.
     pub pool: Option<Pool>,
     /// Indices into the manifest, in the order of the rows.
     pub samples: Vec<u32>,
     pub out: PathBuf,
+}
+
+impl Extraction {
+    /// What images become before they are preprocessed.
+    pub fn frame(&self) -> Frame {
+        Frame { side: self.arch.input, resize: self.resize }
+    }
 }
 
 /// Extracts features. Returns the shape of a row.
@@ -48,7 +57,7 @@ pub fn extract(
     let (weights, _) = Weights::load(&what.weights, &what.arch, &what.tap)?;
     let mut network = Network::new(graph, &weights, &Device::Cpu)?;
     network.frozen = network.graph.layers.len();
-    let packed = Rc::new(Packed::open(cache, manifest.fingerprint, what.arch.input, manifest.samples.len())?);
+    let packed = Rc::new(Packed::open(cache, manifest.fingerprint, what.frame(), manifest.samples.len())?);
     let source = Source::Images { packed, preprocess: what.preprocess };
     let [channels, height, width] = network.graph.layers[network.graph.last()].shape;
     let shape = match (height * width, network.graph.framework) {
@@ -93,6 +102,7 @@ fn facts(what: &Extraction, manifest: &Manifest, shape: &[usize]) -> anyhow::Res
         ("weights_sha256", identity.sha256),
         ("lineage", identity.known.map_or("unknown", |known| known.lineage).to_owned()),
         ("preprocess", what.preprocess.word().to_owned()),
+        ("resize", what.resize.to_string()),
         ("resampler", RESAMPLER.to_owned()),
         ("tap", what.tap.clone()),
         ("pool", pool),

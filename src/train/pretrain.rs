@@ -19,7 +19,7 @@ pub fn run(stage: &Pretrain, shelf: &mut Shelf, tell: &mut dyn FnMut(Progress)) 
     let weights = init::fresh(&graph, 0, stage.seed, 0)?;
     let manifest = shelf.manifest(stage.data)?;
     let split = split(&manifest, None, stage.seed, 0).map_err(anyhow::Error::msg).context("the source dataset")?;
-    let source = Source::Images { packed: shelf.packed(stage.data, stage.arch.input)?, preprocess: stage.preprocess };
+    let source = Source::Images { packed: shelf.packed(stage.data, stage.frame())?, preprocess: stage.preprocess };
     let mut network = Network::new(graph, &weights, &shelf.device)?;
     network.batch_norm = BatchNorm::Train;
     let setting = Setting {

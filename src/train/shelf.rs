@@ -10,6 +10,7 @@ use super::features::Features;
 use super::{encode, pretrain};
 use crate::data::Manifest;
 use crate::data::packed::Packed;
+use crate::frame::Frame;
 use crate::key::Key;
 use crate::model::catalogue::identify;
 use crate::model::weights::Weights;
@@ -28,7 +29,7 @@ pub struct Shelf {
     pub numerics: &'static str,
     pub warnings: Vec<String>,
     manifests: HashMap<Key, Rc<Manifest>>,
-    packed: HashMap<(Key, usize), Rc<Packed>>,
+    packed: HashMap<(Key, Frame), Rc<Packed>>,
     weights: HashMap<(String, String), Rc<Weights>>,
     features: HashMap<Key, Rc<Features>>,
 }
@@ -60,14 +61,14 @@ impl Shelf {
         Ok(manifest)
     }
 
-    /// The packed images of a dataset at a size.
-    pub fn packed(&mut self, data: Key, side: usize) -> anyhow::Result<Rc<Packed>> {
-        if let Some(packed) = self.packed.get(&(data, side)) {
+    /// The packed images of a dataset.
+    pub fn packed(&mut self, data: Key, frame: Frame) -> anyhow::Result<Rc<Packed>> {
+        if let Some(packed) = self.packed.get(&(data, frame)) {
             return Ok(packed.clone());
         }
         let samples = self.manifest(data)?.samples.len();
-        let packed = Rc::new(Packed::open(&self.places.cache, data, side, samples)?);
-        self.packed.insert((data, side), packed.clone());
+        let packed = Rc::new(Packed::open(&self.places.cache, data, frame, samples)?);
+        self.packed.insert((data, frame), packed.clone());
         Ok(packed)
     }
 

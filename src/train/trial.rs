@@ -120,7 +120,7 @@ fn prepare(stage: &Train, work: &Work, shelf: &mut Shelf) -> anyhow::Result<(Net
             Ok((Network::new(whole.above(cut), &weights, &shelf.device)?, Source::Features { features, shape }, cut))
         }
         None => {
-            let packed = shelf.packed(stage.data, stage.backbone.arch.input)?;
+            let packed = shelf.packed(stage.data, stage.backbone.frame())?;
             let source = Source::Images { packed, preprocess: stage.backbone.preprocess };
             Ok((Network::new(whole, &weights, &shelf.device)?, source, 0))
         }
