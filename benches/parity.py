@@ -71,6 +71,31 @@ def thin(model, classes):
     return keras.Model.from_config(config)
 
 
+def in_pieces(whole, path):
+    """The same file with its lists of names cut up, as Keras does above 64,512 bytes, and its numbers packed in chunks."""
+    import h5py
+    with h5py.File(whole) as source, h5py.File(path, "w") as target:
+        def copy(name, item):
+            if isinstance(item, h5py.Dataset):
+                target.create_dataset(name, data=item, chunks=True, compression="gzip", shuffle=True)
+            else:
+                target.require_group(name)
+
+        source.visititems(copy)
+        plain = lambda names: [name.encode() if isinstance(name, str) else name for name in names]
+        names = plain(source.attrs["layer_names"])
+        for part in range(3):
+            target.attrs[f"layer_names{part}"] = names[part * len(names) // 3 : (part + 1) * len(names) // 3]
+        for layer in names:
+            layer = layer.decode()
+            weights = plain(source[layer].attrs["weight_names"])
+            for part, name in enumerate(weights):
+                target[layer].attrs[f"weight_names{part}"] = np.array([name])
+            if not len(weights):
+                target[layer].attrs["weight_names"] = np.array([], dtype="S1")
+    return path
+
+
 class Keras:
     def __init__(self, arch, make, side, width, top):
         keras.backend.clear_session()
@@ -110,6 +135,7 @@ class Keras:
             else:
                 self.model.save_weights(path)
             yield name, path
+        yield "h5 in pieces", in_pieces(f"{work}/{self.arch}.h5", f"{work}/{self.arch}.pieces.h5")
 
     def cuts(self):
         names = [l.name for l in self.model.layers[1:]]
@@ -175,6 +201,46 @@ class Keras:
 
 # ---------------------------------------------------------------- PyTorch
 
+def in_tar(state, path):
+    """The tar of PyTorch 0.1, which torch.load still reads: storages, tensors, and a pickle that names them."""
+    import io, pickle, struct, tarfile
+    tensors = list(state.values())
+    add = lambda tar, name, data: tar.addfile(info(name, data), io.BytesIO(data))
+
+    def info(name, data):
+        entry = tarfile.TarInfo(name)
+        entry.size = len(data)
+        return entry
+
+    def pickled(value):
+        return pickle.dumps(value, protocol=2)
+
+    kinds = {torch.float32: torch.FloatStorage, torch.int64: torch.LongStorage}
+    storages = pickled(len(tensors))
+    described = pickled(len(tensors))
+    for index, tensor in enumerate(tensors):
+        tensor = tensor.contiguous()
+        storages += pickled((index, "cpu", kinds[tensor.dtype])) + struct.pack("<q", tensor.numel()) + tensor.numpy().tobytes()
+        described += pickled((10000 + index, index, type(tensor))) + struct.pack("<ii", tensor.ndim, 0)
+        described += struct.pack(f"<{2 * tensor.ndim + 1}q", *tensor.shape, *tensor.stride(), 0)
+    storages += pickled([])
+
+    class Names(pickle.Pickler):
+        def persistent_id(self, value):
+            return str(10000 + [t is value for t in tensors].index(True)) if isinstance(value, torch.Tensor) else None
+
+    out = io.BytesIO()
+    Names(out, protocol=2).dump(dict(state))
+    with tarfile.open(path, "w") as tar:
+        add(tar, "sys_info", pickled({"protocol_version": 1000, "little_endian": True}))
+        add(tar, "pickle", out.getvalue())
+        add(tar, "tensors", described)
+        add(tar, "storages", storages)
+    again = torch.load(path, weights_only=False)
+    assert all(torch.equal(again[k], v) for k, v in state.items())
+    return path
+
+
 class Torch:
     def __init__(self, arch, make, side, width, top):
         torch.manual_seed(0)
@@ -212,6 +278,7 @@ class Torch:
         yield "pth", f"{work}/{self.arch}.pth"
         torch.save(state, f"{work}/{self.arch}.old.pth", _use_new_zipfile_serialization=False)
         yield "pth (stream)", f"{work}/{self.arch}.old.pth"
+        yield "pth (tar)", in_tar(state, f"{work}/{self.arch}.tar.pth")
         save_torch({k: v.contiguous() for k, v in state.items()}, f"{work}/{self.arch}.safetensors")
         yield "safetensors", f"{work}/{self.arch}.safetensors"
 
@@ -439,7 +506,7 @@ def export(weights, arch, width, side, out, names):
 
 # Every format once, and the one that goes by class and order for the network with 94 of a class.
 KEPT = {"vgg16": ["keras"], "vgg19": ["h5", "weights.h5"], "inception_v3": ["weights.h5"], "resnet50": ["h5"],
-        "mobilenet_v1": ["weights.h5"], "mobilenet_v2": ["h5"], "mobilenet_v2_torchvision": ["pth", "pth (stream)"]}
+        "mobilenet_v1": ["weights.h5", "h5 in pieces"], "mobilenet_v2": ["h5"], "mobilenet_v2_torchvision": ["pth", "pth (stream)", "pth (tar)"]}
 
 
 def write_fixture(name, kind, files, job, reference):
@@ -448,7 +515,7 @@ def write_fixture(name, kind, files, job, reference):
     for format, path in files:
         if format not in KEPT[name]:
             continue
-        packed = f"{name}.{format.replace('pth (stream)', 'stream.pth')}.gz"
+        packed = f"{name}.{format.replace('pth (stream)', 'stream.pth').replace('pth (tar)', 'tar.pth').replace('h5 in pieces', 'pieces.h5')}.gz"
         # No time stamp: the same weights give the same bytes.
         with open(f"{fixtures}/{packed}", "wb") as file, gzip.GzipFile(fileobj=file, mode="wb", compresslevel=9, mtime=0) as inner:
             inner.write(open(path, "rb").read())

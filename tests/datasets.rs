@@ -330,6 +330,8 @@ fn preprocessing_in_numbers() {
     assert!(close(of(Preprocess::Caffe), [0.0 - 103.939, 128.0 - 116.779, 255.0 - 123.68]));
     assert!(close(of(Preprocess::Tf), [1.0, 0.003_921_6, -1.0]));
     assert!(close(of(Preprocess::Torch), [2.248_908_3, 0.205_182_1, -1.804_444_4]));
+    assert!(close(of(Preprocess::CaffeRgb), [255.0 * (1.0 - 0.48235), 128.0 - 255.0 * 0.45882, -255.0 * 0.40784]));
+    assert!(close(of(Preprocess::ZeroOne), [1.0, 128.0 / 255.0, 0.0]));
 }
 
 #[test]
