@@ -438,6 +438,12 @@ def forward(name, made, cuts, images):
         again = run({**job, "weights": path, "cuts": []})
         assert np.array_equal(again["logits"], ours["logits"]), (name, format)
     row["formats"] = [format for format, _ in files]
+    exported = f"{work}/export.safetensors"
+    if export(files[0][1], name, made.width, made.side, exported, "keras" if isinstance(made, Keras) else "torch"):
+        for tensor in made.every():
+            tensor.zero_()
+        made.load_back(exported)
+        row["back"] = relative(made.logits(x).detach().numpy(), logits)
     if isinstance(made, Keras):
         # Files of include_top=False.
         last = made.model.get_layer(NO_TOP[name])
@@ -448,12 +454,6 @@ def forward(name, made, cuts, images):
             assert relative(again["logits"].reshape(kept.shape), kept) < 1e-4, (name, format, "no top")
         made.model = whole
         row["formats"].append("and without top")
-    exported = f"{work}/export.safetensors"
-    if export(files[0][1], name, made.width, made.side, exported, "keras" if isinstance(made, Keras) else "torch"):
-        for tensor in made.every():
-            tensor.zero_()
-        made.load_back(exported)
-        row["back"] = relative(made.logits(x).detach().numpy(), logits)
     return row
 
 

@@ -145,7 +145,7 @@ fn a_trained_network_is_exported_and_is_the_one_that_was_scored() {
         let first = f32::from_le_bytes(kernel.data()[..4].try_into().unwrap());
         let was = start.0["block1_conv1.weight"].flatten_all().unwrap().to_vec1::<f32>().unwrap()[0];
         assert_eq!(first == was, recipe == "linear-probe", "{recipe}");
-        let said = world.run(&["export", "x.toml", &key[..12], "--out", "m.safetensors", "--names", "torch"]).exits(1);
+        let said = world.run(&["export", "x.toml", &key[..12], "--out", "m.safetensors", "--names", "torch"]).exits(2);
         assert!(said.err.contains("vgg_small has Keras' names only"), "{}", said.err);
     }
     let said = world.run(&["export", "x.toml", "zzz", "--out", "m.safetensors"]).exits(2);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::jobs;
 use super::world::World;
-use super::{Exit, print};
+use super::{Exit, Usage, print};
 use crate::cli::Common;
 use crate::experiment::Experiment;
 use crate::experiment::condition::like;
@@ -55,7 +55,8 @@ fn check_weights(plan: &Plan, world: &World) -> anyhow::Result<()> {
             && seen.insert((name, settled.get("tap").map(Value::to_string)))
         {
             let arch = crate::plan::stage::arch(&settled, &world.facts).map_err(anyhow::Error::msg)?;
-            crate::train::check_weights(Path::new(&fact.path), &arch, &tap)?;
+            crate::train::check_weights(Path::new(&fact.path), &arch, &tap)
+                .map_err(|error| Usage(format!("{error:#}")))?;
         }
     }
     Ok(())

@@ -24,6 +24,7 @@ pub fn run(file: &Path, prefix: &str, out: &Path, names: Option<Names>, common: 
     let (index, replicate, key) = find(&plan, prefix)?;
     let recorded = recorded(common, key);
     let work = jobs::trial_work(&plan, &plan.cells[index], replicate, &world).map_err(anyhow::Error::msg)?;
+    train::exportable(&work, names.map(framework)).map_err(|error| Usage(format!("{error:#}")))?;
     let all = jobs::jobs(&plan, &[index], &Default::default(), &world).map_err(anyhow::Error::msg)?;
     jobs::prepare_data(&plan, &all, &world)?;
     if !common.quiet {
@@ -38,11 +39,12 @@ pub fn run(file: &Path, prefix: &str, out: &Path, names: Option<Names>, common: 
         train::export(&work, &mut Shelf::new(places, device, numerics), framework, &target, &facts)
     })?;
     let trial = done.outcome.trial.ok_or_else(|| anyhow::anyhow!("the trial left no scores"))?;
-    if trial.ending == Ending::Diverged {
-        print("this trial diverged: what was written is where it stopped")?;
-    }
     let test = trial.test.map_or_else(|| "none".to_owned(), |scores| format!("{:.4}", scores.accuracy));
     print(&format!("{}: {} tensors, {} numbers; test accuracy {test}", out.display(), done.tensors, done.numbers))?;
+    if trial.ending == Ending::Diverged {
+        print("this trial diverged: what was written is where it stopped")?;
+        return Ok(Exit::Complete);
+    }
     match recorded {
         None => print("the store has no answers of this trial to compare with")?,
         Some(answers) if answers == trial.test_predictions.predicted => {

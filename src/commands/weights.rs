@@ -61,7 +61,7 @@ pub fn inspect(look: &Look, common: &Common) -> anyhow::Result<Exit> {
         );
     };
     let identity = identify(&path)?;
-    let file = WeightFile::open(&path)?;
+    let file = WeightFile::open(&path).map_err(usage)?;
     print(&format!("{}: {}, {} bytes", path.display(), file.format.name(), identity.bytes))?;
     print(&format!("sha256 {}\nmd5 {}", identity.sha256, identity.md5))?;
     match identity.known {
@@ -79,7 +79,7 @@ pub fn inspect(look: &Look, common: &Common) -> anyhow::Result<Exit> {
         ))
         .into());
     };
-    let (_, fitted) = Weights::load(&path, &arch, "features")?;
+    let (_, fitted) = Weights::load(&path, &arch, "features").map_err(usage)?;
     print(&tensors(&file, &fitted))?;
     print(&verdict(&file, &fitted, &arch))?;
     Ok(Exit::Complete)
@@ -91,9 +91,14 @@ pub fn convert(look: &Look, names: Framework, out: &Path, common: &Common) -> an
     let arch = arch_of(look, identify(&path)?.known, &WeightFile::open(&path)?)?;
     let arch = arch
         .ok_or_else(|| Usage(format!("'{}' fits none of the known architectures: say which with --arch", look.file)))?;
-    let tensors = export::convert(&path, &arch, names, out)?;
+    let tensors = export::convert(&path, &arch, names, out).map_err(usage)?;
     print(&format!("{}: {tensors} tensors of {} under the names of {}", out.display(), arch.name, names.word()))?;
     Ok(Exit::Complete)
+}
+
+/// What a file holds is what a person gave.
+fn usage(error: anyhow::Error) -> Usage {
+    Usage(format!("{error:#}"))
 }
 
 fn found(look: &Look, common: &Common) -> anyhow::Result<std::path::PathBuf> {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Shelf, trial};
 use crate::model::graph::Framework;
-use crate::model::weights::export::{exported, write};
+use crate::model::weights::export::{exported, named, write};
 use crate::outcome::Outcome;
 use crate::plan::stage::{Stage, Work};
 
@@ -13,6 +13,16 @@ pub struct Exported {
     pub outcome: Outcome,
     pub tensors: usize,
     pub numbers: usize,
+}
+
+/// Whether a trial's network can have the names of a framework: to be asked before it is trained.
+///
+/// # Errors
+/// It has the names of another framework only.
+pub fn exportable(work: &Work, names: Option<Framework>) -> anyhow::Result<()> {
+    let Stage::Train(stage) = &work.stage else { anyhow::bail!("only trials can be exported") };
+    let (graph, _) = stage.network().map_err(anyhow::Error::msg)?;
+    named(&graph, names.unwrap_or(graph.framework)).map(drop)
 }
 
 /// Runs a trial and writes its backbone and head under the names of a framework; facts about it go into the file.

@@ -16,7 +16,7 @@ mod trial;
 use candle_core::Device as CandleDevice;
 
 pub use crate::nn::on_pool;
-pub use export::{Exported, export};
+pub use export::{Exported, export, exportable};
 pub use extract::{Extraction, extract};
 pub use feature_file::Kind as FeatureKind;
 pub use shelf::{Places, Shelf};

@@ -15,16 +15,17 @@ pub struct Exported {
     pub values: Vec<f32>,
 }
 
-/// All tensors of a network: Keras' `layer/kernel` in HWIO, or PyTorch's `module.weight` in OIHW.
+/// The names that a framework has for the layers of a network, where they are not the network's own.
 ///
 /// # Errors
 /// The network is of one framework only, and not of the one asked for.
-pub fn exported(graph: &Graph, weights: &Weights, names: Framework) -> anyhow::Result<Vec<Exported>> {
+pub fn named(graph: &Graph, names: Framework) -> anyhow::Result<HashMap<usize, String>> {
+    // torchvision's name is taken where timm has another.
+    let torchvision = |name: &str| name.starts_with("features.") || name.starts_with("classifier.");
     let others: HashMap<usize, String> = match names {
-        // torchvision's name comes first; timm's is another.
         Framework::Torch => aliases(graph)
             .into_iter()
-            .filter(|(name, _)| is_torchvision(name))
+            .filter(|(name, layer)| torchvision(name) && graph.layers[*layer].name != *name)
             .map(|(name, layer)| (layer, name))
             .collect(),
         Framework::Keras => HashMap::new(),
@@ -38,6 +39,15 @@ pub fn exported(graph: &Graph, weights: &Weights, names: Framework) -> anyhow::R
             Framework::Torch => "torchvision's",
         },
     );
+    Ok(others)
+}
+
+/// All tensors of a network: Keras' `layer/kernel` in HWIO, or PyTorch's `module.weight` in OIHW.
+///
+/// # Errors
+/// As `named`.
+pub fn exported(graph: &Graph, weights: &Weights, names: Framework) -> anyhow::Result<Vec<Exported>> {
+    let others = named(graph, names)?;
     let mut found = Vec::new();
     for layer in 0..graph.layers.len() {
         let own = &graph.layers[layer].name;
@@ -52,10 +62,6 @@ pub fn exported(graph: &Graph, weights: &Weights, names: Framework) -> anyhow::R
         }
     }
     Ok(found)
-}
-
-fn is_torchvision(name: &str) -> bool {
-    name.starts_with("features.") || name.starts_with("classifier.")
 }
 
 /// The columns of a dense layer over a flattened map, in the framework's order.

@@ -147,7 +147,8 @@ fn classes(file: &WeightFile, arch: &Arch) -> Result<usize, String> {
     Ok(differing.and_then(|(.., stored)| stored.first().copied()).unwrap_or(10))
 }
 
-/// The architecture, width included, whose network a file fits whole.
+/// The architecture, width included, whose network a file fits up to its features; what is above has the shape of one
+/// input size only.
 pub fn recognised(file: &WeightFile) -> Option<Arch> {
     const WIDTHS: [f64; 8] = [1.0, 0.25, 0.35, 0.5, 0.75, 1.3, 1.4, 0.0625];
     let candidates = NAMES.iter().filter_map(|name| Some((*name, family(name)?.default_input)));
@@ -156,8 +157,10 @@ pub fn recognised(file: &WeightFile) -> Option<Arch> {
         let Ok(graph) = classes(file, arch).and_then(|classes| arch.graph(classes)) else { return false };
         let Ok(features) = arch.tap(&graph, "features") else { return false };
         let found = matched(file, &graph);
+        let below = found.placed.iter().any(|placed| placed.layer <= features);
         let complete = found.missing.iter().all(|(layer, _)| *layer > features);
-        complete && found.unused.is_empty() && found.differing.is_empty() && !found.placed.is_empty()
+        let same = found.differing.iter().all(|(layer, ..)| *layer > features);
+        below && complete && same && found.unused.is_empty()
     })
 }
 
