@@ -597,5 +597,20 @@ if fixtures:
                 inputs = [t._keras_history.operation.name for node in layer._inbound_nodes[:1] for t in node.input_tensors]
                 shape = ", ".join(str(side) for side in layer.output.shape[1:])
                 file.write("\t".join([name, str(index), layer.name, type(layer).__name__, shape, str(layer.count_params()), ",".join(inputs)]) + "\n")
+if not fixtures:
+    import timm
+    for name, arch, side in (("vgg19", "vgg19", 224), ("resnet50", "resnet50_torchvision", 224), ("inception_v3", "inception_v3_torchvision", 299), ("mobilenetv2_100", "mobilenet_v2_torchvision", 224)):
+        if only and only not in f"timm {name}":
+            continue
+        # timm's names and layouts (VGG's dense layers as convolutions), as its .safetensors on the hub have them.
+        torch.manual_seed(0)
+        model = timm.create_model(name, pretrained=False).eval()
+        save_torch({k: v.contiguous() for k, v in model.state_dict().items()}, f"{work}/timm.safetensors")
+        ours = run({"arch": arch, "width": 1.0, "input": side, "weights": f"{work}/timm.safetensors", "images": 4, "cuts": [], "frozen": 0,
+                    "steps": 0, "lr": 0.0, "momentum": 0.0, "out": f"{work}/out.safetensors"})
+        with torch.no_grad():
+            off = relative(ours["logits"], model(batch(0, 4, side)[0]).numpy())
+        print(f"| {arch} | timm {timm.__version__} {name} | safetensors | | {off:.1e} | | | | | |", flush=True)
+        failures.extend([] if off < 1e-4 else [f"timm {name}"])
 print("all within 1e-4 (activations, logits, gradients, written back) and 1e-3 (losses)" if not failures else f"BEYOND: {', '.join(failures)}")
 sys.exit(1 if failures else 0)

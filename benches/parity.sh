@@ -7,8 +7,8 @@ cd "$(dirname "$0")/.."
 if [ ! -x target/peers/bin/python ]; then
     python3 -m venv target/peers
 fi
-if ! KERAS_BACKEND=torch target/peers/bin/python -c 'import torch, torchvision, keras, h5py, safetensors' 2>/dev/null; then
-    target/peers/bin/pip install --quiet torch torchvision keras h5py safetensors numpy
+if ! KERAS_BACKEND=torch target/peers/bin/python -c 'import torch, torchvision, keras, timm, h5py, safetensors' 2>/dev/null; then
+    target/peers/bin/pip install --quiet torch torchvision keras timm h5py safetensors numpy
 fi
 cargo build --release
 binary=$(cargo bench --bench parity --no-run --message-format json |

@@ -27,8 +27,8 @@
 //! stage leaves. **verdict**: what the trials say of a rule.
 //!
 //! Modules in reading order: [`cli`] and [`commands`] (start at `commands/run.rs`); the nouns [`value`], [`scenario`],
-//! [`freeze`], [`recipe`], [`outcome`], [`key`], [`seed`], [`device`], [`spelling`]; then the steps [`experiment`],
-//! [`plan`], [`schedule`], [`data`], [`model`], [`nn`], [`exec`], [`train`], [`store`], [`report`].
+//! [`freeze`], [`frame`], [`recipe`], [`outcome`], [`key`], [`seed`], [`device`], [`spelling`]; then the steps
+//! [`experiment`], [`plan`], [`schedule`], [`data`], [`model`], [`nn`], [`exec`], [`train`], [`store`], [`report`].
 
 pub mod cli;
 pub mod commands;
