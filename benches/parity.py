@@ -284,7 +284,7 @@ class Torch:
 
     def cuts(self):
         table = {
-            "vgg19": [], "vgg16": [],
+            "vgg19": [f"block{b}_pool" for b in range(1, 6)], "vgg16": [f"block{b}_pool" for b in range(1, 6)],
             "resnet50_torchvision": ["maxpool", "layer1.2.relu3", "layer2.3.relu3", "layer3.5.relu3", "layer4.2.relu3", "avgpool"],
             "mobilenet_v2_torchvision": ["features.0.2"] + [f"features.{i}.add" for i in (3, 5, 6, 8, 9, 10, 12, 13, 15, 16)] + ["features.18.2"],
             "squeezenet1_0": [f"features.{i}.concat" for i in (3, 4, 5, 7, 8, 9, 10, 12)],
@@ -295,7 +295,11 @@ class Torch:
     def outputs(self, names, x):
         found, hooks = {}, []
         for name in names:
-            module = name.removesuffix(".cat").removesuffix(".add").removesuffix(".concat").removesuffix(".relu3")
+            if "vgg" in self.arch:
+                pools = [n for n, m in self.model.named_modules() if isinstance(m, torch.nn.MaxPool2d)]
+                module = pools[int(name[5]) - 1]
+            else:
+                module = name.removesuffix(".cat").removesuffix(".add").removesuffix(".concat").removesuffix(".relu3")
             keep = lambda module, inputs, output, name=name: found.__setitem__(name, output.detach())
             hooks.append(self.model.get_submodule(module).register_forward_hook(keep))
         with torch.no_grad():

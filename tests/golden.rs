@@ -26,7 +26,7 @@ fn real_weights_give_their_golden_logits() {
         seen += 1;
         assert_eq!(identify(&path).unwrap().known.map(|found| found.name), Some(known.name));
         let arch = Arch::new(known.arch, known.input, known.width);
-        let (weights, fitted) = Weights::load(&path, &arch, "features").unwrap();
+        let (weights, fitted) = Weights::whole(&path, &arch).unwrap();
         let network = Network::new(fitted.graph, &weights, &Device::Cpu).unwrap();
         let side = known.input;
         let pixel = |at: usize| {

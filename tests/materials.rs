@@ -161,7 +161,7 @@ fn flattened_rows_follow_the_framework() {
     let base = ["--arch", "vgg16", "--width", "0.0625", "--input", "64"];
     let convert = |from: &str, names: &str, to: &str| {
         world.run(&[&["weights", "convert", from, "--names", names, "--out", to], &base[..]].concat()).exits(0);
-        Weights::load(&world.path(to), &arch, "features").unwrap().0
+        Weights::whole(&world.path(to), &arch).unwrap().0
     };
     for names in ["torch", "keras"] {
         let back = convert("own.safetensors", names, &format!("{names}.safetensors"));

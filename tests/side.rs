@@ -39,7 +39,7 @@ pub struct Side {
 impl Side {
     pub fn new(job: Job) -> Self {
         let arch = Arch::new(&job.arch, job.input, job.width);
-        let (weights, fitted) = Weights::load(&job.weights, &arch, "features").unwrap();
+        let (weights, fitted) = Weights::whole(&job.weights, &arch).unwrap();
         let mut graph = fitted.graph;
         for layer in &mut graph.layers {
             if matches!(layer.op, Op::Dropout(_)) {

@@ -59,8 +59,12 @@ fn weights_survive_writing_and_reading() {
     let weights = init::fresh(&arch.graph(4).unwrap(), 0, 3, 1).unwrap();
     let path = world.path("w.safetensors");
     weights.write(&path).unwrap();
-    let (read, fitted) = Weights::load(&path, &arch, "features").unwrap();
+    let (read, fitted) = Weights::whole(&path, &arch).unwrap();
     assert_eq!(values(&read), values(&weights));
+    // Up to a tap, what is above is not read.
+    let below = Weights::load(&path, &arch, "block2_pool").unwrap().0;
+    assert_eq!(below.0.keys().filter(|name| name.starts_with("block3") || name.starts_with("fc1")).count(), 0);
+    assert_eq!(below.0.len(), 8);
     assert_eq!(fitted.graph.layers.last().unwrap().shape, [4, 1, 1]);
     // NaN is refused below the classifier, and in it costs the classifier.
     let nan = |name: &str, count: usize| {
@@ -70,7 +74,7 @@ fn weights_survive_writing_and_reading() {
     };
     assert!(refused(&world, &nan("fc1.bias", 256), &arch).contains("'fc1.bias'"));
     nan("predictions.bias", 4).write(&path).unwrap();
-    let (read, fitted) = Weights::load(&path, &arch, "features").unwrap();
+    let (read, fitted) = Weights::whole(&path, &arch).unwrap();
     assert!(fitted.headless && !read.0.contains_key("predictions.weight") && read.0.contains_key("fc1.weight"));
     for damaged in [&b"short"[..], b"", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"\x80\x02.", b"<html>not found</html>"] {
         std::fs::write(&path, damaged).unwrap();

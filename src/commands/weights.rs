@@ -79,7 +79,7 @@ pub fn inspect(look: &Look, common: &Common) -> anyhow::Result<Exit> {
         ))
         .into());
     };
-    let (_, fitted) = Weights::load(&path, &arch, "features").map_err(usage)?;
+    let (_, fitted) = Weights::whole(&path, &arch).map_err(usage)?;
     print(&tensors(&file, &fitted))?;
     print(&verdict(&file, &fitted, &arch))?;
     Ok(Exit::Complete)

@@ -123,7 +123,7 @@ fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 /// # Errors
 /// The file does not fit the network of `arch`, the framework has no such network, or writing fails.
 pub fn convert(from: &Path, arch: &Arch, names: Framework, to: &Path) -> anyhow::Result<usize> {
-    let (weights, fitted) = Weights::load(from, arch, "features")?;
+    let (weights, fitted) = Weights::whole(from, arch)?;
     let tensors = exported(&fitted.graph, &weights, names)?;
     let facts = [("arch", arch.name.clone()), ("width", arch.width.to_string()), ("format", names.word().to_owned())];
     write(to, &tensors, facts.map(|(key, value)| (key.to_owned(), value)).into())?;

@@ -30,44 +30,53 @@ pub struct Fitted {
 }
 
 impl Weights {
-    /// Reads a weight file of any format into the network of `arch`: every parameter up to `tap` (a layer, or `features`)
-    /// must be in the file, and every tensor of the file in the network. Only what is above may be new.
+    /// Reads a weight file of any format into the network of `arch`, up to `tap` (a layer, or `features`): every parameter
+    /// up to there must be in the file, and every tensor of the file in the network. What is above is not read.
     ///
     /// # Errors
     /// The file cannot be read or does not fit; lists what is missing, left over, or of another shape, on both sides; or
     /// it holds NaN or infinity.
     pub fn load(path: &Path, arch: &Arch, tap: &str) -> anyhow::Result<(Self, Fitted)> {
         let file = WeightFile::open(path)?;
-        let mut fitted = fit(&file, arch, tap)?;
+        let fitted = fit(&file, arch, tap)?;
         let boundary = arch.tap(&fitted.graph, tap).map_err(anyhow::Error::msg)?;
-        let mut weights = Self::default();
-        let mut broken = None;
-        for placed in &fitted.found.placed {
-            if fitted.headless && placed.layer > boundary {
-                continue;
+        let weights = Self::placed(&file, &fitted, |layer| layer <= boundary)?;
+        Ok((weights, fitted))
+    }
+
+    /// The same with the classifier, where the file has one that can be used.
+    ///
+    /// # Errors
+    /// As `load`.
+    pub fn whole(path: &Path, arch: &Arch) -> anyhow::Result<(Self, Fitted)> {
+        let file = WeightFile::open(path)?;
+        let mut fitted = fit(&file, arch, "features")?;
+        let boundary = arch.tap(&fitted.graph, "features").map_err(anyhow::Error::msg)?;
+        let mut weights = Self::placed(&file, &fitted, |layer| layer <= boundary)?;
+        if !fitted.headless {
+            match Self::placed(&file, &fitted, |layer| layer > boundary) {
+                Ok(top) => weights.0.extend(top.0),
+                // torchvision's VGG16 features of Caffe's lineage come with a classifier of NaN.
+                Err(error) => {
+                    fitted.headless = true;
+                    fitted.found.left_out.push(("the classifier".to_owned(), format!("{error:#}")));
+                }
             }
-            let name = format!("{}.{}", fitted.graph.layers[placed.layer].name, placed.param);
-            let values = file.load(placed.stored)?;
-            if values.iter().any(|value| !value.is_finite()) {
-                let stored = &file.stored[placed.stored].name;
-                anyhow::ensure!(placed.layer > boundary, "'{stored}' in '{}' holds NaN or infinity", file.shown);
-                broken = Some(stored.clone());
-                continue;
-            }
-            let values = placed.laid_out(values, &fitted.graph);
-            weights.0.insert(name, Tensor::from_vec(values, placed.shape.as_slice(), &Device::Cpu)?);
-        }
-        if let Some(stored) = broken {
-            // torchvision's VGG16 features of Caffe's lineage come with a classifier of NaN.
-            fitted.headless = true;
-            fitted.found.left_out.push((stored, "NaN or infinity in the classifier, which is left out".to_owned()));
-            let below = |name: &String| {
-                let layer = name.rsplit_once('.').and_then(|(layer, _)| fitted.graph.find(layer));
-                layer.is_some_and(|layer| layer <= boundary)
-            };
-            weights.0.retain(|name, _| below(name));
         }
         Ok((weights, fitted))
+    }
+
+    fn placed(file: &WeightFile, fitted: &Fitted, wanted: impl Fn(usize) -> bool) -> anyhow::Result<Self> {
+        let mut weights = Self::default();
+        for placed in fitted.found.placed.iter().filter(|placed| wanted(placed.layer)) {
+            let values = file.load(placed.stored)?;
+            let finite = values.iter().all(|value| value.is_finite());
+            anyhow::ensure!(finite, "'{}' in '{}' holds NaN or infinity", file.stored[placed.stored].name, file.shown);
+            let values = placed.laid_out(values, &fitted.graph);
+            let name = format!("{}.{}", fitted.graph.layers[placed.layer].name, placed.param);
+            weights.0.insert(name, Tensor::from_vec(values, placed.shape.as_slice(), &Device::Cpu)?);
+        }
+        Ok(weights)
     }
 
     /// Writes all tensors to a temporary file beside `path` and renames it.
