@@ -3,16 +3,13 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
-use super::world::{how_to_get_weights, weight_file, weights_folder};
+use super::materials;
 use super::{Exit, Usage, print};
 use crate::cli::Common;
 use crate::data::{Part, packed};
 use crate::frame::Resize;
 use crate::model::arch::{Arch, family};
 use crate::model::catalogue::{Known, identify};
-use crate::model::sketch::Sketch;
-use crate::model::weights::file::WeightFile;
-use crate::model::weights::recognised;
 use crate::recipe::{Pool, Preprocess, word};
 use crate::train::{self, Extraction, FeatureKind};
 use crate::value::Value;
@@ -35,13 +32,12 @@ pub struct Asked {
 
 pub fn run(asked: Asked, common: &Common) -> anyhow::Result<Exit> {
     FeatureKind::of(&asked.out).map_err(Usage)?;
-    let folder = weights_folder(common, common.data.as_deref().unwrap_or(std::path::Path::new(".")));
-    let weights = weight_file(&asked.weights, &folder).ok_or_else(|| {
-        let help = how_to_get_weights(&asked.weights, &folder);
-        Usage(format!("there are no weights '{}' here, nor in '{}': {help}", asked.weights, folder.display()))
-    })?;
+    let weights = materials::weights(&asked.weights, common)?;
     let known = identify(&weights)?.known;
-    let arch = arch(&asked, &weights, known)?;
+    let arch =
+        materials::arch_of(&weights, known, asked.arch.as_deref(), asked.input, asked.width)?.ok_or_else(|| {
+            Usage(format!("'{}' fits none of the known architectures: say which with --arch", asked.weights))
+        })?;
     let preprocess = preprocess(&asked, &arch, known)?;
     let resize = match (&asked.resize, known) {
         (Some(text), _) => Resize::parse(text).map_err(Usage)?,
@@ -99,27 +95,6 @@ fn extracted(
     let shape = train::extract(what, manifest, cache, &mut |done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
     Ok(shape)
-}
-
-fn arch(asked: &Asked, weights: &std::path::Path, known: Option<&Known>) -> anyhow::Result<Arch> {
-    if let Some(name) = asked.arch.as_ref().filter(|name| name.ends_with(".toml")) {
-        let own = Sketch::read(std::path::Path::new(name)).map_err(Usage)?;
-        let input = asked.input.unwrap_or(own.input);
-        return Ok(Arch { name: own.name.clone(), input, width: asked.width, own: Some(Box::new(own)) });
-    }
-    if let Some(name) = &asked.arch {
-        let family = family(name)
-            .ok_or_else(|| Usage(format!("there is no architecture '{name}' (`tl-sweep summary` lists them)")))?;
-        return Ok(Arch::new(name, asked.input.unwrap_or(family.default_input), asked.width));
-    }
-    if let Some(known) = known {
-        return Ok(Arch::new(known.arch, asked.input.unwrap_or(known.input), known.width));
-    }
-    let found = recognised(&WeightFile::open(weights)?);
-    let found = found.ok_or_else(|| {
-        Usage(format!("'{}' fits none of the known architectures: say which with --arch", asked.weights))
-    })?;
-    Ok(Arch { input: asked.input.unwrap_or(found.input), ..found })
 }
 
 /// Comes with a known file; for another it must be said.

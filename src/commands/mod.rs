@@ -7,6 +7,7 @@ mod extract;
 mod findings;
 mod init;
 mod jobs;
+mod materials;
 mod plan;
 mod progress;
 mod report;

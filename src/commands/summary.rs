@@ -1,10 +1,8 @@
 //! `summary ARCH`: a network layer by layer.
 
-use std::path::Path;
-
 use super::{Exit, Usage, print, table_style};
 use crate::freeze::Freeze;
-use crate::model::arch::{Arch, NAMES, family};
+use crate::model::arch::{NAMES, family};
 use crate::model::freezing::{branch_note, frozen_layers};
 use crate::model::graph::Graph;
 use crate::model::sketch::Sketch;
@@ -30,7 +28,11 @@ pub fn run(asked: Asked) -> anyhow::Result<Exit> {
         print(&NAMES.join("\n"))?;
         return Ok(Exit::Complete);
     };
-    let (arch, preprocess) = arch(name, &asked)?;
+    let arch = super::materials::arch(name, asked.input, asked.width)?;
+    let preprocess = match &arch.own {
+        Some(own) => own.preprocess,
+        None => family(name).map_or(Preprocess::Torch, |family| family.preprocess),
+    };
     let whole = arch.graph(asked.classes).map_err(Usage)?;
     let named = |tap: &str| arch.tap(&whole, tap).map(|index| whole.layers[index].name.clone()).map_err(Usage);
     let (features, early) = (named("features")?, named("early")?);
@@ -70,25 +72,6 @@ pub fn run(asked: Asked) -> anyhow::Result<Exit> {
         print(&frozen_line(&graph, frozen))?;
     }
     Ok(Exit::Complete)
-}
-
-/// The architecture by its name or its file, and how its inputs are prepared.
-fn arch(name: &str, asked: &Asked) -> anyhow::Result<(Arch, Preprocess)> {
-    if name.ends_with(".toml") {
-        let own = Sketch::read(Path::new(name)).map_err(Usage)?;
-        let (input, preprocess) = (asked.input.unwrap_or(own.input), own.preprocess);
-        return Ok((Arch { name: own.name.clone(), input, width: asked.width, own: Some(Box::new(own)) }, preprocess));
-    }
-    let Some(family) = family(name) else {
-        let near = crate::spelling::nearest(name, NAMES.iter().copied())
-            .map_or_else(String::new, |near| format!("; did you mean '{near}'?"));
-        return Err(Usage(format!(
-            "there is no architecture '{name}'{near}; there are {}, or a .toml of your own",
-            NAMES.join(", ")
-        ))
-        .into());
-    };
-    Ok((Arch::new(name, asked.input.unwrap_or(family.default_input), asked.width), family.preprocess))
 }
 
 fn shown(graph: &Graph, frozen: usize) -> String {

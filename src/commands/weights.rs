@@ -2,24 +2,19 @@
 
 use std::path::Path;
 
-use super::world::{how_to_get_weights, weight_file, weights_folder};
+use super::materials::{self, weight_file};
 use super::{Exit, Usage, print, table_style};
 use crate::cli::Common;
-use crate::model::arch::{Arch, family};
+use crate::model::arch::Arch;
 use crate::model::catalogue::{KNOWN, Known, identify};
 use crate::model::graph::Framework;
 use crate::model::weights::export;
 use crate::model::weights::file::WeightFile;
-use crate::model::weights::{Fitted, Weights, recognised};
+use crate::model::weights::{Fitted, Weights};
 use crate::report::table::table;
 
-/// The folder that `--weights` or `--data` name.
-fn folder(common: &Common) -> std::path::PathBuf {
-    weights_folder(common, common.data.as_deref().unwrap_or(Path::new(".")))
-}
-
 pub fn list(common: &Common) -> anyhow::Result<Exit> {
-    let folder = folder(common);
+    let folder = materials::folder(common);
     for known in KNOWN {
         let width = if known.width == 1.0 { String::new() } else { format!(" x {}", known.width) };
         let here = weight_file(&format!("{}{}", known.name, known.ending), &folder).is_some();
@@ -52,14 +47,14 @@ pub struct Look {
     pub input: Option<usize>,
 }
 
+impl Look {
+    fn arch_of(&self, path: &Path, known: Option<&Known>) -> anyhow::Result<Option<Arch>> {
+        materials::arch_of(path, known, self.arch.as_deref(), self.input, self.width)
+    }
+}
+
 pub fn inspect(look: &Look, common: &Common) -> anyhow::Result<Exit> {
-    let folder = folder(common);
-    let Some(path) = weight_file(&look.file, &folder) else {
-        let help = how_to_get_weights(&look.file, &folder);
-        return Err(
-            Usage(format!("there is no file '{}' here, nor in '{}': {help}", look.file, folder.display())).into()
-        );
-    };
+    let path = materials::weights(&look.file, common)?;
     let identity = identify(&path)?;
     let file = WeightFile::open(&path).map_err(usage)?;
     print(&format!("{}: {}, {} bytes", path.display(), file.format.name(), identity.bytes))?;
@@ -68,7 +63,7 @@ pub fn inspect(look: &Look, common: &Common) -> anyhow::Result<Exit> {
         Some(known) => print(&described(known))?,
         None => print("not in the catalogue: an experiment must say `arch` and `preprocess` under [backbone]")?,
     }
-    let Some(arch) = arch_of(look, identity.known, &file)? else {
+    let Some(arch) = look.arch_of(&path, identity.known)? else {
         let row =
             |stored: &crate::model::weights::file::Stored| vec![stored.name.clone(), format!("{:?}", stored.shape)];
         let body: Vec<Vec<String>> = file.stored.iter().map(row).collect();
@@ -87,9 +82,9 @@ pub fn inspect(look: &Look, common: &Common) -> anyhow::Result<Exit> {
 
 /// Writes a file under the names of a framework.
 pub fn convert(look: &Look, names: Framework, out: &Path, common: &Common) -> anyhow::Result<Exit> {
-    let path = found(look, common)?;
-    let arch = arch_of(look, identify(&path)?.known, &WeightFile::open(&path)?)?;
-    let arch = arch
+    let path = materials::weights(&look.file, common)?;
+    let arch = look
+        .arch_of(&path, identify(&path)?.known)?
         .ok_or_else(|| Usage(format!("'{}' fits none of the known architectures: say which with --arch", look.file)))?;
     let tensors = export::convert(&path, &arch, names, out).map_err(usage)?;
     print(&format!("{}: {tensors} tensors of {} under the names of {}", out.display(), arch.name, names.word()))?;
@@ -99,38 +94,6 @@ pub fn convert(look: &Look, names: Framework, out: &Path, common: &Common) -> an
 /// What a file holds is what a person gave.
 fn usage(error: anyhow::Error) -> Usage {
     Usage(format!("{error:#}"))
-}
-
-fn found(look: &Look, common: &Common) -> anyhow::Result<std::path::PathBuf> {
-    let folder = folder(common);
-    weight_file(&look.file, &folder).ok_or_else(|| {
-        let help = how_to_get_weights(&look.file, &folder);
-        Usage(format!("there is no file '{}' here, nor in '{}': {help}", look.file, folder.display())).into()
-    })
-}
-
-fn arch_of(look: &Look, known: Option<&Known>, file: &WeightFile) -> anyhow::Result<Option<Arch>> {
-    Ok(match (&look.arch, known) {
-        (Some(name), _) => Some(named(name, look)?),
-        (None, Some(known)) => Some(Arch::new(known.arch, look.input.unwrap_or(known.input), known.width)),
-        (None, None) => recognised(file),
-    })
-}
-
-fn named(name: &str, look: &Look) -> anyhow::Result<Arch> {
-    if name.ends_with(".toml") {
-        let own = crate::model::sketch::Sketch::read(Path::new(name)).map_err(Usage)?;
-        let input = look.input.unwrap_or(own.input);
-        return Ok(Arch { name: own.name.clone(), input, width: look.width, own: Some(Box::new(own)) });
-    }
-    let family = family(name).ok_or_else(|| {
-        let near = crate::spelling::nearest(name, crate::model::arch::NAMES.iter().copied());
-        Usage(format!(
-            "there is no architecture '{name}'{}",
-            near.map_or_else(String::new, |near| format!("; did you mean '{near}'?"))
-        ))
-    })?;
-    Ok(Arch::new(name, look.input.unwrap_or(family.default_input), look.width))
 }
 
 fn described(known: &Known) -> String {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::materials::{how_to_get_weights, weight_file, weights_folder};
 use super::{NoDevice, Usage};
 use crate::cli::Common;
 use crate::data::synthetic::Family;
@@ -239,35 +240,6 @@ fn find_weights(
         }
     }
     found
-}
-
-/// Endings that a name without one may have.
-const ENDINGS: &[&str] = &["", ".safetensors", ".h5", ".weights.h5", ".keras", ".pth", ".pt", ".th"];
-
-/// A weight file by its path, or by its name in the folder of weights.
-pub fn weight_file(name: &str, folder: &Path) -> Option<PathBuf> {
-    let inside = ENDINGS.iter().map(|ending| folder.join(format!("{name}{ending}")));
-    std::iter::once(PathBuf::from(name)).chain(inside).find(|path| path.is_file())
-}
-
-/// Where weights are looked up.
-pub fn weights_folder(common: &Common, data: &Path) -> PathBuf {
-    common.weights.clone().unwrap_or_else(|| data.join("weights"))
-}
-
-/// What to do about weights that are not there.
-pub fn how_to_get_weights(name: &str, folder: &Path) -> String {
-    let names: Vec<&str> = catalogue::KNOWN.iter().map(|known| known.name).collect();
-    let is = |known: &&catalogue::Known| known.name == name || format!("{}{}", known.name, known.ending) == name;
-    match catalogue::KNOWN.iter().find(is) {
-        Some(known) => {
-            format!("{}, or name the folder with --weights or TL_SWEEP_WEIGHTS", known.how_to_get(folder))
-        }
-        None => match crate::spelling::nearest(name, names.iter().copied()) {
-            Some(near) => format!("did you mean '{near}'? `tl-sweep weights list` lists the known ones"),
-            None => "a file (.h5, .weights.h5, .keras, .safetensors, .pth), \"random\", \"pretrain\", or a name that `tl-sweep weights list` prints; --weights names the folder".to_owned(),
-        },
-    }
 }
 
 fn missing_weights(experiment: &Experiment, value: &Value, folder: &Path) -> Problem {
