@@ -216,31 +216,13 @@ pub enum WeightsVerb {
     List,
     /// Show what a file is, how its tensors fit a network, or how to get it
     Inspect {
-        /// A file, or the name of a known one
-        file: String,
-        /// The architecture to lay it beside; without it the one that it fits
-        #[arg(long)]
-        arch: Option<String>,
-        /// Times the channels
-        #[arg(long, default_value_t = 1.0)]
-        width: f64,
-        /// Side of the input in pixels
-        #[arg(long)]
-        input: Option<usize>,
+        #[command(flatten)]
+        look: Look,
     },
     /// Write a file of any format as .safetensors, under the names of a framework
     Convert {
-        /// A file, or the name of a known one
-        file: String,
-        /// The architecture; without it the one that it fits
-        #[arg(long)]
-        arch: Option<String>,
-        /// Times the channels
-        #[arg(long, default_value_t = 1.0)]
-        width: f64,
-        /// Side of the input in pixels
-        #[arg(long)]
-        input: Option<usize>,
+        #[command(flatten)]
+        look: Look,
         /// Whose names and layouts
         #[arg(long, value_enum)]
         names: Names,
@@ -248,6 +230,22 @@ pub enum WeightsVerb {
         #[arg(long, short)]
         out: PathBuf,
     },
+}
+
+/// A weight file, and the network to lay it beside.
+#[derive(Clone, Debug, Args)]
+pub struct Look {
+    /// A file, or the name of a known one
+    pub file: String,
+    /// The architecture; without it that of the known file, or the one that the file fits
+    #[arg(long)]
+    pub arch: Option<String>,
+    /// Times the channels
+    #[arg(long, default_value_t = 1.0)]
+    pub width: f64,
+    /// Side of the input in pixels
+    #[arg(long)]
+    pub input: Option<usize>,
 }
 
 /// Whose names and layouts of tensors.

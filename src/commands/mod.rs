@@ -110,13 +110,11 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             )
         }
         Verb::Export { file, trial, out, names } => export::run(&file, &trial, &out, names, common),
-        Verb::Weights { what: WeightsVerb::Convert { file, arch, width, input, names, out } } => {
-            weights::convert(&weights::Look { file, arch, width, input }, export::framework(names), &out, common)
+        Verb::Weights { what: WeightsVerb::Convert { look, names, out } } => {
+            weights::convert(&look, export::framework(names), &out, common)
         }
         Verb::Weights { what: WeightsVerb::List } => weights::list(common),
-        Verb::Weights { what: WeightsVerb::Inspect { file, arch, width, input } } => {
-            weights::inspect(&weights::Look { file, arch, width, input }, common)
-        }
+        Verb::Weights { what: WeightsVerb::Inspect { look } } => weights::inspect(&look, common),
         Verb::Worker { device, cache } => worker::run(&device, cache),
     }
 }

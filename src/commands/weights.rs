@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::materials::{self, weight_file};
 use super::{Exit, Usage, print, table_style};
-use crate::cli::Common;
+use crate::cli::{Common, Look};
 use crate::model::arch::Arch;
 use crate::model::catalogue::{KNOWN, Known, identify};
 use crate::model::graph::Framework;
@@ -39,20 +39,6 @@ pub fn list(common: &Common) -> anyhow::Result<Exit> {
     Ok(Exit::Complete)
 }
 
-/// How a file is to be looked at.
-pub struct Look {
-    pub file: String,
-    pub arch: Option<String>,
-    pub width: f64,
-    pub input: Option<usize>,
-}
-
-impl Look {
-    fn arch_of(&self, path: &Path, known: Option<&Known>) -> anyhow::Result<Option<Arch>> {
-        materials::arch_of(path, known, self.arch.as_deref(), self.input, self.width)
-    }
-}
-
 pub fn inspect(look: &Look, common: &Common) -> anyhow::Result<Exit> {
     let path = materials::weights(&look.file, common)?;
     let identity = identify(&path)?;
@@ -63,7 +49,7 @@ pub fn inspect(look: &Look, common: &Common) -> anyhow::Result<Exit> {
         Some(known) => print(&described(known))?,
         None => print("not in the catalogue: an experiment must say `arch` and `preprocess` under [backbone]")?,
     }
-    let Some(arch) = look.arch_of(&path, identity.known)? else {
+    let Some(arch) = arch_of(look, &path, identity.known)? else {
         let row =
             |stored: &crate::model::weights::file::Stored| vec![stored.name.clone(), format!("{:?}", stored.shape)];
         let body: Vec<Vec<String>> = file.stored.iter().map(row).collect();
@@ -83,12 +69,15 @@ pub fn inspect(look: &Look, common: &Common) -> anyhow::Result<Exit> {
 /// Writes a file under the names of a framework.
 pub fn convert(look: &Look, names: Framework, out: &Path, common: &Common) -> anyhow::Result<Exit> {
     let path = materials::weights(&look.file, common)?;
-    let arch = look
-        .arch_of(&path, identify(&path)?.known)?
+    let arch = arch_of(look, &path, identify(&path)?.known)?
         .ok_or_else(|| Usage(format!("'{}' fits none of the known architectures: say which with --arch", look.file)))?;
     let tensors = export::convert(&path, &arch, names, out).map_err(usage)?;
     print(&format!("{}: {tensors} tensors of {} under the names of {}", out.display(), arch.name, names.word()))?;
     Ok(Exit::Complete)
+}
+
+fn arch_of(look: &Look, path: &Path, known: Option<&Known>) -> anyhow::Result<Option<Arch>> {
+    materials::arch_of(path, known, look.arch.as_deref(), look.input, look.width)
 }
 
 /// What a file holds is what a person gave.
