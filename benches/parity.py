@@ -96,6 +96,28 @@ def in_pieces(whole, path):
     return path
 
 
+def of_keras_2(whole, path):
+    """The same file as Keras 2 wrote it: automatic names one higher (`conv2d_1` for `conv2d`), tensors called `kernel:0`."""
+    import h5py, re
+
+    def older(name):
+        found = re.fullmatch(r"(conv2d|batch_normalization|activation)(?:_(\d+))?", name)
+        return f"{found[1]}_{int(found[2] or 0) + 1}" if found else name
+
+    plain = lambda names: [name.decode() if isinstance(name, bytes) else name for name in names]
+    with h5py.File(whole) as source, h5py.File(path, "w") as target:
+        names = plain(source.attrs["layer_names"])
+        target.attrs["layer_names"] = [older(name).encode() for name in names]
+        for name in names:
+            group = target.create_group(older(name))
+            weights = plain(source[name].attrs["weight_names"])
+            own = [f"{older(name)}/{weight.split('/')[-1]}:0" for weight in weights]
+            for old, new in zip(weights, own):
+                group.create_dataset(new, data=source[name][old][()])
+            group.attrs["weight_names"] = np.array([new.encode() for new in own]) if own else np.array([], dtype="S1")
+    return path
+
+
 class Keras:
     def __init__(self, arch, make, side, width, top):
         keras.backend.clear_session()
@@ -135,6 +157,7 @@ class Keras:
             else:
                 self.model.save_weights(path)
             yield name, path
+        yield "h5 of Keras 2", of_keras_2(f"{work}/{self.arch}.h5", f"{work}/{self.arch}.2.h5")
         yield "h5 in pieces", in_pieces(f"{work}/{self.arch}.h5", f"{work}/{self.arch}.pieces.h5")
 
     def cuts(self):
@@ -509,7 +532,7 @@ def export(weights, arch, width, side, out, names):
 
 
 # Every format once, and the one that goes by class and order for the network with 94 of a class.
-KEPT = {"vgg16": ["keras"], "vgg19": ["h5", "weights.h5"], "inception_v3": ["weights.h5"], "resnet50": ["h5"],
+KEPT = {"vgg16": ["keras"], "vgg19": ["h5", "weights.h5"], "inception_v3": ["weights.h5", "h5 of Keras 2"], "resnet50": ["h5"],
         "mobilenet_v1": ["weights.h5", "h5 in pieces"], "mobilenet_v2": ["h5"], "mobilenet_v2_torchvision": ["pth", "pth (stream)", "pth (tar)"]}
 
 
@@ -519,7 +542,7 @@ def write_fixture(name, kind, files, job, reference):
     for format, path in files:
         if format not in KEPT[name]:
             continue
-        packed = f"{name}.{format.replace('pth (stream)', 'stream.pth').replace('pth (tar)', 'tar.pth').replace('h5 in pieces', 'pieces.h5')}.gz"
+        packed = f"{name}.{format.replace('pth (stream)', 'stream.pth').replace('pth (tar)', 'tar.pth').replace('h5 in pieces', 'pieces.h5').replace('h5 of Keras 2', 'keras2.h5')}.gz"
         # No time stamp: the same weights give the same bytes.
         with open(f"{fixtures}/{packed}", "wb") as file, gzip.GzipFile(fileobj=file, mode="wb", compresslevel=9, mtime=0) as inner:
             inner.write(open(path, "rb").read())

@@ -189,7 +189,7 @@ fn keras_vgg19() {
 
 #[test]
 fn keras_inception_v3() {
-    framework("inception_v3", 1);
+    framework("inception_v3", 2);
 }
 
 #[test]
