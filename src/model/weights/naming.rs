@@ -173,13 +173,19 @@ fn owning(graph: &Graph) -> Vec<usize> {
     (0..graph.layers.len()).filter(|layer| !graph.params(*layer).is_empty()).collect()
 }
 
-/// Keras' own rule: layers with weights, in order. Where all names are the network's, names decide.
+/// Keras' own rule: layers with weights, in order. Names decide where all of them are the network's and none is one that
+/// Keras gave by itself: those are counted over a whole session, and mean another layer in the next.
 fn by_keras_layers(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
-    let own = owning(graph);
+    let automatic = |name: &str| {
+        let class = class_and_number(name).0;
+        matches!(class.as_str(), "conv2d" | "batch_normalization" | "depthwise_conv2d" | "dense")
+    };
+    let given = file.groups.iter().all(|group| !automatic(&group.name));
     let named: Option<Vec<usize>> = file.groups.iter().map(|group| graph.find(&group.name)).collect();
-    let how = if named.is_some() { "by layer name" } else { "by the order of the layers" };
-    let layers = named.unwrap_or(own);
-    pairs(file, graph, &layers, how)
+    match named.filter(|_| given) {
+        Some(layers) => pairs(file, graph, &layers, "by layer name"),
+        None => pairs(file, graph, &owning(graph), "by the order of the layers"),
+    }
 }
 
 /// The n-th layer of a class in the file is the n-th of that class in the network.
