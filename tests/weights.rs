@@ -50,6 +50,14 @@ fn weights_that_do_not_fit_are_listed_on_both_sides() {
     let other = Arch::new("resnet20", 32, 1.0);
     let message = refused(&world, &init::fresh(&other.graph(10).unwrap(), 0, 1, 0).unwrap(), &arch);
     assert!(message.contains("its tensors are those of arch = \"resnet20\""), "{message}");
+    // A dense layer over a map tells the size of the input; where nothing above the tap is needed, it is left out.
+    let (vgg, smaller) = (Arch::new("vgg16", 224, 0.0625), Arch::new("vgg16", 64, 0.0625));
+    let weights = init::fresh(&smaller.graph(10).unwrap(), 0, 1, 0).unwrap();
+    let message = refused(&world, &weights, &vgg);
+    assert!(message.contains("was it made with another `input`?"), "{message}");
+    weights.write(&world.path("s.safetensors")).unwrap();
+    let other = Arch::new("vgg16", 96, 0.0625);
+    assert!(Weights::load(&world.path("s.safetensors"), &other, "block5_pool").unwrap().1.headless);
 }
 
 #[test]

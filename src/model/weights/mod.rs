@@ -125,9 +125,13 @@ pub fn fit(file: &WeightFile, arch: &Arch, tap: &str) -> anyhow::Result<Fitted> 
         .iter()
         .map(|(_, name, network, stored)| format!("{name}: network {network:?}, file {stored:?}"))
         .collect();
+    let above = found.differing.iter().all(|(layer, ..)| *layer > boundary);
     let hint = match recognised(file) {
         Some(other) if other.name != arch.name || other.width != arch.width => {
             format!("\n  its tensors are those of arch = \"{}\"{}", other.name, width(other.width))
+        }
+        _ if found.missing.is_empty() && found.unused.is_empty() && above => {
+            "\n  a dense layer over a map has the shape of one input size: was it made with another `input`?".to_owned()
         }
         _ => String::new(),
     };
