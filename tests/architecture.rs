@@ -26,7 +26,7 @@ const NOUNS: &[&str] =
 /// A library, and the modules that may name it.
 const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["cli", "main"]),
-    ("toml::", &["experiment/file.rs", "model/sketch.rs"]),
+    ("toml::", &["experiment/file.rs", "model/sketch/mod.rs"]),
     ("candle_core", &["model", "nn", "exec", "train"]),
     ("rayon", &["data", "nn"]),
     ("rusqlite", &["store"]),

@@ -1,0 +1,75 @@
+//! A layer as a person's file would say it.
+
+use super::{Entry, Groups, Kernel, Out, Pad, Word};
+use crate::model::graph::{Activation, Graph, Op, Reduce};
+
+impl Entry {
+    pub(super) fn of(graph: &Graph, index: usize, classifier: bool) -> Self {
+        let layer = &graph.layers[index];
+        let mut entry = Self {
+            name: layer.name.clone(),
+            block: Some(layer.block.clone()),
+            inputs: (layer.inputs != [index - 1])
+                .then(|| layer.inputs.iter().map(|input| graph.layers[*input].name.clone()).collect()),
+            ..Self::default()
+        };
+        let outputs = |out: usize| Some(if classifier { Out::Classes(Word::Classes) } else { Out::Count(out) });
+        let pool = |reduce: Reduce| match reduce {
+            Reduce::Max => "max-pool",
+            Reduce::Avg => "avg-pool",
+            Reduce::AvgPadded => "avg-pool-padded",
+        };
+        entry.op = match &layer.op {
+            Op::Conv { out, kernel, stride, dilation, padding, groups, bias, activation } => {
+                entry.out = outputs(*out);
+                entry.kernel = Some(Kernel::Sides(*kernel));
+                entry.stride = Some(*stride);
+                entry.dilation = Some(*dilation);
+                entry.padding = Some(Pad::Sides(*padding));
+                entry.groups = Some(Groups::Count(*groups));
+                entry.bias = Some(*bias);
+                entry.activation = Some(*activation);
+                "conv".to_owned()
+            }
+            Op::BatchNorm { eps, momentum, unbiased, scale } => {
+                (entry.eps, entry.momentum) = (Some(*eps), Some(*momentum));
+                (entry.unbiased, entry.scale) = (Some(*unbiased), Some(*scale));
+                "batch-norm".to_owned()
+            }
+            Op::Activation(Activation::Relu) => "relu".to_owned(),
+            Op::Activation(Activation::Relu6) => "relu6".to_owned(),
+            Op::Input | Op::Activation(Activation::Linear) => "linear-activation".to_owned(),
+            Op::ZeroPad(padding) => {
+                entry.padding = Some(Pad::Sides(*padding));
+                "zero-pad".to_owned()
+            }
+            Op::Pool { reduce, kernel, stride, padding, ceil } => {
+                entry.kernel = Some(Kernel::Square(*kernel));
+                (entry.stride, entry.ceil) = (Some(*stride), Some(*ceil));
+                entry.padding = Some(Pad::Sides(*padding));
+                pool(*reduce).to_owned()
+            }
+            Op::GridPool { reduce, grid } => {
+                entry.grid = Some(*grid);
+                format!("grid-{}", pool(*reduce))
+            }
+            Op::Flatten => "flatten".to_owned(),
+            Op::Linear { out, activation } => {
+                entry.out = outputs(*out);
+                entry.activation = Some(*activation);
+                "dense".to_owned()
+            }
+            Op::Add => "add".to_owned(),
+            Op::Concat => "concat".to_owned(),
+            Op::Shortcut { stride, channels } => {
+                (entry.stride, entry.out) = (Some(*stride), Some(Out::Count(*channels)));
+                "shortcut".to_owned()
+            }
+            Op::Dropout(p) => {
+                entry.p = Some(*p);
+                "dropout".to_owned()
+            }
+        };
+        entry
+    }
+}
