@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::Weights;
-use super::naming::aliases;
+use super::naming::{aliases, permuted};
+use super::{Weights, save};
 use crate::model::arch::Arch;
 use crate::model::graph::{Framework, Graph, Op};
 
@@ -85,21 +85,17 @@ fn in_order(graph: &Graph, layer: usize, param: &str, values: Vec<f32>, names: F
 fn in_keras(graph: &Graph, layer: usize, param: &str, shape: &[usize], values: Vec<f32>) -> Exported {
     let (leaf, shape, values) = match (&graph.layers[layer].op, shape, param) {
         (Op::Conv { groups, .. }, [o, _, h, w], "weight") if *groups > 1 => {
-            ("kernel", vec![*h, *w, *o, 1], transposed(&values, *o, h * w))
+            let pixels = h * w;
+            ("kernel", vec![*h, *w, *o, 1], permuted(&values, [pixels, *o, 1, 1], |[p, o, ..]| o * pixels + p))
         }
         (Op::Conv { .. }, [o, i, h, w], "weight") => {
-            // [out, (in, pixels)] to [(in, pixels), out], then pixels before in.
-            let columns = transposed(&values, *o, i * h * w);
             let pixels = h * w;
-            let mut moved = Vec::with_capacity(columns.len());
-            for pixel in 0..pixels {
-                for channel in 0..*i {
-                    moved.extend_from_slice(&columns[(channel * pixels + pixel) * o..][..*o]);
-                }
-            }
+            let moved = permuted(&values, [pixels, *i, *o, 1], |[p, from, to, _]| (to * i + from) * pixels + p);
             ("kernel", vec![*h, *w, *i, *o], moved)
         }
-        (Op::Linear { .. }, [o, i], "weight") => ("kernel", vec![*i, *o], transposed(&values, *o, *i)),
+        (Op::Linear { .. }, [o, i], "weight") => {
+            ("kernel", vec![*i, *o], permuted(&values, [*i, *o, 1, 1], |[from, to, ..]| to * i + from))
+        }
         (Op::BatchNorm { .. }, shape, param) => {
             let leaf = match param {
                 "weight" => "gamma",
@@ -112,10 +108,6 @@ fn in_keras(graph: &Graph, layer: usize, param: &str, shape: &[usize], values: V
         (_, shape, _) => ("bias", shape.to_vec(), values),
     };
     Exported { name: format!("{}/{leaf}", graph.layers[layer].name), shape, values }
-}
-
-fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    (0..columns).flat_map(|column| (0..rows).map(move |row| values[row * columns + column])).collect()
 }
 
 /// Writes a weight file of any format under the names of a framework. Returns how many tensors were written.
@@ -141,9 +133,5 @@ pub fn write(path: &Path, tensors: &[Exported], facts: HashMap<String, String>) 
         let bytes: &[u8] = bytemuck::cast_slice(&tensor.values);
         views.push((tensor.name.as_str(), TensorView::new(Dtype::F32, tensor.shape.clone(), bytes)?));
     }
-    let temporary = path.with_extension(format!("tmp{}", std::process::id()));
-    safetensors::serialize_to_file(views, Some(facts), &temporary)
-        .map_err(|error| anyhow::anyhow!("cannot write '{}': {error}", temporary.display()))?;
-    std::fs::File::open(&temporary)?.sync_all()?;
-    Ok(std::fs::rename(&temporary, path)?)
+    save(path, views, Some(facts))
 }

@@ -7,7 +7,7 @@ pub mod naming;
 mod pickle;
 mod torch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
@@ -54,12 +54,16 @@ impl Weights {
         let boundary = arch.tap(&fitted.graph, "features").map_err(anyhow::Error::msg)?;
         let mut weights = Self::placed(&file, &fitted, |layer| layer <= boundary)?;
         if !fitted.headless {
-            match Self::placed(&file, &fitted, |layer| layer > boundary) {
-                Ok(top) => weights.0.extend(top.0),
+            let top = Self::numbers(&file, &fitted, |layer| layer > boundary)?;
+            match broken(&top) {
+                None => weights.0.extend(top.0),
                 // torchvision's VGG16 features of Caffe's lineage come with a classifier of NaN.
-                Err(error) => {
+                Some(name) => {
                     fitted.headless = true;
-                    fitted.found.left_out.push(("the classifier".to_owned(), format!("{error:#}")));
+                    fitted
+                        .found
+                        .left_out
+                        .push(("the classifier".to_owned(), format!("'{name}' holds NaN or infinity")));
                 }
             }
         }
@@ -67,12 +71,17 @@ impl Weights {
     }
 
     fn placed(file: &WeightFile, fitted: &Fitted, wanted: impl Fn(usize) -> bool) -> anyhow::Result<Self> {
+        let weights = Self::numbers(file, fitted, wanted)?;
+        match broken(&weights) {
+            Some(name) => anyhow::bail!("'{name}' in '{}' holds NaN or infinity", file.shown),
+            None => Ok(weights),
+        }
+    }
+
+    fn numbers(file: &WeightFile, fitted: &Fitted, wanted: impl Fn(usize) -> bool) -> anyhow::Result<Self> {
         let mut weights = Self::default();
         for placed in fitted.found.placed.iter().filter(|placed| wanted(placed.layer)) {
-            let values = file.load(placed.stored)?;
-            let finite = values.iter().all(|value| value.is_finite());
-            anyhow::ensure!(finite, "'{}' in '{}' holds NaN or infinity", file.stored[placed.stored].name, file.shown);
-            let values = placed.laid_out(values, &fitted.graph);
+            let values = placed.laid_out(file.load(placed.stored)?, &fitted.graph);
             let name = format!("{}.{}", fitted.graph.layers[placed.layer].name, placed.param);
             weights.0.insert(name, Tensor::from_vec(values, placed.shape.as_slice(), &Device::Cpu)?);
         }
@@ -84,13 +93,30 @@ impl Weights {
     /// # Errors
     /// Writing fails.
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
-        let temporary = path.with_extension(format!("tmp{}", std::process::id()));
-        let entries: Vec<(&str, &Tensor)> = self.0.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        safetensors::serialize_to_file(entries, None, &temporary)
-            .map_err(|error| anyhow::anyhow!("cannot write '{}': {error}", temporary.display()))?;
-        std::fs::File::open(&temporary)?.sync_all()?;
-        Ok(std::fs::rename(&temporary, path)?)
+        save(path, self.0.iter().map(|(name, tensor)| (name.as_str(), tensor)), None)
     }
+}
+
+/// Writes tensors as safetensors to a temporary file beside `path` and renames it.
+fn save<'a, V: ::safetensors::View>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (&'a str, V)>,
+    facts: Option<HashMap<String, String>>,
+) -> anyhow::Result<()> {
+    let temporary = path.with_extension(format!("tmp{}", std::process::id()));
+    ::safetensors::serialize_to_file(tensors, facts, &temporary)
+        .map_err(|error| anyhow::anyhow!("cannot write '{}': {error}", temporary.display()))?;
+    std::fs::File::open(&temporary)?.sync_all()?;
+    Ok(std::fs::rename(&temporary, path)?)
+}
+
+/// The first tensor that holds what is no number.
+fn broken(weights: &Weights) -> Option<&String> {
+    let finite = |tensor: &Tensor| {
+        let numbers = tensor.flatten_all().and_then(|tensor| tensor.to_vec1::<f32>());
+        numbers.is_ok_and(|numbers| numbers.iter().all(|value| value.is_finite()))
+    };
+    weights.0.iter().find(|(_, tensor)| !finite(tensor)).map(|(name, _)| name)
 }
 
 /// Lays a file beside the network of `arch`.

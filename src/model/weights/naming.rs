@@ -65,7 +65,7 @@ pub struct Match {
     pub unused: Vec<String>,
     /// Layer, parameter, the network's shape and the file's.
     pub differing: Vec<(usize, String, Vec<usize>, Vec<usize>)>,
-    /// How the tensors were found: "by name" or "by order".
+    /// How the tensors were found, in words.
     pub how: &'static str,
 }
 
@@ -155,7 +155,8 @@ impl Placed {
     }
 }
 
-fn permuted(values: &[f32], sides: [usize; 4], source: impl Fn([usize; 4]) -> usize) -> Vec<f32> {
+/// Numbers in another order: `source` says where the one at these four indices stands now.
+pub(super) fn permuted(values: &[f32], sides: [usize; 4], source: impl Fn([usize; 4]) -> usize) -> Vec<f32> {
     let mut result = Vec::with_capacity(values.len());
     for a in 0..sides[0] {
         for b in 0..sides[1] {
