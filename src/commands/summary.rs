@@ -62,12 +62,10 @@ pub fn run(asked: Asked) -> anyhow::Result<Exit> {
         "features are tapped at {features}, early features at {early}; inputs are prepared as {}",
         preprocess.word()
     ))?;
-    if total < 50_000_000 {
-        let [kept, recomputed] = kept_bytes(&graph, frozen)?.map(|bytes| bytes as f64 / 1e6);
-        print(&format!(
-            "a training step keeps {kept:.2} MB of activations per image ({recomputed:.2} MB where batch norms are recomputed)"
-        ))?;
-    }
+    let [kept, recomputed] = kept_bytes(&graph, frozen)?.map(|bytes| bytes as f64 / 1e6);
+    print(&format!(
+        "a training step keeps {kept:.2} MB of activations per image ({recomputed:.2} MB where batch norms are recomputed)"
+    ))?;
     if frozen > 0 {
         print(&frozen_line(&graph, frozen))?;
     }

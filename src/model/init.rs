@@ -34,6 +34,21 @@ pub fn fresh(graph: &Graph, from: usize, seed: u64, replicate: u64) -> anyhow::R
     Ok(weights)
 }
 
+/// Zeros everywhere, for questions that shapes alone answer.
+///
+/// # Errors
+/// Only candle's own.
+pub fn zeros(graph: &Graph) -> anyhow::Result<Weights> {
+    let mut weights = Weights::default();
+    for index in 0..graph.layers.len() {
+        for param in graph.params(index) {
+            let name = format!("{}.{}", graph.layers[index].name, param.name);
+            weights.0.insert(name, Tensor::zeros(param.shape, candle_core::DType::F32, &Device::Cpu)?);
+        }
+    }
+    Ok(weights)
+}
+
 fn named(seed: u64, replicate: u64, name: &str) -> Rng {
     let hash = blake3::hash(name.as_bytes());
     let mut id = [0; 8];

@@ -104,7 +104,7 @@ pub fn measure_rate() -> anyhow::Result<f64> {
 /// # Errors
 /// Only candle's own.
 pub fn kept_bytes(graph: &crate::model::graph::Graph, frozen: usize) -> anyhow::Result<[usize; 2]> {
-    let weights = crate::model::init::fresh(graph, 0, 0, 0)?;
+    let weights = crate::model::init::zeros(graph)?;
     let mut network = crate::exec::Network::new(graph.clone(), &weights, &CandleDevice::Cpu)?;
     network.frozen = frozen;
     let kept = 4 * network.kept();
