@@ -129,6 +129,9 @@ pub enum Preprocess {
     ZeroOne,
 }
 
+/// The words of `Preprocess`, for messages.
+pub const PREPROCESSES: &str = "'caffe', 'tf', 'torch', 'caffe-rgb' or 'zero-one'";
+
 /// Between the preprocessing that a file asks for and the one that its weights came with: `torch instead of tf`.
 pub const OVERRIDE: &str = " instead of ";
 

@@ -10,7 +10,7 @@ use crate::data::{Part, packed};
 use crate::frame::Resize;
 use crate::model::arch::{Arch, family};
 use crate::model::catalogue::{Known, identify};
-use crate::recipe::{Pool, Preprocess, word};
+use crate::recipe::{PREPROCESSES, Pool, Preprocess, word};
 use crate::train::{self, Extraction, FeatureKind};
 use crate::value::Value;
 
@@ -99,16 +99,15 @@ fn extracted(
 
 /// Comes with a known file; for another it must be said.
 fn preprocess(asked: &Asked, arch: &Arch, known: Option<&Known>) -> anyhow::Result<Preprocess> {
-    const WORDS: &str = "'caffe', 'tf', 'torch', 'caffe-rgb' or 'zero-one'";
     match (&asked.preprocess, known) {
-        (Some(text), _) => Ok(word(&Value::Text(text.clone()), WORDS).map_err(Usage)?),
+        (Some(text), _) => Ok(word(&Value::Text(text.clone()), PREPROCESSES).map_err(Usage)?),
         (None, Some(known)) => Ok(known.preprocess),
         (None, None) => {
             let usual = family(&arch.name).map_or_else(String::new, |family| {
                 format!("; {} is usually prepared as '{}'", arch.name, family.preprocess.word())
             });
             Err(Usage(format!(
-                "the catalogue does not know '{}': say with --preprocess how its inputs were prepared ({WORDS}){usual}",
+                "the catalogue does not know '{}': say with --preprocess how its inputs were prepared ({PREPROCESSES}){usual}",
                 asked.weights
             ))
             .into())

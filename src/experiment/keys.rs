@@ -135,7 +135,7 @@ pub static KEYS: &[Key] = &[
         Backbone,
         "preprocess",
         "comes with known weights; else torch",
-        |v| recipe::word::<Preprocess>(v, "'caffe', 'tf', 'torch', 'caffe-rgb' or 'zero-one'").map(drop),
+        |v| recipe::word::<Preprocess>(v, recipe::PREPROCESSES).map(drop),
         r#"{"enum":["caffe","tf","torch","caffe-rgb","zero-one"]}"#,
         "How pixels become inputs. Required for a weight file that the catalogue does not know."
     ),

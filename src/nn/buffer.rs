@@ -146,10 +146,10 @@ mod tests {
     #[test]
     fn memory_comes_back_and_a_forgotten_copy_fails_loudly() {
         release();
-        let tensor = tensor(take(5000), 5000).unwrap();
+        let tensor = tensor(take(5000), 5000).expect("5000 numbers");
         let copy = tensor.clone();
-        let before = with([&tensor], |[numbers]| numbers.as_ptr()).unwrap();
-        recycle(tensor).unwrap();
+        let before = with([&tensor], |[numbers]| numbers.as_ptr()).expect("a tensor on the CPU");
+        recycle(tensor).expect("a tensor on the CPU");
         assert!(with([&copy], |_| ()).unwrap_err().to_string().contains("given back"));
         let again = take(4000);
         assert_eq!((again.as_ptr(), again.len()), (before, 4000));

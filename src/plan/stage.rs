@@ -270,7 +270,7 @@ pub fn arch(layer: &Layer, facts: &Facts) -> Result<Arch, String> {
 }
 
 fn preprocess(layer: &Layer) -> Result<Preprocess, String> {
-    recipe::word(&asked(layer, "preprocess")?, "'caffe', 'tf', 'torch', 'caffe-rgb' or 'zero-one'")
+    recipe::word(&asked(layer, "preprocess")?, recipe::PREPROCESSES)
 }
 
 fn resize(layer: &Layer) -> Result<Resize, String> {
