@@ -87,6 +87,16 @@ pub enum Verb {
         /// At most so many trials
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
+        /// Run every trial alone, nothing shared: the same results, for audit, at the full price
+        #[arg(long)]
+        no_share: bool,
+    },
+    /// Run finished trials again, each alone, and compare with the store to the bit
+    Verify {
+        file: PathBuf,
+        /// How many trials, spread over scenarios and recipes
+        #[arg(long, value_name = "N", default_value_t = 5)]
+        sample: usize,
     },
     /// Tables, verdicts, the best recipe per scenario
     Report {

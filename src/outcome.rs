@@ -116,6 +116,8 @@ pub struct Outcome {
     pub trial: Option<TrialOutcome>,
     /// Something a person should know that did not stop the stage.
     pub warnings: Vec<String>,
+    /// Stages that ran together, this one included.
+    pub group: usize,
 }
 
 /// Why a stage left nothing.

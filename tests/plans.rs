@@ -106,12 +106,13 @@ fn batch_norm_policy_follows_the_weights() {
 }
 
 #[test]
-fn features_are_shared_only_without_augmentation() {
-    let stages = |augment: &str| {
-        plan(&format!("[pretrain]\ndataset = \"a\"\n[recipes.p]\nweights = \"pretrain\"\nfreeze = \"layer2\"\naugment = {augment}\n[axes]\nrecipe = [\"p\"]\n")).0["stages"].clone()
+fn features_of_training_images_are_kept_only_without_augmentation() {
+    let features = |train: &str| {
+        plan(&format!("[pretrain]\ndataset = \"a\"\n[recipes.p]\nweights = \"pretrain\"\nfreeze = \"layer2\"\n{train}\n[axes]\nrecipe = [\"p\"]\n")).0["features"].clone()
     };
-    assert_eq!(stages("[]")["encode"], 1);
-    assert_eq!(stages("[\"flip\"]")["encode"], 0);
+    assert_eq!(features("augment = []")[0]["images"], "all");
+    assert_eq!(features("augment = [\"flip\"]")[0]["images"], "evaluated");
+    assert_eq!(features("augment = [\"flip\"]\nviews = 3")[0]["images"]["views"]["count"], 3);
 }
 
 #[test]

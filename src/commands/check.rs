@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::jobs;
 use super::world::World;
-use super::{Exit, Usage, print};
+use super::{Exit, Usage, prepare, print};
 use crate::cli::Common;
 use crate::experiment::Experiment;
 use crate::experiment::condition::like;
@@ -18,7 +18,7 @@ pub fn run(file: &Path, common: &Common) -> anyhow::Result<Exit> {
     check_weights(&plan, &world)?;
     let cells: Vec<usize> = (0..plan.cells.len()).collect();
     let all = jobs::jobs(&plan, &cells, &Default::default(), &world).map_err(anyhow::Error::msg)?;
-    jobs::prepare_data(&plan, &all, &world)?;
+    prepare::prepare_data(&plan, &all, &world)?;
     for dataset in world.datasets.values() {
         for (id, reason) in &dataset.manifest.skipped {
             print(&format!("skipped: '{id}' of '{}': {reason}", dataset.name))?;

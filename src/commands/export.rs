@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::jobs;
 use super::world::World;
-use super::{Exit, Usage, print};
+use super::{Exit, Usage, prepare, print};
 use crate::cli::{Common, Names};
 use crate::experiment::Experiment;
 use crate::key::Key;
@@ -23,10 +23,10 @@ pub fn run(file: &Path, prefix: &str, out: &Path, names: Option<Names>, common: 
     let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
     let (index, replicate, key) = find(&plan, prefix)?;
     let recorded = recorded(common, key);
-    let work = jobs::trial_work(&plan, &plan.cells[index], replicate, &world).map_err(anyhow::Error::msg)?;
-    train::exportable(&work, names.map(framework)).map_err(|error| Usage(format!("{error:#}")))?;
     let all = jobs::jobs(&plan, &[index], &Default::default(), &world).map_err(anyhow::Error::msg)?;
-    jobs::prepare_data(&plan, &all, &world)?;
+    let work = jobs::trial_work(&plan, &plan.cells[index], replicate, &world, &all.kept).map_err(anyhow::Error::msg)?;
+    train::exportable(&work, names.map(framework)).map_err(|error| Usage(format!("{error:#}")))?;
+    prepare::prepare_data(&plan, &all, &world)?;
     if !common.quiet {
         eprintln!("running trial {} again: its weights follow from its settings, to the bit", key.short());
     }

@@ -7,7 +7,7 @@ use crate::experiment::Experiment;
 use crate::experiment::condition::like;
 use crate::report::arm::{Arm, Trial, arms};
 use crate::report::compare::{Scored, scored};
-use crate::report::findings::{Counts, Findings, Scenario};
+use crate::report::findings::{Counts, Findings, Scenario, Sharing};
 use crate::report::verdict::{Rule, verdicts};
 use crate::store::Store;
 use crate::store::query::{ExperimentRow, TrialRow};
@@ -57,6 +57,15 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
     let arms = arms(&trials, experiment.replicates);
     let rules: Vec<Rule> = serde_json::from_str(&experiment.rules)?;
     let verdicts = verdicts(&rules, &arms, like, |arm| answers(store, &experiment, arm, &trials))?;
+    let (savings, (audited, wrong)) = (store.savings(&experiment)?, store.audits(&experiment)?);
+    let sharing = Sharing {
+        seconds: savings.seconds,
+        forecast: savings.forecast,
+        macs: savings.shared,
+        macs_alone: savings.alone,
+        audited,
+        wrong,
+    };
     let numerics: BTreeSet<String> = rows.iter().filter_map(|row| row.columns.get("numerics").cloned()).collect();
     Ok(Findings {
         counts: counts(&trials),
@@ -68,6 +77,7 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         arms,
         verdicts,
         numerics: numerics.into_iter().collect(),
+        sharing,
     })
 }
 

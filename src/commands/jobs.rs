@@ -1,23 +1,22 @@
 //! The jobs of a sweep: the trials that the store lacks, and the shared stages that they stand on.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::world::World;
-use crate::data::{packed, split};
-use crate::frame::Frame;
 use crate::key::Key;
-use crate::plan::cost::{self, TrialCost};
-use crate::plan::stage::{Chain, Stage, Start, Work};
-use crate::plan::{Cell, Plan, trial_key};
+use crate::plan::cost::{self, Cost, TrialCost};
+use crate::plan::stage::{Chain, Encode, Stage, Start, Work};
+use crate::plan::tier::{self, Choice, Demand, Tier};
+use crate::plan::{Cell, Plan, bond, trial_key};
+use crate::recipe::Schedule;
 use crate::schedule::queue::Job;
 
-/// Features larger than this are computed again for each trial instead of being kept.
-const MAX_FEATURES: f64 = 4e9;
-
-/// One job: what it is, and its predicted cost in multiply-accumulates.
+/// One job: what it is, and its predicted cost in multiply-accumulates, as it runs and with nothing shared.
 pub struct Planned {
     pub what: What,
     pub macs: f64,
+    pub alone: f64,
 }
 
 pub enum What {
@@ -34,6 +33,17 @@ pub struct Jobs {
     pub queue: Vec<Job>,
     /// Costs of all distinct trials, done ones too.
     pub totals: Totals,
+    pub kept: Kept,
+}
+
+/// What is known of every encoding: where its features live, and why.
+#[derive(Default)]
+pub struct Kept(pub BTreeMap<Key, Features>);
+
+pub struct Features {
+    pub stage: Encode,
+    pub demand: Demand,
+    pub choice: Choice,
 }
 
 /// What a plan costs, in multiply-accumulates and bytes.
@@ -51,24 +61,12 @@ pub struct Totals {
     pub stages: [usize; 4],
 }
 
-/// The chain of a trial, with encodings that are too large to keep left out.
-pub fn chain(plan: &Plan, cell: &Cell, replicate: usize, world: &World) -> Result<Chain, String> {
-    let mut chain = plan.stages(cell, replicate, &world.facts)?;
-    if let Some(encode) = &chain.encode {
-        let too_large = cost::encode(encode, &chain.train, &world.facts)?.bytes > MAX_FEATURES;
-        // A random backbone differs between replicates: there is nothing to share.
-        if too_large || chain.train.backbone.start == Start::Random {
-            chain.encode = None;
-        }
-    }
-    Ok(chain)
-}
-
 /// What a worker needs to run a trial.
-pub fn trial_work(plan: &Plan, cell: &Cell, replicate: usize, world: &World) -> Result<Work, String> {
-    let chain = chain(plan, cell, replicate, world)?;
+pub fn trial_work(plan: &Plan, cell: &Cell, replicate: usize, world: &World, kept: &Kept) -> Result<Work, String> {
+    let chain = kept.chain(plan.stages(cell, replicate, &world.facts)?, world);
     let weights = weight_file(&chain.train.backbone.start, world);
-    Ok(Work { stage: Stage::Train(Box::new(chain.train)), pretrain: chain.pretrain, encode: chain.encode, weights })
+    let Chain { pretrain, encode, prefix, train } = chain;
+    Ok(Work { stage: Stage::Train(Box::new(train)), pretrain, encode, prefix, weights })
 }
 
 fn weight_file(start: &Start, world: &World) -> Option<std::path::PathBuf> {
@@ -76,112 +74,280 @@ fn weight_file(start: &Start, world: &World) -> Option<std::path::PathBuf> {
     world.facts.weights.values().find(|fact| fact.sha256 == *sha256).map(|fact| fact.path.clone().into())
 }
 
+impl Kept {
+    /// A chain without what is not shared: everything, if that is asked for, or features that are computed again.
+    fn chain(&self, mut chain: Chain, world: &World) -> Chain {
+        if !world.share {
+            (chain.encode, chain.prefix) = (None, false);
+        }
+        chain.encode = chain.encode.filter(|encode| {
+            let known = self.0.get(&Key::of("encode", encode));
+            known.is_none_or(|known| known.choice.tier != Tier::Recompute)
+        });
+        chain
+    }
+
+    /// Chooses tiers for the encodings of some shapes, each with the number of trials that are still to run.
+    fn choose(shapes: &[(Shape, Vec<usize>)], world: &World) -> Self {
+        let mut demands: BTreeMap<Key, (Encode, Demand)> = BTreeMap::new();
+        let mut once: HashMap<(Key, Key), f64> = HashMap::new();
+        for (shape, replicates) in shapes {
+            let Some((encode, cost, images)) = &shape.encode else { continue };
+            let key = Key::of("encode", encode);
+            let fresh = Demand { images: *images, row: cost.bytes / images, macs: cost.macs / images, reads: 0.0 };
+            let (_, demand) = demands.entry(key).or_insert_with(|| (encode.clone(), fresh));
+            for replicate in replicates {
+                // Trials of one bond read together.
+                match shape.bond_of(*replicate) {
+                    Some(bond) => {
+                        let known = once.entry((key, bond)).or_default();
+                        demand.reads += (shape.cost.reads - *known).max(0.0);
+                        *known = known.max(shape.cost.reads);
+                    }
+                    None => demand.reads += shape.cost.reads,
+                }
+            }
+        }
+        let list: Vec<Demand> = demands.values().map(|(_, demand)| *demand).collect();
+        let choices = tier::choose(&list, &world.machine);
+        let known = demands.into_iter().zip(choices);
+        Self(known.map(|((key, (stage, demand)), choice)| (key, Features { stage, demand, choice })).collect())
+    }
+}
+
 /// Lists the jobs of `cells`, without those in `finished`.
 ///
 /// # Errors
 /// A cell that cannot be read: impossible for a plan that was built.
 pub fn jobs(plan: &Plan, cells: &[usize], finished: &HashSet<Key>, world: &World) -> Result<Jobs, String> {
-    let mut jobs = Jobs { list: Vec::new(), queue: Vec::new(), totals: Totals::default() };
+    let points = points(plan, cells, finished);
+    let mut shapes: HashMap<u64, (Shape, Vec<usize>)> = HashMap::new();
+    for point in &points {
+        let cell = &plan.cells[point.cell];
+        let (_, waiting) = match shapes.entry(cell.shape()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert((Shape::of(plan, cell, world)?, Vec::new())),
+        };
+        waiting.extend((!point.done).then_some(point.replicate));
+    }
+    let mut known: Vec<(Shape, Vec<usize>)> = shapes.values().cloned().collect();
+    known.sort_by_key(|(shape, _)| shape.order());
+    let kept = Kept::choose(&known, world);
+    let mut jobs = Jobs { list: Vec::new(), queue: Vec::new(), totals: Totals::default(), kept };
+    let mut met = Met::default();
+    for point in points {
+        let cell = &plan.cells[point.cell];
+        let (shape, _) = &shapes[&cell.shape()];
+        let bond = match shape.bond {
+            Bond::Cell => bond::of_trial(&jobs.kept.chain(plan.stages(cell, point.replicate, &world.facts)?, world)),
+            _ => shape.bond_of(point.replicate),
+        };
+        let needs = jobs.shared_stages(shape, point.done, world, &mut met);
+        let prefix = bond.map_or(shape.cost.lockstep, |bond| met.passes.more(bond, shape.cost.lockstep));
+        jobs.totals.count(shape, point.done, prefix);
+        if !point.done {
+            let macs = shape.cost.shared;
+            jobs.queue.push(Job { key: point.key, needs, bond, macs: macs + prefix, bytes: shape.bytes });
+            let what = What::Trial { cell: point.cell, replicate: point.replicate };
+            jobs.list.push(Planned { what, macs: macs + prefix, alone: shape.cost.alone });
+        }
+    }
+    Ok(jobs)
+}
+
+/// A distinct trial.
+struct Point {
+    cell: usize,
+    replicate: usize,
+    key: Key,
+    done: bool,
+}
+
+fn points(plan: &Plan, cells: &[usize], finished: &HashSet<Key>) -> Vec<Point> {
     let mut seen: HashSet<Key> = HashSet::new();
-    let mut shapes: HashMap<u64, Shape> = HashMap::new();
-    let mut shared: BTreeMap<Key, bool> = BTreeMap::new();
+    let mut points = Vec::new();
     for replicate in 0..plan.replicates {
-        for index in cells {
-            let cell = &plan.cells[*index];
-            let key = trial_key(cell.key, replicate);
-            if !seen.insert(key) {
-                continue;
-            }
-            let shape = match shapes.get(&cell.shape()) {
-                Some(shape) => shape.clone(),
-                None => {
-                    let shape = Shape::of(plan, cell, world)?;
-                    shapes.insert(cell.shape(), shape.clone());
-                    shape
-                }
-            };
-            let done = finished.contains(&key);
-            jobs.count(&shape, done);
-            let mut needs = Vec::new();
-            for (work, own) in &shape.before {
-                let key = work.stage.key();
-                needs.push(key);
-                let queued = shared.entry(key).or_insert(false);
-                if !*queued && !done && !present(world, &work.stage) {
-                    *queued = true;
-                    jobs.totals.outstanding += own.macs;
-                    let needs = work
-                        .pretrain
-                        .iter()
-                        .filter(|_| matches!(work.stage, Stage::Encode(_)))
-                        .map(|stage| Stage::Pretrain(stage.clone()).key())
-                        .collect();
-                    jobs.queue.push(Job { key, needs });
-                    jobs.list.push(Planned { what: What::Shared(Box::new(work.clone())), macs: own.macs });
-                }
-            }
-            if !done {
-                jobs.queue.push(Job { key, needs });
-                jobs.list.push(Planned { what: What::Trial { cell: *index, replicate }, macs: shape.cost.shared });
+        for cell in cells {
+            let key = trial_key(plan.cells[*cell].key, replicate);
+            if seen.insert(key) {
+                points.push(Point { cell: *cell, replicate, key, done: finished.contains(&key) });
             }
         }
     }
-    let distinct: HashMap<Key, cost::Cost> =
-        shapes.values().flat_map(|shape| &shape.before).map(|(work, cost)| (work.stage.key(), *cost)).collect();
-    jobs.totals.shared += distinct.values().map(|cost| cost.macs).sum::<f64>();
-    // A source model is made once either way; one by one, nobody encodes.
-    let pretraining =
-        shapes.values().flat_map(|shape| &shape.before).filter(|(work, _)| matches!(work.stage, Stage::Pretrain(_)));
-    let pretraining: HashMap<Key, f64> = pretraining.map(|(work, cost)| (work.stage.key(), cost.macs)).collect();
-    jobs.totals.alone += pretraining.values().sum::<f64>();
-    jobs.totals.bytes = distinct.values().map(|cost| cost.bytes).sum();
-    let kinds: BTreeSet<(&str, Key)> = shapes
-        .values()
-        .flat_map(|shape| &shape.before)
-        .map(|(work, _)| (work.stage.kind(), work.stage.key()))
-        .collect();
-    for (kind, _) in kinds {
-        jobs.totals.stages[usize::from(kind == "encode")] += 1;
+    points
+}
+
+/// Passes that several stages share: the longest pays for the others.
+#[derive(Default)]
+struct Passes(HashMap<Key, f64>);
+
+impl Passes {
+    /// What a pass of so many multiply-accumulates costs beside those that are known of its bond.
+    fn more(&mut self, bond: Key, macs: f64) -> f64 {
+        let known = self.0.entry(bond).or_default();
+        let more = (macs - *known).max(0.0);
+        *known = known.max(macs);
+        more
     }
-    Ok(jobs)
 }
 
 /// What cells of one structure have in common: cost, and the stages before them.
 #[derive(Clone)]
 struct Shape {
     cost: TrialCost,
-    before: Vec<(Work, cost::Cost)>,
+    pretrain: Option<(Work, Cost)>,
+    /// With the images that it encodes.
+    encode: Option<(Encode, Cost, f64)>,
+    weights: Option<std::path::PathBuf>,
+    bond: Bond,
     probe: bool,
+    /// Memory of its parameters in training.
+    bytes: f64,
+}
+
+#[derive(Clone, Copy)]
+enum Bond {
+    None,
+    /// The same for all cells of the shape, but for the replicate.
+    Shape(Key),
+    /// To be worked out for each trial.
+    Cell,
 }
 
 impl Shape {
     fn of(plan: &Plan, cell: &Cell, world: &World) -> Result<Self, String> {
-        let chain = chain(plan, cell, 0, world)?;
+        let chain = Kept::default().chain(plan.stages(cell, 0, &world.facts)?, world);
+        let train = &chain.train;
         let data =
-            world.facts.datasets.values().find(|data| data.fingerprint == chain.train.data).ok_or("no such dataset")?;
-        let mut cost = cost::trial(&chain.train, data.counts(chain.train.per_class)?)?;
-        if chain.encode.is_none() {
-            cost.shared = cost.alone;
+            world.facts.datasets.values().find(|data| data.fingerprint == train.data).ok_or("no such dataset")?;
+        let mut cost = cost::trial(train, data.counts(train.per_class)?)?;
+        if !chain.prefix {
+            (cost.shared, cost.lockstep) = (cost.alone, 0.0);
         }
-        let weights = weight_file(&chain.train.backbone.start, world);
-        let before = cost::before(&chain, &world.facts)?.into_iter().map(|(stage, cost)| {
-            let pretrain = chain.pretrain.clone();
-            (Work { stage, pretrain, encode: None, weights: weights.clone() }, cost)
-        });
-        let before = before.collect();
-        Ok(Self { cost, before, probe: Stage::Train(Box::new(chain.train)).kind() == "probe" })
+        let weights = weight_file(&train.backbone.start, world);
+        let pretrain = cost::pretrain(&chain, &world.facts)?
+            .map(|(stage, cost)| (Work { stage, pretrain: None, encode: None, prefix: false, weights: None }, cost));
+        let encode = match &chain.encode {
+            Some(stage) => {
+                let images = world.encoded(stage)?;
+                Some((stage.clone(), cost::encode(stage, train, images)?, images as f64))
+            }
+            None => None,
+        };
+        let branches = train.phases.len() > 1 || matches!(train.phases[0].schedule, Schedule::Step { .. });
+        let bond = match bond::of_trial(&chain) {
+            _ if !world.share => Bond::None,
+            Some(bond) if !branches => Bond::Shape(bond),
+            None if !branches => Bond::None,
+            _ => Bond::Cell,
+        };
+        let (network, _) = train.network()?;
+        let params: usize = (0..network.layers.len()).map(|index| network.param_count(index)).sum();
+        let probe = Stage::Train(Box::new(train.clone())).kind() == "probe";
+        // The numbers, their gradients and what an optimiser remembers of them.
+        let bytes = if probe { 0.0 } else { 16.0 * params as f64 };
+        Ok(Self { cost, pretrain, encode, weights, bond, probe, bytes })
+    }
+
+    fn bond_of(&self, replicate: usize) -> Option<Key> {
+        match self.bond {
+            Bond::Shape(bond) => Some(Key::of("bond", &(bond, replicate))),
+            _ => None,
+        }
+    }
+
+    /// A fixed order: of the encodings, whose memory is given out in it.
+    fn order(&self) -> Option<Key> {
+        self.encode.as_ref().map(|(stage, ..)| Key::of("encode", stage))
+    }
+
+    fn stored(&self, kept: &Kept) -> Option<&(Encode, Cost, f64)> {
+        self.encode.as_ref().filter(|(stage, ..)| {
+            kept.0.get(&Key::of("encode", stage)).is_none_or(|known| known.choice.tier != Tier::Recompute)
+        })
     }
 }
 
+/// Shared stages that were met: each is counted once and queued once.
+#[derive(Default)]
+struct Met {
+    /// With what they cost.
+    counted: HashMap<Key, f64>,
+    queued: HashSet<Key>,
+    passes: Passes,
+}
+
 impl Jobs {
-    fn count(&mut self, shape: &Shape, done: bool) {
-        let totals = &mut self.totals;
-        totals.trials += 1;
-        totals.done += usize::from(done);
-        totals.alone += shape.cost.alone;
-        totals.shared += shape.cost.shared;
-        totals.outstanding += if done { 0.0 } else { shape.cost.shared };
-        totals.stages[if shape.probe { 2 } else { 3 }] += 1;
+    /// Counts the shared stages below a trial, and queues those that it waits for; returns the keys of all.
+    fn shared_stages(&mut self, shape: &Shape, done: bool, world: &World, met: &mut Met) -> Vec<Key> {
+        let mut needs = Vec::new();
+        if let Some((work, cost)) = &shape.pretrain {
+            let key = work.stage.key();
+            if met.counted.insert(key, cost.macs).is_none() {
+                // A source model is made once either way; one by one, nobody encodes.
+                self.totals.alone += cost.macs;
+                self.totals.shared(work, *cost);
+            }
+            needs.push(key);
+            self.queue_shared(work, Vec::new(), None, !done, world, met);
+        }
+        if let Some((stage, cost, _)) = shape.stored(&self.kept) {
+            let bond = bond::of_encode(stage);
+            let pretrain = shape.pretrain.as_ref().and_then(|(work, _)| match &work.stage {
+                Stage::Pretrain(stage) => Some(stage.clone()),
+                _ => None,
+            });
+            let (weights, stage) = (shape.weights.clone(), Stage::Encode(stage.clone()));
+            let work = Work { stage, pretrain, encode: None, prefix: false, weights };
+            let key = work.stage.key();
+            if !met.counted.contains_key(&key) {
+                // Several layers come out of one pass: the deepest pays.
+                let macs = met.passes.more(bond, cost.macs);
+                met.counted.insert(key, macs);
+                self.totals.shared(&work, Cost { macs, ..*cost });
+            }
+            let before = needs.clone();
+            needs.push(key);
+            self.queue_shared(&work, before, Some(bond), !done, world, met);
+        }
+        needs
+    }
+
+    fn queue_shared(
+        &mut self,
+        work: &Work,
+        needs: Vec<Key>,
+        bond: Option<Key>,
+        wanted: bool,
+        world: &World,
+        met: &mut Met,
+    ) {
+        let key = work.stage.key();
+        if !wanted || present(world, &work.stage) || !met.queued.insert(key) {
+            return;
+        }
+        let macs = met.counted.get(&key).copied().unwrap_or_default();
+        self.totals.outstanding += macs;
+        self.queue.push(Job { key, needs, bond, macs, bytes: 0.0 });
+        let alone = if matches!(work.stage, Stage::Pretrain(_)) { macs } else { 0.0 };
+        self.list.push(Planned { what: What::Shared(Box::new(work.clone())), macs, alone });
+    }
+}
+
+impl Totals {
+    fn shared(&mut self, work: &Work, cost: Cost) {
+        self.stages[usize::from(matches!(work.stage, Stage::Encode(_)))] += 1;
+        self.shared += cost.macs;
+        self.bytes += cost.bytes;
+    }
+
+    fn count(&mut self, shape: &Shape, done: bool, prefix: f64) {
+        self.trials += 1;
+        self.done += usize::from(done);
+        self.alone += shape.cost.alone;
+        self.shared += shape.cost.shared + prefix;
+        self.outstanding += if done { 0.0 } else { shape.cost.shared + prefix };
+        self.stages[if shape.probe { 2 } else { 3 }] += 1;
     }
 }
 
@@ -193,89 +359,4 @@ fn present(world: &World, stage: &Stage) -> bool {
         Stage::Train(_) => return false,
     };
     world.cache.join(format!("{}.{ending}", stage.key())).exists()
-}
-
-/// Decodes every image that the jobs will read, and writes the manifests that workers read. Returns how many images
-/// were decoded now.
-///
-/// # Errors
-/// An image that cannot be used; the cache cannot be written.
-pub fn prepare_data(plan: &Plan, jobs: &Jobs, world: &World) -> anyhow::Result<usize> {
-    let mut wanted: BTreeMap<(Key, Frame), BTreeSet<usize>> = BTreeMap::new();
-    let mut asked: HashSet<(Key, Frame, Option<usize>, usize)> = HashSet::new();
-    for job in &jobs.list {
-        match &job.what {
-            What::Shared(work) => {
-                if let Stage::Pretrain(stage) = &work.stage {
-                    let all = all_of(world, stage.data);
-                    wanted.entry((stage.data, stage.frame())).or_default().extend(all);
-                }
-                if let Stage::Encode(stage) = &work.stage {
-                    for replicate in 0..stage.replicates {
-                        want(
-                            world,
-                            &mut asked,
-                            &mut wanted,
-                            (stage.data, stage.backbone.frame(), stage.per_class, replicate),
-                            stage.seed,
-                        )?;
-                    }
-                }
-            }
-            What::Trial { cell, replicate } => {
-                let train = chain(plan, &plan.cells[*cell], *replicate, world).map_err(anyhow::Error::msg)?.train;
-                want(
-                    world,
-                    &mut asked,
-                    &mut wanted,
-                    (train.data, train.backbone.frame(), train.per_class, *replicate),
-                    train.seed,
-                )?;
-            }
-        }
-    }
-    let mut decoded = 0;
-    for ((data, frame), indices) in wanted {
-        let Some(dataset) = world.datasets.values().find(|dataset| dataset.manifest.fingerprint == data) else {
-            continue;
-        };
-        let indices: Vec<usize> = indices.into_iter().collect();
-        decoded += packed::prepare(dataset, frame, &indices, &world.cache)?;
-        let path = world.cache.join(format!("{data}.json"));
-        if !path.exists() {
-            let temporary = path.with_extension(format!("tmp{}", std::process::id()));
-            std::fs::write(&temporary, serde_json::to_vec(&dataset.manifest)?)?;
-            std::fs::rename(&temporary, &path)?;
-        }
-    }
-    Ok(decoded)
-}
-
-fn all_of(world: &World, data: Key) -> Vec<usize> {
-    let dataset = world.datasets.values().find(|dataset| dataset.manifest.fingerprint == data);
-    dataset.map_or_else(Vec::new, |dataset| {
-        (0..dataset.manifest.samples.len())
-            .filter(|index| dataset.manifest.samples[*index].part != crate::data::Part::Test)
-            .collect()
-    })
-}
-
-fn want(
-    world: &World,
-    asked: &mut HashSet<(Key, Frame, Option<usize>, usize)>,
-    wanted: &mut BTreeMap<(Key, Frame), BTreeSet<usize>>,
-    what: (Key, Frame, Option<usize>, usize),
-    seed: u64,
-) -> anyhow::Result<()> {
-    if !asked.insert(what) {
-        return Ok(());
-    }
-    let (data, frame, per_class, replicate) = what;
-    let Some(dataset) = world.datasets.values().find(|dataset| dataset.manifest.fingerprint == data) else {
-        return Ok(());
-    };
-    let split = split::split(&dataset.manifest, per_class, seed, replicate as u64).map_err(anyhow::Error::msg)?;
-    let all = split.train.iter().chain(&split.val).chain(&split.test);
-    wanted.entry((data, frame)).or_default().extend(all.map(|index| *index as usize));
-    Ok(())
 }

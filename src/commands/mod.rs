@@ -7,14 +7,17 @@ mod extract;
 mod findings;
 mod init;
 mod jobs;
+mod machine;
 mod materials;
 mod plan;
+mod prepare;
 mod progress;
 mod report;
 mod run;
 mod show;
 mod status;
 mod summary;
+mod verify;
 mod weights;
 mod worker;
 mod world;
@@ -82,7 +85,8 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Init { template, output } => init::run(&template, &output),
         Verb::Check { file } => check::run(&file, common),
         Verb::Plan { file, format } => plan::run(&file, format, common),
-        Verb::Run { file, only, limit } => run::run(&file, &run::Part { only, limit }, common),
+        Verb::Run { file, only, limit, no_share } => run::run(&file, &run::Part { only, limit, no_share }, common),
+        Verb::Verify { file, sample } => verify::run(&file, sample, common),
         Verb::Report { name, format } => report::run(name.as_deref(), format, common),
         Verb::Status { name, format } => status::run(name.as_deref(), format, common),
         Verb::Show { trial, format } => show::run(&trial, format, common),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::HumanDuration;
 
-use super::jobs::{self, Totals};
+use super::jobs::{self, Jobs, Kept, Totals};
 use super::world::World;
 use super::{Exit, print, table_style};
 use crate::cli::{Common, Format};
@@ -26,10 +26,10 @@ pub fn run(file: &Path, format: Format, common: &Common) -> anyhow::Result<Exit>
     let cells: Vec<usize> = (0..plan.cells.len()).collect();
     let jobs = jobs::jobs(&plan, &cells, &finished, &world).map_err(anyhow::Error::msg)?;
     match format {
-        Format::Json => print(&serde_json::to_string_pretty(&json(&experiment, &plan, &jobs.totals, &world))?)?,
+        Format::Json => print(&serde_json::to_string_pretty(&json(&experiment, &plan, &jobs, &world))?)?,
         Format::Csv => print(cells_csv(&plan)?.trim_end())?,
-        Format::Table => print(&text(&experiment, &plan, &jobs.totals, &world, table_style()))?,
-        Format::Md => print(&text(&experiment, &plan, &jobs.totals, &world, Style::Markdown))?,
+        Format::Table => print(&text(&experiment, &plan, &jobs, &world, table_style()))?,
+        Format::Md => print(&text(&experiment, &plan, &jobs, &world, Style::Markdown))?,
     }
     Ok(Exit::Complete)
 }
@@ -38,8 +38,24 @@ fn seconds(macs: f64, world: &World) -> f64 {
     macs / world.facts.macs_per_second / world.facts.slots as f64
 }
 
-fn json(experiment: &Experiment, plan: &Plan, totals: &Totals, world: &World) -> serde_json::Value {
+fn json(experiment: &Experiment, plan: &Plan, jobs: &Jobs, world: &World) -> serde_json::Value {
+    let totals = &jobs.totals;
+    let features = jobs.kept.0.values().map(|features| {
+        let [memory, disk, recompute] = features.choice.seconds;
+        serde_json::json!({
+            "arch": features.stage.backbone.arch.name,
+            "cut": features.stage.cut,
+            "data": features.stage.data,
+            "images": features.stage.images,
+            "rows": features.demand.images,
+            "bytes": features.demand.bytes(),
+            "rows_read": features.demand.reads,
+            "seconds": {"memory": memory, "disk": disk, "recompute": recompute},
+            "tier": features.choice.tier.name(),
+        })
+    });
     serde_json::json!({
+        "features": features.collect::<Vec<_>>(),
         "version": 1,
         "experiment": experiment.name,
         "cells": plan.cells.len(),
@@ -70,7 +86,8 @@ fn cells_csv(plan: &Plan) -> anyhow::Result<String> {
     crate::report::csv::rows(&columns, rows.iter())
 }
 
-fn text(experiment: &Experiment, plan: &Plan, totals: &Totals, world: &World, style: Style) -> String {
+fn text(experiment: &Experiment, plan: &Plan, jobs: &Jobs, world: &World, style: Style) -> String {
+    let totals = &jobs.totals;
     let mut parts = vec![format!(
         "{}: {} cells x {} replicates = {} distinct trials, {} of them in the store",
         experiment.name,
@@ -86,6 +103,7 @@ fn text(experiment: &Experiment, plan: &Plan, totals: &Totals, world: &World, st
         .map(|(kind, count)| vec![(*kind).to_owned(), count.to_string()])
         .collect();
     parts.push(format!("stages\n{}", table(style, &["stage", "count"], &stages)));
+    parts.extend(features(&jobs.kept, style));
     parts.push(cost(totals, world, style));
     for (reason, count) in &plan.excluded {
         parts.push(format!("excluded: {count} cells: {reason}"));
@@ -113,6 +131,36 @@ fn data(world: &World, style: Style) -> String {
         })
         .collect();
     format!("data\n{}", table(style, &["dataset", "classes", "train", "val", "test", "fingerprint"], &rows))
+}
+
+/// Where the features of each frozen prefix live, and the seconds of one slot that decided it.
+fn features(kept: &Kept, style: Style) -> Option<String> {
+    if kept.0.is_empty() {
+        return None;
+    }
+    let seconds = |seconds: Option<f64>| seconds.map_or("no room".to_owned(), |seconds| format!("{seconds:.1} s"));
+    let mut rows: Vec<Vec<String>> = kept
+        .0
+        .values()
+        .map(|features| {
+            let (stage, demand, choice) = (&features.stage, &features.demand, &features.choice);
+            let [memory, disk, recompute] = choice.seconds.map(seconds);
+            vec![
+                format!("{} at {}", stage.backbone.arch.name, stage.cut),
+                stage.data.short(),
+                format!("{:.0}", demand.images),
+                format!("{:.1} MB", demand.bytes() / 1e6),
+                format!("{:.0}", demand.reads),
+                memory,
+                disk,
+                recompute,
+                choice.tier.name().to_owned(),
+            ]
+        })
+        .collect();
+    rows.sort();
+    let head = ["features", "data", "rows", "size", "rows read", "in memory", "on disk", "recomputed", "chosen"];
+    Some(format!("features: where they cost least on this machine\n{}", table(style, &head, &rows)))
 }
 
 fn cost(totals: &Totals, world: &World, style: Style) -> String {

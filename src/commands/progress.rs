@@ -14,6 +14,7 @@ use super::world::World;
 use crate::cli::Common;
 use crate::plan::Plan;
 use crate::schedule::event::Event;
+use crate::store::record::SweepCost;
 
 /// At most so many running trials have a line of their own.
 const LINES: usize = 8;
@@ -31,6 +32,7 @@ pub struct Board {
     parts: Vec<f64>,
     start: Instant,
     forecast: f64,
+    forecast_saving: f64,
     failures: Vec<String>,
     finished: usize,
     left_out: bool,
@@ -38,6 +40,7 @@ pub struct Board {
     plain: Option<Instant>,
     quiet: bool,
     announced_stop: usize,
+    last_retry: Option<crate::outcome::Failure>,
 }
 
 impl Board {
@@ -74,12 +77,15 @@ impl Board {
             weights,
             start: Instant::now(),
             forecast,
+            forecast_saving: jobs.list.iter().map(|job| job.alone).sum::<f64>()
+                / jobs.list.iter().map(|job| job.macs).sum::<f64>().max(1.0),
             failures: Vec::new(),
             finished: 0,
             left_out: held_back(jobs),
             plain: (!terminal && !common.quiet).then(Instant::now),
             quiet: common.quiet,
             announced_stop: 0,
+            last_retry: None,
         }
     }
 
@@ -89,16 +95,20 @@ impl Board {
             self.say("stopping: running trials are finished first; Ctrl-C again stops at once");
         }
         match event {
-            Event::Started { job, .. } => self.open(*job),
-            Event::Progress { job, progress } => {
-                self.parts[*job] = (progress.step as f64 / progress.steps.max(1) as f64).min(1.0);
+            Event::Started { jobs } => self.open(jobs),
+            Event::Progress { jobs, progress } => {
+                for job in jobs {
+                    self.parts[*job] = (progress.step as f64 / progress.steps.max(1) as f64).min(1.0);
+                }
                 let accuracy = progress.accuracy.map_or_else(String::new, |accuracy| format!("  val {accuracy:.3}"));
                 // An encoding has no loss.
                 let loss = if progress.loss > 0.0 { format!("  loss {:.3}", progress.loss) } else { String::new() };
-                if let Some(line) = self.lines.get(job) {
+                if let Some(line) = jobs.iter().find_map(|job| self.lines.get(job)) {
+                    let job = jobs.iter().find(|job| self.lines.contains_key(job)).copied().unwrap_or(jobs[0]);
+                    let others = if jobs.len() > 1 { format!(" and {} more", jobs.len() - 1) } else { String::new() };
                     line.set_message(format!(
-                        "{}  step {}/{}{loss}{accuracy}",
-                        self.names[*job],
+                        "{}{others}  step {}/{}{loss}{accuracy}",
+                        self.names[job],
                         progress.step.min(progress.steps),
                         progress.steps
                     ));
@@ -115,11 +125,12 @@ impl Board {
             Event::Failed { job, failure, again } => {
                 self.close_line(*job);
                 let text = format!("{}: {} ({})", self.names[*job], failure.message, failure.class.name());
-                self.say(&format!("{}: {text}", if *again { "will be tried again" } else { "failed" }));
-                if !again {
-                    self.failures.push(text);
-                } else {
+                if *again {
                     self.parts[*job] = 0.0;
+                    self.retried(failure);
+                } else {
+                    self.say(&format!("failed: {text}"));
+                    self.failures.push(text);
                 }
             }
             Event::Blocked { job } => {
@@ -130,8 +141,17 @@ impl Board {
         self.draw();
     }
 
-    fn open(&mut self, job: usize) {
-        if self.lines.len() < LINES {
+    /// One message for all that is tried again for the same reason.
+    fn retried(&mut self, failure: &crate::outcome::Failure) {
+        if self.last_retry.as_ref() != Some(failure) {
+            self.say(&format!("will be tried again: {} ({})", failure.message, failure.class.name()));
+            self.last_retry = Some(failure.clone());
+        }
+    }
+
+    /// One line for a group, under the name of its last job: it is among the last to finish.
+    fn open(&mut self, jobs: &[usize]) {
+        if let Some(job) = jobs.last().copied().filter(|_| self.lines.len() < LINES) {
             let line = self.bars.add(ProgressBar::new_spinner());
             line.set_style(
                 ProgressStyle::with_template("  {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
@@ -186,18 +206,33 @@ impl Board {
         self.left_out
     }
 
-    /// Takes the bars away.
-    pub fn close(&mut self) {
+    /// Seconds that the sweep should take.
+    pub fn forecast(&self) -> f64 {
+        self.forecast
+    }
+
+    /// Takes the bars away, and says what was foreseen and what came of it.
+    pub fn close(&mut self, cost: &SweepCost) {
         self.overall.finish_and_clear();
-        if !self.quiet && !self.names.is_empty() {
-            let actual = Duration::from_secs_f64(self.start.elapsed().as_secs_f64());
+        if self.quiet || self.names.is_empty() {
+            return;
+        }
+        eprintln!(
+            "{} stages in {} (forecast {})",
+            self.finished,
+            HumanDuration(Duration::from_secs_f64(cost.seconds)),
+            HumanDuration(Duration::from_secs_f64(self.forecast.min(1e8)))
+        );
+        if cost.shared > 0.0 && cost.alone > cost.shared {
             eprintln!(
-                "{} stages in {} (forecast {})\n",
-                self.finished,
-                HumanDuration(actual),
-                HumanDuration(Duration::from_secs_f64(self.forecast.min(1e8)))
+                "sharing: {:.2} TFLOP done, {:.2} one by one: a factor of {:.1} (forecast {:.1})",
+                2e-12 * cost.shared,
+                2e-12 * cost.alone,
+                cost.alone / cost.shared,
+                self.forecast_saving
             );
         }
+        eprintln!();
     }
 
     /// Failures once more, and what to type next.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::jobs::{self, Jobs, What};
 use super::progress::Board;
 use super::world::World;
-use super::{Exit, NoDevice, Usage, findings, print, table_style};
+use super::{Exit, NoDevice, Usage, findings, prepare, print, table_style};
 use crate::cli::Common;
 use crate::data::split::split;
 use crate::device::{CpuPath, Device};
@@ -21,34 +21,42 @@ use crate::plan::stage::{Stage, Train};
 use crate::plan::{Plan, trial_key};
 use crate::schedule::event::Event;
 use crate::schedule::pool::Pool;
-use crate::schedule::queue::Queue;
+use crate::schedule::queue::{Limits, Queue};
 use crate::schedule::sweep::{End, Stop, sweep};
 use crate::store::Store;
-use crate::store::record::{CellRecord, Circumstance, ExperimentRecord};
+use crate::store::record::{CellRecord, Circumstance, ExperimentRecord, SweepCost};
 use crate::value::Value;
+
+/// The part of free memory that the parameters of trials that run together may take.
+const MEMORY_OF_GROUPS: f64 = 0.3;
 
 /// Which part of the file a sweep takes.
 pub struct Part {
     pub only: Option<String>,
     pub limit: Option<usize>,
+    /// Every trial alone, for audit.
+    pub no_share: bool,
 }
 
 pub fn run(file: &Path, part: &Part, common: &Common) -> anyhow::Result<Exit> {
     let interrupts = listen_for_interrupts()?;
     let experiment = Experiment::load(file)?;
-    let world = World::gather(&experiment, file, common)?;
+    let mut world = World::gather(&experiment, file, common)?;
+    world.share = !part.no_share;
     let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
     let mut store = Store::open(&common.db)?;
     refuse_mixed_numerics(&experiment, &plan, &store, &world)?;
     let cells = chosen(&plan, part)?;
     let jobs = limited(jobs::jobs(&plan, &cells, &store.finished()?, &world).map_err(anyhow::Error::msg)?, part.limit);
-    let decoded = jobs::prepare_data(&plan, &jobs, &world)?;
+    let decoded = prepare::prepare_data(&plan, &jobs, &world)?;
     let circumstance = circumstance(&world);
     let begun = begin(&mut store, &experiment, &plan, &world, &circumstance)?;
     let mut board = Board::new(&plan, &jobs, &world, decoded, common);
-    let end = execute(&plan, &jobs, &world, &mut store, &circumstance, begun, &mut board, &interrupts)?;
-    let exit = finish(&mut store, begun, end, &board, part, jobs.totals.trials < plan.distinct() * plan.replicates)?;
-    board.close();
+    let ground = Ground { plan: &plan, jobs: &jobs, world: &world, circumstance: &circumstance, sweep: begun };
+    let (end, cost) = execute(&ground, &mut store, &mut board, &interrupts)?;
+    let partly = jobs.totals.trials < plan.distinct() * plan.replicates;
+    let exit = finish(&mut store, begun, end, &cost, &board, part, partly)?;
+    board.close(&cost);
     print(&crate::report::table::report(&findings::gather(&store, Some(&experiment.name))?, table_style()))?;
     board.last_words(exit, file);
     Ok(exit)
@@ -162,40 +170,54 @@ fn begin(
     store.begin(&record, cells, circumstance)
 }
 
+/// What stands still while a sweep runs.
+struct Ground<'a> {
+    plan: &'a Plan,
+    jobs: &'a Jobs,
+    world: &'a World,
+    circumstance: &'a Circumstance,
+    sweep: i64,
+}
+
 /// Runs the queue; every event goes to the store first and then to the board.
-#[allow(clippy::too_many_arguments, reason = "the one place where plan, jobs, world and store meet")]
 fn execute(
-    plan: &Plan,
-    jobs: &Jobs,
-    world: &World,
+    ground: &Ground,
     store: &mut Store,
-    circumstance: &Circumstance,
-    sweep_id: i64,
     board: &mut Board,
     interrupts: &AtomicUsize,
-) -> anyhow::Result<End> {
+) -> anyhow::Result<(End, SweepCost)> {
+    let Ground { plan, jobs, world, .. } = ground;
+    let mut cost = SweepCost { forecast: board.forecast(), ..SweepCost::default() };
     if jobs.list.is_empty() {
-        return Ok(End::Complete);
+        return Ok((End::Complete, cost));
     }
+    let start = std::time::Instant::now();
     let stop = || match interrupts.load(Ordering::SeqCst) {
         0 => Stop::No,
         1 => Stop::Cleanly,
         _ => Stop::AtOnce,
     };
-    let mut queue = Queue::new(jobs.queue.clone());
+    let bytes = MEMORY_OF_GROUPS * world.machine.memory_free / world.facts.slots as f64;
+    let mut queue = Queue::new(jobs.queue.clone(), Limits { slots: world.facts.slots, bytes });
     let mut pool = pool(world, jobs.list.len())?;
     let mut splits = HashSet::new();
     let work = |job: usize| match &jobs.list[job].what {
         What::Shared(work) => Ok((**work).clone()),
         What::Trial { cell, replicate } => {
-            jobs::trial_work(plan, &plan.cells[*cell], *replicate, world).map_err(anyhow::Error::msg)
+            jobs::trial_work(plan, &plan.cells[*cell], *replicate, world, &jobs.kept).map_err(anyhow::Error::msg)
         }
     };
-    sweep(&mut queue, &mut pool, work, stop, |event| {
-        record(&event, plan, jobs, world, store, circumstance, sweep_id, &mut splits)?;
+    let end = sweep(&mut queue, &mut pool, work, stop, |event| {
+        record(&event, ground, store, &mut splits)?;
+        if let Event::Finished { job, outcome } = &event {
+            cost.alone += jobs.list[*job].alone;
+            cost.shared += outcome.macs;
+        }
         board.tell(&event, interrupts.load(Ordering::SeqCst));
         Ok(())
-    })
+    })?;
+    cost.seconds = start.elapsed().as_secs_f64();
+    Ok((end, cost))
 }
 
 /// Counts Ctrl-C and TERM; the sweep looks at the count between events.
@@ -209,7 +231,7 @@ fn listen_for_interrupts() -> anyhow::Result<Arc<AtomicUsize>> {
 }
 
 /// A single-threaded worker process for each slot; large buffers stay with the process instead of going back to the kernel.
-fn pool(world: &World, jobs: usize) -> anyhow::Result<Pool> {
+pub fn pool(world: &World, jobs: usize) -> anyhow::Result<Pool> {
     let program = std::env::current_exe()?;
     let (devices, cache) = (world.devices.clone(), world.cache.clone());
     let slots = world.facts.slots.min(jobs.max(1));
@@ -227,23 +249,15 @@ fn pool(world: &World, jobs: usize) -> anyhow::Result<Pool> {
     }))
 }
 
-#[allow(clippy::too_many_arguments, reason = "the one place where plan, jobs, world and store meet")]
-fn record(
-    event: &Event,
-    plan: &Plan,
-    jobs: &Jobs,
-    world: &World,
-    store: &mut Store,
-    circumstance: &Circumstance,
-    sweep: i64,
-    splits: &mut HashSet<Key>,
-) -> anyhow::Result<()> {
+fn record(event: &Event, ground: &Ground, store: &mut Store, splits: &mut HashSet<Key>) -> anyhow::Result<()> {
+    let Ground { plan, jobs, world, circumstance, sweep } = ground;
+    let sweep = *sweep;
     let key = |job: usize| jobs.queue[job].key;
     match event {
         Event::Finished { job, outcome } => match (&jobs.list[*job].what, &outcome.trial) {
             (What::Shared(work), _) => store.stage(key(*job), work.stage.kind(), outcome, &circumstance.device, sweep),
             (What::Trial { cell, replicate }, Some(trial)) => {
-                let chain = jobs::chain(plan, &plan.cells[*cell], *replicate, world).map_err(anyhow::Error::msg)?;
+                let chain = plan.stages(&plan.cells[*cell], *replicate, &world.facts).map_err(anyhow::Error::msg)?;
                 let split = store_split(store, &chain.train, world, splits)?;
                 store.trial(key(*job), split, outcome, trial, circumstance, sweep)
             }
@@ -282,10 +296,18 @@ fn store_split(store: &mut Store, train: &Train, world: &World, known: &mut Hash
 }
 
 /// Notes how it ended, and what the shell shall know.
-fn finish(store: &mut Store, sweep: i64, end: End, board: &Board, part: &Part, partly: bool) -> anyhow::Result<Exit> {
+fn finish(
+    store: &mut Store,
+    sweep: i64,
+    end: End,
+    cost: &SweepCost,
+    board: &Board,
+    part: &Part,
+    partly: bool,
+) -> anyhow::Result<Exit> {
     let exit = match end {
         End::NoDevice(message) => {
-            store.end(sweep, "no device")?;
+            store.end(sweep, "no device", cost)?;
             return Err(NoDevice(message).into());
         }
         End::Stopped => Exit::Outstanding,
@@ -302,6 +324,7 @@ fn finish(store: &mut Store, sweep: i64, end: End, board: &Board, part: &Part, p
         } else {
             "stopped"
         },
+        cost,
     )?;
     Ok(exit)
 }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use super::{Exit, Usage};
 use crate::device::Device;
 use crate::schedule::protocol::{Line, Order};
-use crate::train::{self, Places, Shelf};
+use crate::train::{self, Places, Shelf, Told};
 
 pub fn run(device: &str, cache: PathBuf) -> anyhow::Result<Exit> {
     let device = Device::parse(device).ok_or_else(|| Usage(format!("no device is called '{device}'")))?;
@@ -35,16 +35,16 @@ pub fn run(device: &str, cache: PathBuf) -> anyhow::Result<Exit> {
 
 /// Runs what is ordered, until the orders end.
 fn serve(orders: Receiver<Order>, mut shelf: Shelf) -> anyhow::Result<Exit> {
-    for Order { job, work } in orders {
-        let mut tell = |progress| {
-            // A main process that is gone is noticed by the thread above.
-            let _ = say(&Line::Progress { job, progress });
+    for Order { jobs, works } in orders {
+        // A main process that is gone is noticed by the thread above.
+        let mut hear = |told| {
+            let _ = say(&match told {
+                Told::Progress(progress) => Line::Progress(progress),
+                Told::Done(stage, outcome) => Line::Finished { job: jobs[stage], outcome },
+            });
         };
-        let line = match train::run(&work, &mut shelf, &mut tell) {
-            Ok(outcome) => Line::Finished { job, outcome: Box::new(outcome) },
-            Err(failure) => Line::Failed { job, failure },
-        };
-        say(&line)?;
+        let failure = train::run(&works, &mut shelf, &mut hear).err();
+        say(&Line::Done { failure })?;
     }
     Ok(Exit::Complete)
 }

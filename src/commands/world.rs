@@ -1,19 +1,24 @@
 //! What a plan must know of the world: opened datasets, found weights, slots, the speed of this machine.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::materials::{how_to_get_weights, weight_file, weights_folder};
-use super::{NoDevice, Usage};
+use super::{NoDevice, Usage, machine};
 use crate::cli::Common;
+use crate::data::split::split;
 use crate::data::synthetic::Family;
 use crate::data::{Dataset, Part, Spec, open};
 use crate::device::Device;
 use crate::experiment::problem::Problem;
 use crate::experiment::{Experiment, Origin};
+use crate::key::Key;
 use crate::model::catalogue;
 use crate::model::sketch::Sketch;
 use crate::plan::facts::KnownBackbone;
+use crate::plan::stage::{Encode, Encoded};
+use crate::plan::tier::Machine;
 use crate::plan::{DatasetFact, Facts, WeightsFact};
 use crate::store::Store;
 use crate::value::Value;
@@ -25,7 +30,15 @@ pub struct World {
     pub device: Device,
     pub devices: Vec<Device>,
     pub cache: PathBuf,
+    pub machine: Machine,
+    /// Whether trials share work; without, each runs alone, for audit.
+    pub share: bool,
+    /// Rows of encodings, by what decides them.
+    rows: RefCell<HashMap<RowsOf, usize>>,
 }
+
+/// What decides which images an encoding holds.
+type RowsOf = (Key, Option<usize>, u64, usize, Encoded);
 
 impl World {
     /// Opens everything that the experiment names.
@@ -49,11 +62,13 @@ impl World {
         if per_device == 0 {
             return Err(Usage("--slots needs at least 1".to_owned()).into());
         }
+        let cache = common.db.parent().unwrap_or(Path::new("")).join("cache");
+        let machine = machine::known_or_measured(&cache)?;
         let numerics = devices[0].numerics();
         let stored = Store::read(&common.db).ok().and_then(|store| store.rate(numerics).ok().flatten());
         let (macs_per_second, rate_source) = match stored {
             Some(rate) => (rate, "measured in earlier trials on this machine".to_owned()),
-            None => (crate::train::measure_rate()?, "measured just now".to_owned()),
+            None => (machine.macs, "measured at first use".to_owned()),
         };
         let facts = Facts {
             datasets: datasets.iter().map(|(name, dataset)| (name.clone(), fact(dataset))).collect(),
@@ -63,8 +78,34 @@ impl World {
             macs_per_second,
             rate_source,
         };
-        let cache = common.db.parent().unwrap_or(Path::new("")).join("cache");
-        Ok(Self { facts, datasets, device: devices[0], devices, cache })
+        let (device, rows) = (devices[0], RefCell::default());
+        Ok(Self { facts, datasets, device, devices, cache, machine, share: true, rows })
+    }
+
+    /// Rows of an encoding: what the replicates' splits read, each image once, and its views.
+    ///
+    /// # Errors
+    /// A class has too few images.
+    pub fn encoded(&self, stage: &Encode) -> Result<usize, String> {
+        let key = (stage.data, stage.per_class, stage.seed, stage.replicates, stage.images);
+        if let Some(rows) = self.rows.borrow().get(&key) {
+            return Ok(*rows);
+        }
+        let dataset = self.datasets.values().find(|dataset| dataset.manifest.fingerprint == stage.data);
+        let manifest = &dataset.ok_or("the dataset of an encoding is gone")?.manifest;
+        let (mut plain, mut trained) = (BTreeSet::new(), BTreeSet::new());
+        for replicate in 0..stage.replicates {
+            let split = split(manifest, stage.per_class, stage.seed, replicate as u64)?;
+            plain.extend(split.val.into_iter().chain(split.test));
+            trained.extend(split.train);
+        }
+        let rows = match stage.images {
+            Encoded::All => plain.union(&trained).count(),
+            Encoded::Evaluated => plain.len(),
+            Encoded::Views { count } => plain.len() + count * trained.len(),
+        };
+        self.rows.borrow_mut().insert(key, rows);
+        Ok(rows)
     }
 }
 

@@ -44,10 +44,15 @@ impl Tape {
     /// # Errors
     /// A backward pass has used the tape up.
     pub fn result(&self) -> Result<Tensor> {
-        let last = self.output(self.outputs.len() - 1)?;
-        match last.dims() {
-            [images, 1, 1, channels] => last.reshape((*images, *channels))?.copy(),
-            _ => layout::planes(last),
+        self.result_of(self.outputs.len() - 1)
+    }
+
+    /// The output of a layer that was kept.
+    fn result_of(&self, index: usize) -> Result<Tensor> {
+        let output = self.output(index)?;
+        match output.dims() {
+            [images, 1, 1, channels] => output.reshape((*images, *channels))?.copy(),
+            _ => layout::planes(output),
         }
     }
 
@@ -73,23 +78,55 @@ const REUSE: u64 = 64;
 
 impl Network {
     /// What the network gives for `x` [n, channels, height, width], with stored statistics and no dropout: the bits that
-    /// `forward` gives. The batch goes through in parts that stay in the cache.
+    /// `forward` gives.
     ///
     /// # Errors
     /// As `forward`.
     pub fn infer(&self, x: &Tensor) -> Result<Tensor> {
+        let [only] = &mut self.taps(x, &[self.graph.layers.len() - 1])?[..] else {
+            candle_core::bail!("one tap gives one tensor")
+        };
+        Ok(only.clone())
+    }
+
+    /// What the layers `taps` give for `x` [n, channels, height, width] in one pass: for each the bits of a network that
+    /// ends there, [n, numbers] or [n, channels, height, width]. The batch goes through in parts that stay in the cache.
+    ///
+    /// # Errors
+    /// As `forward`; a layer that does not stand on its own (`stands_alone`).
+    pub fn taps(&self, x: &Tensor, taps: &[usize]) -> Result<Vec<Tensor>> {
         let (images, ..) = x.dims4()?;
         let part = self.part();
         if part >= images || !x.device().is_cpu() {
-            return self.forward(x, Mode::Evaluate)?.result();
+            let tape = self.pass(x, Mode::Evaluate, &BTreeMap::new(), taps)?;
+            return taps.iter().map(|tap| tape.result_of(*tap)).collect();
         }
         let ready = self.ready()?;
         let starts: Vec<usize> = (0..images).step_by(part).collect();
         let parts = each(&starts, |start| {
-            self.pass(&x.narrow(0, *start, part.min(images - start))?, Mode::Evaluate, &ready)?.result()
+            let tape = self.pass(&x.narrow(0, *start, part.min(images - start))?, Mode::Evaluate, &ready, taps)?;
+            taps.iter().map(|tap| tape.result_of(*tap)).collect::<Result<Vec<Tensor>>>()
         })?;
         ready.into_values().for_each(|product| product.conv.recycle());
-        Tensor::cat(&parts, 0)
+        let whole = |tap: usize| Tensor::cat(&parts.iter().map(|part| &part[tap]).collect::<Vec<_>>(), 0);
+        (0..taps.len()).map(whole).collect()
+    }
+
+    /// What `taps` gave for `layer`, as a network that stands on it reads it.
+    ///
+    /// # Errors
+    /// It is not of that layer.
+    pub fn as_images(&self, layer: usize, output: &Tensor) -> Result<Tensor> {
+        let [channels, height, width] = self.graph.layers[layer].shape;
+        output.reshape((output.dim(0)?, channels, height, width))
+    }
+
+    /// Whether a layer's output is there in an evaluation: not merged into what stands above it.
+    pub fn stands_alone(&self, index: usize) -> bool {
+        let last = index + 1 == self.graph.layers.len();
+        last || (self.fused(index) == graph::Activation::Linear
+            && self.folds(index, false).is_none()
+            && !self.is_merged(index))
     }
 
     /// The convolutions of an evaluation, their weights packed once for all parts of a batch.
@@ -123,10 +160,11 @@ impl Network {
     /// # Errors
     /// The input has another shape than the graph's, or the device fails.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tape> {
-        self.pass(x, mode, &BTreeMap::new())
+        self.pass(x, mode, &BTreeMap::new(), &[])
     }
 
-    fn pass(&self, x: &Tensor, mut mode: Mode, ready: &BTreeMap<usize, Product>) -> Result<Tape> {
+    /// One pass; the outputs of the layers in `keep` stay on the tape.
+    fn pass(&self, x: &Tensor, mut mode: Mode, ready: &BTreeMap<usize, Product>, keep: &[usize]) -> Result<Tape> {
         let layers = &self.graph.layers;
         let [channels, height, width] = layers[0].shape;
         let (images, ..) = x.dims4()?;
@@ -138,10 +176,11 @@ impl Network {
         } else {
             Value::new(layout::channels_last(x)?)
         };
-        let read_again = match mode {
+        let mut read_again = match mode {
             Mode::Train(_) => self.read_again(),
             Mode::Evaluate => vec![false; layers.len()],
         };
+        keep.iter().for_each(|index| read_again[*index] = true);
         let last_reader = self.last_readers();
         let mut tape = Tape { outputs: vec![Some(input)], saved: vec![Saved::Nothing], images, norms: Vec::new() };
         for (index, layer) in layers.iter().enumerate().skip(1) {

@@ -13,6 +13,7 @@ use crate::nn::conv::Conv;
 use crate::nn::norm::Norm;
 use crate::recipe::BatchNorm;
 
+#[derive(Clone)]
 pub struct Network {
     pub graph: Graph,
     pub device: Device,

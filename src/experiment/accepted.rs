@@ -96,3 +96,16 @@ pub fn early_stop_patience(value: &Value) -> Result<usize, String> {
         _ => Err("expected { patience = 3 }: evaluations without a better validation loss".to_owned()),
     }
 }
+
+pub fn views(value: &Value) -> Result<(), String> {
+    view_count(value).map(drop)
+}
+
+/// Stored views of each training image.
+pub fn view_count(value: &Value) -> Result<usize, String> {
+    match value.count() {
+        Some(1) => Err("a single stored view would be the same in every epoch, which is no augmentation: store at least 2, or leave `views` out".to_owned()),
+        Some(count) if (2..=1000).contains(&count) => Ok(count),
+        _ => Err(format!("expected a whole number from 2 to 1000, found {value}")),
+    }
+}

@@ -1,9 +1,9 @@
 //! Every key of an experiment file: where it stands, what it accepts, its default, what it means.
 //! Parsing, the reference page and the JSON Schema all read this table, so none of them can differ.
 
-pub use super::accepted::{SYNTHETIC, early_stop_patience};
+pub use super::accepted::{SYNTHETIC, early_stop_patience, view_count};
 use super::accepted::{
-    bounded, count, early_stop, flag, fraction, hex64, input, positive, splits, synthetic, text, whole, width,
+    bounded, count, early_stop, flag, fraction, hex64, input, positive, splits, synthetic, text, views, whole, width,
 };
 use crate::frame::Resize;
 use crate::freeze::Freeze;
@@ -288,6 +288,14 @@ pub static KEYS: &[Key] = &[
         |v| Augmentation::parse_list(v).map(drop),
         r#"{"type":"array","items":{"enum":["flip","crop","resized-crop","jitter"]}}"#,
         "Random changes of training images: flip, crop, resized-crop, jitter."
+    ),
+    key!(
+        Train,
+        "views",
+        "new ones in every epoch",
+        views,
+        r#"{"type":"integer","minimum":2}"#,
+        "So many augmented views of each training image are made once and their frozen features stored; epochs take turns. It changes the results, and stands in the key and in the tables."
     ),
     key!(
         Train,

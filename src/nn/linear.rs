@@ -97,3 +97,32 @@ pub fn backward(
     };
     Ok((dx, dw))
 }
+
+/// The gradients of the weights [heads x out, k] and biases `[heads x out]` of several layers that read the same `x` [n, k]:
+/// each has the bits that it has alone. `dy` [n, heads x out] is the gradient before the activation.
+///
+/// # Errors
+/// The shapes do not fit.
+pub fn heads_backward(x: &Tensor, dy: &Tensor, heads: usize) -> Result<[Tensor; 2]> {
+    let ((images, depth), (rows, columns)) = (x.dims2()?, dy.dims2()?);
+    if images != rows || heads == 0 || !columns.is_multiple_of(heads) {
+        bail!("gradients of {rows} x {columns} do not fit {heads} heads on {images} rows");
+    }
+    if !x.device().is_cpu() {
+        return Ok([dy.t()?.matmul(x)?, dy.sum(0)?]);
+    }
+    let out = columns / heads;
+    let (dw, db) = with([x, dy], |[x, dy]| {
+        let table = Table::plain(columns);
+        let left = Left { source: dy, table: &table, offset: 0, depth: columns };
+        // How a column is summed depends on how many there are: each layer's by themselves.
+        let own = |head: usize| {
+            let own: Vec<f32> =
+                dy.chunks_exact(columns).flat_map(|row| row[head * out..(head + 1) * out].iter().copied()).collect();
+            norm::column_sums(&own, out)
+        };
+        let db: Vec<f32> = (0..heads).flat_map(own).map(|sum| sum as f32).collect();
+        (transposed(&left, x, depth, depth), db)
+    })?;
+    Ok([tensor(dw, (columns, depth))?, tensor(db, columns)?])
+}

@@ -58,6 +58,8 @@ const STRUCTURE: &[&str] = &[
     "decay",
     "nesterov",
     "keep_weights",
+    "augment",
+    "views",
 ];
 const NUMBERS: &[&str] = &["weight_decay", "momentum", "lr", "backbone_lr", "steps", "epochs"];
 
@@ -179,6 +181,7 @@ impl Settler<'_> {
         let backbone = self.backbone(&mut layer)?;
         drop_without_effect(&mut layer, &backbone);
         self.settle_freezing(&mut layer, &backbone)?;
+        self.settle_views(&mut layer)?;
         let dataset = layer.get("dataset").map_or_else(String::new, Value::to_string);
         let Some(fact) = self.facts.datasets.get(&dataset) else {
             return Err(self.experiment.problem("dataset", &Value::Text(dataset), "this dataset was not opened"));
@@ -311,6 +314,36 @@ impl Settler<'_> {
                     own.insert("freeze".to_owned(), settled);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Stored views need something frozen that can be stored, and one way of changing images; without a way they are
+    /// nothing.
+    fn settle_views(&self, layer: &mut Layer) -> Result<(), Problem> {
+        let Some(views) = layer.get("views").cloned() else { return Ok(()) };
+        let none = Value::List(Vec::new());
+        let common = layer.get("augment").unwrap_or(&none).clone();
+        let (mut lists, mut frozen) = (vec![common], layer.get("freeze").and_then(Value::text) != Some("none"));
+        if let Some(Value::List(phases)) = layer.get("phases") {
+            for phase in phases {
+                let Value::Table(own) = phase else { continue };
+                lists.extend(own.get("augment").cloned());
+                frozen &= own.get("freeze").and_then(Value::text) != Some("none");
+            }
+        }
+        let wrong = |message: &str| Err(self.experiment.problem("views", &views, message));
+        if lists.iter().any(|list| *list != lists[0]) {
+            return wrong("stored views are made in one way: all phases need the same `augment`");
+        }
+        if lists[0] == none {
+            layer.remove("views");
+            return Ok(());
+        }
+        if !frozen || layer.get("weights").and_then(Value::text) == Some("random") {
+            return wrong(
+                "views of the images can be stored only below frozen layers: freeze something, or leave `views` out",
+            );
         }
         Ok(())
     }

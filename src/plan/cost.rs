@@ -22,7 +22,12 @@ pub struct Cost {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TrialCost {
     pub alone: f64,
+    /// Without the prefix.
     pub shared: f64,
+    /// Of the prefix on augmented training images: once for all trials that run in lock-step.
+    pub lockstep: f64,
+    /// Images whose features it reads, if they are kept.
+    pub reads: f64,
 }
 
 /// Steps of a phase, and how often validation is read in it.
@@ -53,13 +58,18 @@ pub fn trial(train: &Train, counts: Counts) -> Result<TrialCost, String> {
     let (network, _) = train.network()?;
     let whole = network.total_macs() as f64;
     let prefix = train.shared_cut()?.map_or(0.0, |cut| below(&network, cut + 1));
-    let mut cost = TrialCost { alone: counts.test as f64 * whole, shared: counts.test as f64 * (whole - prefix) };
+    let test = counts.test as f64;
+    let mut cost = TrialCost { alone: test * whole, shared: test * (whole - prefix), lockstep: 0.0, reads: test };
     for phase in &train.phases {
         let frozen = below(&network, train.frozen(phase)?);
         let (_, evaluations) = steps(phase, counts.train);
         let (read, checked) = (images(phase, counts.train), (evaluations * counts.val) as f64);
         cost.alone += read * (3.0 * whole - 2.0 * frozen) + checked * whole;
         cost.shared += read * (3.0 * whole - 2.0 * frozen - prefix) + checked * (whole - prefix);
+        cost.reads += read + checked;
+        if train.augments() {
+            cost.lockstep += read * prefix;
+        }
     }
     Ok(cost)
 }
@@ -69,39 +79,27 @@ fn below(network: &Graph, count: usize) -> f64 {
     (0..count.min(network.layers.len())).map(|index| network.macs(index)).sum::<u64>() as f64
 }
 
-/// The cost of an encoding: one pass over the union of images, and the features that it keeps.
+/// The cost of an encoding of so many rows: one pass over them, and the features that it keeps.
 ///
 /// # Errors
 /// As `trial`.
-pub fn encode(stage: &Encode, train: &Train, facts: &Facts) -> Result<Cost, String> {
-    let Some(data) = facts.datasets.values().find(|data| data.fingerprint == stage.data) else {
-        return Ok(Cost::default());
-    };
-    let counts = data.counts(stage.per_class)?;
-    let total: usize = data.train.iter().sum::<usize>() + data.val;
-    let union = (stage.replicates * (counts.train + counts.val)).min(total) + counts.test;
+pub fn encode(stage: &Encode, train: &Train, images: usize) -> Result<Cost, String> {
     let (network, _) = train.network()?;
     let cut = network.find(&stage.cut).ok_or_else(|| format!("no layer '{}'", stage.cut))?;
     let size: usize = network.layers[cut].shape.iter().product();
-    Ok(Cost { macs: union as f64 * below(&network, cut + 1), bytes: (union * size * 4) as f64 })
+    Ok(Cost { macs: images as f64 * below(&network, cut + 1), bytes: (images * size * 4) as f64 })
 }
 
-/// The cost of what must run before a trial, by its stages.
+/// The source model behind a trial, if there is one, and its cost.
 ///
 /// # Errors
-/// As `trial`.
-pub fn before(chain: &Chain, facts: &Facts) -> Result<Vec<(Stage, Cost)>, String> {
-    let mut found = Vec::new();
-    if let Some(stage) = &chain.pretrain {
-        let data = facts.datasets.values().find(|data| data.fingerprint == stage.data);
-        let train = data.map_or(0, |data| data.train.iter().sum());
-        let graph = stage.arch.graph(stage.classes)?;
-        let macs = images(&stage.phase, train) * 3.0 * graph.total_macs() as f64;
-        let params: usize = (0..graph.layers.len()).map(|index| graph.param_count(index)).sum();
-        found.push((Stage::Pretrain(stage.clone()), Cost { macs, bytes: (params * 4) as f64 }));
-    }
-    if let Some(stage) = &chain.encode {
-        found.push((Stage::Encode(stage.clone()), encode(stage, &chain.train, facts)?));
-    }
-    Ok(found)
+/// The architecture is not known.
+pub fn pretrain(chain: &Chain, facts: &Facts) -> Result<Option<(Stage, Cost)>, String> {
+    let Some(stage) = &chain.pretrain else { return Ok(None) };
+    let data = facts.datasets.values().find(|data| data.fingerprint == stage.data);
+    let train = data.map_or(0, |data| data.train.iter().sum());
+    let graph = stage.arch.graph(stage.classes)?;
+    let macs = images(&stage.phase, train) * 3.0 * graph.total_macs() as f64;
+    let params: usize = (0..graph.layers.len()).map(|index| graph.param_count(index)).sum();
+    Ok(Some((Stage::Pretrain(stage.clone()), Cost { macs, bytes: (params * 4) as f64 })))
 }

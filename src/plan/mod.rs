@@ -1,11 +1,13 @@
 //! From an experiment and what is known of the world to trials, stages and their cost. No threads, files or tensors.
 
+pub mod bond;
 pub mod canonical;
 pub mod cost;
 pub mod cross;
 pub mod facts;
 pub mod space;
 pub mod stage;
+pub mod tier;
 
 pub use canonical::own_name;
 pub use facts::{DatasetFact, Facts, WeightsFact};

@@ -11,7 +11,7 @@ use crate::key::Key;
 use crate::model::arch::Arch;
 use crate::model::freezing::{frozen_layers, shared_cut, with_head};
 use crate::model::graph::Graph;
-use crate::recipe::{self, Head, KeepWeights, Metric, Phase, Pool, Preprocess};
+use crate::recipe::{self, Augmentation, Head, KeepWeights, Metric, Phase, Pool, Preprocess};
 use crate::value::{Layer, Value};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +55,18 @@ pub struct Pretrain {
     pub seed: u64,
 }
 
+/// Which images an encoding holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoded {
+    /// Those of all parts, as they are.
+    All,
+    /// Validation and test; training images are augmented anew in every epoch.
+    Evaluated,
+    /// Validation and test, and of each training image so many augmented views.
+    Views { count: usize },
+}
+
 /// Runs the frozen prefix once over every image that some replicate reads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Encode {
@@ -63,6 +75,9 @@ pub struct Encode {
     pub pool: Option<Pool>,
     /// The layer whose output is kept.
     pub cut: String,
+    pub images: Encoded,
+    /// How the views of training images are made.
+    pub augment: Vec<Augmentation>,
     pub data: Key,
     /// The largest subset asked for, and all replicates up to this: their union is encoded.
     pub per_class: Option<usize>,
@@ -82,6 +97,8 @@ pub struct Train {
     pub phases: Vec<Phase>,
     pub keep_weights: KeepWeights,
     pub early_stop: Option<usize>,
+    /// Augmented views of each training image that are stored, instead of new ones in every epoch.
+    pub views: Option<usize>,
     pub metric: Metric,
     pub data: Key,
     pub classes: usize,
@@ -95,6 +112,8 @@ pub struct Work {
     pub stage: Stage,
     pub pretrain: Option<Pretrain>,
     pub encode: Option<Encode>,
+    /// Whether frozen layers may run apart from what trains above them, once for all trials of a group.
+    pub prefix: bool,
     /// The weight file, where the backbone starts from one.
     pub weights: Option<std::path::PathBuf>,
 }
@@ -103,6 +122,8 @@ pub struct Work {
 pub struct Chain {
     pub pretrain: Option<Pretrain>,
     pub encode: Option<Encode>,
+    /// Whether the frozen layers may run apart from the rest; only then is there an encoding.
+    pub prefix: bool,
     pub train: Train,
 }
 
@@ -184,21 +205,32 @@ impl Train {
         frozen_layers(&self.backbone.arch.backbone(&self.backbone.tap)?, &phase.freeze)
     }
 
-    /// The last layer that can be computed once for all epochs, if there is one: frozen in every phase, below it
-    /// nothing random, and its images never augmented.
+    /// The last layer of what stays as it is in all phases, if there is one: frozen, and below it nothing random. Where no
+    /// image is augmented it can be computed once for all epochs.
     ///
     /// # Errors
     /// As `network`.
     pub fn shared_cut(&self) -> Result<Option<usize>, String> {
-        if self.phases.iter().any(|phase| !phase.augment.is_empty()) {
-            return Ok(None);
-        }
         let (network, backbone_layers) = self.network()?;
         let mut frozen = usize::MAX;
         for phase in &self.phases {
             frozen = frozen.min(self.frozen(phase)?);
         }
         Ok(shared_cut(&network, backbone_layers, frozen))
+    }
+
+    /// Whether training images are changed anew in every epoch.
+    pub fn augments(&self) -> bool {
+        self.views.is_none() && self.phases.iter().any(|phase| !phase.augment.is_empty())
+    }
+
+    /// The images whose features can be kept.
+    fn encoded(&self) -> Encoded {
+        match (self.views, self.augments()) {
+            (Some(count), _) => Encoded::Views { count },
+            (None, true) => Encoded::Evaluated,
+            (None, false) => Encoded::All,
+        }
     }
 }
 
@@ -230,6 +262,7 @@ pub fn chain(layer: &Layer, cell: Key, replicate: usize, reach: &Reach, facts: &
             .get("keep_weights")
             .map_or(Ok(KeepWeights::Last), |value| recipe::word(value, "'last' or 'best'"))?,
         early_stop: layer.get("early_stop").map(experiment::keys::early_stop_patience).transpose()?,
+        views: layer.get("views").map(experiment::keys::view_count).transpose()?,
         metric: reach.metric,
         data: data.fingerprint,
         classes: data.classes,
@@ -245,6 +278,8 @@ pub fn chain(layer: &Layer, cell: Key, replicate: usize, reach: &Reach, facts: &
                 backbone,
                 pool: name.starts_with("head.").then_some(train.pool),
                 cut: name,
+                images: train.encoded(),
+                augment: train.views.map_or(Vec::new(), |_| train.phases[0].augment.clone()),
                 data: data.fingerprint,
                 per_class: reach.per_class,
                 seed: reach.seed,
@@ -252,7 +287,9 @@ pub fn chain(layer: &Layer, cell: Key, replicate: usize, reach: &Reach, facts: &
             })
         }
     };
-    Ok(Chain { pretrain, encode, train })
+    // A random backbone differs between replicates: there is nothing to share.
+    let encode = encode.filter(|_| train.backbone.start != Start::Random);
+    Ok(Chain { pretrain, prefix: encode.is_some(), encode, train })
 }
 
 /// The network that a settled layer names.

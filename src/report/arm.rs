@@ -49,6 +49,10 @@ pub const TUNING: &[&str] = &["lr", "backbone_lr", "weight_decay", "momentum", "
 /// Keys that an arm may differ in because its recipe says so: they follow from the recipe and are no context.
 const NEVER_CONTEXT: &[&str] = &["recipe", "size", "similarity"];
 
+/// Keys that are there only where another one gives them an effect: `decay` without a weight decay is nothing. To be
+/// absent is no value of theirs.
+const DEPENDENT: &[&str] = &["decay", "nesterov"];
+
 impl Setting {
     /// Whether every replicate is there and none diverged.
     pub fn complete(&self, replicates: usize) -> bool {
@@ -155,9 +159,10 @@ fn context_keys(trials: &[Trial]) -> Vec<String> {
         if keys.contains(key) || TUNING.contains(&key.as_str()) || NEVER_CONTEXT.contains(&key.as_str()) {
             continue;
         }
+        let dependent = DEPENDENT.contains(&key.as_str());
         let varies = by_recipe.values().any(|own| {
             let mut scenario_values: BTreeMap<&str, &str> = BTreeMap::new();
-            own.iter().any(|trial| {
+            own.iter().filter(|trial| !dependent || trial.settings.contains_key(key)).any(|trial| {
                 let scenario = trial.settings.get("scenario").map_or("", String::as_str);
                 let value = trial.settings.get(key).map_or("", String::as_str);
                 *scenario_values.entry(scenario).or_insert(value) != value

@@ -19,6 +19,21 @@ pub struct Findings {
     pub counts: Counts,
     /// Numerics classes among the results; more than one is a mix.
     pub numerics: Vec<String>,
+    pub sharing: Sharing,
+}
+
+/// What trials shared, and what an audit found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Sharing {
+    /// Of the sweeps so far.
+    pub seconds: f64,
+    pub forecast: f64,
+    /// Multiply-accumulates done, and those of the same trials one by one.
+    pub macs: f64,
+    pub macs_alone: f64,
+    /// Trials that were run again alone, and those that then gave something else.
+    pub audited: usize,
+    pub wrong: usize,
 }
 
 #[derive(Clone, Debug, Serialize, serde::Deserialize)]

@@ -17,6 +17,7 @@ pub fn report(findings: &Findings) -> Value {
         "replicates": findings.replicates,
         "numerics": findings.numerics,
         "counts": findings.counts,
+        "sharing": findings.sharing,
         "scenarios": findings.scenarios,
         "best": findings.scenarios.iter().map(|scenario| json!({
             "scenario": scenario.name,

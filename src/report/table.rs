@@ -44,6 +44,7 @@ pub fn report(findings: &Findings, style: Style) -> String {
         parts.push(section(style, "Rules", &verdicts(findings, style)));
         parts.extend(notes(&findings.verdicts));
     }
+    parts.extend(sharing(findings));
     parts.join("\n\n")
 }
 
@@ -75,6 +76,25 @@ fn heading(findings: &Findings, style: Style) -> String {
         ));
     }
     text
+}
+
+/// What sharing saved, and what running trials alone found.
+fn sharing(findings: &Findings) -> Option<String> {
+    let sharing = &findings.sharing;
+    if sharing.macs <= 0.0 {
+        return None;
+    }
+    let audit = match (sharing.audited, sharing.wrong) {
+        (0, _) => "no trial was run again alone (`tl-sweep verify FILE` does)".to_owned(),
+        (audited, 0) => format!("{audited} trials were run again alone, and gave the same bit for bit"),
+        (audited, wrong) => format!("{wrong} of {audited} trials that were run again alone gave something else"),
+    };
+    let factor = sharing.macs_alone / sharing.macs;
+    Some(format!(
+        "Sharing: {:.2} TFLOP instead of {:.2}, a factor of {factor:.1}; {audit}",
+        2e-12 * sharing.macs,
+        2e-12 * sharing.macs_alone
+    ))
 }
 
 fn section(style: Style, title: &str, body: &str) -> String {

@@ -5,12 +5,13 @@ use crate::outcome::{Failure, Outcome, Progress};
 /// Jobs are told by their index in the queue, slots by their number.
 #[derive(Debug)]
 pub enum Event {
+    /// Jobs that run together have started.
     Started {
-        job: usize,
-        slot: usize,
+        jobs: Vec<usize>,
     },
+    /// Of a group, named by its jobs that still run.
     Progress {
-        job: usize,
+        jobs: Vec<usize>,
         progress: Progress,
     },
     Finished {

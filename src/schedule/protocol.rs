@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 use crate::outcome::{Failure, Outcome, Progress};
 use crate::plan::stage::Work;
 
-/// Main process to worker.
+/// Main process to worker: stages that run together.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Order {
-    pub job: usize,
-    pub work: Work,
+    pub jobs: Vec<usize>,
+    /// One for each job.
+    pub works: Vec<Work>,
 }
 
 /// Worker to main process.
@@ -18,17 +19,15 @@ pub struct Order {
 pub enum Line {
     /// The device is open; orders may come.
     Ready,
-    Progress {
-        job: usize,
-        progress: Progress,
-    },
+    /// Of the order that runs.
+    Progress(Progress),
     Finished {
         job: usize,
         outcome: Box<Outcome>,
     },
-    Failed {
-        job: usize,
-        failure: Failure,
+    /// The order is done: nothing more comes of it. What has not finished has failed.
+    Done {
+        failure: Option<Failure>,
     },
     /// The device cannot be used at all.
     NoDevice(Failure),

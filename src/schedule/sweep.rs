@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::event::Event;
 use super::pool::{Heard, Pool};
 use super::protocol::{Line, Order};
-use super::queue::{Queue, State};
+use super::queue::Queue;
 use crate::outcome::{Failure, FailureClass};
 use crate::plan::stage::Work;
 
@@ -43,7 +43,7 @@ pub fn sweep(
     mut listen: impl FnMut(Event) -> anyhow::Result<()>,
 ) -> anyhow::Result<End> {
     let mut idle = Vec::new();
-    let mut busy: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut busy: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     let mut deaths = 0;
     (0..pool.slots()).try_for_each(|slot| pool.start(slot))?;
     while !queue.is_over() {
@@ -59,60 +59,78 @@ pub fn sweep(
         let Some((slot, heard)) = pool.hear(Duration::from_millis(200)) else { continue };
         match heard {
             Heard::Line(Line::Ready) => idle.push(slot),
-            Heard::Line(Line::Progress { job, progress }) => listen(Event::Progress { job, progress })?,
+            Heard::Line(Line::Progress(progress)) => {
+                let jobs = busy.get(&slot).cloned().unwrap_or_default();
+                listen(Event::Progress { jobs, progress })?;
+            }
             Heard::Line(Line::NoDevice(failure)) => return Ok(End::NoDevice(failure.message)),
             Heard::Line(Line::Finished { job, outcome }) => {
                 queue.finished(job);
                 listen(Event::Finished { job, outcome })?;
-                busy.remove(&slot);
-                idle.push(slot);
+                busy.entry(slot).or_default().retain(|running| *running != job);
                 deaths = 0;
             }
-            Heard::Line(Line::Failed { job, failure }) => {
-                queue.failed(job, false);
-                listen(Event::Failed { job, failure, again: false })?;
-                busy.remove(&slot);
+            Heard::Line(Line::Done { failure }) => {
                 idle.push(slot);
+                if let Some(failure) = failure {
+                    fail(queue, busy.remove(&slot).unwrap_or_default(), &failure, false, &mut listen)?;
+                }
+                busy.remove(&slot);
             }
             Heard::Gone(how) => {
                 idle.retain(|other| *other != slot);
                 deaths += 1;
-                if let Some(job) = busy.remove(&slot) {
-                    let again = queue.failed(job, true);
-                    let failure =
-                        Failure { class: FailureClass::Killed, message: format!("the worker process ended: {how}") };
-                    listen(Event::Failed { job, failure, again })?;
-                }
+                let failure =
+                    Failure { class: FailureClass::Killed, message: format!("the worker process ended: {how}") };
+                fail(queue, busy.remove(&slot).unwrap_or_default(), &failure, true, &mut listen)?;
                 anyhow::ensure!(deaths < DEATHS * pool.slots(), "workers die as soon as they start ({how})");
                 if stop() == Stop::No {
                     pool.start(slot)?;
                 }
             }
         }
-        for job in queue.block() {
-            listen(Event::Blocked { job })?;
-        }
     }
     pool.end(false);
     Ok(End::Complete)
+}
+
+/// Notes that jobs of one group have failed, and what can never run for that.
+fn fail(
+    queue: &mut Queue,
+    jobs: Vec<usize>,
+    failure: &Failure,
+    died: bool,
+    listen: &mut impl FnMut(Event) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    for job in jobs {
+        let again = queue.failed(job, died);
+        listen(Event::Failed { job, failure: failure.clone(), again })?;
+    }
+    for job in queue.block() {
+        listen(Event::Blocked { job })?;
+    }
+    Ok(())
 }
 
 fn feed(
     queue: &mut Queue,
     pool: &mut Pool,
     idle: &mut Vec<usize>,
-    busy: &mut BTreeMap<usize, usize>,
+    busy: &mut BTreeMap<usize, Vec<usize>>,
     work: &impl Fn(usize) -> anyhow::Result<Work>,
     listen: &mut impl FnMut(Event) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     idle.sort_unstable();
     while let Some(slot) = idle.first().copied() {
-        let Some(job) = queue.next(slot) else { break };
-        debug_assert_eq!(queue.state(job), State::Running { slot });
-        pool.order(slot, &Order { job, work: work(job)? });
-        listen(Event::Started { job, slot })?;
+        let jobs = queue.start();
+        if jobs.is_empty() {
+            break;
+        }
+        let works = jobs.iter().map(|job| work(*job)).collect::<anyhow::Result<_>>()?;
+        pool.order(slot, &Order { jobs: jobs.clone(), works });
+        listen(Event::Started { jobs: jobs.clone() })?;
         idle.remove(0);
-        busy.insert(slot, job);
+        busy.insert(slot, jobs);
     }
     Ok(())
 }

@@ -48,8 +48,43 @@ impl TrialRow {
 }
 
 /// The columns that circumstance decides.
-pub const CIRCUMSTANCES: &[&str] =
-    &["seconds", "macs", "numerics", "device", "version", "build", "finished", "failure", "message", "warnings"];
+pub const CIRCUMSTANCES: &[&str] = &[
+    "seconds",
+    "macs",
+    "numerics",
+    "device",
+    "version",
+    "build",
+    "finished",
+    "failure",
+    "message",
+    "warnings",
+    "group_size",
+];
+
+/// What sweeps took, and in multiply-accumulates what they did and what they spared.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Savings {
+    pub seconds: f64,
+    pub forecast: f64,
+    pub alone: f64,
+    pub shared: f64,
+}
+
+/// All results of a finished trial, for comparison with another run.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    pub status: String,
+    pub numerics: String,
+    pub steps: usize,
+    pub val_loss: Option<f64>,
+    pub test_loss: Option<f64>,
+    /// step, epoch, lr, train_loss, val_loss, val_accuracy.
+    pub curve: Vec<[f64; 6]>,
+    pub test_predicted: Vec<u16>,
+    /// Trials that ran together.
+    pub group: usize,
+}
 
 impl Store {
     /// Keys of all trials that need not run again: done or diverged.
@@ -207,6 +242,66 @@ impl Store {
             Ok(point)
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// All results of a finished trial.
+    ///
+    /// # Errors
+    /// The store does not hold it, or cannot be read.
+    pub fn recorded(&self, trial: Key) -> anyhow::Result<Recorded> {
+        let key = trial.to_string();
+        let mut found = self.connection.query_row(
+            "SELECT status, numerics, steps_run, val_loss, test_loss, coalesce(group_size, 1) FROM trial WHERE key = ?",
+            [&key],
+            |row| {
+                Ok(Recorded {
+                    status: row.get(0)?,
+                    numerics: row.get(1)?,
+                    steps: row.get(2)?,
+                    val_loss: row.get(3)?,
+                    test_loss: row.get(4)?,
+                    curve: Vec::new(),
+                    test_predicted: Vec::new(),
+                    group: row.get(5)?,
+                })
+            },
+        )?;
+        found.curve = self.curve(trial)?;
+        let predicted: Option<Vec<u8>> = self
+            .connection
+            .query_row("SELECT predicted FROM prediction WHERE trial = ? AND part = 'test'", [&key], |row| row.get(0))
+            .optional()?;
+        let classes = predicted.iter().flat_map(|bytes| bytes.chunks_exact(2));
+        found.test_predicted = classes.map(|class| u16::from_le_bytes([class[0], class[1]])).collect();
+        Ok(found)
+    }
+
+    /// How many trials of an experiment were run again alone, and how many of them gave something else.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn audits(&self, experiment: &ExperimentRow) -> anyhow::Result<(usize, usize)> {
+        Ok(self.connection.query_row(
+            "SELECT count(*), coalesce(sum(1 - equal), 0) FROM (
+               SELECT trial, equal, max(at) FROM audit WHERE trial IN (SELECT trial FROM planned WHERE experiment = ?) GROUP BY trial)",
+            [experiment.id],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?)
+    }
+
+    /// What the sweeps of an experiment cost so far.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn savings(&self, experiment: &ExperimentRow) -> anyhow::Result<Savings> {
+        Ok(self.connection.query_row(
+            "SELECT coalesce(sum(seconds), 0), coalesce(sum(forecast), 0), coalesce(sum(macs_alone), 0), coalesce(sum(macs_shared), 0)
+             FROM sweep WHERE experiment = ? AND seconds IS NOT NULL",
+            [experiment.id],
+            |row| {
+                Ok(Savings { seconds: row.get(0)?, forecast: row.get(1)?, alone: row.get(2)?, shared: row.get(3)? })
+            },
+        )?)
     }
 
     /// The classes that a trial predicted on test, and the true ones, in the order of its split.

@@ -31,6 +31,15 @@ pub struct Circumstance {
     pub machine: String,
 }
 
+/// What a sweep took, and in multiply-accumulates what its trials cost one by one and with what they shared.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SweepCost {
+    pub forecast: f64,
+    pub seconds: f64,
+    pub alone: f64,
+    pub shared: f64,
+}
+
 /// A cell of the plan.
 pub struct CellRecord {
     pub key: Key,
@@ -96,15 +105,29 @@ impl Store {
         Ok(sweep)
     }
 
-    /// Notes how a sweep ended.
+    /// Notes how a sweep ended, and what it cost.
     ///
     /// # Errors
     /// The store cannot be written.
-    pub fn end(&mut self, sweep: i64, ended: &str) -> anyhow::Result<()> {
+    pub fn end(&mut self, sweep: i64, ended: &str, cost: &SweepCost) -> anyhow::Result<()> {
         let transaction = self.connection.transaction()?;
         transaction.execute(
-            "UPDATE sweep SET finished = ?, ended = ? WHERE id = ?",
-            params![now(&transaction)?, ended, sweep],
+            "UPDATE sweep SET finished = ?, ended = ?, forecast = ?, seconds = ?, macs_alone = ?, macs_shared = ? WHERE id = ?",
+            params![now(&transaction)?, ended, cost.forecast, cost.seconds, cost.alone, cost.shared, sweep],
+        )?;
+        Ok(transaction.commit()?)
+    }
+
+    /// Notes that a trial was run again alone, and what differed: nothing, or what is written.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn audit(&mut self, trial: Key, numerics: &str, difference: &str) -> anyhow::Result<()> {
+        let transaction = self.connection.transaction()?;
+        let at = now(&transaction)?;
+        transaction.execute(
+            "INSERT OR REPLACE INTO audit VALUES (?, ?, ?, ?, ?)",
+            params![trial.to_string(), at, numerics, difference.is_empty(), difference],
         )?;
         Ok(transaction.commit()?)
     }
@@ -228,6 +251,7 @@ impl Store {
             Sql::Null,
             Sql::Null,
             Sql::Text(serde_json::to_string(&outcome.warnings)?),
+            Sql::Integer(outcome.group as i64),
         ]);
         let marks = vec!["?"; row.len()].join(", ");
         transaction.execute(&format!("INSERT INTO trial VALUES ({marks})"), params_from_iter(row))?;

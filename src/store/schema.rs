@@ -41,10 +41,12 @@ pub const SETTINGS: &[&str] = &[
     "clip",
     // From the third migration on.
     "resize",
+    // From the fourth migration on.
+    "views",
 ];
 
 /// How many settings each migration knew.
-const KNOWN_SETTINGS: &[usize] = &[SETTINGS.len() - 3, SETTINGS.len() - 1, SETTINGS.len()];
+const KNOWN_SETTINGS: &[usize] = &[SETTINGS.len() - 4, SETTINGS.len() - 2, SETTINGS.len() - 1, SETTINGS.len()];
 
 /// Columns of `trial` that a configuration alone decides: equal for equal keys, on any machine of one numerics class.
 pub const RESULTS: &[&str] = &[
@@ -65,7 +67,7 @@ pub const RESULTS: &[&str] = &[
     "frozen",
 ];
 
-pub const MIGRATIONS: &[&str] = &[FIRST, CLASS_WEIGHTS_AND_CLIP, RESIZE];
+pub const MIGRATIONS: &[&str] = &[FIRST, CLASS_WEIGHTS_AND_CLIP, RESIZE, SHARING];
 
 const FIRST: &str = "
 CREATE TABLE experiment (
@@ -167,6 +169,23 @@ DROP VIEW result;
 {view}
 ";
 
+const SHARING: &str = "
+ALTER TABLE cell ADD COLUMN views;
+ALTER TABLE trial ADD COLUMN group_size INTEGER; -- trials that ran together, this one included
+ALTER TABLE sweep ADD COLUMN forecast REAL;      -- seconds
+ALTER TABLE sweep ADD COLUMN seconds REAL;
+ALTER TABLE sweep ADD COLUMN macs_alone REAL;    -- multiply-accumulates of its trials one by one
+ALTER TABLE sweep ADD COLUMN macs_shared REAL;   -- the same with what was shared counted once
+CREATE TABLE audit (
+  trial TEXT NOT NULL, at TEXT NOT NULL, numerics TEXT NOT NULL,
+  equal INTEGER NOT NULL,   -- 1: the trial alone gave what the store holds
+  difference TEXT NOT NULL, -- what differed
+  PRIMARY KEY (trial, at)
+) WITHOUT ROWID;
+DROP VIEW result;
+{view}
+";
+
 /// What people query: a row for each planned trial.
 const RESULT: &str = "
 CREATE VIEW result AS
@@ -175,7 +194,7 @@ CREATE VIEW result AS
          coalesce(trial.status, 'planned') AS status,
          {trial_results},
          trial.seconds, trial.macs, trial.numerics, trial.device, trial.version, trial.build, trial.finished,
-         trial.failure, trial.message, trial.warnings
+         trial.failure, trial.message, trial.warnings{group_size}
   FROM planned
   JOIN cell ON cell.experiment = planned.experiment AND cell.position = planned.position
   JOIN experiment ON experiment.id = planned.experiment
@@ -192,6 +211,7 @@ pub fn migration(index: usize) -> String {
         .replace("{view}", RESULT)
         .replace("{settings}", &list("", settings))
         .replace("{cell_settings}", &list("cell.", settings))
+        .replace("{group_size}", if index >= 3 { ", trial.group_size" } else { "" })
         .replace("{trial_results}", &list("trial.", &RESULTS[1..]))
 }
 
@@ -228,4 +248,5 @@ pub const COLUMNS: &[(&str, &str, &str)] = &[
     ("failure", "circumstance", "class of the failure"),
     ("message", "circumstance", "what the failure said"),
     ("warnings", "circumstance", "JSON list of what a person should know"),
+    ("group_size", "circumstance", "trials that ran together, this one included; 1: alone"),
 ];

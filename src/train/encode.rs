@@ -1,55 +1,179 @@
-//! The encode stage: one pass of a frozen prefix over every image that some trial above it reads.
+//! The encode stages: one pass of a frozen prefix over every image that some trial above it reads, for all the layers
+//! that are to be kept.
 
 use std::collections::BTreeSet;
 
 use anyhow::Context;
 
-use super::source::Source;
-use super::{Shelf, features};
+use super::features::{self, Row};
+use super::source::{Change, Source};
+use super::{Group, Shelf};
 use crate::data::split::split;
 use crate::exec::Network;
 use crate::key::Key;
 use crate::model::freezing::with_head;
 use crate::outcome::Outcome;
 use crate::outcome::Progress;
-use crate::plan::stage::Encode;
-use crate::plan::stage::Work;
+use crate::plan::stage::{Encode, Encoded, Work};
 use crate::recipe::{Head, Pool};
 
 const BATCH: usize = 64;
 
-pub fn run(stage: &Encode, work: &Work, shelf: &mut Shelf, tell: &mut dyn FnMut(Progress)) -> anyhow::Result<Outcome> {
-    let manifest = shelf.manifest(stage.data)?;
-    let mut union = BTreeSet::new();
-    for replicate in 0..stage.replicates {
-        let split = split(&manifest, stage.per_class, stage.seed, replicate as u64).map_err(anyhow::Error::msg)?;
-        union.extend(split.train.into_iter().chain(split.val).chain(split.test));
+/// Runs encodings of one backbone on one set of images. A layer that the deepest pass has not got as a tensor of its own
+/// gets a pass of its own.
+pub fn run_all(stages: &[&Encode], group: &mut Group, shelf: &mut Shelf) -> anyhow::Result<()> {
+    let mut open: Vec<usize> = (0..stages.len()).collect();
+    while !open.is_empty() {
+        let start = std::time::Instant::now();
+        let pass = Pass::deepest(stages, &open, &group.works, shelf)?;
+        let members: Vec<usize> = pass.kept.iter().map(|kept| kept.stage).collect();
+        let macs = pass.run(stages, group, shelf)?;
+        open.retain(|index| !members.contains(index));
+        for member in &members {
+            // What is computed once is paid for in equal parts.
+            let share = 1.0 / members.len() as f64;
+            let outcome = Outcome {
+                seconds: start.elapsed().as_secs_f64() * share,
+                macs: macs * share,
+                numerics: shelf.numerics.to_owned(),
+                trial: None,
+                warnings: Vec::new(),
+                group: members.len(),
+            };
+            group.done(*member, outcome, shelf);
+        }
     }
-    let samples: Vec<u32> = union.into_iter().collect();
-    let weights = shelf.weights(&stage.backbone, work)?.context("a random backbone is never encoded")?;
+    Ok(())
+}
+
+/// One encoding alone, where its features turned out to be gone or damaged.
+pub fn again(stage: &Encode, work: &Work, shelf: &mut Shelf) -> anyhow::Result<()> {
+    let mut group = Group { works: vec![work], hear: &mut |_| () };
+    let pass = Pass::deepest(&[stage], &[0], &group.works, shelf)?;
+    pass.run(&[stage], &mut group, shelf).map(drop)
+}
+
+/// One run through a network, and what is kept of it.
+struct Pass {
+    network: Network,
+    kept: Vec<Kept>,
+}
+
+struct Kept {
+    stage: usize,
+    /// The layer of the pass that is read.
+    layer: usize,
+    /// What stands between it and the features: the pooling of the head.
+    tail: Option<Network>,
+}
+
+impl Pass {
+    /// The pass of the deepest stage in `open`, and all others that it can serve.
+    fn deepest(stages: &[&Encode], open: &[usize], works: &[&Work], shelf: &mut Shelf) -> anyhow::Result<Self> {
+        let mut found: Option<(usize, crate::model::graph::Graph)> = None;
+        for index in open {
+            let stage = stages[*index];
+            let backbone = stage.backbone.arch.backbone(&stage.backbone.tap).map_err(anyhow::Error::msg)?;
+            let own = backbone.find(&stage.cut).map_or(backbone.clone(), |cut| backbone.truncate(cut));
+            if found.as_ref().is_none_or(|(_, graph)| graph.layers.len() < own.layers.len()) {
+                found = Some((*index, own));
+            }
+        }
+        let (deepest, graph) = found.context("a group without stages")?;
+        let stage = stages[deepest];
+        let weights = shelf.weights(&stage.backbone, works[deepest])?.context("a random backbone is never encoded")?;
+        let mut network = Network::new(graph, &weights, &shelf.device)?;
+        network.frozen = network.graph.layers.len();
+        let mut kept = Vec::new();
+        for index in open {
+            if let Some((layer, tail)) = served(stages[*index], &network, shelf)? {
+                kept.push(Kept { stage: *index, layer, tail });
+            }
+        }
+        Ok(Self { network, kept })
+    }
+
+    /// Encodes all images and writes the files; returns the multiply-accumulates.
+    fn run(&self, stages: &[&Encode], group: &mut Group, shelf: &mut Shelf) -> anyhow::Result<f64> {
+        let stage = stages[self.kept[0].stage];
+        let source = Source::Images {
+            packed: shelf.packed(stage.data, stage.backbone.frame())?,
+            preprocess: stage.backbone.preprocess,
+        };
+        let ids = rows(stage, shelf)?;
+        let layers: Vec<usize> = self.kept.iter().map(|kept| kept.layer).collect();
+        let mut rows: Vec<Vec<f32>> = vec![Vec::new(); self.kept.len()];
+        for (index, batch) in ids.chunks(BATCH).enumerate() {
+            let x = inputs(&source, stage, batch, shelf)?;
+            for ((kept, found), rows) in self.kept.iter().zip(self.network.taps(&x, &layers)?).zip(&mut rows) {
+                let found = match &kept.tail {
+                    Some(tail) => tail.infer(&self.network.as_images(kept.layer, &found)?)?,
+                    None => found,
+                };
+                rows.extend(found.flatten_all()?.to_vec1::<f32>()?);
+            }
+            group.tell(Progress { step: (index + 1) * BATCH, steps: ids.len(), loss: 0.0, accuracy: None });
+        }
+        for (kept, rows) in self.kept.iter().zip(rows) {
+            let graph = &kept.tail.as_ref().unwrap_or(&self.network).graph;
+            let shape = graph.layers[if kept.tail.is_some() { graph.last() } else { kept.layer }].shape;
+            let key = Key::of("encode", stages[kept.stage]);
+            features::write(&shelf.places.cache.join(format!("{key}.features")), &ids, &shape, &rows)?;
+        }
+        Ok(self.network.graph.total_macs() as f64 * ids.len() as f64)
+    }
+}
+
+/// Where `network` has what a stage keeps, if it has it: the layer, and what comes behind it.
+fn served(stage: &Encode, network: &Network, shelf: &Shelf) -> anyhow::Result<Option<(usize, Option<Network>)>> {
     let backbone = stage.backbone.arch.backbone(&stage.backbone.tap).map_err(anyhow::Error::msg)?;
     // The head above the cut does not matter: it is cut off again.
     let whole = with_head(&backbone, stage.pool.unwrap_or(Pool::Flatten), &Head::Linear, 2, 0.0);
     let cut = whole.find(&stage.cut).with_context(|| format!("no layer '{}'", stage.cut))?;
-    let mut network = Network::new(whole.truncate(cut), &weights, &shelf.device)?;
-    network.frozen = network.graph.layers.len();
-    let source = Source::Images {
-        packed: shelf.packed(stage.data, stage.backbone.frame())?,
-        preprocess: stage.backbone.preprocess,
+    let last = cut.min(backbone.last());
+    let layer = network.graph.find(&whole.layers[last].name).filter(|layer| network.stands_alone(*layer));
+    let tail = if cut > last {
+        let above = whole.truncate(cut).above(last);
+        Some(Network::new(above, &Default::default(), &shelf.device)?)
+    } else {
+        None
     };
-    let shape = network.graph.layers[network.graph.last()].shape;
-    let mut rows: Vec<f32> = Vec::with_capacity(samples.len() * shape.iter().product::<usize>());
-    for (index, batch) in samples.chunks(BATCH).enumerate() {
-        let found = network.infer(&source.batch(batch, &shelf.device)?)?;
-        rows.extend(found.flatten_all()?.to_vec1::<f32>()?);
-        tell(Progress { step: (index + 1) * BATCH, steps: samples.len(), loss: 0.0, accuracy: None });
+    Ok(layer.map(|layer| (layer, tail)))
+}
+
+/// Every image that some replicate reads, in the order of the manifest; views behind it.
+fn rows(stage: &Encode, shelf: &mut Shelf) -> anyhow::Result<Vec<Row>> {
+    let manifest = shelf.manifest(stage.data)?;
+    let (mut plain, mut trained) = (BTreeSet::new(), BTreeSet::new());
+    for replicate in 0..stage.replicates {
+        let split = split(&manifest, stage.per_class, stage.seed, replicate as u64).map_err(anyhow::Error::msg)?;
+        plain.extend(split.val.into_iter().chain(split.test));
+        trained.extend(split.train);
     }
-    features::write(
-        &shelf.places.cache.join(format!("{}.features", Key::of("encode", stage))),
-        &samples,
-        &shape,
-        &rows,
-    )?;
-    let macs = network.graph.total_macs() as f64 * samples.len() as f64;
-    Ok(Outcome { seconds: 0.0, macs, numerics: shelf.numerics.to_owned(), trial: None, warnings: Vec::new() })
+    let views = match stage.images {
+        Encoded::All => {
+            plain.append(&mut trained);
+            0
+        }
+        Encoded::Evaluated => 0,
+        Encoded::Views { count } => count as u32,
+    };
+    let views = (1..=views).flat_map(|view| trained.iter().map(move |sample| (*sample, view)));
+    Ok(plain.iter().map(|sample| (*sample, 0)).chain(views).collect())
+}
+
+/// The images of some rows; a view's changes are drawn once for all replicates.
+fn inputs(source: &Source, stage: &Encode, rows: &[Row], shelf: &Shelf) -> anyhow::Result<candle_core::Tensor> {
+    let mut parts = Vec::new();
+    for same in rows.chunk_by(|one, other| one.1 == other.1) {
+        let samples: Vec<u32> = same.iter().map(|(sample, _)| *sample).collect();
+        let view = u64::from(same[0].1);
+        let list = if view == 0 { &[][..] } else { &stage.augment };
+        let change = Change { list, seed: stage.seed, replicate: u64::MAX, epoch: view };
+        parts.push(source.changed(&samples, &change, &shelf.device)?);
+    }
+    match parts.as_slice() {
+        [one] => Ok(one.clone()),
+        parts => Ok(candle_core::Tensor::cat(parts, 0)?),
+    }
 }

@@ -1,35 +1,35 @@
-//! Predictions and scores of a network on a set of samples.
+//! Predictions and scores, counted batch by batch.
 
-use super::source::Source;
-use crate::data::Manifest;
-use crate::exec::Network;
-use crate::nn::loss::log_softmax;
+use crate::nn::loss::log_probability;
 use crate::outcome::{Predictions, Scores, score};
 
 /// Images of one pass. Results do not depend on it.
-const BATCH: usize = 64;
+pub const BATCH: usize = 64;
 
-/// Answers and scores on `samples`; the loss is not finite where the network's outputs are not.
-pub fn evaluate(
-    network: &Network,
-    source: &Source,
-    samples: &[u32],
-    manifest: &Manifest,
-) -> anyhow::Result<(Predictions, Scores)> {
-    let truth: Vec<u32> = samples.iter().map(|sample| manifest.samples[*sample as usize].class).collect();
-    let mut found = Predictions { samples: samples.to_vec(), ..Predictions::default() };
-    let mut total = 0.0;
-    for (samples, truth) in samples.chunks(BATCH).zip(truth.chunks(BATCH)) {
-        let logits = network.infer(&source.batch(samples, &network.device)?)?;
-        for (row, class) in logits.to_vec2::<f32>()?.iter().zip(truth) {
-            let best = (0..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best });
-            let log_probability = log_softmax(row)[*class as usize];
-            total -= log_probability;
-            found.predicted.push(best as u16);
-            found.probability.push(log_probability.exp() as f32);
-        }
+/// The answers of one network so far.
+#[derive(Default)]
+pub struct Tally {
+    found: Predictions,
+    truth: Vec<u32>,
+    loss: f64,
+}
+
+impl Tally {
+    /// Counts one row of logits.
+    pub fn row(&mut self, logits: &[f32], class: u32) {
+        let best = (0..logits.len()).fold(0, |best, class| if logits[class] > logits[best] { class } else { best });
+        let log_probability = log_probability(logits, class as usize);
+        self.loss -= log_probability;
+        self.truth.push(class);
+        self.found.predicted.push(best as u16);
+        self.found.probability.push(log_probability.exp() as f32);
     }
-    let loss = total / samples.len().max(1) as f64;
-    let scores = score(&found.predicted, &truth, manifest.classes.len(), loss);
-    Ok((found, scores))
+
+    /// Answers and scores; the loss is not finite where some row was not.
+    pub fn close(mut self, samples: &[u32], classes: usize) -> (Predictions, Scores) {
+        let loss = self.loss / samples.len().max(1) as f64;
+        let scores = score(&self.found.predicted, &self.truth, classes, loss);
+        self.found.samples = samples.to_vec();
+        (self.found, scores)
+    }
 }

@@ -1,6 +1,7 @@
-//! Feature files: the outputs of a frozen prefix, one row per sample, mapped read-only and checked once per process.
+//! Feature files: the outputs of a frozen prefix, one row per view of a sample, mapped read-only and checked once per process.
 //!
-//! A safetensors file with `features` [n, ...] in f32 and `samples` [n], whose header carries the BLAKE3 of the rows.
+//! A safetensors file with `features` [n, ...] in f32, `samples` [n] and `views` [n] (0: the image as it is; from 1 on an
+//! augmented one), whose header carries the BLAKE3 of the rows.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,22 +11,28 @@ use anyhow::Context;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
+/// A sample and its view.
+pub type Row = (u32, u32);
+
 pub struct Features {
     map: memmap2::Mmap,
     start: usize,
     /// Numbers of one sample.
     size: usize,
-    rows: HashMap<u32, usize>,
+    rows: HashMap<Row, usize>,
 }
 
 /// Writes rows to a temporary file and renames it into place.
-pub fn write(path: &Path, samples: &[u32], shape: &[usize], rows: &[f32]) -> anyhow::Result<()> {
+pub fn write(path: &Path, ids: &[Row], shape: &[usize], rows: &[f32]) -> anyhow::Result<()> {
     let bytes: &[u8] = bytemuck::cast_slice(rows);
-    let full: Vec<usize> = std::iter::once(samples.len()).chain(shape.iter().copied()).collect();
+    let samples: Vec<u32> = ids.iter().map(|(sample, _)| *sample).collect();
+    let views: Vec<u32> = ids.iter().map(|(_, view)| *view).collect();
+    let full: Vec<usize> = std::iter::once(ids.len()).chain(shape.iter().copied()).collect();
     let metadata = HashMap::from([("blake3".to_owned(), blake3::hash(bytes).to_string())]);
     let tensors = [
         ("features", TensorView::new(Dtype::F32, full, bytes)?),
-        ("samples", TensorView::new(Dtype::U32, vec![samples.len()], bytemuck::cast_slice(samples))?),
+        ("samples", TensorView::new(Dtype::U32, vec![ids.len()], bytemuck::cast_slice(&samples))?),
+        ("views", TensorView::new(Dtype::U32, vec![ids.len()], bytemuck::cast_slice(&views))?),
     ];
     let temporary = path.with_extension(format!("tmp{}", std::process::id()));
     safetensors::serialize_to_file(tensors, Some(metadata), &temporary)
@@ -47,28 +54,32 @@ impl Features {
         let (start, size, rows) = {
             let (_, header) = SafeTensors::read_metadata(&map).with_context(damaged)?;
             let tensors = SafeTensors::deserialize(&map).with_context(damaged)?;
-            let (features, samples) =
-                (tensors.tensor("features").with_context(damaged)?, tensors.tensor("samples").with_context(damaged)?);
+            let [features, samples, views] = ["features", "samples", "views"].map(|name| tensors.tensor(name));
+            let (features, samples, views) =
+                (features.with_context(damaged)?, samples.with_context(damaged)?, views.with_context(damaged)?);
             let promised =
                 header.metadata().as_ref().and_then(|metadata| metadata.get("blake3")).with_context(damaged)?;
             anyhow::ensure!(blake3::hash(features.data()).to_string() == *promised, damaged());
             let start = features.data().as_ptr() as usize - map.as_ptr() as usize;
-            let ids: Vec<u32> =
-                samples.data().chunks_exact(4).map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]])).collect();
+            let ids = numbers(samples.data()).zip(numbers(views.data()));
             let size = features.shape()[1..].iter().product();
-            (start, size, ids.into_iter().enumerate().map(|(row, id)| (id, row)).collect())
+            (start, size, ids.enumerate().map(|(row, id)| (id, row)).collect())
         };
         Ok(Self { map, start, size, rows })
     }
 
-    /// Appends the row of a sample to `batch`.
+    /// Appends a row to `batch`.
     ///
     /// # Errors
-    /// The sample was not encoded.
-    pub fn append(&self, sample: u32, batch: &mut Vec<f32>) -> anyhow::Result<()> {
-        let row = self.rows.get(&sample).with_context(|| format!("sample {sample} was not encoded"))?;
+    /// The view of the sample was not encoded.
+    pub fn append(&self, row: Row, batch: &mut Vec<f32>) -> anyhow::Result<()> {
+        let row = self.rows.get(&row).with_context(|| format!("view {} of sample {} was not encoded", row.1, row.0))?;
         let bytes = &self.map[self.start + row * self.size * 4..][..self.size * 4];
         batch.extend(bytes.chunks_exact(4).map(|value| f32::from_le_bytes([value[0], value[1], value[2], value[3]])));
         Ok(())
     }
+}
+
+fn numbers(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    bytes.chunks_exact(4).map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]))
 }

@@ -1,14 +1,20 @@
 //! Does the work of a stage on a device. One file per kind of stage, and what they share.
 
+mod bank;
+mod course;
 mod encode;
 mod evaluate;
 mod export;
 mod extract;
 mod feature_file;
 mod features;
-mod fit;
 mod hdf5;
+mod inputs;
+mod lane;
+mod learner;
+mod lockstep;
 mod pretrain;
+mod record;
 mod shelf;
 mod source;
 mod trial;
@@ -41,23 +47,56 @@ pub fn open_device(device: Device) -> Result<CandleDevice, Failure> {
     }
 }
 
-/// Runs one stage to its outcome.
+/// What a group of stages tells while it runs; stages are named by their place in the group.
+pub enum Told {
+    /// Of the group as a whole.
+    Progress(Progress),
+    Done(usize, Box<Outcome>),
+}
+
+/// Stages that run together, and who hears of them.
+pub struct Group<'a> {
+    pub works: Vec<&'a Work>,
+    pub hear: &'a mut dyn FnMut(Told),
+}
+
+impl Group<'_> {
+    fn tell(&mut self, progress: Progress) {
+        (self.hear)(Told::Progress(progress));
+    }
+
+    /// A stage is done; it takes the warnings that have gathered.
+    fn done(&mut self, stage: usize, mut outcome: Outcome, shelf: &mut Shelf) {
+        outcome.warnings.append(&mut shelf.warnings);
+        (self.hear)(Told::Done(stage, Box::new(outcome)));
+    }
+}
+
+/// Runs stages of one kind together, each to its outcome.
 ///
 /// # Errors
-/// A classified failure; divergence is an outcome and no failure.
-pub fn run(work: &Work, shelf: &mut Shelf, tell: &mut dyn FnMut(Progress)) -> Result<Outcome, Failure> {
-    let start = std::time::Instant::now();
-    let result = match &work.stage {
-        Stage::Pretrain(stage) => pretrain::run(stage, shelf, tell),
-        Stage::Encode(stage) => encode::run(stage, work, shelf, tell),
-        Stage::Train(stage) => trial::run(stage, work, shelf, tell),
-    };
-    // The next stage has other shapes.
+/// A classified failure of those that are not done yet; divergence is an outcome and no failure.
+pub fn run(works: &[Work], shelf: &mut Shelf, hear: &mut dyn FnMut(Told)) -> Result<(), Failure> {
+    let mut group = Group { works: works.iter().collect(), hear };
+    let (mut encodes, mut trials) = (Vec::new(), Vec::new());
+    let mut result = Ok(());
+    for (index, work) in works.iter().enumerate() {
+        match &work.stage {
+            Stage::Encode(stage) => encodes.push(stage),
+            Stage::Train(stage) => trials.push(&**stage),
+            Stage::Pretrain(stage) => result = result.and_then(|()| pretrain::run(index, stage, &mut group, shelf)),
+        }
+    }
+    if result.is_ok() && encodes.len() == works.len() {
+        result = encode::run_all(&encodes, &mut group, shelf);
+    } else if result.is_ok() && trials.len() == works.len() {
+        result = lockstep::run(&trials, &mut group, shelf);
+    } else if result.is_ok() && !(encodes.is_empty() && trials.is_empty()) {
+        result = Err(anyhow::anyhow!("stages of different kinds do not run together"));
+    }
+    // The next stages have other shapes.
     crate::nn::buffer::release();
-    let mut outcome = result.map_err(|error| classify(&error))?;
-    outcome.seconds = start.elapsed().as_secs_f64();
-    outcome.warnings.append(&mut shelf.warnings);
-    Ok(outcome)
+    result.map_err(|error| classify(&error))
 }
 
 fn classify(error: &anyhow::Error) -> Failure {

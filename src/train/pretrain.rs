@@ -2,45 +2,110 @@
 
 use anyhow::Context;
 
-use super::Shelf;
-use super::fit::{Setting, fit};
-use super::source::Source;
-use crate::data::split::split;
+use super::course::{Course, Place, balanced};
+use super::evaluate::{BATCH, Tally};
+use super::lane::Lane;
+use super::record::{History, Record};
+use super::source::{Change, Source};
+use super::{Group, Shelf};
+use crate::data::batch::order;
+use crate::data::split::{Split, split};
 use crate::exec::Network;
 use crate::key::Key;
 use crate::model::init;
-use crate::outcome::Progress;
-use crate::outcome::{Ending, Outcome};
+use crate::outcome::{Ending, Outcome, Progress, Scores};
 use crate::plan::stage::Pretrain;
-use crate::recipe::{BatchNorm, Metric};
+use crate::recipe::{BatchNorm, KeepWeights, Metric, Phase};
+use crate::seed::{Stream, stream};
 
-pub fn run(stage: &Pretrain, shelf: &mut Shelf, tell: &mut dyn FnMut(Progress)) -> anyhow::Result<Outcome> {
+/// Runs the stage that has place `index` in its group.
+pub fn run(index: usize, stage: &Pretrain, group: &mut Group, shelf: &mut Shelf) -> anyhow::Result<()> {
+    let start = std::time::Instant::now();
+    let macs = train(stage, shelf, &mut |progress| group.tell(progress))?;
+    let seconds = start.elapsed().as_secs_f64();
+    let numerics = shelf.numerics.to_owned();
+    let outcome = Outcome { seconds, macs, numerics, trial: None, warnings: Vec::new(), group: 1 };
+    group.done(index, outcome, shelf);
+    Ok(())
+}
+
+/// Makes a source model whose file is gone or damaged.
+pub fn again(stage: &Pretrain, shelf: &mut Shelf) -> anyhow::Result<()> {
+    train(stage, shelf, &mut |_| ()).map(drop)
+}
+
+/// What the source model learns from.
+struct Lessons<'a> {
+    stage: &'a Pretrain,
+    source: Source,
+    split: Split,
+    /// Of all samples.
+    classes: Vec<u32>,
+    balanced: Vec<f64>,
+}
+
+/// Trains and writes the model; returns the multiply-accumulates.
+fn train(stage: &Pretrain, shelf: &mut Shelf, tell: &mut dyn FnMut(Progress)) -> anyhow::Result<f64> {
     let graph = stage.arch.graph(stage.classes).map_err(anyhow::Error::msg)?;
     let weights = init::fresh(&graph, 0, stage.seed, 0)?;
     let manifest = shelf.manifest(stage.data)?;
     let split = split(&manifest, None, stage.seed, 0).map_err(anyhow::Error::msg).context("the source dataset")?;
     let source = Source::Images { packed: shelf.packed(stage.data, stage.frame())?, preprocess: stage.preprocess };
-    let mut network = Network::new(graph, &weights, &shelf.device)?;
-    network.batch_norm = BatchNorm::Train;
-    let setting = Setting {
-        source: &source,
-        manifest: &manifest,
-        split: &split,
-        seed: stage.seed,
-        replicate: 0,
-        phase: 0,
-        head: 0,
-        early_stop: None,
-        metric: Metric::Accuracy,
-        keep_best: false,
-    };
-    let result = fit(&mut network, &stage.phase, &setting, tell)?;
-    anyhow::ensure!(
-        result.ending == Ending::Finished,
-        "pretraining diverged after {} steps: lower `lr` under [pretrain]",
-        result.steps
-    );
-    network.weights()?.write(&shelf.places.cache.join(format!("{}.safetensors", Key::of("pretrain", stage))))?;
-    let macs = 3.0 * network.graph.total_macs() as f64 * (result.steps * stage.phase.batch) as f64;
-    Ok(Outcome { seconds: 0.0, macs, numerics: shelf.numerics.to_owned(), trial: None, warnings: Vec::new() })
+    let classes: Vec<u32> = manifest.samples.iter().map(|sample| sample.class).collect();
+    let balanced = balanced(split.train.iter().map(|sample| classes[*sample as usize]), stage.classes);
+    let lessons = Lessons { stage, source, split, classes, balanced };
+    let phase = Phase { batch_norm: BatchNorm::Train, ..stage.phase.clone() };
+    let images = lessons.split.train.len();
+    let course = Course::new(std::slice::from_ref(&phase), images, None, KeepWeights::Last, Metric::Accuracy);
+    let params = (0..graph.layers.len()).map(|index| graph.param_count(index)).sum();
+    let macs = 3.0 * graph.total_macs() as f64 * (course.steps(0) * phase.batch) as f64;
+    let history = History { trials: vec![0], place: Place::default(), record: Record::default() };
+    let mut lane = Lane::new(Network::new(graph, &weights, &shelf.device)?, 0, history);
+    lane.enter(&phase, 0, params)?;
+    let mut epoch = Vec::new();
+    for step in 0..course.steps(0) {
+        lane.history.place.step = step;
+        lessons.step(&mut lane, &course, &mut epoch)?;
+        let accuracy = if course.now(lane.history.place).evaluates { Some(lessons.evaluate(&lane)?) } else { None };
+        if accuracy.is_some() || step % 16 == 0 {
+            let loss = lane.history.record.last_loss();
+            let accuracy = accuracy.map(|scores| scores.accuracy);
+            tell(Progress { step: step + 1, steps: course.steps(0), loss, accuracy });
+        }
+        anyhow::ensure!(
+            lane.history.record.ending == Ending::Finished && accuracy.is_none_or(|scores| scores.loss.is_finite()),
+            "pretraining diverged after {} steps: lower `lr` under [pretrain]",
+            step + 1
+        );
+    }
+    lane.leave()?;
+    lane.network.weights()?.write(&shelf.places.cache.join(format!("{}.safetensors", Key::of("pretrain", stage))))?;
+    Ok(macs)
+}
+
+impl Lessons<'_> {
+    fn step(&self, lane: &mut Lane, course: &Course, epoch: &mut Vec<u32>) -> anyhow::Result<()> {
+        let place = lane.history.place;
+        let draw = course.draw(place);
+        if draw.within == 0 {
+            *epoch = order(&self.split.train, self.stage.seed, 0, draw.epoch as u64);
+        }
+        let samples = &epoch[draw.within * draw.batch..((draw.within + 1) * draw.batch).min(epoch.len())];
+        let change = Change { list: draw.augment, seed: self.stage.seed, replicate: 0, epoch: draw.epoch as u64 };
+        let x = self.source.changed(samples, &change, &lane.network.device)?;
+        let labels: Vec<u32> = samples.iter().map(|sample| self.classes[*sample as usize]).collect();
+        let mut dropout = stream(self.stage.seed, Stream::Dropout, &[0, 0, place.step as u64]);
+        lane.learn(&x, &labels, &self.balanced, course.phase(0), &course.now(place), &mut dropout)
+    }
+
+    fn evaluate(&self, lane: &Lane) -> anyhow::Result<Scores> {
+        let mut tally = Tally::default();
+        for samples in self.split.val.chunks(BATCH) {
+            let logits = lane.network.infer(&self.source.batch(samples, &lane.network.device)?)?;
+            for (row, sample) in logits.to_vec2::<f32>()?.iter().zip(samples) {
+                tally.row(row, self.classes[*sample as usize]);
+            }
+        }
+        Ok(tally.close(&self.split.val, self.stage.classes).1)
+    }
 }

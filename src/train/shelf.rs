@@ -110,7 +110,7 @@ impl Shelf {
             Err::<_, anyhow::Error>(error) => {
                 self.warnings.push(format!("the pretrained weights are made again: {error:#}"));
                 let stage = work.pretrain.as_ref().context("the work names no pretrain stage")?;
-                pretrain::run(stage, self, &mut |_| ())?;
+                pretrain::again(stage, self)?;
                 read()
             }
         }
@@ -127,7 +127,7 @@ impl Shelf {
             Ok(features) => features,
             Err(error) => {
                 self.warnings.push(format!("the features are made again: {error:#}"));
-                encode::run(stage, work, self, &mut |_| ())?;
+                encode::again(stage, work, self)?;
                 Features::open(&path)?
             }
         };

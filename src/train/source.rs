@@ -12,9 +12,18 @@ use crate::model::graph::Shape;
 use crate::recipe::{Augmentation, Preprocess};
 use crate::seed::{Stream, stream};
 
+#[derive(Clone)]
 pub enum Source {
-    Images { packed: Rc<Packed>, preprocess: Preprocess },
-    Features { features: Rc<Features>, shape: Shape },
+    Images {
+        packed: Rc<Packed>,
+        preprocess: Preprocess,
+    },
+    /// With the number of stored views of each training image, if there are any.
+    Features {
+        features: Rc<Features>,
+        shape: Shape,
+        views: Option<usize>,
+    },
 }
 
 /// Random changes of one epoch's images, for one replicate.
@@ -41,7 +50,13 @@ impl Source {
         batch.reserve(samples.len() * channels * height * width);
         for sample in samples {
             match self {
-                Self::Features { features, .. } => features.append(*sample, &mut batch)?,
+                Self::Features { features, views, .. } => {
+                    // Epochs take turns with the stored views; nothing is changed where nothing is trained.
+                    let view = views
+                        .filter(|_| !change.list.is_empty())
+                        .map_or(0, |views| 1 + change.epoch as u32 % views as u32);
+                    features.append((*sample, view), &mut batch)?;
+                }
                 Self::Images { packed, preprocess } if change.list.is_empty() => {
                     normalise(packed.image(*sample as usize), *preprocess, &mut batch)
                 }

@@ -1,0 +1,110 @@
+//! What this machine does in a second: measured at first use, and kept beside the cache.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use crate::plan::tier::Machine;
+
+/// Bytes that are written and read to measure the disk.
+const PROBE: usize = 64 << 20;
+
+/// What was measured, and on which machine: another one measures anew.
+#[derive(Serialize, Deserialize)]
+struct Measured {
+    machine: String,
+    rates: Machine,
+}
+
+/// The rates of this machine: those that are kept, or new ones. What is free is always looked up.
+///
+/// # Errors
+/// Only candle's own: a folder that cannot be written is not measured but guessed as slow.
+pub fn known_or_measured(cache: &Path) -> anyhow::Result<Machine> {
+    let path = cache.join("machine.json");
+    let own = name();
+    let kept = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Measured>(&text).ok());
+    let mut rates = match kept.filter(|kept| kept.machine == own) {
+        Some(kept) => kept.rates,
+        None => {
+            let rates = measure(cache)?;
+            if cache.exists() {
+                let text = serde_json::to_vec_pretty(&Measured { machine: own, rates })?;
+                std::fs::write(&path, text).with_context(|| format!("cannot write '{}'", path.display()))?;
+            }
+            rates
+        }
+    };
+    rates.memory_free = memory_free();
+    rates.disk_free = disk_free(cache);
+    Ok(rates)
+}
+
+fn name() -> String {
+    let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = processor.lines().find(|line| line.starts_with("model name")).unwrap_or_default().to_owned();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{model}, {threads} threads, {}", crate::device::CpuPath::current().name())
+}
+
+fn measure(cache: &Path) -> anyhow::Result<Machine> {
+    let macs = crate::train::measure_rate()?;
+    // Where nothing can be written, nothing will be kept.
+    let (disk_write, disk_read) = disk(cache).unwrap_or((1e6, 1e6));
+    Ok(Machine { macs, memory: memory(), disk_read, disk_write, memory_free: 0.0, disk_free: 0.0 })
+}
+
+/// Bytes per second at which rows are copied.
+fn memory() -> f64 {
+    let from = vec![1u8; PROBE];
+    let mut into = vec![0u8; PROBE];
+    let rate = |_: usize| {
+        let start = Instant::now();
+        into.copy_from_slice(&from);
+        std::hint::black_box(&into);
+        PROBE as f64 / start.elapsed().as_secs_f64()
+    };
+    (0..4).map(rate).fold(0.0, f64::max)
+}
+
+/// Bytes per second to and from the disk, past the page cache.
+fn disk(cache: &Path) -> std::io::Result<(f64, f64)> {
+    // The folder may not be there before the first sweep; what holds it is of the same disk.
+    let place = cache.ancestors().find(|place| place.is_dir()).unwrap_or(Path::new("."));
+    let path = place.join(format!("probe.tmp{}", std::process::id()));
+    let rates = probe(&path);
+    std::fs::remove_file(&path)?;
+    rates
+}
+
+fn probe(path: &Path) -> std::io::Result<(f64, f64)> {
+    let mut bytes = vec![0u8; PROBE];
+    // Zeros might be stored as nothing.
+    bytes.iter_mut().enumerate().for_each(|(index, byte)| *byte = ((index * 2_654_435_761) >> 7) as u8);
+    let start = Instant::now();
+    let mut file = std::fs::File::create(path)?;
+    file.write_all(&bytes)?;
+    file.sync_all()?;
+    let write = PROBE as f64 / start.elapsed().as_secs_f64();
+    let mut file = std::fs::File::open(path)?;
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+    let start = Instant::now();
+    file.read_exact(&mut bytes)?;
+    Ok((write, PROBE as f64 / start.elapsed().as_secs_f64()))
+}
+
+fn memory_free() -> f64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available =
+        text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse().ok());
+    // A machine that does not say is taken for a small one.
+    available.map_or(1e9, |kilobytes: f64| kilobytes * 1024.0)
+}
+
+fn disk_free(cache: &Path) -> f64 {
+    let place = cache.ancestors().find(|place| place.is_dir()).unwrap_or(Path::new("."));
+    rustix::fs::statvfs(place).map_or(0.0, |facts| facts.f_bavail as f64 * facts.f_frsize as f64)
+}

@@ -1,0 +1,97 @@
+//! Pixels and manifests in the cache, before any worker asks for them.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use super::jobs::{Jobs, What};
+use super::world::World;
+use crate::data::{packed, split};
+use crate::frame::Frame;
+use crate::key::Key;
+use crate::plan::Plan;
+use crate::plan::stage::Stage;
+
+/// Decodes every image that the jobs will read, and writes the manifests that workers read. Returns how many images
+/// were decoded now.
+///
+/// # Errors
+/// An image that cannot be used; the cache cannot be written.
+pub fn prepare_data(plan: &Plan, jobs: &Jobs, world: &World) -> anyhow::Result<usize> {
+    let mut wanted: BTreeMap<(Key, Frame), BTreeSet<usize>> = BTreeMap::new();
+    let mut asked: HashSet<(Key, Frame, Option<usize>, usize)> = HashSet::new();
+    for job in &jobs.list {
+        match &job.what {
+            What::Shared(work) => {
+                if let Stage::Pretrain(stage) = &work.stage {
+                    let all = all_of(world, stage.data);
+                    wanted.entry((stage.data, stage.frame())).or_default().extend(all);
+                }
+                if let Stage::Encode(stage) = &work.stage {
+                    for replicate in 0..stage.replicates {
+                        want(
+                            world,
+                            &mut asked,
+                            &mut wanted,
+                            (stage.data, stage.backbone.frame(), stage.per_class, replicate),
+                            stage.seed,
+                        )?;
+                    }
+                }
+            }
+            What::Trial { cell, replicate } => {
+                let train =
+                    plan.stages(&plan.cells[*cell], *replicate, &world.facts).map_err(anyhow::Error::msg)?.train;
+                want(
+                    world,
+                    &mut asked,
+                    &mut wanted,
+                    (train.data, train.backbone.frame(), train.per_class, *replicate),
+                    train.seed,
+                )?;
+            }
+        }
+    }
+    let mut decoded = 0;
+    for ((data, frame), indices) in wanted {
+        let Some(dataset) = world.datasets.values().find(|dataset| dataset.manifest.fingerprint == data) else {
+            continue;
+        };
+        let indices: Vec<usize> = indices.into_iter().collect();
+        decoded += packed::prepare(dataset, frame, &indices, &world.cache)?;
+        let path = world.cache.join(format!("{data}.json"));
+        if !path.exists() {
+            let temporary = path.with_extension(format!("tmp{}", std::process::id()));
+            std::fs::write(&temporary, serde_json::to_vec(&dataset.manifest)?)?;
+            std::fs::rename(&temporary, &path)?;
+        }
+    }
+    Ok(decoded)
+}
+
+fn all_of(world: &World, data: Key) -> Vec<usize> {
+    let dataset = world.datasets.values().find(|dataset| dataset.manifest.fingerprint == data);
+    dataset.map_or_else(Vec::new, |dataset| {
+        (0..dataset.manifest.samples.len())
+            .filter(|index| dataset.manifest.samples[*index].part != crate::data::Part::Test)
+            .collect()
+    })
+}
+
+fn want(
+    world: &World,
+    asked: &mut HashSet<(Key, Frame, Option<usize>, usize)>,
+    wanted: &mut BTreeMap<(Key, Frame), BTreeSet<usize>>,
+    what: (Key, Frame, Option<usize>, usize),
+    seed: u64,
+) -> anyhow::Result<()> {
+    if !asked.insert(what) {
+        return Ok(());
+    }
+    let (data, frame, per_class, replicate) = what;
+    let Some(dataset) = world.datasets.values().find(|dataset| dataset.manifest.fingerprint == data) else {
+        return Ok(());
+    };
+    let split = split::split(&dataset.manifest, per_class, seed, replicate as u64).map_err(anyhow::Error::msg)?;
+    let all = split.train.iter().chain(&split.val).chain(&split.test);
+    wanted.entry((data, frame)).or_default().extend(all.map(|index| *index as usize));
+    Ok(())
+}

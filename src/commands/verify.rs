@@ -1,0 +1,216 @@
+//! `verify FILE`: runs finished trials again, each alone, and compares everything that the store holds of them.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+
+use super::jobs::{self, What};
+use super::world::World;
+use super::{Exit, Usage, prepare, print, run, table_style};
+use crate::cli::Common;
+use crate::experiment::Experiment;
+use crate::key::Key;
+use crate::outcome::{Ending, Outcome, TrialOutcome};
+use crate::plan::{Plan, trial_key};
+use crate::report::table::table;
+use crate::schedule::event::Event;
+use crate::schedule::queue::{Limits, Queue};
+use crate::schedule::sweep::{Stop, sweep};
+use crate::store::Store;
+use crate::store::query::Recorded;
+use crate::value::Value;
+
+/// Trials of another numerics class may differ by so much: losses by this part of themselves, and so many answers.
+const TOLERANCE: f64 = 1e-3;
+
+/// One trial that was run again.
+struct Checked {
+    key: Key,
+    name: String,
+    /// Trials that ran together when the store got its result.
+    group: usize,
+    /// What differs; empty where nothing does.
+    difference: String,
+}
+
+pub fn run(file: &Path, sample: usize, common: &Common) -> anyhow::Result<Exit> {
+    let experiment = Experiment::load(file)?;
+    let mut world = World::gather(&experiment, file, common)?;
+    world.share = false;
+    let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
+    let mut store = Store::open(&common.db)?;
+    let finished = store.finished()?;
+    let chosen = chosen(&plan, &finished, sample);
+    if chosen.is_empty() {
+        return Err(Usage(format!("the store has no finished trial of {}", file.display())).into());
+    }
+    let checked = recompute(&plan, &world, &store, &finished, &chosen)?;
+    for one in &checked {
+        store.audit(one.key, world.device.numerics(), &one.difference)?;
+    }
+    let wrong = checked.iter().filter(|one| !one.difference.is_empty()).count();
+    let rows: Vec<Vec<String>> = checked
+        .iter()
+        .map(|one| {
+            let found = if one.difference.is_empty() { "the same, bit for bit" } else { &one.difference };
+            vec![one.key.short(), one.name.clone(), one.group.to_string(), found.to_owned()]
+        })
+        .collect();
+    print(&table(table_style(), &["trial", "", "ran in a group of", "alone it gives"], &rows))?;
+    if checked.len() < chosen.len() {
+        print(&format!("{} trials could not be run again", chosen.len() - checked.len()))?;
+        return Ok(Exit::SomeFailed);
+    }
+    print(&format!("{} of {} trials, run alone, gave what the store holds", checked.len() - wrong, checked.len()))?;
+    Ok(if wrong == 0 { Exit::Complete } else { Exit::Mismatch })
+}
+
+/// Finished trials, in turn from every scenario and recipe; within one by their keys, which are as good as chance.
+fn chosen(plan: &Plan, finished: &HashSet<Key>, sample: usize) -> Vec<(usize, Key)> {
+    let mut strata: BTreeMap<(String, String, String), Vec<(Key, usize)>> = BTreeMap::new();
+    let mut seen = HashSet::new();
+    for replicate in 0..plan.replicates {
+        for (index, cell) in plan.cells.iter().enumerate() {
+            let key = trial_key(cell.key, replicate);
+            if finished.contains(&key) && seen.insert(key) {
+                let asked = plan.asked(cell);
+                let get = |key: &str| asked.get(key).map_or_else(String::new, Value::to_string);
+                strata.entry((get("recipe"), get("tap"), get("scenario"))).or_default().push((key, index));
+            }
+        }
+    }
+    let mut strata: Vec<Vec<(Key, usize)>> = strata.into_values().collect();
+    strata.iter_mut().for_each(|own| own.sort_unstable_by(|one, other| other.cmp(one)));
+    // The strata themselves in no order of the file, so that a small sample is not all of its first recipe.
+    strata.sort_unstable_by_key(|own| own.last().map(|(key, _)| *key));
+    let mut chosen = Vec::new();
+    while chosen.len() < sample && strata.iter().any(|own| !own.is_empty()) {
+        for own in &mut strata {
+            if let Some((key, index)) = own.pop().filter(|_| chosen.len() < sample) {
+                chosen.push((index, key));
+            }
+        }
+    }
+    chosen
+}
+
+/// Runs the chosen trials alone and compares each as it comes.
+fn recompute(
+    plan: &Plan,
+    world: &World,
+    store: &Store,
+    finished: &HashSet<Key>,
+    chosen: &[(usize, Key)],
+) -> anyhow::Result<Vec<Checked>> {
+    let wanted: HashSet<Key> = chosen.iter().map(|(_, key)| *key).collect();
+    let others: HashSet<Key> = finished.difference(&wanted).copied().collect();
+    let cells: Vec<usize> =
+        chosen.iter().map(|(cell, _)| *cell).collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+    let mut jobs = jobs::jobs(plan, &cells, &others, world).map_err(anyhow::Error::msg)?;
+    // Replicates of these cells that have never run stay out.
+    let keep: Vec<bool> = jobs
+        .queue
+        .iter()
+        .zip(&jobs.list)
+        .map(|(job, planned)| matches!(planned.what, What::Shared(_)) || wanted.contains(&job.key))
+        .collect();
+    let mut kept = keep.iter();
+    jobs.queue.retain(|_| kept.next().copied().unwrap_or(false));
+    let mut kept = keep.iter();
+    jobs.list.retain(|_| kept.next().copied().unwrap_or(false));
+    prepare::prepare_data(plan, &jobs, world)?;
+    let mut queue = Queue::new(jobs.queue.clone(), Limits { slots: world.facts.slots, bytes: f64::INFINITY });
+    let mut pool = run::pool(world, jobs.list.len())?;
+    let mut checked = Vec::new();
+    let work = |job: usize| match &jobs.list[job].what {
+        What::Shared(work) => Ok((**work).clone()),
+        What::Trial { cell, replicate } => {
+            jobs::trial_work(plan, &plan.cells[*cell], *replicate, world, &jobs.kept).map_err(anyhow::Error::msg)
+        }
+    };
+    sweep(
+        &mut queue,
+        &mut pool,
+        work,
+        || Stop::No,
+        |event| {
+            match event {
+                Event::Finished { job, outcome } => {
+                    let key = jobs.queue[job].key;
+                    if wanted.contains(&key) {
+                        let name = run::describe(plan, &jobs.list[job].what);
+                        eprintln!("{}: {name}", key.short());
+                        let recorded = store.recorded(key)?;
+                        let difference = difference(&recorded, &outcome, world.device.numerics());
+                        checked.push(Checked { key, name, group: recorded.group, difference });
+                    }
+                }
+                Event::Failed { job, failure, again: false } => {
+                    eprintln!("{}: failed: {}", run::describe(plan, &jobs.list[job].what), failure.message);
+                }
+                _ => {}
+            }
+            Ok(())
+        },
+    )?;
+    Ok(checked)
+}
+
+/// What differs between the store and a new run: nothing within a numerics class, little between two.
+fn difference(recorded: &Recorded, outcome: &Outcome, numerics: &str) -> String {
+    let Some(trial) = &outcome.trial else { return "no results".to_owned() };
+    let mut found = Vec::new();
+    let status = if trial.ending == Ending::Diverged { "diverged" } else { "done" };
+    if recorded.status != status {
+        found.push(format!("{status} instead of {}", recorded.status));
+    }
+    if recorded.numerics != numerics {
+        found.extend(beyond_tolerance(recorded, trial));
+        return found.join(", ");
+    }
+    let points: Vec<[f64; 6]> = trial
+        .curve
+        .iter()
+        .map(|point| [point.step as f64, point.epoch, point.lr, point.train_loss, point.val.loss, point.val.accuracy])
+        .collect();
+    let at =
+        points.iter().zip(&recorded.curve).position(|(own, other)| own.map(f64::to_bits) != other.map(f64::to_bits));
+    if let Some(at) = at {
+        found.push(format!("the curve from step {} on", points[at][0]));
+    } else if points.len() != recorded.curve.len() {
+        found.push("the length of the curve".to_owned());
+    }
+    let losses = [(trial.val, recorded.val_loss, "val loss"), (trial.test, recorded.test_loss, "test loss")];
+    for (own, other, name) in losses {
+        let own = own.map(|scores| scores.loss);
+        if own.map(f64::to_bits) != other.map(f64::to_bits) {
+            let shown = |loss: Option<f64>| loss.map_or_else(|| "none".to_owned(), |loss| loss.to_string());
+            found.push(format!("{name} {} instead of {}", shown(own), shown(other)));
+        }
+    }
+    let answers = differing(&trial.test_predictions.predicted, &recorded.test_predicted);
+    if answers > 0 {
+        found.push(format!("{answers} answers on test"));
+    }
+    if trial.steps != recorded.steps {
+        found.push(format!("{} steps instead of {}", trial.steps, recorded.steps));
+    }
+    found.join(", ")
+}
+
+fn differing(own: &[u16], other: &[u16]) -> usize {
+    own.iter().zip(other).filter(|(own, other)| own != other).count() + own.len().abs_diff(other.len())
+}
+
+fn beyond_tolerance(recorded: &Recorded, trial: &TrialOutcome) -> Vec<String> {
+    let mut found = Vec::new();
+    if let (Some(own), Some(other)) = (trial.test.map(|scores| scores.loss), recorded.test_loss)
+        && (own - other).abs() > TOLERANCE * other.abs()
+    {
+        found.push(format!("test loss {own} instead of {other} ({} computed it)", recorded.numerics));
+    }
+    let answers = differing(&trial.test_predictions.predicted, &recorded.test_predicted);
+    if answers as f64 > TOLERANCE * recorded.test_predicted.len() as f64 + 1.0 {
+        found.push(format!("{answers} answers on test"));
+    }
+    found
+}

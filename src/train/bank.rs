@@ -1,0 +1,148 @@
+//! Linear heads on one tap, trained together: one read of the features and one product for all of them at each step. Each
+//! head's sums run as they run alone, so its bits are the same.
+
+use candle_core::{Result, Tensor};
+
+use super::course::{Course, Now, rule, step, targets};
+use super::record::History;
+use crate::nn::activation::Activation;
+use crate::nn::linear;
+use crate::nn::loss::{Targets, cross_entropies};
+use crate::nn::optim::{State, clip};
+use crate::outcome::Ending;
+
+pub struct Bank {
+    /// The heads' weights one below the other: [heads x classes, inputs], and their biases.
+    weight: Tensor,
+    bias: Tensor,
+    classes: usize,
+    pub heads: Vec<Head>,
+}
+
+pub struct Head {
+    pub history: History,
+    /// Its patience is over.
+    pub stops: bool,
+    states: [State; 2],
+    best: Option<(f64, [Tensor; 2])>,
+}
+
+/// What a head does at a step.
+pub struct Turn<'a> {
+    pub course: &'a Course,
+    pub now: Now,
+}
+
+impl Bank {
+    /// Heads that start from `params`: weights [classes, inputs] and biases `[classes]`.
+    ///
+    /// # Errors
+    /// The shapes differ.
+    pub fn new(params: &[[Tensor; 2]], histories: Vec<History>) -> Result<Self> {
+        let head = |history| Head { history, stops: false, states: Default::default(), best: None };
+        let (weight, bias) = stacked(params)?;
+        let classes = params[0][1].elem_count();
+        Ok(Self { weight, bias, classes, heads: histories.into_iter().map(head).collect() })
+    }
+
+    /// The logits of all heads side by side for features [n, inputs, 1, 1].
+    ///
+    /// # Errors
+    /// The features have another size.
+    pub fn infer(&self, x: &Tensor) -> Result<Tensor> {
+        linear::forward(&x.flatten_from(1)?, &self.weight, &self.bias, Activation::Linear)
+    }
+
+    /// One step of every head on the same rows, each with its own settings; `balanced` is for those that balance classes.
+    ///
+    /// # Errors
+    /// The shapes do not fit, or a label is beyond the classes.
+    pub fn learn(&mut self, x: &Tensor, labels: &[u32], balanced: &[f64], turns: &[Turn]) -> Result<()> {
+        let x = x.flatten_from(1)?;
+        let logits = linear::forward(&x, &self.weight, &self.bias, Activation::Linear)?;
+        let targets: Vec<Targets> = turns.iter().map(|turn| targets(turn.course.phase(0), balanced)).collect();
+        let (losses, dy) = cross_entropies(&logits, labels, &targets)?;
+        let gradients = linear::heads_backward(&x, &dy, self.heads.len())?;
+        for (index, (head, loss)) in self.heads.iter_mut().zip(losses).enumerate() {
+            head.history.record.step(loss);
+            if !loss.is_finite() {
+                continue;
+            }
+            let own = |tensor: &Tensor| tensor.narrow(0, index * self.classes, self.classes);
+            let mut gradients = [own(&gradients[0])?, own(&gradients[1])?];
+            let phase = turns[index].course.phase(0);
+            if let Some(limit) = phase.clip {
+                clip(gradients.iter_mut(), limit)?;
+            }
+            let size = step(phase, &turns[index].now, true);
+            for ((state, param), gradient) in head.states.iter_mut().zip([&self.weight, &self.bias]).zip(&gradients) {
+                // The numbers change where they lie, in the memory of all heads.
+                state.step(rule(phase), size, &own(param)?, gradient)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps what a head has now, if `score` is the best so far.
+    ///
+    /// # Errors
+    /// Only those of the device.
+    pub fn keep_best(&mut self, index: usize, score: f64) -> Result<()> {
+        if self.heads[index].best.as_ref().is_none_or(|(best, _)| score > *best) {
+            let params = self.params(index)?;
+            self.heads[index].best = Some((score, params));
+        }
+        Ok(())
+    }
+
+    fn params(&self, index: usize) -> Result<[Tensor; 2]> {
+        let own = |tensor: &Tensor| tensor.narrow(0, index * self.classes, self.classes)?.copy();
+        Ok([own(&self.weight)?, own(&self.bias)?])
+    }
+
+    /// Takes heads out into a bank of their own, with the weights that are to be scored; the others stay as they are.
+    ///
+    /// # Errors
+    /// Only those of the device.
+    pub fn take(&mut self, which: impl Fn(&Head) -> bool) -> Result<Option<Self>> {
+        if !self.heads.iter().any(&which) {
+            return Ok(None);
+        }
+        let params = (0..self.heads.len()).map(|index| self.params(index)).collect::<Result<Vec<_>>>()?;
+        let mut parts: [(Vec<[Tensor; 2]>, Vec<Head>); 2] = Default::default();
+        for (params, mut head) in params.into_iter().zip(std::mem::take(&mut self.heads)) {
+            let gone = which(&head);
+            let params = if gone { head.best.take().map_or(params, |(_, best)| best) } else { params };
+            let part = &mut parts[usize::from(gone)];
+            part.0.push(params);
+            part.1.push(head);
+        }
+        let [left, gone] = parts;
+        if !left.0.is_empty() {
+            (self.weight, self.bias) = stacked(&left.0)?;
+            self.heads = left.1;
+        }
+        let (weight, bias) = stacked(&gone.0)?;
+        Ok(Some(Self { weight, bias, classes: self.classes, heads: gone.1 }))
+    }
+
+    /// Marks the heads whose numbers are not all finite.
+    ///
+    /// # Errors
+    /// Only those of the device.
+    pub fn check(&mut self) -> Result<()> {
+        for index in 0..self.heads.len() {
+            for tensor in self.params(index)? {
+                if !tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()) {
+                    self.heads[index].history.record.ending = Ending::Diverged;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn stacked(params: &[[Tensor; 2]]) -> Result<(Tensor, Tensor)> {
+    let part = |which: usize| Tensor::cat(&params.iter().map(|own| &own[which]).collect::<Vec<_>>(), 0);
+    Ok((part(0)?, part(1)?))
+}

@@ -1,0 +1,236 @@
+//! What the networks of a group read: images or features, and the frozen layers that stand between the images and the
+//! first layer that trains. Whatever several of them read is made once.
+
+use std::rc::Rc;
+
+use candle_core::{Device, Tensor};
+
+use super::Shelf;
+use super::course::Draw;
+use super::source::{Change, Source};
+use crate::data::batch::order;
+use crate::exec::Network;
+use crate::model::freezing::pooled;
+use crate::model::graph::Graph;
+use crate::plan::stage::{Encoded, Train, Work};
+
+/// Everything that is read, by the networks of trials that share data, order and augmentation.
+pub struct Inputs {
+    seed: u64,
+    replicate: u64,
+    train: Vec<u32>,
+    device: Device,
+    images: Option<Source>,
+    prefixes: Vec<Prefix>,
+    feeds: Vec<Feed>,
+    /// The order of the epoch that is read just now.
+    order: Option<((usize, usize), Vec<u32>)>,
+    /// Multiply-accumulates of prefixes so far.
+    pub macs: f64,
+}
+
+/// Frozen layers that run once for every batch, and the layers whose outputs are read.
+struct Prefix {
+    /// What decides its numbers.
+    same: String,
+    network: Network,
+}
+
+/// What a network reads.
+#[derive(Clone)]
+struct Feed {
+    kind: Kind,
+    /// The features of validation and test images, where training images run through a prefix.
+    evaluated: Option<Source>,
+    same: String,
+}
+
+#[derive(Clone)]
+enum Kind {
+    Images,
+    Features(Source),
+    Prefix { prefix: usize, layer: usize, tail: Option<Rc<Network>> },
+}
+
+impl Inputs {
+    pub fn new(stage: &Train, train: Vec<u32>, device: Device) -> Self {
+        Self {
+            seed: stage.seed,
+            replicate: stage.replicate as u64,
+            train,
+            device,
+            images: None,
+            prefixes: Vec::new(),
+            feeds: Vec::new(),
+            order: None,
+            macs: 0.0,
+        }
+    }
+
+    /// Adds what a trial reads, unless it is there, and returns its number. `whole` is the trial's network; the second
+    /// number says how many of its first layers are not the trial's own any more.
+    ///
+    /// # Errors
+    /// Pixels, weights or features cannot be read.
+    pub fn add(
+        &mut self,
+        stage: &Train,
+        work: &Work,
+        whole: &Graph,
+        shelf: &mut Shelf,
+    ) -> anyhow::Result<(usize, usize)> {
+        let stored = work.encode.as_ref().filter(|encode| encode.images != Encoded::Evaluated);
+        if let Some(encode) = stored {
+            let cut = whole.find(&encode.cut).ok_or_else(|| anyhow::anyhow!("no layer '{}'", encode.cut))?;
+            let same = format!("{:?}", crate::key::Key::of("encode", encode));
+            let features = shelf.features(encode, work)?;
+            let source = Source::Features { features, shape: whole.layers[cut].shape, views: stage.views };
+            return Ok((self.feed(Feed { kind: Kind::Features(source), evaluated: None, same }), cut));
+        }
+        let images = Source::Images {
+            packed: shelf.packed(stage.data, stage.backbone.frame())?,
+            preprocess: stage.backbone.preprocess,
+        };
+        self.images.get_or_insert(images);
+        let cut = if work.prefix { stage.shared_cut().map_err(anyhow::Error::msg)? } else { None };
+        let Some(cut) = cut else {
+            return Ok((self.feed(Feed { kind: Kind::Images, evaluated: None, same: String::new() }), 0));
+        };
+        let kind = self.prefix(stage, work, whole, cut, shelf)?;
+        let evaluated = match &work.encode {
+            Some(encode) => {
+                let features = shelf.features(encode, work)?;
+                Some(Source::Features { features, shape: whole.layers[cut].shape, views: None })
+            }
+            None => None,
+        };
+        let same = format!("{:?} {} {:?}", stage.backbone, whole.layers[cut].name, stage.pool);
+        Ok((self.feed(Feed { kind, evaluated, same }), cut))
+    }
+
+    fn feed(&mut self, feed: Feed) -> usize {
+        let known = self.feeds.iter().position(|known| known.same == feed.same);
+        known.unwrap_or_else(|| {
+            self.feeds.push(feed);
+            self.feeds.len() - 1
+        })
+    }
+
+    /// Frozen layers up to a cut: those of a prefix that is there, of a longer one in its place, or of one more.
+    fn prefix(
+        &mut self,
+        stage: &Train,
+        work: &Work,
+        whole: &Graph,
+        cut: usize,
+        shelf: &mut Shelf,
+    ) -> anyhow::Result<Kind> {
+        let backbone = stage.backbone.arch.backbone(&stage.backbone.tap).map_err(anyhow::Error::msg)?;
+        let last = cut.min(backbone.last());
+        let name = &whole.layers[last].name;
+        let tail = if cut > last {
+            let above = pooled(&backbone, stage.pool).truncate(cut).above(last);
+            Some(Rc::new(Network::new(above, &Default::default(), &shelf.device)?))
+        } else {
+            None
+        };
+        let backbone_of = crate::plan::Backbone { tap: String::new(), ..stage.backbone.clone() };
+        let same = serde_json::to_string(&backbone_of)?;
+        for (index, prefix) in self.prefixes.iter().enumerate().filter(|(_, prefix)| prefix.same == same) {
+            let found = prefix.network.graph.find(name).filter(|layer| prefix.network.stands_alone(*layer));
+            if let Some(layer) = found {
+                return Ok(Kind::Prefix { prefix: index, layer, tail });
+            }
+        }
+        let weights = shelf.weights(&stage.backbone, work)?.ok_or_else(|| anyhow::anyhow!("no weights to share"))?;
+        let mut network = Network::new(backbone.truncate(last), &weights, &shelf.device)?;
+        network.frozen = network.graph.layers.len();
+        self.prefixes.push(Prefix { same, network });
+        let layer = self.prefixes[self.prefixes.len() - 1].network.graph.last();
+        Ok(Kind::Prefix { prefix: self.prefixes.len() - 1, layer, tail })
+    }
+
+    /// The samples of a draw.
+    pub fn samples(&mut self, draw: &Draw) -> Vec<u32> {
+        let epoch = (draw.leg, draw.epoch);
+        if self.order.as_ref().is_none_or(|(known, _)| *known != epoch) {
+            self.order = Some((epoch, order(&self.train, self.seed, self.replicate, stream_epoch(draw))));
+        }
+        let order = self.order.as_ref().map_or(&[][..], |(_, order)| order);
+        order[draw.within * draw.batch..((draw.within + 1) * draw.batch).min(order.len())].to_vec()
+    }
+
+    /// What some feeds give for samples: of training, with a draw's changes, or as they are. One entry for each feed
+    /// that is asked for, in their order.
+    ///
+    /// # Errors
+    /// A sample is not among the images or features.
+    pub fn get(&mut self, feeds: &[usize], samples: &[u32], draw: Option<&Draw>) -> anyhow::Result<Vec<Tensor>> {
+        let list = draw.map_or(&[][..], |draw| draw.augment);
+        let change = Change { list, seed: self.seed, replicate: self.replicate, epoch: draw.map_or(0, stream_epoch) };
+        let mut found: Vec<Option<Tensor>> = vec![None; feeds.len()];
+        let mut wanted: Vec<(usize, usize)> = Vec::new();
+        for (place, feed) in feeds.iter().enumerate() {
+            let feed = &self.feeds[*feed];
+            let ready = match (&feed.kind, &feed.evaluated) {
+                (Kind::Features(source), _) => Some(source),
+                (_, Some(source)) if draw.is_none() => Some(source),
+                _ => None,
+            };
+            match ready {
+                Some(source) if draw.is_some() => {
+                    found[place] = Some(source.changed(samples, &change, &self.device)?)
+                }
+                Some(source) => found[place] = Some(source.batch(samples, &self.device)?),
+                None => wanted.push((place, feeds[place])),
+            }
+        }
+        if !wanted.is_empty() {
+            let images = self.images.as_ref().ok_or_else(|| anyhow::anyhow!("no images to read"))?;
+            let images = images.changed(samples, &change, &self.device)?;
+            for (place, feed) in &wanted {
+                if matches!(self.feeds[*feed].kind, Kind::Images) {
+                    found[*place] = Some(images.clone());
+                }
+            }
+            self.run_prefixes(&images, &wanted, &mut found)?;
+        }
+        found.into_iter().map(|found| found.ok_or_else(|| anyhow::anyhow!("a feed without inputs"))).collect()
+    }
+
+    fn run_prefixes(
+        &mut self,
+        images: &Tensor,
+        wanted: &[(usize, usize)],
+        found: &mut [Option<Tensor>],
+    ) -> anyhow::Result<()> {
+        for (index, prefix) in self.prefixes.iter().enumerate() {
+            let mut readers = Vec::new();
+            for (place, feed) in wanted {
+                if let Kind::Prefix { prefix, layer, tail } = &self.feeds[*feed].kind
+                    && *prefix == index
+                {
+                    readers.push((*place, *layer, tail));
+                }
+            }
+            if readers.is_empty() {
+                continue;
+            }
+            let layers: Vec<usize> = readers.iter().map(|(_, layer, _)| *layer).collect();
+            for ((place, layer, tail), output) in readers.iter().zip(prefix.network.taps(images, &layers)?) {
+                let output = prefix.network.as_images(*layer, &output)?;
+                found[*place] = Some(match tail {
+                    Some(tail) => tail.as_images(tail.graph.last(), &tail.infer(&output)?)?,
+                    None => output,
+                });
+            }
+            self.macs += prefix.network.graph.total_macs() as f64 * images.dim(0)? as f64;
+        }
+        Ok(())
+    }
+}
+
+/// Each phase has orders and changes of its own.
+fn stream_epoch(draw: &Draw) -> u64 {
+    (draw.leg as u64) << 32 | draw.epoch as u64
+}

@@ -1,0 +1,174 @@
+//! One network in training, for all the trials that have the same history so far.
+
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+
+use super::course::{Course, Now, rule, step, targets};
+use super::record::History;
+use crate::exec::{Mode, Network, Tape};
+use crate::model::graph::Op;
+use crate::nn::buffer;
+use crate::nn::loss::cross_entropy;
+use crate::nn::optim::{State, clip};
+use crate::outcome::Ending;
+use crate::recipe::Phase;
+use crate::seed::Rng;
+
+pub struct Lane {
+    pub network: Network,
+    pub history: History,
+    /// Layers of the whole network at or below this one's input.
+    pub below: usize,
+    /// Layers from this index on are the head's.
+    head: usize,
+    states: BTreeMap<(usize, usize), State>,
+    best: Option<(f64, Vec<Vec<Tensor>>)>,
+    /// What is held fixed in this leg, hashed at its beginning.
+    fixed: Option<blake3::Hash>,
+}
+
+impl Lane {
+    pub fn new(network: Network, below: usize, history: History) -> Self {
+        let head = network.graph.layers.iter().position(|layer| layer.block == "head").unwrap_or(0);
+        Self { network, history, below, head, states: BTreeMap::new(), best: None, fixed: None }
+    }
+
+    /// Begins a leg: freezes the first `frozen` layers of the whole network, `all` numbers of which there are in it.
+    ///
+    /// # Errors
+    /// Only those of the device.
+    pub fn enter(&mut self, phase: &Phase, frozen: usize, all: usize) -> anyhow::Result<()> {
+        let network = &mut self.network;
+        network.frozen = frozen.saturating_sub(self.below);
+        network.batch_norm = phase.batch_norm;
+        for layer in &mut network.graph.layers {
+            if layer.name == "head.dropout" {
+                layer.op = Op::Dropout(phase.dropout);
+            }
+        }
+        network.own()?;
+        self.fixed = Some(network.frozen_hash()?);
+        self.states.clear();
+        self.best = None;
+        let trains = network.trainable().iter().map(|(layer, which)| network.params[*layer][*which].elem_count()).sum();
+        let record = &mut self.history.record;
+        record.trainable = record.trainable.max(trains);
+        record.frozen = record.frozen.min(all.saturating_sub(trains));
+        Ok(())
+    }
+
+    /// Another lane with the same past, for some of the trials.
+    ///
+    /// # Errors
+    /// Only those of the device.
+    pub fn fork(&mut self, trials: Vec<usize>) -> anyhow::Result<Self> {
+        self.history.trials.retain(|trial| !trials.contains(trial));
+        let mut network = self.network.clone();
+        network.own()?;
+        Ok(Self {
+            network,
+            history: History { trials, ..self.history.clone() },
+            below: self.below,
+            head: self.head,
+            states: self.states.clone(),
+            best: self.best.clone(),
+            fixed: self.fixed,
+        })
+    }
+
+    /// One step: forward, loss, backward, optimiser.
+    ///
+    /// # Errors
+    /// The shapes do not fit, or a label is beyond the classes.
+    pub fn learn(
+        &mut self,
+        x: &Tensor,
+        labels: &[u32],
+        balanced: &[f64],
+        phase: &Phase,
+        now: &Now,
+        dropout: &mut Rng,
+    ) -> anyhow::Result<()> {
+        let mut tape = self.network.forward(x, Mode::Train(dropout))?;
+        let loss = cross_entropy(&tape.result()?, labels, targets(phase, balanced))?;
+        self.history.record.step(loss.mean);
+        if loss.mean.is_finite() {
+            self.backward(&mut tape, loss.gradient, phase, now)?;
+            self.network.follow(tape);
+        }
+        Ok(())
+    }
+
+    /// The backward pass and one optimiser step on every parameter that trains. A layer steps as soon as its gradients
+    /// are there, so that they never all take memory at once.
+    fn backward(&mut self, tape: &mut Tape, dy: Tensor, phase: &Phase, now: &Now) -> candle_core::Result<()> {
+        let (network, states, head) = (&self.network, &mut self.states, self.head);
+        let mut moved = Vec::new();
+        let mut learn = |layer: usize, gradients: Vec<Tensor>| {
+            for (which, gradient) in gradients.into_iter().enumerate() {
+                let state = states.entry((layer, which)).or_default();
+                let size = step(phase, now, layer >= head);
+                let stepped = state.step(rule(phase), size, &network.params[layer][which], &gradient)?;
+                moved.push((layer, which, stepped));
+                buffer::recycle(gradient)?;
+            }
+            Ok(())
+        };
+        match phase.clip {
+            None => network.backward_into(tape, dy, &mut learn)?,
+            Some(limit) => {
+                // The norm is that of all gradients: they are all needed before the first step.
+                let mut gradients = network.backward(tape, dy)?;
+                clip(gradients.0.iter_mut().flatten(), limit)?;
+                let layers = gradients.0.iter_mut().map(std::mem::take).enumerate();
+                layers.filter(|(_, own)| !own.is_empty()).try_for_each(|(layer, own)| learn(layer, own))?;
+            }
+        }
+        for (layer, which, stepped) in moved {
+            self.network.params[layer][which] = stepped;
+        }
+        Ok(())
+    }
+
+    /// Keeps the weights as they are now, if `score` is the best so far.
+    ///
+    /// # Errors
+    /// Only those of the device.
+    pub fn keep_best(&mut self, score: f64) -> candle_core::Result<()> {
+        if self.best.as_ref().is_none_or(|(best, _)| score > *best) {
+            self.best = Some((score, self.network.snapshot()?));
+        }
+        Ok(())
+    }
+
+    /// Ends a leg: takes the best weights, if they were kept, and checks what must hold.
+    ///
+    /// # Errors
+    /// What was frozen has moved: a bug.
+    pub fn leave(&mut self) -> anyhow::Result<()> {
+        if let Some((_, params)) = self.best.take() {
+            self.network.params = params;
+        }
+        let fixed = self.network.frozen_hash()?;
+        anyhow::ensure!(self.fixed == Some(fixed), "frozen weights moved during training");
+        if !self.is_finite()? {
+            self.history.record.ending = Ending::Diverged;
+        }
+        Ok(())
+    }
+
+    fn is_finite(&self) -> candle_core::Result<bool> {
+        for tensor in self.network.params.iter().flatten() {
+            if !tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Numbers that the lane holds beside the frozen ones: parameters and the optimiser's memory.
+    pub fn course_of<'a>(&self, courses: &'a [Course]) -> &'a Course {
+        &courses[self.history.trials[0]]
+    }
+}

@@ -1,0 +1,165 @@
+//! Who trains at each step of a group: a network, or a bank of linear heads; one step of all that read the same batch, and
+//! their scores in one pass over what they read.
+
+use candle_core::Tensor;
+
+use super::bank::{Bank, Turn};
+use super::course::{Course, Draw};
+use super::evaluate::{BATCH, Tally};
+use super::inputs::Inputs;
+use super::lane::Lane;
+use super::record::History;
+use crate::data::Manifest;
+use crate::outcome::{Ending, Predictions, Scores};
+use crate::plan::stage::Train;
+use crate::seed::{Stream, stream};
+
+pub enum Learner {
+    Lane { lane: Box<Lane>, feed: usize },
+    Bank { bank: Bank, feed: usize },
+}
+
+/// What is read in a round, and who pays for it.
+pub struct Reading<'a> {
+    pub inputs: &'a mut Inputs,
+    pub spent: &'a mut [f64],
+    pub prefix_macs: &'a mut [f64],
+}
+
+/// What all trials of a group have in common.
+pub struct Common<'a> {
+    pub courses: &'a [Course],
+    pub manifest: &'a Manifest,
+    pub balanced: &'a [f64],
+    pub stage: &'a Train,
+}
+
+/// One step of all learners that read the same batch.
+pub fn learn_all(
+    learners: &mut [Learner],
+    which: &[usize],
+    draw: &Draw,
+    reading: &mut Reading,
+    common: &Common,
+) -> anyhow::Result<()> {
+    let start = std::time::Instant::now();
+    let samples = reading.inputs.samples(draw);
+    let labels: Vec<u32> = samples.iter().map(|sample| common.manifest.samples[*sample as usize].class).collect();
+    let mut feeds: Vec<usize> = which.iter().map(|index| learners[*index].feed()).collect();
+    feeds.sort_unstable();
+    feeds.dedup();
+    let before = reading.inputs.macs;
+    let xs = reading.inputs.get(&feeds, &samples, Some(draw))?;
+    let trials: Vec<usize> = which.iter().flat_map(|index| learners[*index].trials()).collect();
+    let share = 1.0 / trials.len() as f64;
+    let (seconds, macs) = (start.elapsed().as_secs_f64() * share, (reading.inputs.macs - before) * share);
+    for trial in &trials {
+        reading.spent[*trial] += seconds;
+        reading.prefix_macs[*trial] += macs;
+    }
+    for index in which {
+        let start = std::time::Instant::now();
+        let learner = &mut learners[*index];
+        let place = feeds.binary_search(&learner.feed()).map_err(|_| anyhow::anyhow!("a feed was not read"))?;
+        let x: &Tensor = &xs[place];
+        match learner {
+            Learner::Lane { lane, .. } => {
+                let (course, place) = (lane.course_of(common.courses), lane.history.place);
+                let path = [common.stage.replicate as u64, place.leg as u64, place.step as u64];
+                let mut dropout = stream(common.stage.seed, Stream::Dropout, &path);
+                let (phase, now) = (course.phase(place.leg), course.now(place));
+                lane.learn(x, &labels, common.balanced, phase, &now, &mut dropout)?;
+            }
+            Learner::Bank { bank, .. } => {
+                let turn = |history: &History| {
+                    let course = &common.courses[history.trials[0]];
+                    Turn { course, now: course.now(history.place) }
+                };
+                let turns: Vec<Turn> = bank.heads.iter().map(|head| turn(&head.history)).collect();
+                bank.learn(x, &labels, common.balanced, &turns)?;
+            }
+        }
+        let trials = learner.trials();
+        let seconds = start.elapsed().as_secs_f64() / trials.len() as f64;
+        trials.iter().for_each(|trial| reading.spent[*trial] += seconds);
+    }
+    Ok(())
+}
+
+/// Scores of all networks of some learners on samples, in one pass over what they read.
+pub fn scores(
+    learners: &[&Learner],
+    samples: &[u32],
+    inputs: &mut Inputs,
+    manifest: &Manifest,
+    spent: &mut [f64],
+) -> anyhow::Result<Vec<Vec<(Predictions, Scores)>>> {
+    let start = std::time::Instant::now();
+    let mut feeds: Vec<usize> = learners.iter().map(|learner| learner.feed()).collect();
+    feeds.sort_unstable();
+    feeds.dedup();
+    let classes = manifest.classes.len();
+    let tallies = |learner: &&Learner| learner.histories().iter().map(|_| Tally::default()).collect();
+    let mut found: Vec<Vec<Tally>> = learners.iter().map(tallies).collect();
+    for samples in samples.chunks(BATCH) {
+        let xs = inputs.get(&feeds, samples, None)?;
+        for (learner, tallies) in learners.iter().zip(&mut found) {
+            let place = feeds.binary_search(&learner.feed()).map_err(|_| anyhow::anyhow!("a feed was not read"))?;
+            let logits = learner.infer(&xs[place])?.flatten_all()?.to_vec1::<f32>()?;
+            for (row, sample) in logits.chunks_exact(classes * tallies.len()).zip(samples) {
+                let class = manifest.samples[*sample as usize].class;
+                row.chunks_exact(classes).zip(tallies.iter_mut()).for_each(|(row, tally)| tally.row(row, class));
+            }
+        }
+    }
+    let trials: Vec<usize> = learners.iter().flat_map(|learner| learner.trials()).collect();
+    let seconds = start.elapsed().as_secs_f64() / trials.len().max(1) as f64;
+    trials.iter().for_each(|trial| spent[*trial] += seconds);
+    let closed = |tallies: Vec<Tally>| tallies.into_iter().map(|tally| tally.close(samples, classes)).collect();
+    Ok(found.into_iter().map(closed).collect())
+}
+
+impl Learner {
+    pub fn feed(&self) -> usize {
+        match self {
+            Self::Lane { feed, .. } | Self::Bank { feed, .. } => *feed,
+        }
+    }
+
+    pub fn first(&self) -> &History {
+        match self {
+            Self::Lane { lane, .. } => &lane.history,
+            Self::Bank { bank, .. } => &bank.heads[0].history,
+        }
+    }
+
+    pub fn histories(&self) -> Vec<&History> {
+        match self {
+            Self::Lane { lane, .. } => vec![&lane.history],
+            Self::Bank { bank, .. } => bank.heads.iter().map(|head| &head.history).collect(),
+        }
+    }
+
+    pub fn trials(&self) -> Vec<usize> {
+        self.histories().into_iter().flat_map(|history| history.trials.iter().copied()).collect()
+    }
+
+    pub fn draw<'a>(&self, courses: &'a [Course]) -> Draw<'a> {
+        let history = self.first();
+        courses[history.trials[0]].draw(history.place)
+    }
+
+    pub fn evaluates(&self, courses: &[Course]) -> bool {
+        let history = self.first();
+        // All heads of a bank read alike; a diverged first one does not speak for the others.
+        let diverged = matches!(self, Self::Lane { .. }) && history.record.ending == Ending::Diverged;
+        !diverged && courses[history.trials[0]].now(history.place).evaluates
+    }
+
+    pub fn infer(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Lane { lane, .. } => lane.network.infer(x),
+            Self::Bank { bank, .. } => bank.infer(x),
+        }
+    }
+}

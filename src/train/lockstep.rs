@@ -1,0 +1,443 @@
+//! Trials that run side by side, step by step: what they read is made once, what they have in common is trained once, and
+//! linear heads train as one. A trial on its own is a group of one.
+
+use super::bank::Bank;
+use super::course::{Course, Draw, Place, balanced};
+use super::inputs::Inputs;
+use super::lane::Lane;
+use super::learner::{Common, Learner, Reading, learn_all, scores};
+use super::record::{History, Record};
+use super::{Group, Shelf};
+use crate::data::Manifest;
+use crate::data::split::{Split, split};
+use crate::exec::Network;
+use crate::model::graph::{Graph, Op};
+use crate::model::init;
+use crate::model::weights::Weights;
+use crate::outcome::{Ending, Outcome, Predictions, Progress, Scores};
+use crate::plan::cost;
+use crate::plan::facts::Counts;
+use crate::plan::stage::{Train, Work};
+
+/// Runs trials that share data and replicate to their outcomes.
+pub fn run(stages: &[&Train], group: &mut Group, shelf: &mut Shelf) -> anyhow::Result<()> {
+    let mut floor = Floor::new(stages, &group.works, shelf, true)?;
+    while !floor.learners.is_empty() {
+        floor.round(group, shelf)?;
+    }
+    Ok(())
+}
+
+/// Runs one trial and returns its network above the shared cut as well.
+pub fn alone(stage: &Train, work: &Work, shelf: &mut Shelf) -> anyhow::Result<(Outcome, Network)> {
+    let mut outcome = None;
+    let mut hear = |told| {
+        if let super::Told::Done(_, done) = told {
+            outcome = Some(*done);
+        }
+    };
+    let mut group = Group { works: vec![work], hear: &mut hear };
+    let stages = [stage];
+    let mut floor = Floor::new(&stages, &group.works, shelf, false)?;
+    floor.keeps_networks = true;
+    while !floor.learners.is_empty() {
+        floor.round(&mut group, shelf)?;
+    }
+    let network = floor.network.take();
+    outcome.zip(network).ok_or_else(|| anyhow::anyhow!("the trial left no network"))
+}
+
+struct Floor<'a> {
+    stages: &'a [&'a Train],
+    courses: Vec<Course>,
+    manifest: std::rc::Rc<Manifest>,
+    split: Split,
+    balanced: Vec<f64>,
+    inputs: Inputs,
+    learners: Vec<Learner>,
+    /// Seconds of each trial, with its part of what it shared.
+    spent: Vec<f64>,
+    /// Multiply-accumulates of prefixes, likewise.
+    prefix_macs: Vec<f64>,
+    rounds: usize,
+    keeps_networks: bool,
+    network: Option<Network>,
+}
+
+/// A trial as it starts.
+struct Start {
+    feed: usize,
+    below: usize,
+    graph: Graph,
+    weights: Weights,
+}
+
+impl<'a> Floor<'a> {
+    fn new(stages: &'a [&'a Train], works: &[&Work], shelf: &mut Shelf, banks: bool) -> anyhow::Result<Self> {
+        let first = stages[0];
+        let manifest = shelf.manifest(first.data)?;
+        let split =
+            split(&manifest, first.per_class, first.seed, first.replicate as u64).map_err(anyhow::Error::msg)?;
+        let labels = split.train.iter().map(|sample| manifest.samples[*sample as usize].class);
+        let course = |stage: &&Train| {
+            Course::new(&stage.phases, split.train.len(), stage.early_stop, stage.keep_weights, stage.metric)
+        };
+        let mut floor = Self {
+            stages,
+            courses: stages.iter().map(course).collect(),
+            balanced: balanced(labels, manifest.classes.len()),
+            inputs: Inputs::new(first, split.train.clone(), shelf.device.clone()),
+            learners: Vec::new(),
+            spent: vec![0.0; stages.len()],
+            prefix_macs: vec![0.0; stages.len()],
+            rounds: 0,
+            keeps_networks: false,
+            network: None,
+            manifest,
+            split,
+        };
+        let starts = stages.iter().zip(works).map(|(stage, work)| floor.start(stage, work, shelf));
+        let starts: Vec<Start> = starts.collect::<anyhow::Result<_>>()?;
+        floor.line_up(&starts, shelf, banks)?;
+        Ok(floor)
+    }
+
+    fn start(&mut self, stage: &Train, work: &Work, shelf: &mut Shelf) -> anyhow::Result<Start> {
+        let (whole, backbone_layers) = stage.network().map_err(anyhow::Error::msg)?;
+        let mut weights = match shelf.weights(&stage.backbone, work)? {
+            Some(weights) => (*weights).clone(),
+            None => Weights::default(),
+        };
+        let fresh_from = if weights.0.is_empty() { 0 } else { backbone_layers };
+        weights.0.extend(init::fresh(&whole, fresh_from, stage.seed, stage.replicate as u64)?.0);
+        let (feed, below) = self.inputs.add(stage, work, &whole, shelf)?;
+        let graph = if below > 0 { whole.above(below) } else { whole };
+        Ok(Start { feed, below, graph, weights })
+    }
+
+    /// Puts trials together: linear heads in banks, others that begin alike in one lane.
+    fn line_up(&mut self, starts: &[Start], shelf: &Shelf, banks: bool) -> anyhow::Result<()> {
+        let mut open: Vec<usize> = (0..starts.len()).collect();
+        while let Some(first) = open.first().copied() {
+            let banked = banks && self.is_head(first, &starts[first].graph);
+            let with: Vec<usize> =
+                open.iter().copied().filter(|other| self.together(first, *other, starts, banked)).collect();
+            open.retain(|trial| !with.contains(trial));
+            let Start { feed, below, graph, weights } = &starts[first];
+            if banked {
+                let mut params = Vec::new();
+                let mut histories = Vec::new();
+                for trial in with {
+                    let network = Network::new(starts[trial].graph.clone(), &starts[trial].weights, &shelf.device)?;
+                    let [weight, bias] = &network.params[network.graph.last()][..] else {
+                        anyhow::bail!("a linear head has weights and biases")
+                    };
+                    params.push([weight.clone(), bias.clone()]);
+                    let trainable = weight.elem_count() + bias.elem_count();
+                    let frozen = all_params(self.stages[trial])?.saturating_sub(trainable);
+                    let mut record = Record::default();
+                    (record.trainable, record.frozen) = (trainable, frozen);
+                    histories.push(History { trials: vec![trial], place: Place::default(), record });
+                }
+                self.learners.push(Learner::Bank { bank: Bank::new(&params, histories)?, feed: *feed });
+                continue;
+            }
+            let network = Network::new(graph.clone(), weights, &shelf.device)?;
+            let history = History { trials: with, place: Place::default(), record: Record::default() };
+            let lane = Lane::new(network, *below, history);
+            self.learners.push(Learner::Lane { lane: Box::new(lane), feed: *feed });
+        }
+        Ok(())
+    }
+
+    /// Whether all that trains is one linear layer on vectors, in one phase and without chance.
+    fn is_head(&self, trial: usize, graph: &Graph) -> bool {
+        let phases = &self.stages[trial].phases;
+        let plain = graph
+            .layers
+            .iter()
+            .skip(1)
+            .all(|layer| matches!(layer.op, Op::Flatten | Op::Dropout(_) | Op::Linear { .. }));
+        let linear = graph.layers.iter().filter(|layer| matches!(layer.op, Op::Linear { .. })).count() == 1;
+        plain && linear && phases.len() == 1 && phases[0].dropout == 0.0 && graph.layers[0].shape[1] == 1
+    }
+
+    /// Whether two trials begin in one bank, or with one history in one lane.
+    fn together(&self, one: usize, other: usize, starts: &[Start], banked: bool) -> bool {
+        let (own, others) = (&starts[one], &starts[other]);
+        let graphs = own.feed == others.feed && same_layers(&own.graph, &others.graph);
+        if banked {
+            return graphs
+                && self.is_head(other, &others.graph)
+                && self.courses[one].reads_alike(&self.courses[other])
+                && self.courses[one].early_stop == self.courses[other].early_stop;
+        }
+        let frozen = |trial: usize| self.stages[trial].frozen(self.courses[trial].phase(0)).ok();
+        graphs
+            && self.courses[one].agrees(&self.courses[other], Place::default())
+            && frozen(one) == frozen(other)
+            && self.stages[one].backbone == self.stages[other].backbone
+    }
+
+    /// One step of everybody, evaluations, and what has come to its end.
+    fn round(&mut self, group: &mut Group, shelf: &mut Shelf) -> anyhow::Result<()> {
+        self.part()?;
+        let draws: Vec<Draw> = self.learners.iter().map(|learner| learner.draw(&self.courses)).collect();
+        let mut done: Vec<bool> = vec![false; draws.len()];
+        for first in 0..draws.len() {
+            if done[first] {
+                continue;
+            }
+            let same: Vec<usize> = (first..draws.len()).filter(|other| draws[*other] == draws[first]).collect();
+            same.iter().for_each(|index| done[*index] = true);
+            learn_all(
+                &mut self.learners,
+                &same,
+                &draws[first],
+                &mut Reading { inputs: &mut self.inputs, spent: &mut self.spent, prefix_macs: &mut self.prefix_macs },
+                &Common {
+                    courses: &self.courses,
+                    manifest: &self.manifest,
+                    balanced: &self.balanced,
+                    stage: self.stages[0],
+                },
+            )?;
+        }
+        drop(draws);
+        let accuracy = self.evaluations()?;
+        self.tell(group, accuracy);
+        self.rounds += 1;
+        self.advance(group, shelf)
+    }
+
+    /// Lanes whose trials go different ways from here on are forked; each enters its next leg.
+    fn part(&mut self) -> anyhow::Result<()> {
+        let (courses, stages) = (&self.courses, self.stages);
+        let frozen =
+            |trial: usize, leg: usize| stages[trial].frozen(courses[trial].phase(leg)).map_err(anyhow::Error::msg);
+        let mut index = 0;
+        while index < self.learners.len() {
+            if let Learner::Lane { lane, feed } = &mut self.learners[index] {
+                let (place, first, feed) = (lane.history.place, lane.history.trials[0], *feed);
+                let mut others = Vec::new();
+                for trial in &lane.history.trials {
+                    let agrees = courses[first].agrees(&courses[*trial], place);
+                    if !agrees || place.step == 0 && frozen(first, place.leg)? != frozen(*trial, place.leg)? {
+                        others.push(*trial);
+                    }
+                }
+                let fork = if others.is_empty() { None } else { Some(lane.fork(others)?) };
+                if place.step == 0 {
+                    lane.enter(courses[first].phase(place.leg), frozen(first, place.leg)?, all_params(stages[first])?)?;
+                }
+                self.learners.extend(fork.map(|fork| Learner::Lane { lane: Box::new(fork), feed }));
+            }
+            index += 1;
+        }
+        Ok(())
+    }
+
+    /// Reads validation for everybody whose step asks for it. Returns an accuracy to tell.
+    fn evaluations(&mut self) -> anyhow::Result<Option<f64>> {
+        let courses = &self.courses;
+        let due: Vec<usize> =
+            (0..self.learners.len()).filter(|index| self.learners[*index].evaluates(courses)).collect();
+        if due.is_empty() {
+            return Ok(None);
+        }
+        let learners: Vec<&Learner> = due.iter().map(|index| &self.learners[*index]).collect();
+        let found = scores(&learners, &self.split.val, &mut self.inputs, &self.manifest, &mut self.spent)?;
+        let mut told = None;
+        for (index, scores) in due.into_iter().zip(found) {
+            match &mut self.learners[index] {
+                Learner::Lane { lane, .. } => {
+                    let course = &self.courses[lane.history.trials[0]];
+                    let val = scores[0].1;
+                    told = told.or(Some(val.accuracy));
+                    let place = lane.history.place;
+                    if lane.history.record.evaluation(course, place, val) {
+                        lane.history.place.step = course.steps(place.leg) - 1;
+                    }
+                    if course.keep_best && lane.history.record.ending == Ending::Finished {
+                        lane.keep_best(val.of(course.metric))?;
+                    }
+                }
+                Learner::Bank { bank, .. } => {
+                    for (head, (_, val)) in scores.into_iter().enumerate() {
+                        told = told.or(Some(val.accuracy));
+                        let history = &mut bank.heads[head].history;
+                        let course = &self.courses[history.trials[0]];
+                        if history.record.ending == Ending::Diverged {
+                            continue;
+                        }
+                        let place = history.place;
+                        let over = history.record.evaluation(course, place, val);
+                        bank.heads[head].stops = over;
+                        if course.keep_best && bank.heads[head].history.record.ending == Ending::Finished {
+                            bank.keep_best(head, val.of(course.metric))?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(told)
+    }
+
+    fn tell(&self, group: &mut Group, accuracy: Option<f64>) {
+        if accuracy.is_none() && !self.rounds.is_multiple_of(16) {
+            return;
+        }
+        let Some(learner) = self.learners.first() else { return };
+        let history = learner.first();
+        let course = &self.courses[history.trials[0]];
+        let before: usize = (0..history.place.leg).map(|leg| course.steps(leg)).sum();
+        let steps = (0..course.legs()).map(|leg| course.steps(leg)).sum();
+        let step = before + history.place.step + 1;
+        group.tell(Progress { step, steps, loss: history.record.last_loss(), accuracy });
+    }
+
+    /// Moves everybody on; legs end, trials are scored and leave.
+    fn advance(&mut self, group: &mut Group, shelf: &mut Shelf) -> anyhow::Result<()> {
+        let mut ended: Vec<Learner> = Vec::new();
+        for learner in std::mem::take(&mut self.learners) {
+            match learner {
+                Learner::Lane { mut lane, feed } => {
+                    let course = lane.course_of(&self.courses);
+                    let place = lane.history.place;
+                    let mut over = lane.history.record.ending == Ending::Diverged;
+                    if !over && place.step + 1 == course.steps(place.leg) {
+                        lane.leave()?;
+                        lane.history.record.next_leg();
+                        over = lane.history.record.ending == Ending::Diverged
+                            || self.split_at_end(&mut lane, feed, &mut ended)?;
+                        lane.history.place = Place { leg: place.leg + 1, step: 0 };
+                    } else {
+                        lane.history.place.step += 1;
+                    }
+                    if over { &mut ended } else { &mut self.learners }.push(Learner::Lane { lane, feed });
+                }
+                Learner::Bank { mut bank, feed } => {
+                    let courses = &self.courses;
+                    let gone = bank.take(|head| {
+                        let place = head.history.place;
+                        head.stops
+                            || head.history.record.ending == Ending::Diverged
+                            || place.step + 1 == courses[head.history.trials[0]].steps(place.leg)
+                    })?;
+                    ended.extend(gone.map(|bank| Learner::Bank { bank, feed }));
+                    bank.heads.iter_mut().for_each(|head| head.history.place.step += 1);
+                    if !bank.heads.is_empty() {
+                        self.learners.push(Learner::Bank { bank, feed });
+                    }
+                }
+            }
+        }
+        self.finish(ended, group, shelf)
+    }
+
+    /// At the end of a leg: trials without another leg leave the lane. True if that is all of them.
+    fn split_at_end(&self, lane: &mut Lane, feed: usize, ended: &mut Vec<Learner>) -> anyhow::Result<bool> {
+        let next = lane.history.place.leg + 1;
+        let over: Vec<usize> =
+            lane.history.trials.iter().copied().filter(|trial| self.courses[*trial].legs() == next).collect();
+        if over.len() == lane.history.trials.len() {
+            return Ok(true);
+        }
+        if !over.is_empty() {
+            ended.push(Learner::Lane { lane: Box::new(lane.fork(over)?), feed });
+        }
+        Ok(false)
+    }
+
+    /// Final scores on validation and, once, on test; the outcomes are told.
+    fn finish(&mut self, ended: Vec<Learner>, group: &mut Group, shelf: &mut Shelf) -> anyhow::Result<()> {
+        let mut finished = Vec::new();
+        for learner in ended {
+            match learner {
+                Learner::Bank { mut bank, feed } => {
+                    bank.check()?;
+                    let diverged = bank.take(|head| head.history.record.ending == Ending::Diverged)?;
+                    for head in diverged.into_iter().flat_map(|bank| bank.heads) {
+                        self.close(&head.history, None, group, shelf)?;
+                    }
+                    if !bank.heads.is_empty() {
+                        finished.push(Learner::Bank { bank, feed });
+                    }
+                }
+                Learner::Lane { lane, .. } if lane.history.record.ending == Ending::Diverged => {
+                    self.close(&lane.history, None, group, shelf)?;
+                    self.network = self.keeps_networks.then_some(lane.network);
+                }
+                lane => finished.push(lane),
+            }
+        }
+        if finished.is_empty() {
+            return Ok(());
+        }
+        let learners: Vec<&Learner> = finished.iter().collect();
+        let val = scores(&learners, &self.split.val, &mut self.inputs, &self.manifest, &mut self.spent)?;
+        let test = scores(&learners, &self.split.test, &mut self.inputs, &self.manifest, &mut self.spent)?;
+        let finals = val.into_iter().flatten().zip(test.into_iter().flatten());
+        let histories = learners.iter().flat_map(|learner| learner.histories());
+        for (history, (val, test)) in histories.zip(finals) {
+            self.close(history, Some([val, test]), group, shelf)?;
+        }
+        if self.keeps_networks
+            && let Some(Learner::Lane { lane, .. }) = finished.pop()
+        {
+            self.network = Some(lane.network);
+        }
+        Ok(())
+    }
+
+    /// Tells the outcomes of the trials of a history.
+    fn close(
+        &self,
+        history: &History,
+        finals: Option<[(Predictions, Scores); 2]>,
+        group: &mut Group,
+        shelf: &mut Shelf,
+    ) -> anyhow::Result<()> {
+        for trial in &history.trials {
+            let outcome = self.outcome(*trial, history.record.clone(), finals.clone(), group, shelf)?;
+            group.done(*trial, outcome, shelf);
+        }
+        Ok(())
+    }
+
+    fn outcome(
+        &self,
+        trial: usize,
+        record: Record,
+        finals: Option<[(Predictions, Scores); 2]>,
+        group: &Group,
+        shelf: &Shelf,
+    ) -> anyhow::Result<Outcome> {
+        let counts = Counts { train: self.split.train.len(), val: self.split.val.len(), test: self.split.test.len() };
+        let cost = cost::trial(self.stages[trial], counts).map_err(anyhow::Error::msg)?;
+        let work = group.works[trial];
+        let own = if work.encode.is_some() || work.prefix { cost.shared } else { cost.alone };
+        Ok(Outcome {
+            seconds: self.spent[trial],
+            macs: own + self.prefix_macs[trial],
+            numerics: shelf.numerics.to_owned(),
+            trial: Some(record.outcome(finals, &self.split, &self.manifest)),
+            warnings: Vec::new(),
+            group: self.stages.len(),
+        })
+    }
+}
+
+/// Whether two networks have the same layers; how much they drop is the phase's business.
+fn same_layers(one: &Graph, other: &Graph) -> bool {
+    let alike = |(one, other): (&crate::model::graph::Layer, &crate::model::graph::Layer)| {
+        let drop = matches!((&one.op, &other.op), (Op::Dropout(_), Op::Dropout(_)));
+        one.name == other.name && one.inputs == other.inputs && one.shape == other.shape && (drop || one.op == other.op)
+    };
+    one.layers.len() == other.layers.len() && one.layers.iter().zip(&other.layers).all(alike)
+}
+
+fn all_params(stage: &Train) -> anyhow::Result<usize> {
+    let (whole, _) = stage.network().map_err(anyhow::Error::msg)?;
+    Ok((0..whole.layers.len()).map(|index| whole.param_count(index)).sum())
+}

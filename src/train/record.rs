@@ -1,0 +1,145 @@
+//! What a history of training leaves: its curve, how it ended, and at last the scores of the trials that share it.
+
+use super::course::{Course, Place};
+use crate::data::Manifest;
+use crate::data::split::Split;
+use crate::outcome::{Ending, Point, Predictions, Scores, TrialOutcome};
+
+/// One history, and the trials that have it in common so far.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// Positions in the group.
+    pub trials: Vec<usize>,
+    pub place: Place,
+    pub record: Record,
+}
+
+#[derive(Clone, Debug)]
+pub struct Record {
+    curve: Vec<Point>,
+    /// Of this leg.
+    leg_curve: usize,
+    /// Since the last evaluation.
+    losses: Vec<f64>,
+    steps: usize,
+    stopped_early: bool,
+    pub ending: Ending,
+    pub trainable: usize,
+    pub frozen: usize,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self {
+            curve: Vec::new(),
+            leg_curve: 0,
+            losses: Vec::new(),
+            steps: 0,
+            stopped_early: false,
+            ending: Ending::Finished,
+            trainable: 0,
+            frozen: usize::MAX,
+        }
+    }
+}
+
+impl Record {
+    /// Notes the loss of a step; one that is not finite is the end.
+    pub fn step(&mut self, loss: f64) {
+        self.steps += 1;
+        self.losses.push(loss);
+        if !loss.is_finite() {
+            self.ending = Ending::Diverged;
+        }
+    }
+
+    pub fn last_loss(&self) -> f64 {
+        self.losses.last().copied().unwrap_or(0.0)
+    }
+
+    /// Notes an evaluation; true where patience is over.
+    pub fn evaluation(&mut self, course: &Course, place: Place, val: Scores) -> bool {
+        let train_loss = self.losses.iter().sum::<f64>() / self.losses.len() as f64;
+        self.losses.clear();
+        if !val.loss.is_finite() {
+            self.ending = Ending::Diverged;
+            return false;
+        }
+        self.curve.push(Point {
+            step: self.steps,
+            epoch: course.epochs(place.leg, place.step + 1),
+            lr: course.now(place).lr,
+            train_loss,
+            val,
+        });
+        let over = patience_is_over(&self.curve[self.leg_curve..], course.early_stop);
+        self.stopped_early |= over;
+        over
+    }
+
+    /// Begins the next leg.
+    pub fn next_leg(&mut self) {
+        self.leg_curve = self.curve.len();
+        self.losses.clear();
+    }
+
+    /// What the trial leaves, with its final answers on validation and test where it has any.
+    pub fn outcome(
+        self,
+        finals: Option<[(Predictions, Scores); 2]>,
+        split: &Split,
+        manifest: &Manifest,
+    ) -> TrialOutcome {
+        let mut trial = TrialOutcome {
+            ending: self.ending,
+            steps: self.steps,
+            curve: self.curve,
+            val: None,
+            test: None,
+            val_predictions: Default::default(),
+            test_predictions: Default::default(),
+            at_chance: false,
+            under_trained: false,
+            stopped_early: self.stopped_early,
+            trainable: self.trainable,
+            frozen: self.frozen,
+        };
+        let Some([(val_predictions, val), (test_predictions, test)]) = finals else { return trial };
+        trial.val_predictions = val_predictions;
+        trial.test_predictions = test_predictions;
+        if !(val.loss.is_finite() && test.loss.is_finite()) {
+            trial.ending = Ending::Diverged;
+            return trial;
+        }
+        (trial.val, trial.test) = (Some(val), Some(test));
+        trial.at_chance = at_chance(test.accuracy, split, manifest);
+        trial.under_trained = !trial.stopped_early && under_trained(&trial.curve, trial.steps);
+        trial
+    }
+}
+
+/// Whether the last `patience` evaluations brought no lower validation loss than those before.
+fn patience_is_over(curve: &[Point], patience: Option<usize>) -> bool {
+    let Some(patience) = patience.filter(|patience| curve.len() > *patience) else { return false };
+    let (before, last) = curve.split_at(curve.len() - patience);
+    let least = |points: &[Point]| points.iter().map(|point| point.val.loss).fold(f64::INFINITY, f64::min);
+    least(last) >= least(before)
+}
+
+/// No better than always naming the largest class, within two standard errors of a proportion.
+fn at_chance(accuracy: f64, split: &Split, manifest: &Manifest) -> bool {
+    let mut counts = vec![0usize; manifest.classes.len()];
+    split.test.iter().for_each(|sample| counts[manifest.samples[*sample as usize].class as usize] += 1);
+    let images = split.test.len().max(1) as f64;
+    let majority = counts.into_iter().max().unwrap_or(0) as f64 / images;
+    accuracy <= majority + 2.0 * (majority * (1.0 - majority) / images).sqrt()
+}
+
+/// The validation loss fell by more than 1% between nine tenths of the steps and the end.
+fn under_trained(curve: &[Point], steps: usize) -> bool {
+    let before = curve.iter().rfind(|point| point.step * 10 <= steps * 9);
+    match (before, curve.last()) {
+        (Some(before), Some(last)) => last.val.loss < 0.99 * before.val.loss,
+        _ => false,
+    }
+}
