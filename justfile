@@ -23,6 +23,10 @@ alias bench := bench-nn
 bench-nn *ARGS:
     bash benches/nn.sh {{ARGS}}
 
+# Whole grids of benches/grids beside an honest PyTorch loop; needs the real data and weights
+bench-sweep *ARGS:
+    bash benches/sweep.sh {{ARGS}}
+
 # Writes docs/reference.md and the schema anew
 docs:
     UPDATE=1 cargo test --test tests docs

@@ -147,7 +147,7 @@ pub fn jobs(plan: &Plan, cells: &[usize], finished: &HashSet<Key>, world: &World
         jobs.totals.count(shape, point.done, prefix);
         if !point.done {
             let macs = shape.cost.shared;
-            jobs.queue.push(Job { key: point.key, needs, bond, macs: macs + prefix, bytes: shape.bytes });
+            jobs.queue.push(Job { key: point.key, needs, bond, macs: macs + prefix, bytes: shape.bytes, whole: false });
             let what = What::Trial { cell: point.cell, replicate: point.replicate };
             jobs.list.push(Planned { what, macs: macs + prefix, alone: shape.cost.alone });
         }
@@ -328,7 +328,7 @@ impl Jobs {
         }
         let macs = met.counted.get(&key).copied().unwrap_or_default();
         self.totals.outstanding += macs;
-        self.queue.push(Job { key, needs, bond, macs, bytes: 0.0 });
+        self.queue.push(Job { key, needs, bond, macs, bytes: 0.0, whole: true });
         let alone = if matches!(work.stage, Stage::Pretrain(_)) { macs } else { 0.0 };
         self.list.push(Planned { what: What::Shared(Box::new(work.clone())), macs, alone });
     }

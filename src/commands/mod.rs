@@ -6,7 +6,7 @@ mod export;
 mod extract;
 mod findings;
 mod init;
-mod jobs;
+pub mod jobs;
 mod machine;
 mod materials;
 mod plan;
@@ -20,7 +20,7 @@ mod summary;
 mod verify;
 mod weights;
 mod worker;
-mod world;
+pub mod world;
 
 use std::io::IsTerminal;
 

@@ -15,6 +15,8 @@ pub struct Job {
     pub macs: f64,
     /// Memory that the job takes beside others in its group.
     pub bytes: f64,
+    /// Whether all of its bond cost what one costs, so that nothing is won by cutting the group.
+    pub whole: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +103,8 @@ impl Queue {
             let job = &self.jobs[other];
             let most = group.iter().map(|member| self.largest[*member]).min().unwrap_or(1).min(self.largest[other]);
             // A group may pass its part by half a job, so that two slots do not leave a third round for one.
-            let full = group.len() >= most || bytes + job.bytes > self.limits.bytes || macs + job.macs / 2.0 > fair;
+            let unfair = !job.whole && macs + job.macs / 2.0 > fair;
+            let full = group.len() >= most || bytes + job.bytes > self.limits.bytes || unfair;
             if full {
                 break;
             }
@@ -181,7 +184,7 @@ mod tests {
 
     fn job(name: &str, needs: &[&str], bond: Option<&str>) -> Job {
         let needs = needs.iter().map(|need| key(need)).collect();
-        Job { key: key(name), needs, bond: bond.map(key), macs: 1.0, bytes: 1.0 }
+        Job { key: key(name), needs, bond: bond.map(key), macs: 1.0, bytes: 1.0, whole: false }
     }
 
     fn queue(jobs: &[(&str, &[&str])]) -> Queue {
@@ -236,6 +239,8 @@ mod tests {
         assert_eq!(two_slots.start(), [4, 5]);
         assert_eq!(two_slots.start(), [6]);
         assert_eq!(bonded(8, 1, 3.0).start(), [0, 1, 2]);
+        let one_pass = (0..4).map(|index| Job { whole: true, ..job(&index.to_string(), &[], Some("pass")) });
+        assert_eq!(Queue::new(one_pass.collect(), Limits { slots: 2, bytes: 100.0 }).start(), [0, 1, 2, 3]);
     }
 
     #[test]

@@ -1,0 +1,81 @@
+"""What a grid costs at least, and what it costs one trial after another: formula B2, from layers and splits alone.
+
+Usage: bound.py GRID.json (what benches/sweep.rs wrote). Per image: F the multiply-accumulates of a forward pass, phi the
+part of F at or below the cut; a trainable layer costs two more passes, for its input and for its weights.
+
+    loop  = sum over trials of  E N_train F (3 - 2 phi) + E N_val F + N_test F
+    least = sum over sets of images of  U phi_max F
+          + sum over trials of  (1 - phi) F (3 E N_train + E N_val + N_test)
+    With augmentation the training part of U is E N_train for each (dataset, size, replicate).
+
+Prints both and their ratio as JSON."""
+
+import json, math, sys
+
+
+def kind(op):
+    return (op, None) if isinstance(op, str) else next(iter(op.items()))
+
+
+def macs(graph):
+    layers = graph["layers"]
+    found = []
+    for layer in layers:
+        name, o = kind(layer["op"])
+        channels = layers[layer["inputs"][0]]["shape"][0] if layer["inputs"] else 0
+        outputs = math.prod(layer["shape"])
+        if name == "Conv":
+            found.append(outputs * channels // o["groups"] * o["kernel"][0] * o["kernel"][1])
+        elif name == "Linear":
+            found.append(outputs * math.prod(layers[layer["inputs"][0]]["shape"]))
+        else:
+            found.append(0)
+    return found
+
+
+def main(path):
+    grid = json.load(open(path))
+    cost = {name: macs(graph) for name, graph in grid["graphs"].items()}
+    loop = suffixes = 0.0
+    sets, streams, sources = {}, {}, {}
+    for trial in grid["trials"]:
+        own, split = cost[trial["graph"]], grid["splits"][trial["split"]]
+        n = {part: len(split[part]) for part in ("train", "val", "test")}
+        whole, evaluated = sum(own), n["test"]
+        prefix = sum(own[: trial["cut"] + 1]) if trial["cut"] is not None else 0
+        loop += whole * n["test"]
+        suffix = (whole - prefix) * n["test"]
+        for phase, frozen in zip(trial["phases"], trial["frozen"]):
+            below = sum(own[:frozen])
+            if "epochs" in phase["budget"]:
+                epochs = evaluations = phase["budget"]["epochs"]
+                read = epochs * n["train"]
+            else:
+                steps, per_epoch = phase["budget"]["steps"], math.ceil(n["train"] / phase["batch"])
+                read = steps // per_epoch * n["train"] + min(steps % per_epoch * phase["batch"], n["train"])
+                evaluations = min(10, steps)
+            loop += read * (3 * whole - 2 * below) + evaluations * n["val"] * whole
+            suffix += read * (3 * whole - 2 * below - prefix) + evaluations * n["val"] * (whole - prefix)
+            if prefix and phase["augment"]:
+                stream = (trial["start"], trial["split"])
+                streams.setdefault(stream, {}).setdefault(json.dumps(trial["phases"]) if len(trial["phases"]) > 1 else "", 0)
+                streams[stream][""] = max(streams[stream].get("", 0), read * prefix)
+        suffixes += suffix
+        if prefix:
+            augmented = any(phase["augment"] for phase in trial["phases"])
+            data = trial["split"].split("-")[0]
+            images, deepest = sets.setdefault((trial["start"], data, augmented), [set(), [0]])
+            for part in ("val", "test") if augmented else ("train", "val", "test"):
+                images.update(sample for sample, _ in split[part])
+            deepest[0] = max(deepest[0], prefix)
+        if trial["pretrain"]:
+            sources[json.dumps(trial["pretrain"])] = trial["pretrain"]
+    encoded = sum(len(images) * deepest[0] for images, deepest in sets.values())
+    lockstep = sum(stream[""] for stream in streams.values())
+    least = suffixes + encoded + lockstep
+    print(json.dumps({"trials": len(grid["trials"]), "loop": loop, "least": least, "bound": loop / least,
+                      "suffixes": suffixes, "encoded": encoded, "lockstep": lockstep, "sources": len(sources)}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
