@@ -63,7 +63,12 @@ impl Dump {
                 let Stage::Train(stage) = &work.stage else { continue };
                 let trial = self.trial(&key, stage, &work, &mut graphs, &mut splits);
                 // The sample covers every dataset, network, cut and freeze depth.
-                let stratum = json!([trial["split"].as_str().unwrap().split('-').next(), trial["graph"], trial["cut"], trial["frozen"]]);
+                let stratum = json!([
+                    trial["split"].as_str().unwrap().split('-').next(),
+                    trial["graph"],
+                    trial["cut"],
+                    trial["frozen"]
+                ]);
                 works.entry(stratum.to_string()).or_default().push((key, work));
                 trials.push(trial);
             }
@@ -148,7 +153,8 @@ impl Dump {
         let places = Places { cache: self.world.cache.clone() };
         let mut shelf = Shelf::new(places, candle_core::Device::Cpu, self.world.device.numerics());
         let (whole, backbone) = stage.network().unwrap();
-        let mut weights = shelf.weights(&stage.backbone, &work).unwrap().map_or_else(Default::default, |own| (*own).clone());
+        let mut weights =
+            shelf.weights(&stage.backbone, &work).unwrap().map_or_else(Default::default, |own| (*own).clone());
         let fresh_from = if weights.0.is_empty() { 0 } else { backbone };
         weights.0.extend(init::fresh(&whole, fresh_from, stage.seed, stage.replicate as u64).unwrap().0);
         let own: std::collections::HashMap<String, Tensor> = (0..whole.layers.len())

@@ -210,6 +210,15 @@ pub enum Verb {
         #[command(subcommand)]
         what: WeightsVerb,
     },
+    /// Show what the cache holds, and remove what was used longest ago
+    Gc {
+        /// How much may stay, such as 10GB; without it only leftovers of killed writers go
+        #[arg(long, value_name = "SIZE")]
+        cache_limit: Option<String>,
+        /// Only say what would go
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Runs stages for a sweep; started by `run`
     #[command(hide = true)]
     Worker {

@@ -104,6 +104,8 @@ pub struct TrialOutcome {
     pub stopped_early: bool,
     pub trainable: usize,
     pub frozen: usize,
+    /// The strength that validation chose, where the head was solved.
+    pub lambda: Option<f64>,
 }
 
 /// What any stage leaves.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::freeze::Freeze;
-use crate::value::{Layer, Value};
+use crate::value::{Layer, Value, spaced};
 
 /// How the feature map at the tap becomes a vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -47,6 +47,17 @@ pub enum Optimizer {
     Sgd { momentum: f64, nesterov: bool },
     /// Adam with betas 0.9 and 0.999 and epsilon 1e-8 (Kingma and Ba, 2015; Loshchilov and Hutter, 2019).
     Adamw,
+    /// A linear head on fixed features as logistic regression, solved with L-BFGS along a path of strengths.
+    Lbfgs,
+    /// The same as ridge regression, in closed form.
+    Ridge,
+}
+
+impl Optimizer {
+    /// Whether it solves a linear head instead of training step by step.
+    pub fn solves(self) -> bool {
+        matches!(self, Self::Lbfgs | Self::Ridge)
+    }
 }
 
 /// What `weight_decay` means.
@@ -180,6 +191,9 @@ pub struct Phase {
     pub dropout: f64,
     pub batch_norm: BatchNorm,
     pub augment: Vec<Augmentation>,
+    /// Strengths of regularisation among which validation chooses, where the head is solved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lambda: Vec<f64>,
 }
 
 /// Settings that may stand in a phase.
@@ -399,6 +413,15 @@ impl Phase {
     /// Builds the one leg that `layer` describes, defaults filled in.
     pub fn parse(layer: &Layer) -> Parsed<Self> {
         let lr = number(get(layer, "lr")?, 0.0, f64::MAX)?;
+        let optimizer = match word::<OptimizerName>(get(layer, "optimizer")?, OPTIMIZERS)? {
+            OptimizerName::Adamw => Optimizer::Adamw,
+            OptimizerName::Lbfgs => Optimizer::Lbfgs,
+            OptimizerName::Ridge => Optimizer::Ridge,
+            OptimizerName::Sgd => Optimizer::Sgd {
+                momentum: layer.get("momentum").map_or(Ok(0.0), |value| number(value, 0.0, 1.0))?,
+                nesterov: layer.get("nesterov").map_or(Ok(false), flag)?,
+            },
+        };
         Ok(Self {
             freeze: Freeze::parse(get(layer, "freeze")?)?,
             budget: match (layer.get("steps"), layer.get("epochs")) {
@@ -407,13 +430,7 @@ impl Phase {
                 _ => return Err("exactly one of `steps` and `epochs` is needed".to_owned()),
             },
             batch: count(get(layer, "batch")?, 1)?,
-            optimizer: match word::<OptimizerName>(get(layer, "optimizer")?, "'sgd' or 'adamw'")? {
-                OptimizerName::Adamw => Optimizer::Adamw,
-                OptimizerName::Sgd => Optimizer::Sgd {
-                    momentum: layer.get("momentum").map_or(Ok(0.0), |value| number(value, 0.0, 1.0))?,
-                    nesterov: layer.get("nesterov").map_or(Ok(false), flag)?,
-                },
-            },
+            optimizer,
             lr,
             backbone_lr: layer.get("backbone_lr").map_or(Ok(lr), |value| number(value, 0.0, f64::MAX))?,
             weight_decay: number(get(layer, "weight_decay")?, 0.0, f64::MAX)?,
@@ -426,6 +443,12 @@ impl Phase {
             dropout: number(get(layer, "dropout")?, 0.0, 0.99)?,
             batch_norm: layer.get("batch_norm").map_or(Ok(BatchNorm::Frozen), |value| word(value, BATCH_NORM))?,
             augment: Augmentation::parse_list(get(layer, "augment")?)?,
+            lambda: match layer.get("lambda") {
+                Some(value) => strengths(value)?,
+                // Kornblith et al. (2019).
+                None if optimizer.solves() => spaced(true, 1e-6, 1e5, 45).collect(),
+                None => Vec::new(),
+            },
         })
     }
 
@@ -449,6 +472,18 @@ pub fn with_phase(layer: &Layer, own: &Layer) -> Layer {
     whole
 }
 
+/// The words of `Optimizer`, for messages.
+pub const OPTIMIZERS: &str = "'sgd', 'adamw', 'lbfgs' or 'ridge'";
+
+/// A number, a list of numbers, or so many of them at even ratios.
+pub fn strengths(value: &Value) -> Parsed<Vec<f64>> {
+    const ACCEPTED: &str = "a number above 0, a list of them, or { log = [1e-6, 1e5], n = 45 }";
+    let usable = |found: &Vec<f64>| {
+        (1..=1000).contains(&found.len()) && found.iter().all(|strength| *strength > 0.0 && strength.is_finite())
+    };
+    value.numbers().filter(usable).map_or_else(|| wrong(value, ACCEPTED), Ok)
+}
+
 pub const DECAY: &str = "'coupled', 'decoupled' or 'over-lr'";
 pub const CLASS_WEIGHTS: &str = "'none' or 'balanced'";
 pub const BATCH_NORM: &str = "'frozen', 'affine' or 'train'";
@@ -458,4 +493,6 @@ pub const BATCH_NORM: &str = "'frozen', 'affine' or 'train'";
 pub enum OptimizerName {
     Sgd,
     Adamw,
+    Lbfgs,
+    Ridge,
 }

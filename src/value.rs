@@ -59,6 +59,21 @@ impl Value {
         }
     }
 
+    /// Numbers: one, a list of them, or `{ log = [low, high], n = N }` and `{ linear = [low, high], n = N }`.
+    pub fn numbers(&self) -> Option<Vec<f64>> {
+        match self {
+            Self::List(items) => items.iter().map(Self::number).collect(),
+            Self::Table(entries) if entries.len() == 2 => {
+                let log = entries.contains_key("log");
+                let Self::List(ends) = entries.get(if log { "log" } else { "linear" })? else { return None };
+                let [low, high] = ends.as_slice() else { return None };
+                let count = entries.get("n")?.count().filter(|count| (2..=1000).contains(count))?;
+                Some(spaced(log, low.number()?, high.number()?, count).collect())
+            }
+            one => one.number().map(|number| vec![number]),
+        }
+    }
+
     /// Equality as conditions mean it: `1` equals `1.0`, everything else only its own kind.
     pub fn same(&self, other: &Self) -> bool {
         match (self.number(), other.number()) {
@@ -71,6 +86,15 @@ impl Value {
     pub fn order(&self, other: &Self) -> Option<Ordering> {
         self.number()?.partial_cmp(&other.number()?)
     }
+}
+
+/// `count` numbers from `low` to `high` at even ratios, or at even distances, to six significant digits.
+pub fn spaced(log: bool, low: f64, high: f64, count: usize) -> impl Iterator<Item = f64> {
+    (0..count).map(move |index| {
+        let part = index as f64 / (count - 1).max(1) as f64;
+        let exact = if log { low * (high / low).powf(part) } else { low + (high - low) * part };
+        format!("{exact:.5e}").parse::<f64>().unwrap_or(exact)
+    })
 }
 
 impl fmt::Display for Value {

@@ -11,6 +11,7 @@ mod golden;
 mod materials;
 mod operators;
 mod plans;
+mod sharing;
 mod side;
 mod sweeps;
 mod verdicts;

@@ -242,7 +242,7 @@ impl Shape {
             _ => Bond::Cell,
         };
         let (network, _) = train.network()?;
-        let params: usize = (0..network.layers.len()).map(|index| network.param_count(index)).sum();
+        let params: usize = network.total_params();
         let probe = Stage::Train(Box::new(train.clone())).kind() == "probe";
         // The numbers, their gradients and what an optimiser remembers of them.
         let bytes = if probe { 0.0 } else { 16.0 * params as f64 };

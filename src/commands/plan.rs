@@ -254,7 +254,7 @@ fn freezing(plan: &Plan, facts: &Facts) -> String {
             let backbone = arch.backbone(&tap)?;
             let frozen = crate::model::freezing::frozen_layers(&backbone, &crate::freeze::Freeze::parse(value)?)?;
             let (names, count) = crate::model::summary::frozen_names(&backbone, frozen);
-            let total: usize = (0..backbone.layers.len()).map(|index| backbone.param_count(index)).sum();
+            let total: usize = backbone.total_params();
             let shown = if names.len() > 6 {
                 format!("{}, ... {}", names[..3].join(", "), names[names.len() - 1])
             } else {

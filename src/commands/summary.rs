@@ -52,7 +52,7 @@ pub fn run(asked: Asked) -> anyhow::Result<Exit> {
         }
     };
     print(&shown(&graph, frozen))?;
-    let total: usize = (0..graph.layers.len()).map(|index| graph.param_count(index)).sum();
+    let total: usize = graph.total_params();
     print(&format!(
         "{} layers, {total} parameters (running statistics included), {:.1} M multiply-accumulates per image",
         graph.layers.len(),

@@ -93,16 +93,20 @@ impl World {
         }
         let dataset = self.datasets.values().find(|dataset| dataset.manifest.fingerprint == stage.data);
         let manifest = &dataset.ok_or("the dataset of an encoding is gone")?.manifest;
-        let (mut plain, mut trained) = (BTreeSet::new(), BTreeSet::new());
+        let (mut plain, mut trained, mut validated) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for replicate in 0..stage.replicates {
             let split = split(manifest, stage.per_class, stage.seed, replicate as u64)?;
+            validated.extend(split.val.iter().copied());
             plain.extend(split.val.into_iter().chain(split.test));
             trained.extend(split.train);
         }
         let rows = match stage.images {
             Encoded::All => plain.union(&trained).count(),
             Encoded::Evaluated => plain.len(),
-            Encoded::Views { count } => plain.len() + count * trained.len(),
+            Encoded::Views { count, refit } => {
+                let validated = if refit { validated.difference(&trained).count() } else { 0 };
+                plain.len() + count * (trained.len() + validated)
+            }
         };
         self.rows.borrow_mut().insert(key, rows);
         Ok(rows)

@@ -3,7 +3,7 @@
 use super::file::{Entry, Node, Shape};
 use super::problem::Problem;
 use super::reader::Reader;
-use crate::value::Value;
+use crate::value::{Value, spaced};
 
 /// Keys that move together (one, unless zipped) and the rows of values that they take.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,15 +83,7 @@ fn range(key: &str, node: &Node, reader: &mut Reader) -> Option<Vec<Value>> {
         reader.problems.push(Problem::at(node.spot, format!("`{key}` is not a list and not a range")).help(ACCEPTED));
         return None;
     };
-    let point = |index: usize| {
-        let part = index as f64 / (count - 1) as f64;
-        let exact = match kind {
-            "log" => low * (high / low).powf(part),
-            _ => low + (high - low) * part,
-        };
-        format!("{exact:.5e}").parse::<f64>().unwrap_or(exact)
-    };
-    let values: Vec<Value> = (0..count).map(|index| Value::Float(point(index))).collect();
+    let values: Vec<Value> = spaced(kind == "log", low, high, count).map(Value::Float).collect();
     for value in &values {
         reader.check_value(key, value, node.spot);
     }

@@ -93,6 +93,14 @@ pub static KEYS: &[Key] = &[
     ),
     key!(
         Experiment,
+        "refit",
+        "false",
+        flag,
+        FLAG,
+        "Whether every trial, once validation has scored it, trains again on training and validation images before test is read. For all arms or for none."
+    ),
+    key!(
+        Experiment,
         "mix_numerics",
         "false",
         flag,
@@ -216,9 +224,9 @@ pub static KEYS: &[Key] = &[
         Train,
         "optimizer",
         "sgd",
-        |v| recipe::word::<OptimizerName>(v, "'sgd' or 'adamw'").map(drop),
-        r#"{"enum":["sgd","adamw"]}"#,
-        "Stochastic gradient descent, or AdamW."
+        |v| recipe::word::<OptimizerName>(v, recipe::OPTIMIZERS).map(drop),
+        r#"{"enum":["sgd","adamw","lbfgs","ridge"]}"#,
+        "Stochastic gradient descent or AdamW; or, for linear heads on frozen features, solved to the end: `lbfgs`, logistic regression (mean cross-entropy + lambda/2 |W|^2), or `ridge`, regression on the classes (mean square + lambda |W|^2), both with free biases."
     ),
     key!(
         Train,
@@ -288,6 +296,14 @@ pub static KEYS: &[Key] = &[
         |v| Augmentation::parse_list(v).map(drop),
         r#"{"type":"array","items":{"enum":["flip","crop","resized-crop","jitter"]}}"#,
         "Random changes of training images: flip, crop, resized-crop, jitter."
+    ),
+    key!(
+        Train,
+        "lambda",
+        "{ log = [1e-6, 1e5], n = 45 }",
+        |v| recipe::strengths(v).map(drop),
+        r#"{"type":["number","array","object"]}"#,
+        "Strengths of regularisation for `lbfgs` and `ridge`, in a trial of their own path, from the strongest to the weakest: validation chooses one."
     ),
     key!(
         Train,

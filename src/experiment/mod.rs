@@ -29,6 +29,8 @@ pub struct Experiment {
     pub seed: u64,
     pub metric: Metric,
     pub mix_numerics: bool,
+    /// Whether trials train again on training and validation images before test is read.
+    pub refit: bool,
     pub datasets: BTreeMap<String, Dataset>,
     /// In the order of the file.
     pub scenarios: Vec<Scenario>,

@@ -51,6 +51,7 @@ pub fn resolve(root: &Node, file_name: String, reader: &mut Reader) -> Option<Ex
         seed: whole("seed", 0) as u64,
         metric: head.get("metric").map_or(Ok(Metric::Accuracy), |value| recipe::word(value, "")).ok()?,
         mix_numerics: head.get("mix_numerics") == Some(&Value::Bool(true)),
+        refit: head.get("refit") == Some(&Value::Bool(true)),
         datasets,
         scenarios,
         recipes,

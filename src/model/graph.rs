@@ -261,6 +261,23 @@ impl Graph {
         (0..self.layers.len()).map(|index| self.macs(index)).sum()
     }
 
+    /// Numbers of all layers.
+    pub fn total_params(&self) -> usize {
+        (0..self.layers.len()).map(|index| self.param_count(index)).sum()
+    }
+
+    /// Whether another network has the same layers; how much they drop does not count.
+    pub fn alike(&self, other: &Self) -> bool {
+        let alike = |(one, other): (&Layer, &Layer)| {
+            let drop = matches!((&one.op, &other.op), (Op::Dropout(_), Op::Dropout(_)));
+            one.name == other.name
+                && one.inputs == other.inputs
+                && one.shape == other.shape
+                && (drop || one.op == other.op)
+        };
+        self.layers.len() == other.layers.len() && self.layers.iter().zip(&other.layers).all(alike)
+    }
+
     /// The layer of that name.
     pub fn find(&self, name: &str) -> Option<usize> {
         self.layers.iter().position(|layer| layer.name == name)

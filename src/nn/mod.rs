@@ -19,6 +19,7 @@ pub mod loss;
 pub mod norm;
 pub mod optim;
 pub mod pool;
+pub mod solve;
 
 /// Does `work` for each of the items, on all threads of the pool; the results in their order.
 ///

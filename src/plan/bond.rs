@@ -18,6 +18,10 @@ pub fn of_encode(stage: &Encode) -> Key {
 /// them, or a beginning that they share.
 pub fn of_trial(chain: &Chain) -> Option<Key> {
     let train = &chain.train;
+    // A path of strengths is one trial, and already one problem.
+    if train.solves() {
+        return None;
+    }
     let read = (train.data, train.per_class, train.seed, train.replicate);
     if let Some(encode) = chain.encode.as_ref().filter(|encode| encode.images != Encoded::Evaluated)
         && train.phases.iter().all(|phase| phase.freeze == Freeze::All)

@@ -60,6 +60,26 @@ const STRUCTURE: &[&str] = &[
     "keep_weights",
     "augment",
     "views",
+    "head",
+];
+/// Settings of training step by step.
+const OF_STEPS: &[&str] = &[
+    "steps",
+    "epochs",
+    "batch",
+    "lr",
+    "backbone_lr",
+    "momentum",
+    "nesterov",
+    "weight_decay",
+    "decay",
+    "schedule",
+    "warmup",
+    "clip",
+    "dropout",
+    "keep_weights",
+    "early_stop",
+    "batch_norm",
 ];
 const NUMBERS: &[&str] = &["weight_decay", "momentum", "lr", "backbone_lr", "steps", "epochs"];
 
@@ -182,6 +202,8 @@ impl Settler<'_> {
         drop_without_effect(&mut layer, &backbone);
         self.settle_freezing(&mut layer, &backbone)?;
         self.settle_views(&mut layer)?;
+        let solves = self.settle_solver(&mut layer)?;
+        self.refuse_refit(&layer)?;
         let dataset = layer.get("dataset").map_or_else(String::new, Value::to_string);
         let Some(fact) = self.facts.datasets.get(&dataset) else {
             return Err(self.experiment.problem("dataset", &Value::Text(dataset), "this dataset was not opened"));
@@ -198,9 +220,10 @@ impl Settler<'_> {
         let start = stage::start(&layer, self.facts, self.experiment.pretrain.as_ref(), self.experiment.seed)
             .map_err(|message| self.plain(message))?;
         let best = layer.get("keep_weights").and_then(Value::text) == Some("best");
-        let metric = best.then_some(self.experiment.metric);
+        let metric = (best || solves).then_some(self.experiment.metric);
         let identity = (fact.fingerprint, start, self.experiment.seed, metric);
-        Ok((layer, serde_json::to_string(&identity).unwrap_or_default()))
+        let refit = if self.experiment.refit { " refit" } else { "" };
+        Ok((layer, serde_json::to_string(&identity).unwrap_or_default() + refit))
     }
 
     fn plain(&self, message: String) -> Problem {
@@ -348,12 +371,60 @@ impl Settler<'_> {
         Ok(())
     }
 
+    /// A head that is solved has no steps, and so no settings of steps. True where it is solved.
+    fn settle_solver(&self, layer: &mut Layer) -> Result<bool, Problem> {
+        let optimizer = layer.get("optimizer").cloned().unwrap_or(Value::Bool(false));
+        let phased = match layer.get("phases") {
+            Some(Value::List(phases)) => phases.iter().find_map(|phase| match phase {
+                Value::Table(own) => own.get("optimizer").filter(|value| solver(value)).cloned(),
+                _ => None,
+            }),
+            _ => None,
+        };
+        if let Some(value) = phased {
+            return Err(self.experiment.problem("optimizer", &value, "a head that is solved has no phases"));
+        }
+        if !solver(&optimizer) {
+            layer.remove("lambda");
+            return Ok(false);
+        }
+        let is = |key: &str, text: &str| layer.get(key).is_none_or(|value| value.text() == Some(text));
+        let fixed = layer.get("augment").is_none_or(|list| *list == Value::List(Vec::new()));
+        if !(is("freeze", "all") && is("head", "linear") && fixed && !layer.contains_key("phases")) {
+            let message = format!(
+                "optimizer = \"{optimizer}\" solves a linear head on fixed features: it needs freeze = \"all\", head = \"linear\", augment = [] and no phases"
+            );
+            return Err(self.experiment.problem("optimizer", &optimizer, message));
+        }
+        layer.retain(|key, _| !OF_STEPS.contains(&key.as_str()));
+        Ok(true)
+    }
+
+    /// Training again on more images needs to know how long: a stop or a choice on validation has no meaning there.
+    fn refuse_refit(&self, layer: &Layer) -> Result<(), Problem> {
+        let best = layer.get("keep_weights").filter(|value| value.text() == Some("best"));
+        let found =
+            layer.get("early_stop").map(|value| ("early_stop", value)).or(best.map(|value| ("keep_weights", value)));
+        match found.filter(|_| self.experiment.refit) {
+            Some((key, value)) => Err(self.experiment.problem(
+                key,
+                value,
+                "with refit = true there is no validation left in the second training: take out `early_stop` and keep_weights = \"best\"",
+            )),
+            None => Ok(()),
+        }
+    }
+
     fn depth(&self, value: &Value, backbone: &Graph) -> Result<Value, Problem> {
         let freeze = Freeze::parse(value).map_err(|message| self.plain(message))?;
         let frozen =
             frozen_layers(backbone, &freeze).map_err(|message| self.experiment.problem("freeze", value, message))?;
         Ok(Value::Text(depth_name(backbone, frozen)))
     }
+}
+
+fn solver(value: &Value) -> bool {
+    matches!(value.text(), Some("lbfgs" | "ridge"))
 }
 
 /// What a network of a person's own is called in keys and tables: its content decides, not where its file is.

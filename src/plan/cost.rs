@@ -6,7 +6,7 @@
 use super::facts::{Counts, Facts};
 use super::stage::{Chain, Encode, Stage, Train};
 use crate::model::graph::Graph;
-use crate::recipe::{Budget, Phase};
+use crate::recipe::{Budget, Optimizer, Phase};
 
 /// Evaluations of validation within a budget of steps.
 pub const EVALUATIONS: usize = 10;
@@ -59,6 +59,9 @@ pub fn trial(train: &Train, counts: Counts) -> Result<TrialCost, String> {
     let whole = network.total_macs() as f64;
     let prefix = train.shared_cut()?.map_or(0.0, |cut| below(&network, cut + 1));
     let test = counts.test as f64;
+    if train.solves() {
+        return Ok(solved(train, counts, whole, prefix));
+    }
     let mut cost = TrialCost { alone: test * whole, shared: test * (whole - prefix), lockstep: 0.0, reads: test };
     for phase in &train.phases {
         let frozen = below(&network, train.frozen(phase)?);
@@ -67,11 +70,28 @@ pub fn trial(train: &Train, counts: Counts) -> Result<TrialCost, String> {
         cost.alone += read * (3.0 * whole - 2.0 * frozen) + checked * whole;
         cost.shared += read * (3.0 * whole - 2.0 * frozen - prefix) + checked * (whole - prefix);
         cost.reads += read + checked;
+        // A second training on training and validation images reads no validation.
+        let again = if train.refit { images(phase, counts.train + counts.val) } else { 0.0 };
+        cost.alone += again * (3.0 * whole - 2.0 * frozen);
+        cost.shared += again * (3.0 * whole - 2.0 * frozen - prefix);
+        cost.reads += again;
         if train.augments() {
-            cost.lockstep += read * prefix;
+            cost.lockstep += (read + again) * prefix;
         }
     }
     Ok(cost)
+}
+
+/// Passes over the training images that L-BFGS takes for one strength, from where the one before ended.
+const PASSES: f64 = 25.0;
+
+/// The cost of solving a linear head for all its strengths: every image goes through the network once.
+fn solved(train: &Train, counts: Counts, whole: f64, prefix: f64) -> TrialCost {
+    let phase = &train.phases[0];
+    let passes = if phase.optimizer == Optimizer::Ridge { 1.0 } else { PASSES * phase.lambda.len() as f64 };
+    let images = (counts.train + counts.val + counts.test) as f64;
+    let head = (whole - prefix) * (2.0 * passes * counts.train as f64 + phase.lambda.len() as f64 * images);
+    TrialCost { alone: images * prefix + head, shared: head, lockstep: 0.0, reads: images }
 }
 
 /// Multiply-accumulates of the first `count` layers.
@@ -100,6 +120,6 @@ pub fn pretrain(chain: &Chain, facts: &Facts) -> Result<Option<(Stage, Cost)>, S
     let train = data.map_or(0, |data| data.train.iter().sum());
     let graph = stage.arch.graph(stage.classes)?;
     let macs = images(&stage.phase, train) * 3.0 * graph.total_macs() as f64;
-    let params: usize = (0..graph.layers.len()).map(|index| graph.param_count(index)).sum();
+    let params: usize = graph.total_params();
     Ok(Some((Stage::Pretrain(stage.clone()), Cost { macs, bytes: (params * 4) as f64 })))
 }

@@ -48,6 +48,7 @@ pub struct Plan {
     pub excluded: Vec<(String, usize)>,
     seed: u64,
     metric: crate::recipe::Metric,
+    refit: bool,
     pretrain: Option<crate::experiment::Pretrain>,
 }
 
@@ -68,6 +69,7 @@ impl Plan {
             excluded,
             seed: experiment.seed,
             metric: experiment.metric,
+            refit: experiment.refit,
             pretrain: experiment.pretrain.clone(),
         })
     }
@@ -111,6 +113,7 @@ impl Plan {
             seed: self.seed,
             replicates: self.replicates,
             metric: self.metric,
+            refit: self.refit,
             per_class: None,
             pretrain: self.pretrain.as_ref(),
         };

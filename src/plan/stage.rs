@@ -64,7 +64,11 @@ pub enum Encoded {
     /// Validation and test; training images are augmented anew in every epoch.
     Evaluated,
     /// Validation and test, and of each training image so many augmented views.
-    Views { count: usize },
+    Views {
+        count: usize,
+        /// Validation images have views too: they are learned from in the end.
+        refit: bool,
+    },
 }
 
 /// Runs the frozen prefix once over every image that some replicate reads.
@@ -100,6 +104,8 @@ pub struct Train {
     /// Augmented views of each training image that are stored, instead of new ones in every epoch.
     pub views: Option<usize>,
     pub metric: Metric,
+    /// Whether the trial trains again on training and validation images before test is read.
+    pub refit: bool,
     pub data: Key,
     pub classes: usize,
     pub per_class: Option<usize>,
@@ -132,6 +138,7 @@ pub struct Reach<'a> {
     pub seed: u64,
     pub replicates: usize,
     pub metric: Metric,
+    pub refit: bool,
     pub per_class: Option<usize>,
     pub pretrain: Option<&'a experiment::Pretrain>,
 }
@@ -224,10 +231,15 @@ impl Train {
         self.views.is_none() && self.phases.iter().any(|phase| !phase.augment.is_empty())
     }
 
+    /// Whether its head is solved instead of trained step by step.
+    pub fn solves(&self) -> bool {
+        self.phases.iter().any(|phase| phase.optimizer.solves())
+    }
+
     /// The images whose features can be kept.
     fn encoded(&self) -> Encoded {
         match (self.views, self.augments()) {
-            (Some(count), _) => Encoded::Views { count },
+            (Some(count), _) => Encoded::Views { count, refit: self.refit },
             (None, true) => Encoded::Evaluated,
             (None, false) => Encoded::All,
         }
@@ -264,6 +276,7 @@ pub fn chain(layer: &Layer, cell: Key, replicate: usize, reach: &Reach, facts: &
         early_stop: layer.get("early_stop").map(experiment::keys::early_stop_patience).transpose()?,
         views: layer.get("views").map(experiment::keys::view_count).transpose()?,
         metric: reach.metric,
+        refit: reach.refit,
         data: data.fingerprint,
         classes: data.classes,
         per_class: layer.get("per_class").and_then(Value::count),

@@ -252,6 +252,7 @@ impl Store {
             Sql::Null,
             Sql::Text(serde_json::to_string(&outcome.warnings)?),
             Sql::Integer(outcome.group as i64),
+            trial.lambda.map_or(Sql::Null, Sql::Real),
         ]);
         let marks = vec!["?"; row.len()].join(", ");
         transaction.execute(&format!("INSERT INTO trial VALUES ({marks})"), params_from_iter(row))?;

@@ -43,10 +43,11 @@ pub const SETTINGS: &[&str] = &[
     "resize",
     // From the fourth migration on.
     "views",
+    "lambda",
 ];
 
 /// How many settings each migration knew.
-const KNOWN_SETTINGS: &[usize] = &[SETTINGS.len() - 4, SETTINGS.len() - 2, SETTINGS.len() - 1, SETTINGS.len()];
+const KNOWN_SETTINGS: &[usize] = &[SETTINGS.len() - 5, SETTINGS.len() - 3, SETTINGS.len() - 2, SETTINGS.len()];
 
 /// Columns of `trial` that a configuration alone decides: equal for equal keys, on any machine of one numerics class.
 pub const RESULTS: &[&str] = &[
@@ -65,7 +66,12 @@ pub const RESULTS: &[&str] = &[
     "stopped_early",
     "trainable",
     "frozen",
+    // From the fourth migration on.
+    "chosen_lambda",
 ];
+
+/// How many results each migration knew.
+const KNOWN_RESULTS: &[usize] = &[RESULTS.len() - 1, RESULTS.len() - 1, RESULTS.len() - 1, RESULTS.len()];
 
 pub const MIGRATIONS: &[&str] = &[FIRST, CLASS_WEIGHTS_AND_CLIP, RESIZE, SHARING];
 
@@ -171,7 +177,9 @@ DROP VIEW result;
 
 const SHARING: &str = "
 ALTER TABLE cell ADD COLUMN views;
+ALTER TABLE cell ADD COLUMN lambda;
 ALTER TABLE trial ADD COLUMN group_size INTEGER; -- trials that ran together, this one included
+ALTER TABLE trial ADD COLUMN chosen_lambda REAL; -- the strength that validation chose on a path
 ALTER TABLE sweep ADD COLUMN forecast REAL;      -- seconds
 ALTER TABLE sweep ADD COLUMN seconds REAL;
 ALTER TABLE sweep ADD COLUMN macs_alone REAL;    -- multiply-accumulates of its trials one by one
@@ -212,7 +220,7 @@ pub fn migration(index: usize) -> String {
         .replace("{settings}", &list("", settings))
         .replace("{cell_settings}", &list("cell.", settings))
         .replace("{group_size}", if index >= 3 { ", trial.group_size" } else { "" })
-        .replace("{trial_results}", &list("trial.", &RESULTS[1..]))
+        .replace("{trial_results}", &list("trial.", &RESULTS[1..KNOWN_RESULTS[index]]))
 }
 
 /// What the columns of `result` are, for the table `column_kind`.
@@ -248,5 +256,6 @@ pub const COLUMNS: &[(&str, &str, &str)] = &[
     ("failure", "circumstance", "class of the failure"),
     ("message", "circumstance", "what the failure said"),
     ("warnings", "circumstance", "JSON list of what a person should know"),
+    ("chosen_lambda", "result", "the strength of regularisation that validation chose on the path of a solved head"),
     ("group_size", "circumstance", "trials that ran together, this one included; 1: alone"),
 ];

@@ -11,6 +11,8 @@ pub struct Course {
     pub keep_best: bool,
     /// What tells the best evaluation.
     pub metric: Metric,
+    /// Augmented views that epochs take turns with, instead of new ones.
+    pub views: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -52,6 +54,7 @@ pub struct Draw<'a> {
     pub within: usize,
     pub batch: usize,
     pub augment: &'a [Augmentation],
+    pub views: Option<usize>,
 }
 
 impl Course {
@@ -70,7 +73,13 @@ impl Course {
             };
             Leg { phase: phase.clone(), manner, steps, evaluations, per_epoch: images.div_ceil(phase.batch) }
         };
-        Self { legs: phases.iter().map(leg).collect(), early_stop, keep_best: keep == KeepWeights::Best, metric }
+        Self {
+            legs: phases.iter().map(leg).collect(),
+            early_stop,
+            keep_best: keep == KeepWeights::Best,
+            metric,
+            views: None,
+        }
     }
 
     pub fn legs(&self) -> usize {
@@ -110,14 +119,17 @@ impl Course {
             within: place.step % leg.per_epoch,
             batch: leg.phase.batch,
             augment: &leg.phase.augment,
+            views: self.views,
         }
     }
 
     /// Whether a step here does the same to the same weights on another course.
     pub fn agrees(&self, other: &Self, place: Place) -> bool {
         let (own, others) = (self.legs.get(place.leg), other.legs.get(place.leg));
-        let same_keeping =
-            self.early_stop == other.early_stop && self.keep_best == other.keep_best && self.metric == other.metric;
+        let same_keeping = self.views == other.views
+            && self.early_stop == other.early_stop
+            && self.keep_best == other.keep_best
+            && self.metric == other.metric;
         same_keeping
             && own.zip(others).is_some_and(|(own, others)| own.manner == others.manner)
             && self.now(place) == other.now(place)
@@ -131,7 +143,7 @@ impl Course {
                 && own.phase.batch == others.phase.batch
                 && own.phase.augment == others.phase.augment
         };
-        self.legs.len() == other.legs.len() && self.legs.iter().zip(&other.legs).all(alike)
+        self.views == other.views && self.legs.len() == other.legs.len() && self.legs.iter().zip(&other.legs).all(alike)
     }
 }
 
@@ -167,6 +179,7 @@ pub fn rule(phase: &Phase) -> crate::nn::optim::Rule {
     match phase.optimizer {
         Optimizer::Sgd { momentum, nesterov } => crate::nn::optim::Rule::Sgd { momentum, nesterov },
         Optimizer::Adamw => crate::nn::optim::Rule::Adam,
+        Optimizer::Lbfgs | Optimizer::Ridge => unreachable!("a head that is solved takes no steps"),
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use anyhow::Context;
 
 use super::features::{self, Row};
+use super::inputs::ALL_REPLICATES;
 use super::source::{Change, Source};
 use super::{Group, Shelf};
 use crate::data::split::split;
@@ -144,9 +145,10 @@ fn served(stage: &Encode, network: &Network, shelf: &Shelf) -> anyhow::Result<Op
 /// Every image that some replicate reads, in the order of the manifest; views behind it.
 fn rows(stage: &Encode, shelf: &mut Shelf) -> anyhow::Result<Vec<Row>> {
     let manifest = shelf.manifest(stage.data)?;
-    let (mut plain, mut trained) = (BTreeSet::new(), BTreeSet::new());
+    let (mut plain, mut trained, mut validated) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::<u32>::new());
     for replicate in 0..stage.replicates {
         let split = split(&manifest, stage.per_class, stage.seed, replicate as u64).map_err(anyhow::Error::msg)?;
+        validated.extend(split.val.iter().copied());
         plain.extend(split.val.into_iter().chain(split.test));
         trained.extend(split.train);
     }
@@ -156,7 +158,12 @@ fn rows(stage: &Encode, shelf: &mut Shelf) -> anyhow::Result<Vec<Row>> {
             0
         }
         Encoded::Evaluated => 0,
-        Encoded::Views { count } => count as u32,
+        Encoded::Views { count, refit } => {
+            if refit {
+                trained.extend(validated);
+            }
+            count as u32
+        }
     };
     let views = (1..=views).flat_map(|view| trained.iter().map(move |sample| (*sample, view)));
     Ok(plain.iter().map(|sample| (*sample, 0)).chain(views).collect())
@@ -169,7 +176,7 @@ fn inputs(source: &Source, stage: &Encode, rows: &[Row], shelf: &Shelf) -> anyho
         let samples: Vec<u32> = same.iter().map(|(sample, _)| *sample).collect();
         let view = u64::from(same[0].1);
         let list = if view == 0 { &[][..] } else { &stage.augment };
-        let change = Change { list, seed: stage.seed, replicate: u64::MAX, epoch: view };
+        let change = Change { list, seed: stage.seed, replicate: ALL_REPLICATES, epoch: view };
         parts.push(source.changed(&samples, &change, &shelf.device)?);
     }
     match parts.as_slice() {

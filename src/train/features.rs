@@ -50,6 +50,7 @@ impl Features {
         let file = File::open(path).with_context(|| format!("no features at '{}'", path.display()))?;
         // SAFETY: feature files are only ever renamed into place whole, never written afterwards; any bytes are valid u8.
         let map = unsafe { memmap2::Mmap::map(&file) }?;
+        used(&file);
         let damaged = || format!("the feature file '{}' is damaged", path.display());
         let (start, size, rows) = {
             let (_, header) = SafeTensors::read_metadata(&map).with_context(damaged)?;
@@ -78,6 +79,11 @@ impl Features {
         batch.extend(bytes.chunks_exact(4).map(|value| f32::from_le_bytes([value[0], value[1], value[2], value[3]])));
         Ok(())
     }
+}
+
+/// Marks a file of the cache as used now, so that `gc` takes it last. A file that cannot be marked is just older.
+fn used(file: &File) {
+    let _ = file.set_modified(std::time::SystemTime::now());
 }
 
 fn numbers(bytes: &[u8]) -> impl Iterator<Item = u32> {

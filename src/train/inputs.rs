@@ -14,6 +14,9 @@ use crate::model::freezing::pooled;
 use crate::model::graph::Graph;
 use crate::plan::stage::{Encoded, Train, Work};
 
+/// In the stream of changes: those of a stored view, which all replicates share.
+pub const ALL_REPLICATES: u64 = u64::MAX;
+
 /// Everything that is read, by the networks of trials that share data, order and augmentation.
 pub struct Inputs {
     seed: u64,
@@ -167,7 +170,11 @@ impl Inputs {
     /// A sample is not among the images or features.
     pub fn get(&mut self, feeds: &[usize], samples: &[u32], draw: Option<&Draw>) -> anyhow::Result<Vec<Tensor>> {
         let list = draw.map_or(&[][..], |draw| draw.augment);
-        let change = Change { list, seed: self.seed, replicate: self.replicate, epoch: draw.map_or(0, stream_epoch) };
+        let (replicate, epoch) = match draw {
+            Some(Draw { views: Some(views), epoch, .. }) => (ALL_REPLICATES, 1 + (epoch % views) as u64),
+            draw => (self.replicate, draw.map_or(0, stream_epoch)),
+        };
+        let change = Change { list, seed: self.seed, replicate, epoch };
         let mut found: Vec<Option<Tensor>> = vec![None; feeds.len()];
         let mut wanted: Vec<(usize, usize)> = Vec::new();
         for (place, feed) in feeds.iter().enumerate() {

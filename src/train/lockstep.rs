@@ -1,12 +1,14 @@
 //! Trials that run side by side, step by step: what they read is made once, what they have in common is trained once, and
 //! linear heads train as one. A trial on its own is a group of one.
 
+use std::collections::BTreeMap;
+
 use super::bank::Bank;
 use super::course::{Course, Draw, Place, balanced};
 use super::inputs::Inputs;
 use super::lane::Lane;
 use super::learner::{Common, Learner, Reading, learn_all, scores};
-use super::record::{History, Record};
+use super::record::{History, Left, Part, Record};
 use super::{Group, Shelf};
 use crate::data::Manifest;
 use crate::data::split::{Split, split};
@@ -21,11 +23,7 @@ use crate::plan::stage::{Train, Work};
 
 /// Runs trials that share data and replicate to their outcomes.
 pub fn run(stages: &[&Train], group: &mut Group, shelf: &mut Shelf) -> anyhow::Result<()> {
-    let mut floor = Floor::new(stages, &group.works, shelf, true)?;
-    while !floor.learners.is_empty() {
-        floor.round(group, shelf)?;
-    }
-    Ok(())
+    train(stages, group, shelf, true).map(drop)
 }
 
 /// Runs one trial and returns its network above the shared cut as well.
@@ -37,18 +35,34 @@ pub fn alone(stage: &Train, work: &Work, shelf: &mut Shelf) -> anyhow::Result<(O
         }
     };
     let mut group = Group { works: vec![work], hear: &mut hear };
-    let stages = [stage];
-    let mut floor = Floor::new(&stages, &group.works, shelf, false)?;
-    floor.keeps_networks = true;
-    while !floor.learners.is_empty() {
-        floor.round(&mut group, shelf)?;
-    }
-    let network = floor.network.take();
+    let network = train(&[stage], &mut group, shelf, false)?;
     outcome.zip(network).ok_or_else(|| anyhow::anyhow!("the trial left no network"))
+}
+
+/// Trains once, and where validation images are to be learned from as well, once more. Returns the last network, if it is
+/// one of its own.
+fn train(stages: &[&Train], group: &mut Group, shelf: &mut Shelf, banks: bool) -> anyhow::Result<Option<Network>> {
+    let ids: Vec<usize> = (0..stages.len()).collect();
+    let part = if stages[0].refit { Part::First } else { Part::Only };
+    let mut floor = Floor::new(stages, ids, part, &group.works, shelf, banks)?;
+    floor.run(group, shelf)?;
+    if floor.left.is_empty() {
+        return Ok(floor.network);
+    }
+    let left = std::mem::take(&mut floor.left);
+    let ids: Vec<usize> = left.keys().copied().collect();
+    let again: Vec<&Train> = ids.iter().map(|id| stages[*id]).collect();
+    let mut floor = Floor::new(&again, ids, Part::Again(left), &group.works, shelf, banks)?;
+    floor.run(group, shelf)?;
+    Ok(floor.network)
 }
 
 struct Floor<'a> {
     stages: &'a [&'a Train],
+    /// Their places in the group.
+    ids: Vec<usize>,
+    part: Part,
+    left: BTreeMap<usize, Left>,
     courses: Vec<Course>,
     manifest: std::rc::Rc<Manifest>,
     split: Split,
@@ -60,7 +74,6 @@ struct Floor<'a> {
     /// Multiply-accumulates of prefixes, likewise.
     prefix_macs: Vec<f64>,
     rounds: usize,
-    keeps_networks: bool,
     network: Option<Network>,
 }
 
@@ -73,14 +86,28 @@ struct Start {
 }
 
 impl<'a> Floor<'a> {
-    fn new(stages: &'a [&'a Train], works: &[&Work], shelf: &mut Shelf, banks: bool) -> anyhow::Result<Self> {
+    fn new(
+        stages: &'a [&'a Train],
+        ids: Vec<usize>,
+        part: Part,
+        works: &[&Work],
+        shelf: &mut Shelf,
+        banks: bool,
+    ) -> anyhow::Result<Self> {
         let first = stages[0];
         let manifest = shelf.manifest(first.data)?;
-        let split =
+        let mut split =
             split(&manifest, first.per_class, first.seed, first.replicate as u64).map_err(anyhow::Error::msg)?;
+        if matches!(part, Part::Again(_)) {
+            split.train.extend(&split.val);
+            split.train.sort_unstable();
+        }
         let labels = split.train.iter().map(|sample| manifest.samples[*sample as usize].class);
         let course = |stage: &&Train| {
-            Course::new(&stage.phases, split.train.len(), stage.early_stop, stage.keep_weights, stage.metric)
+            let mut course =
+                Course::new(&stage.phases, split.train.len(), stage.early_stop, stage.keep_weights, stage.metric);
+            course.views = stage.views;
+            course
         };
         let mut floor = Self {
             stages,
@@ -91,15 +118,24 @@ impl<'a> Floor<'a> {
             spent: vec![0.0; stages.len()],
             prefix_macs: vec![0.0; stages.len()],
             rounds: 0,
-            keeps_networks: false,
             network: None,
+            left: BTreeMap::new(),
             manifest,
             split,
+            part,
+            ids,
         };
-        let starts = stages.iter().zip(works).map(|(stage, work)| floor.start(stage, work, shelf));
+        let starts = stages.iter().zip(floor.ids.clone()).map(|(stage, id)| floor.start(stage, works[id], shelf));
         let starts: Vec<Start> = starts.collect::<anyhow::Result<_>>()?;
         floor.line_up(&starts, shelf, banks)?;
         Ok(floor)
+    }
+
+    fn run(&mut self, group: &mut Group, shelf: &mut Shelf) -> anyhow::Result<()> {
+        while !self.learners.is_empty() {
+            self.round(group, shelf)?;
+        }
+        Ok(())
     }
 
     fn start(&mut self, stage: &Train, work: &Work, shelf: &mut Shelf) -> anyhow::Result<Start> {
@@ -165,7 +201,7 @@ impl<'a> Floor<'a> {
     /// Whether two trials begin in one bank, or with one history in one lane.
     fn together(&self, one: usize, other: usize, starts: &[Start], banked: bool) -> bool {
         let (own, others) = (&starts[one], &starts[other]);
-        let graphs = own.feed == others.feed && same_layers(&own.graph, &others.graph);
+        let graphs = own.feed == others.feed && own.graph.alike(&others.graph);
         if banked {
             return graphs
                 && self.is_head(other, &others.graph)
@@ -242,7 +278,8 @@ impl<'a> Floor<'a> {
         let courses = &self.courses;
         let due: Vec<usize> =
             (0..self.learners.len()).filter(|index| self.learners[*index].evaluates(courses)).collect();
-        if due.is_empty() {
+        // What is learned from tells nothing.
+        if due.is_empty() || matches!(self.part, Part::Again(_)) {
             return Ok(None);
         }
         let learners: Vec<&Learner> = due.iter().map(|index| &self.learners[*index]).collect();
@@ -358,15 +395,15 @@ impl<'a> Floor<'a> {
                     bank.check()?;
                     let diverged = bank.take(|head| head.history.record.ending == Ending::Diverged)?;
                     for head in diverged.into_iter().flat_map(|bank| bank.heads) {
-                        self.close(&head.history, None, group, shelf)?;
+                        self.close(&head.history, [None, None], group, shelf)?;
                     }
                     if !bank.heads.is_empty() {
                         finished.push(Learner::Bank { bank, feed });
                     }
                 }
                 Learner::Lane { lane, .. } if lane.history.record.ending == Ending::Diverged => {
-                    self.close(&lane.history, None, group, shelf)?;
-                    self.network = self.keeps_networks.then_some(lane.network);
+                    self.close(&lane.history, [None, None], group, shelf)?;
+                    self.network = Some(lane.network);
                 }
                 lane => finished.push(lane),
             }
@@ -375,32 +412,52 @@ impl<'a> Floor<'a> {
             return Ok(());
         }
         let learners: Vec<&Learner> = finished.iter().collect();
-        let val = scores(&learners, &self.split.val, &mut self.inputs, &self.manifest, &mut self.spent)?;
-        let test = scores(&learners, &self.split.test, &mut self.inputs, &self.manifest, &mut self.spent)?;
-        let finals = val.into_iter().flatten().zip(test.into_iter().flatten());
-        let histories = learners.iter().flat_map(|learner| learner.histories());
-        for (history, (val, test)) in histories.zip(finals) {
-            self.close(history, Some([val, test]), group, shelf)?;
+        let again = matches!(self.part, Part::Again(_));
+        let mut read = |samples: &[u32]| -> anyhow::Result<Vec<(Predictions, Scores)>> {
+            let found = scores(&learners, samples, &mut self.inputs, &self.manifest, &mut self.spent)?;
+            Ok(found.into_iter().flatten().collect())
+        };
+        let mut val = if again { None } else { Some(read(&self.split.val)?.into_iter()) };
+        let mut test = if matches!(self.part, Part::First) { None } else { Some(read(&self.split.test)?.into_iter()) };
+        for history in learners.iter().flat_map(|learner| learner.histories()) {
+            let next = |list: &mut Option<std::vec::IntoIter<_>>| list.as_mut().and_then(Iterator::next);
+            self.close(history, [next(&mut val), next(&mut test)], group, shelf)?;
         }
-        if self.keeps_networks
-            && let Some(Learner::Lane { lane, .. }) = finished.pop()
-        {
+        drop(learners);
+        if let Some(Learner::Lane { lane, .. }) = finished.pop() {
             self.network = Some(lane.network);
         }
         Ok(())
     }
 
-    /// Tells the outcomes of the trials of a history.
+    /// Tells the outcomes of the trials of a history, or keeps them for their second training.
     fn close(
-        &self,
+        &mut self,
         history: &History,
-        finals: Option<[(Predictions, Scores); 2]>,
+        finals: [Option<(Predictions, Scores)>; 2],
         group: &mut Group,
         shelf: &mut Shelf,
     ) -> anyhow::Result<()> {
         for trial in &history.trials {
-            let outcome = self.outcome(*trial, history.record.clone(), finals.clone(), group, shelf)?;
-            group.done(*trial, outcome, shelf);
+            let [mut val, test] = finals.clone();
+            let mut record = history.record.clone();
+            if let (Part::First, Ending::Finished) = (&self.part, record.ending)
+                && let Some(val) = val.take_if(|(_, scores)| scores.loss.is_finite())
+            {
+                let (seconds, prefix_macs) = (self.spent[*trial], self.prefix_macs[*trial]);
+                self.left.insert(self.ids[*trial], Left { record, val, seconds, prefix_macs });
+                continue;
+            }
+            if let Part::Again(left) = &mut self.part
+                && let Some(left) = left.remove(&self.ids[*trial])
+            {
+                self.spent[*trial] += left.seconds;
+                self.prefix_macs[*trial] += left.prefix_macs;
+                val = Some(left.val);
+                record = left.record.and(&record);
+            }
+            let outcome = self.outcome(*trial, record, val.zip(test).map(|(val, test)| [val, test]), group, shelf)?;
+            group.done(self.ids[*trial], outcome, shelf);
         }
         Ok(())
     }
@@ -415,7 +472,7 @@ impl<'a> Floor<'a> {
     ) -> anyhow::Result<Outcome> {
         let counts = Counts { train: self.split.train.len(), val: self.split.val.len(), test: self.split.test.len() };
         let cost = cost::trial(self.stages[trial], counts).map_err(anyhow::Error::msg)?;
-        let work = group.works[trial];
+        let work = group.works[self.ids[trial]];
         let own = if work.encode.is_some() || work.prefix { cost.shared } else { cost.alone };
         Ok(Outcome {
             seconds: self.spent[trial],
@@ -428,16 +485,6 @@ impl<'a> Floor<'a> {
     }
 }
 
-/// Whether two networks have the same layers; how much they drop is the phase's business.
-fn same_layers(one: &Graph, other: &Graph) -> bool {
-    let alike = |(one, other): (&crate::model::graph::Layer, &crate::model::graph::Layer)| {
-        let drop = matches!((&one.op, &other.op), (Op::Dropout(_), Op::Dropout(_)));
-        one.name == other.name && one.inputs == other.inputs && one.shape == other.shape && (drop || one.op == other.op)
-    };
-    one.layers.len() == other.layers.len() && one.layers.iter().zip(&other.layers).all(alike)
-}
-
 fn all_params(stage: &Train) -> anyhow::Result<usize> {
-    let (whole, _) = stage.network().map_err(anyhow::Error::msg)?;
-    Ok((0..whole.layers.len()).map(|index| whole.param_count(index)).sum())
+    Ok(stage.network().map_err(anyhow::Error::msg)?.0.total_params())
 }

@@ -16,6 +16,7 @@ mod lockstep;
 mod pretrain;
 mod record;
 mod shelf;
+mod solve;
 mod source;
 mod trial;
 
@@ -83,6 +84,9 @@ pub fn run(works: &[Work], shelf: &mut Shelf, hear: &mut dyn FnMut(Told)) -> Res
     for (index, work) in works.iter().enumerate() {
         match &work.stage {
             Stage::Encode(stage) => encodes.push(stage),
+            Stage::Train(stage) if stage.solves() => {
+                result = result.and_then(|()| solve::run(index, stage, &mut group, shelf));
+            }
             Stage::Train(stage) => trials.push(&**stage),
             Stage::Pretrain(stage) => result = result.and_then(|()| pretrain::run(index, stage, &mut group, shelf)),
         }

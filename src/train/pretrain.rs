@@ -57,7 +57,7 @@ fn train(stage: &Pretrain, shelf: &mut Shelf, tell: &mut dyn FnMut(Progress)) ->
     let phase = Phase { batch_norm: BatchNorm::Train, ..stage.phase.clone() };
     let images = lessons.split.train.len();
     let course = Course::new(std::slice::from_ref(&phase), images, None, KeepWeights::Last, Metric::Accuracy);
-    let params = (0..graph.layers.len()).map(|index| graph.param_count(index)).sum();
+    let params = graph.total_params();
     let macs = 3.0 * graph.total_macs() as f64 * (course.steps(0) * phase.batch) as f64;
     let history = History { trials: vec![0], place: Place::default(), record: Record::default() };
     let mut lane = Lane::new(Network::new(graph, &weights, &shelf.device)?, 0, history);

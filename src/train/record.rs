@@ -1,5 +1,7 @@
 //! What a history of training leaves: its curve, how it ended, and at last the scores of the trials that share it.
 
+use std::collections::BTreeMap;
+
 use super::course::{Course, Place};
 use crate::data::Manifest;
 use crate::data::split::Split;
@@ -12,6 +14,24 @@ pub struct History {
     pub trials: Vec<usize>,
     pub place: Place,
     pub record: Record,
+}
+
+/// Which training of a trial this is.
+pub enum Part {
+    /// Training images; validation and test are read.
+    Only,
+    /// Training images; validation is read, and test is left to the second.
+    First,
+    /// Training and validation images; only test is read. With what the first left.
+    Again(BTreeMap<usize, Left>),
+}
+
+/// What the first of two trainings leaves of a trial.
+pub struct Left {
+    pub record: Record,
+    pub val: (Predictions, Scores),
+    pub seconds: f64,
+    pub prefix_macs: f64,
 }
 
 #[derive(Clone, Debug)]
@@ -83,6 +103,13 @@ impl Record {
         self.losses.clear();
     }
 
+    /// The record of a trial that was trained again: the curve is the first training's, the end that of both.
+    pub fn and(mut self, again: &Self) -> Self {
+        self.steps += again.steps;
+        self.ending = again.ending;
+        self
+    }
+
     /// What the trial leaves, with its final answers on validation and test where it has any.
     pub fn outcome(
         self,
@@ -103,6 +130,7 @@ impl Record {
             stopped_early: self.stopped_early,
             trainable: self.trainable,
             frozen: self.frozen,
+            lambda: None,
         };
         let Some([(val_predictions, val), (test_predictions, test)]) = finals else { return trial };
         trial.val_predictions = val_predictions;
@@ -113,7 +141,7 @@ impl Record {
         }
         (trial.val, trial.test) = (Some(val), Some(test));
         trial.at_chance = at_chance(test.accuracy, split, manifest);
-        trial.under_trained = !trial.stopped_early && under_trained(&trial.curve, trial.steps);
+        trial.under_trained = !trial.stopped_early && under_trained(&trial.curve);
         trial
     }
 }
@@ -127,7 +155,7 @@ fn patience_is_over(curve: &[Point], patience: Option<usize>) -> bool {
 }
 
 /// No better than always naming the largest class, within two standard errors of a proportion.
-fn at_chance(accuracy: f64, split: &Split, manifest: &Manifest) -> bool {
+pub fn at_chance(accuracy: f64, split: &Split, manifest: &Manifest) -> bool {
     let mut counts = vec![0usize; manifest.classes.len()];
     split.test.iter().for_each(|sample| counts[manifest.samples[*sample as usize].class as usize] += 1);
     let images = split.test.len().max(1) as f64;
@@ -136,10 +164,8 @@ fn at_chance(accuracy: f64, split: &Split, manifest: &Manifest) -> bool {
 }
 
 /// The validation loss fell by more than 1% between nine tenths of the steps and the end.
-fn under_trained(curve: &[Point], steps: usize) -> bool {
-    let before = curve.iter().rfind(|point| point.step * 10 <= steps * 9);
-    match (before, curve.last()) {
-        (Some(before), Some(last)) => last.val.loss < 0.99 * before.val.loss,
-        _ => false,
-    }
+fn under_trained(curve: &[Point]) -> bool {
+    let Some(last) = curve.last() else { return false };
+    let before = curve.iter().rfind(|point| point.step * 10 <= last.step * 9);
+    before.is_some_and(|before| last.val.loss < 0.99 * before.val.loss)
 }

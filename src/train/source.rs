@@ -51,10 +51,8 @@ impl Source {
         for sample in samples {
             match self {
                 Self::Features { features, views, .. } => {
-                    // Epochs take turns with the stored views; nothing is changed where nothing is trained.
-                    let view = views
-                        .filter(|_| !change.list.is_empty())
-                        .map_or(0, |views| 1 + change.epoch as u32 % views as u32);
+                    // A change of stored views is named by their number; 0 is the image as it is.
+                    let view = if views.is_some() { change.epoch as u32 } else { 0 };
                     features.append((*sample, view), &mut batch)?;
                 }
                 Self::Images { packed, preprocess } if change.list.is_empty() => {

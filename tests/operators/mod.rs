@@ -6,6 +6,7 @@ mod bits;
 mod differences;
 mod fast;
 mod paths;
+mod solve;
 mod steps;
 mod torch;
 mod twin;

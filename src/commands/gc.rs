@@ -1,0 +1,129 @@
+//! `gc`: what the cache holds, and what goes so that it stays within a budget. Everything in it can be made again.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::Context;
+
+use super::{Exit, Usage, print, table_style};
+use crate::cli::Common;
+use crate::report::table::table;
+use crate::store::Store;
+
+/// What belongs together in the cache: it is kept or goes as one.
+struct Held {
+    kind: &'static str,
+    files: Vec<PathBuf>,
+    bytes: u64,
+    used: SystemTime,
+}
+
+const KINDS: [&str; 5] = ["features", "source models", "pixels", "manifests", "left by killed writers"];
+
+pub fn run(limit: Option<&str>, dry: bool, common: &Common) -> anyhow::Result<Exit> {
+    let limit = limit.map(bytes).transpose()?;
+    let cache = common.db.parent().unwrap_or(Path::new("")).join("cache");
+    if !cache.is_dir() {
+        print(&format!("there is no cache at '{}'", cache.display()))?;
+        return Ok(Exit::Complete);
+    }
+    // What a running sweep reads must not go: the store's lock says whether there is one.
+    let _store = if common.db.exists() { Some(Store::open(&common.db)?) } else { None };
+    let mut held = held(&cache)?;
+    held.sort_by_key(|one| one.used);
+    let mut left: u64 = held.iter().map(|one| one.bytes).sum();
+    let (before, mut rows) = (left, Vec::new());
+    let mut gone = [(0usize, 0u64); KINDS.len()];
+    for one in &held {
+        let leftover = one.kind == KINDS[4];
+        // Manifests are small and name what the others are of.
+        let over = limit.is_some_and(|limit| left > limit) && one.kind != KINDS[3];
+        if !(leftover || over) {
+            continue;
+        }
+        left -= one.bytes;
+        let place = KINDS.iter().position(|kind| *kind == one.kind).unwrap_or(0);
+        gone[place] = (gone[place].0 + one.files.len(), gone[place].1 + one.bytes);
+        for file in one.files.iter().filter(|_| !dry) {
+            std::fs::remove_file(file).with_context(|| format!("cannot remove '{}'", file.display()))?;
+        }
+    }
+    for (kind, (files, bytes)) in KINDS.iter().zip(gone) {
+        let own = held.iter().filter(|one| one.kind == *kind);
+        let total: u64 = own.clone().map(|one| one.bytes).sum();
+        let count: usize = own.map(|one| one.files.len()).sum();
+        rows.push(vec![(*kind).to_owned(), count.to_string(), megabytes(total), files.to_string(), megabytes(bytes)]);
+    }
+    let head = ["in the cache", "files", "size", if dry { "would go" } else { "removed" }, "size"];
+    print(&table(table_style(), &head, &rows))?;
+    let word = if dry { "would be left" } else { "left" };
+    print(&format!("{} of {} {word} in '{}'", megabytes(left), megabytes(before), cache.display()))?;
+    if limit.is_none() {
+        print("`--cache-limit 10GB` removes what was used longest ago until the rest fits")?;
+    }
+    Ok(Exit::Complete)
+}
+
+/// The files of the cache, those that belong together as one; the time is that of the last use.
+fn held(cache: &Path) -> anyhow::Result<Vec<Held>> {
+    let mut found = Vec::new();
+    let list = std::fs::read_dir(cache).with_context(|| format!("cannot read '{}'", cache.display()))?;
+    for entry in list {
+        let path = entry?.path();
+        let ending = path.extension().map_or_else(String::new, |ending| ending.to_string_lossy().into_owned());
+        let kind = match ending.as_str() {
+            "features" => KINDS[0],
+            "safetensors" => KINDS[1],
+            "pixels" => KINDS[2],
+            "json" if path.file_stem().is_some_and(|stem| stem != "machine") => KINDS[3],
+            ending if ending.starts_with("tmp") => KINDS[4],
+            // The marks go with their pixels; anything else is not ours.
+            _ => continue,
+        };
+        let marks = path.with_extension("have");
+        let files: Vec<PathBuf> =
+            [Some(path.clone()), (kind == KINDS[2] && marks.exists()).then_some(marks)].into_iter().flatten().collect();
+        let (mut bytes, mut used) = (0, SystemTime::UNIX_EPOCH);
+        for file in &files {
+            let facts = std::fs::metadata(file)?;
+            // Pixels are sparse: what they take on the disk counts.
+            bytes += std::os::unix::fs::MetadataExt::blocks(&facts) * 512;
+            used = used.max(facts.modified()?);
+        }
+        found.push(Held { kind, files, bytes, used });
+    }
+    Ok(found)
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+/// `10GB`, `500 MB`, `1.5TB` or plain bytes.
+fn bytes(text: &str) -> anyhow::Result<u64> {
+    let wrong = || Usage(format!("--cache-limit {text}: a size such as 10GB, 500MB or 0"));
+    let at = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let scale = match unit.trim().to_ascii_uppercase().as_str() {
+        "" | "B" => 1.0,
+        "KB" | "K" => 1e3,
+        "MB" | "M" => 1e6,
+        "GB" | "G" => 1e9,
+        "TB" | "T" => 1e12,
+        _ => return Err(wrong().into()),
+    };
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    Ok((number * scale) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        let read = |text: &str| bytes(text).ok();
+        assert_eq!([read("10GB"), read("1.5 mb"), read("0")], [Some(10_000_000_000), Some(1_500_000), Some(0)]);
+        assert_eq!([read("ten"), read("-1GB"), read("5 parsecs")], [None, None, None]);
+    }
+}

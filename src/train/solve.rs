@@ -1,0 +1,236 @@
+//! Linear heads that are solved instead of trained: logistic regression along a path of strengths, and ridge regression.
+//! The strength is chosen on validation; test is read once, with the head that was chosen.
+
+use anyhow::Context;
+use candle_core::Tensor;
+
+use super::course::targets;
+use super::evaluate::{BATCH, Tally};
+use super::source::Source;
+use super::{Group, Shelf};
+use crate::data::Manifest;
+use crate::data::split::{Split, split};
+use crate::exec::Network;
+use crate::model::init;
+use crate::model::weights::Weights;
+use crate::nn::activation::Activation;
+use crate::nn::linear;
+use crate::nn::solve::{Head, Logistic, Ridge};
+use crate::outcome::{Ending, Outcome, Point, Predictions, Progress, Scores, TrialOutcome};
+use crate::plan::stage::{Encoded, Train, Work};
+use crate::recipe::Optimizer;
+
+/// Runs the trial that has place `index` in its group.
+pub fn run(index: usize, stage: &Train, group: &mut Group, shelf: &mut Shelf) -> anyhow::Result<()> {
+    let start = std::time::Instant::now();
+    let manifest = shelf.manifest(stage.data)?;
+    let split = split(&manifest, stage.per_class, stage.seed, stage.replicate as u64).map_err(anyhow::Error::msg)?;
+    let mut codes = Codes::new(stage, group.works[index], shelf)?;
+    let sets = Sets::read(&mut codes, &split, &manifest)?;
+    let mut path = Path { stage, sets: &sets, balanced: Vec::new(), curve: Vec::new(), passes: 0, best: None };
+    path.balanced = super::course::balanced(sets.train.labels.iter().copied(), manifest.classes.len());
+    path.run(group)?;
+    let (curve, passes) = (std::mem::take(&mut path.curve), path.passes);
+    let chosen = path.best.take().context("a path without strengths")?;
+    let head = if stage.refit { path.refitted(&chosen)? } else { chosen.head.clone() };
+    let (val_predictions, val) = sets.val.scores(&chosen.head)?;
+    let (test_predictions, test) = sets.test.scores(&head)?;
+    let (whole, _) = stage.network().map_err(anyhow::Error::msg)?;
+    let all: usize = whole.total_params();
+    let trainable = head.weight.elem_count() + head.bias.elem_count();
+    let finite = val.loss.is_finite() && test.loss.is_finite();
+    let trial = TrialOutcome {
+        ending: if finite { Ending::Finished } else { Ending::Diverged },
+        steps: passes,
+        curve,
+        val: finite.then_some(val),
+        test: finite.then_some(test),
+        at_chance: finite && super::record::at_chance(test.accuracy, &split, &manifest),
+        val_predictions,
+        test_predictions,
+        // What did not converge has not been solved.
+        under_trained: !chosen.converged,
+        stopped_early: false,
+        trainable,
+        frozen: all.saturating_sub(trainable),
+        lambda: Some(chosen.lambda),
+    };
+    let rows = (sets.train.labels.len() * passes) as f64;
+    let outcome = Outcome {
+        seconds: start.elapsed().as_secs_f64(),
+        macs: codes.macs + 2.0 * rows * head.weight.elem_count() as f64,
+        numerics: shelf.numerics.to_owned(),
+        trial: Some(trial),
+        warnings: Vec::new(),
+        group: 1,
+    };
+    group.done(index, outcome, shelf);
+    Ok(())
+}
+
+/// Where the codes of images come from: an encoding, or the frozen network itself.
+struct Codes {
+    source: Source,
+    network: Option<Network>,
+    device: candle_core::Device,
+    macs: f64,
+}
+
+impl Codes {
+    fn new(stage: &Train, work: &Work, shelf: &mut Shelf) -> anyhow::Result<Self> {
+        let (whole, backbone_layers) = stage.network().map_err(anyhow::Error::msg)?;
+        let device = shelf.device.clone();
+        if let Some(encode) = work.encode.as_ref().filter(|encode| encode.images == Encoded::All) {
+            let cut = whole.find(&encode.cut).with_context(|| format!("no layer '{}'", encode.cut))?;
+            let features = shelf.features(encode, work)?;
+            let source = Source::Features { features, shape: whole.layers[cut].shape, views: None };
+            let above = whole.above(cut);
+            let flat = above.find("head.flatten").map(|flat| above.truncate(flat));
+            let network = flat.map(|graph| Network::new(graph, &Weights::default(), &device)).transpose()?;
+            return Ok(Self { source, network, device, macs: 0.0 });
+        }
+        let mut weights = shelf.weights(&stage.backbone, work)?.map_or_else(Weights::default, |own| (*own).clone());
+        if weights.0.is_empty() {
+            weights = init::fresh(&whole, 0, stage.seed, stage.replicate as u64)?;
+        }
+        let flat = whole.find("head.flatten").unwrap_or(backbone_layers - 1);
+        let mut network = Network::new(whole.truncate(flat), &weights, &device)?;
+        network.frozen = network.graph.layers.len();
+        let packed = shelf.packed(stage.data, stage.backbone.frame())?;
+        let source = Source::Images { packed, preprocess: stage.backbone.preprocess };
+        Ok(Self { source, network: Some(network), device, macs: 0.0 })
+    }
+
+    /// The codes of samples: [n, numbers].
+    fn of(&mut self, samples: &[u32]) -> anyhow::Result<Tensor> {
+        let mut parts = Vec::new();
+        for samples in samples.chunks(BATCH) {
+            let x = self.source.batch(samples, &self.device)?;
+            let codes = match &self.network {
+                Some(network) => {
+                    self.macs += network.graph.total_macs() as f64 * samples.len() as f64;
+                    network.infer(&x)?
+                }
+                None => x,
+            };
+            parts.push(codes.flatten_from(1)?);
+        }
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+}
+
+/// Codes and classes of one part of the data.
+struct Set {
+    samples: Vec<u32>,
+    x: Tensor,
+    labels: Vec<u32>,
+    classes: usize,
+}
+
+struct Sets {
+    train: Set,
+    val: Set,
+    test: Set,
+}
+
+impl Sets {
+    fn read(codes: &mut Codes, split: &Split, manifest: &Manifest) -> anyhow::Result<Self> {
+        let mut set = |samples: &[u32]| {
+            let labels = samples.iter().map(|sample| manifest.samples[*sample as usize].class).collect();
+            let (samples, x) = (samples.to_vec(), codes.of(samples)?);
+            anyhow::Ok(Set { samples, x, labels, classes: manifest.classes.len() })
+        };
+        Ok(Self { train: set(&split.train)?, val: set(&split.val)?, test: set(&split.test)? })
+    }
+}
+
+impl Set {
+    /// Answers and scores of a head; those of a regression count as logits.
+    fn scores(&self, head: &Head) -> anyhow::Result<(Predictions, Scores)> {
+        let logits = linear::forward(&self.x, &head.weight, &head.bias, Activation::Linear)?;
+        let mut tally = Tally::default();
+        let rows = logits.flatten_all()?.to_vec1::<f32>()?;
+        rows.chunks_exact(self.classes).zip(&self.labels).for_each(|(row, class)| tally.row(row, *class));
+        Ok(tally.close(&self.samples, self.classes))
+    }
+
+    fn with(&self, other: &Self) -> anyhow::Result<Self> {
+        let samples = [self.samples.as_slice(), &other.samples].concat();
+        let labels = [self.labels.as_slice(), &other.labels].concat();
+        Ok(Self { samples, x: Tensor::cat(&[&self.x, &other.x], 0)?, labels, classes: self.classes })
+    }
+}
+
+/// The strengths, from the strongest to the weakest; each starts where the one before ended.
+struct Path<'a> {
+    stage: &'a Train,
+    sets: &'a Sets,
+    balanced: Vec<f64>,
+    curve: Vec<Point>,
+    /// Over the training images.
+    passes: usize,
+    best: Option<Chosen>,
+}
+
+struct Chosen {
+    lambda: f64,
+    score: f64,
+    head: Head,
+    converged: bool,
+}
+
+impl Path<'_> {
+    fn run(&mut self, group: &mut Group) -> anyhow::Result<()> {
+        let phase = &self.stage.phases[0];
+        let mut strengths = phase.lambda.clone();
+        strengths.sort_by(|one, other| other.total_cmp(one));
+        let train = &self.sets.train;
+        let targets = targets(phase, &self.balanced);
+        let mut logistic = Logistic::new(&train.x, &train.labels, train.classes, targets)?;
+        let ridge = match phase.optimizer {
+            Optimizer::Ridge => Some(Ridge::new(&train.x, &train.labels, train.classes, targets.class_weights)?),
+            _ => None,
+        };
+        for (index, lambda) in strengths.iter().enumerate() {
+            let (head, converged, passes) = match &ridge {
+                // The factorisation is the one pass.
+                Some(ridge) => (ridge.head(*lambda)?, true, usize::from(index == 0)),
+                None => {
+                    let solved = logistic.solve(*lambda)?;
+                    (solved.head, solved.converged, solved.passes)
+                }
+            };
+            self.passes += passes;
+            let (_, val) = self.sets.val.scores(&head)?;
+            let (_, own) = train.scores(&head)?;
+            let point = Point { step: index + 1, epoch: self.passes as f64, lr: *lambda, train_loss: own.loss, val };
+            self.curve.push(point);
+            let score = val.of(self.stage.metric);
+            group.tell(Progress {
+                step: index + 1,
+                steps: strengths.len(),
+                loss: own.loss,
+                accuracy: Some(val.accuracy),
+            });
+            // On a tie the stronger one stays: it is the simpler model.
+            if self.best.as_ref().is_none_or(|best| score > best.score) {
+                self.best = Some(Chosen { lambda: *lambda, score, head, converged });
+            }
+        }
+        Ok(())
+    }
+
+    /// The chosen strength once more, on training and validation images.
+    fn refitted(&self, chosen: &Chosen) -> anyhow::Result<Head> {
+        let phase = &self.stage.phases[0];
+        let both = self.sets.train.with(&self.sets.val)?;
+        let balanced = super::course::balanced(both.labels.iter().copied(), both.classes);
+        let targets = targets(phase, &balanced);
+        if phase.optimizer == Optimizer::Ridge {
+            return Ok(Ridge::new(&both.x, &both.labels, both.classes, targets.class_weights)?.head(chosen.lambda)?);
+        }
+        let mut logistic = Logistic::new(&both.x, &both.labels, both.classes, targets)?;
+        logistic.start_from(&chosen.head)?;
+        Ok(logistic.solve(chosen.lambda)?.head)
+    }
+}
