@@ -36,6 +36,9 @@ pub struct Jobs {
     pub kept: Kept,
 }
 
+/// A group is not cut for the sake of idle slots where its prefix costs so many times what a trial costs above it.
+const PREFIX_RULES: f64 = 10.0;
+
 /// What is known of every encoding: where its features live, and why.
 #[derive(Default)]
 pub struct Kept(pub BTreeMap<Key, Features>);
@@ -147,7 +150,9 @@ pub fn jobs(plan: &Plan, cells: &[usize], finished: &HashSet<Key>, world: &World
         jobs.totals.count(shape, point.done, prefix);
         if !point.done {
             let macs = shape.cost.shared;
-            jobs.queue.push(Job { key: point.key, needs, bond, macs: macs + prefix, bytes: shape.bytes, whole: false });
+            // Cutting a group that lives on its prefix would run the prefix twice.
+            let whole = shape.cost.lockstep > PREFIX_RULES * macs;
+            jobs.queue.push(Job { key: point.key, needs, bond, macs, bytes: shape.bytes, whole });
             let what = What::Trial { cell: point.cell, replicate: point.replicate };
             jobs.list.push(Planned { what, macs: macs + prefix, alone: shape.cost.alone });
         }
