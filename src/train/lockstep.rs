@@ -125,8 +125,14 @@ impl<'a> Floor<'a> {
             part,
             ids,
         };
-        let starts = stages.iter().zip(floor.ids.clone()).map(|(stage, id)| floor.start(stage, works[id], shelf));
-        let starts: Vec<Start> = starts.collect::<anyhow::Result<_>>()?;
+        // The longest prefix first: the shorter ones are parts of it.
+        let mut order: Vec<usize> = (0..stages.len()).collect();
+        order.sort_by_cached_key(|trial| std::cmp::Reverse(stages[*trial].shared_cut().ok().flatten()));
+        let mut starts: BTreeMap<usize, Start> = BTreeMap::new();
+        for trial in order {
+            starts.insert(trial, floor.start(stages[trial], works[floor.ids[trial]], shelf)?);
+        }
+        let starts: Vec<Start> = starts.into_values().collect();
         floor.line_up(&starts, shelf, banks)?;
         Ok(floor)
     }
