@@ -41,7 +41,7 @@ def main(path):
     for trial in grid["trials"]:
         own, split = cost[trial["graph"]], grid["splits"][trial["split"]]
         n = {part: len(split[part]) for part in ("train", "val", "test")}
-        whole, evaluated = sum(own), n["test"]
+        whole = sum(own)
         prefix = sum(own[: trial["cut"] + 1]) if trial["cut"] is not None else 0
         loop += whole * n["test"]
         suffix = (whole - prefix) * n["test"]
@@ -58,8 +58,7 @@ def main(path):
             suffix += read * (3 * whole - 2 * below - prefix) + evaluations * n["val"] * (whole - prefix)
             if prefix and phase["augment"]:
                 stream = (trial["start"], trial["split"])
-                streams.setdefault(stream, {}).setdefault(json.dumps(trial["phases"]) if len(trial["phases"]) > 1 else "", 0)
-                streams[stream][""] = max(streams[stream].get("", 0), read * prefix)
+                streams[stream] = max(streams.get(stream, 0), read * prefix)
         suffixes += suffix
         if prefix:
             augmented = any(phase["augment"] for phase in trial["phases"])
@@ -71,7 +70,7 @@ def main(path):
         if trial["pretrain"]:
             sources[json.dumps(trial["pretrain"])] = trial["pretrain"]
     encoded = sum(len(images) * deepest[0] for images, deepest in sets.values())
-    lockstep = sum(stream[""] for stream in streams.values())
+    lockstep = sum(streams.values())
     least = suffixes + encoded + lockstep
     print(json.dumps({"trials": len(grid["trials"]), "loop": loop, "least": least, "bound": loop / least,
                       "suffixes": suffixes, "encoded": encoded, "lockstep": lockstep, "sources": len(sources)}))

@@ -71,7 +71,7 @@ def scaled(grid, found):
     return sum(statistics.mean(kinds[stratum(trial)]) for trial in grid["trials"])
 
 
-def compare(db, found, augmented):
+def compare(db, found):
     """Losses of the same trials on both sides: the largest relative difference, and the accuracies."""
     store = sqlite3.connect(f"file:{db}?mode=ro", uri=True)
     rows = []
@@ -133,7 +133,7 @@ def bench(arguments, path, folder):
         print(line)
     augmented = any(phase["augment"] for trial in grid["trials"] for phase in trial["phases"])
     print("\n| trial | test accuracy here | PyTorch | losses of the first epoch differ by | of all epochs, at most |\n|---|---|---|---|---|")
-    for key, own, theirs, first, most in compare(db, found, augmented):
+    for key, own, theirs, first, most in compare(db, found):
         print(f"| {key} | {own:.4f} | {theirs:.4f} | {first:.1e} | {most:.1e} |")
     if augmented:
         print("\nAugmented images differ between the two sides (other random numbers), and so do losses.")

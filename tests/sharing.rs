@@ -225,3 +225,22 @@ fn gc_keeps_the_cache_within_its_budget_and_what_went_is_made_again() {
     world.run(&[&["run", "grid.toml"][..], &only].concat()).exits(5);
     assert_eq!(found(&world, "results/tl-sweep.sqlite").0, before);
 }
+
+#[test]
+fn a_solved_head_is_exported_and_is_the_one_that_was_scored() {
+    let world = grid("refit = true").file(
+        "solved.toml",
+        GRID.replace("seed = 5\n", "seed = 5\nrefit = true\n")
+            .replace("recipe = [\"probe\"", "recipe = [\"ridge\", \"logistic\"]\n#"),
+    );
+    world.run(&["run", "solved.toml"]).exits(0);
+    assert!(world.path("results/cache/machine.json").exists(), "rates are measured once");
+    let store = store(&world, "results/tl-sweep.sqlite");
+    for recipe in ["ridge", "logistic"] {
+        let key: String = store
+            .query_row("SELECT trial FROM result WHERE recipe = ? AND replicate = 1", [recipe], |row| row.get(0))
+            .unwrap();
+        let said = world.run(&["export", "solved.toml", &key, "--out", "head.safetensors"]).exits(0);
+        assert!(said.out.contains("are those in the store"), "{}", said.out);
+    }
+}

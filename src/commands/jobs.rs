@@ -97,7 +97,9 @@ impl Kept {
         for (shape, replicates) in shapes {
             let Some((encode, cost, images)) = &shape.encode else { continue };
             let key = Key::of("encode", encode);
-            let fresh = Demand { images: *images, row: cost.bytes / images, macs: cost.macs / images, reads: 0.0 };
+            let made = present(world, &Stage::Encode(encode.clone()));
+            let fresh =
+                Demand { images: *images, row: cost.bytes / images, macs: cost.macs / images, reads: 0.0, made };
             let (_, demand) = demands.entry(key).or_insert_with(|| (encode.clone(), fresh));
             for replicate in replicates {
                 // Trials of one bond read together.

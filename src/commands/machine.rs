@@ -29,18 +29,21 @@ pub fn known_or_measured(cache: &Path) -> anyhow::Result<Machine> {
     let kept = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Measured>(&text).ok());
     let mut rates = match kept.filter(|kept| kept.machine == own) {
         Some(kept) => kept.rates,
-        None => {
-            let rates = measure(cache)?;
-            if cache.exists() {
-                let text = serde_json::to_vec_pretty(&Measured { machine: own, rates })?;
-                std::fs::write(&path, text).with_context(|| format!("cannot write '{}'", path.display()))?;
-            }
-            rates
-        }
+        None => measure(cache)?,
     };
     rates.memory_free = memory_free();
     rates.disk_free = disk_free(cache);
     Ok(rates)
+}
+
+/// Keeps the rates for the next time, in a cache that is there.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn keep(cache: &Path, rates: Machine) -> anyhow::Result<()> {
+    let path = cache.join("machine.json");
+    let text = serde_json::to_vec_pretty(&Measured { machine: name(), rates })?;
+    std::fs::write(&path, text).with_context(|| format!("cannot write '{}'", path.display()))
 }
 
 fn name() -> String {

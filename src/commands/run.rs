@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::jobs::{self, Jobs, What};
 use super::progress::Board;
 use super::world::World;
-use super::{Exit, NoDevice, Usage, findings, prepare, print, table_style};
+use super::{Exit, NoDevice, Usage, findings, machine, prepare, print, table_style};
 use crate::cli::Common;
 use crate::data::split::split;
 use crate::device::{CpuPath, Device};
@@ -49,6 +49,9 @@ pub fn run(file: &Path, part: &Part, common: &Common) -> anyhow::Result<Exit> {
     let cells = chosen(&plan, part)?;
     let jobs = limited(jobs::jobs(&plan, &cells, &store.finished()?, &world).map_err(anyhow::Error::msg)?, part.limit);
     let decoded = prepare::prepare_data(&plan, &jobs, &world)?;
+    if world.cache.is_dir() {
+        machine::keep(&world.cache, world.machine)?;
+    }
     let circumstance = circumstance(&world);
     let begun = begin(&mut store, &experiment, &plan, &world, &circumstance)?;
     let mut board = Board::new(&plan, &jobs, &world, decoded, common);

@@ -38,6 +38,8 @@ pub struct Demand {
     pub macs: f64,
     /// Rows that are read over the whole sweep.
     pub reads: f64,
+    /// Whether the file is there from an earlier sweep.
+    pub made: bool,
 }
 
 /// A choice, and seconds of one slot for each tier; none where it cannot be.
@@ -78,6 +80,7 @@ pub fn choose(demands: &[Demand], machine: &Machine) -> Vec<Choice> {
     for demand in demands {
         let bytes = demand.bytes();
         let making = demand.images * demand.macs / machine.macs + bytes / machine.disk_write;
+        let making = if demand.made { 0.0 } else { making };
         let kept = |rate: f64| making + demand.reads * demand.row / rate;
         let fits = bytes <= disk;
         let seconds = [
@@ -102,7 +105,7 @@ mod tests {
     /// A GPU, its host's memory and a solid-state disk of the reference's table B3 (VGG19 at 224 pixels, f32).
     const MACHINE: Machine =
         Machine { macs: 15e12, memory: 25e9, disk_read: 3e9, disk_write: 3e9, memory_free: 64e9, disk_free: 1e12 };
-    const BLOCK2_POOL: Demand = Demand { images: 1e4, row: 1.61e6, macs: 4.71e9, reads: 1e7 };
+    const BLOCK2_POOL: Demand = Demand { images: 1e4, row: 1.61e6, macs: 4.71e9, reads: 1e7, made: false };
 
     fn tier(demand: Demand, machine: Machine) -> Tier {
         choose(&[demand], &machine)[0].tier
@@ -125,7 +128,9 @@ mod tests {
 
     #[test]
     fn what_is_read_once_is_not_kept() {
-        assert_eq!(tier(Demand { reads: 1e4, ..BLOCK2_POOL }, MACHINE), Tier::Recompute);
+        let once = Demand { reads: 1e4, ..BLOCK2_POOL };
+        assert_eq!(tier(once, MACHINE), Tier::Recompute);
+        assert_eq!(tier(Demand { made: true, ..once }, MACHINE), Tier::Memory, "what is there costs nothing to make");
     }
 
     #[test]

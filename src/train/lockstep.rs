@@ -445,10 +445,18 @@ impl<'a> Floor<'a> {
         shelf: &mut Shelf,
     ) -> anyhow::Result<()> {
         for trial in &history.trials {
-            let [mut val, test] = finals.clone();
+            let [val, test] = finals.clone();
             let mut record = history.record.clone();
-            if let (Part::First, Ending::Finished) = (&self.part, record.ending)
-                && let Some(val) = val.take_if(|(_, scores)| scores.loss.is_finite())
+            // Without finite numbers on validation there is nothing to train again.
+            let mut val = if matches!(self.part, Part::First) {
+                let finite = val.filter(|(_, scores)| scores.loss.is_finite());
+                record.ending = if finite.is_some() { record.ending } else { Ending::Diverged };
+                finite
+            } else {
+                val
+            };
+            if matches!(self.part, Part::First)
+                && let Some(val) = val.take()
             {
                 let (seconds, prefix_macs) = (self.spent[*trial], self.prefix_macs[*trial]);
                 self.left.insert(self.ids[*trial], Left { record, val, seconds, prefix_macs });

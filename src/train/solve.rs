@@ -22,14 +22,30 @@ use crate::recipe::Optimizer;
 
 /// Runs the trial that has place `index` in its group.
 pub fn run(index: usize, stage: &Train, group: &mut Group, shelf: &mut Shelf) -> anyhow::Result<()> {
+    let work = group.works[index];
+    let (outcome, _) = solved(stage, work, shelf, &mut |progress| group.tell(progress))?;
+    group.done(index, outcome, shelf);
+    Ok(())
+}
+
+/// The outcome of a trial, and the head that test was read with.
+///
+/// # Errors
+/// Pixels, weights or features cannot be read.
+pub fn solved(
+    stage: &Train,
+    work: &Work,
+    shelf: &mut Shelf,
+    tell: &mut dyn FnMut(Progress),
+) -> anyhow::Result<(Outcome, Head)> {
     let start = std::time::Instant::now();
     let manifest = shelf.manifest(stage.data)?;
     let split = split(&manifest, stage.per_class, stage.seed, stage.replicate as u64).map_err(anyhow::Error::msg)?;
-    let mut codes = Codes::new(stage, group.works[index], shelf)?;
+    let mut codes = Codes::new(stage, work, shelf)?;
     let sets = Sets::read(&mut codes, &split, &manifest)?;
     let mut path = Path { stage, sets: &sets, balanced: Vec::new(), curve: Vec::new(), passes: 0, best: None };
     path.balanced = super::course::balanced(sets.train.labels.iter().copied(), manifest.classes.len());
-    path.run(group)?;
+    path.run(tell)?;
     let (curve, passes) = (std::mem::take(&mut path.curve), path.passes);
     let chosen = path.best.take().context("a path without strengths")?;
     let head = if stage.refit { path.refitted(&chosen)? } else { chosen.head.clone() };
@@ -64,8 +80,7 @@ pub fn run(index: usize, stage: &Train, group: &mut Group, shelf: &mut Shelf) ->
         warnings: Vec::new(),
         group: 1,
     };
-    group.done(index, outcome, shelf);
-    Ok(())
+    Ok((outcome, head))
 }
 
 /// Where the codes of images come from: an encoding, or the frozen network itself.
@@ -180,7 +195,7 @@ struct Chosen {
 }
 
 impl Path<'_> {
-    fn run(&mut self, group: &mut Group) -> anyhow::Result<()> {
+    fn run(&mut self, tell: &mut dyn FnMut(Progress)) -> anyhow::Result<()> {
         let phase = &self.stage.phases[0];
         let mut strengths = phase.lambda.clone();
         strengths.sort_by(|one, other| other.total_cmp(one));
@@ -206,12 +221,7 @@ impl Path<'_> {
             let point = Point { step: index + 1, epoch: self.passes as f64, lr: *lambda, train_loss: own.loss, val };
             self.curve.push(point);
             let score = val.of(self.stage.metric);
-            group.tell(Progress {
-                step: index + 1,
-                steps: strengths.len(),
-                loss: own.loss,
-                accuracy: Some(val.accuracy),
-            });
+            tell(Progress { step: index + 1, steps: strengths.len(), loss: own.loss, accuracy: Some(val.accuracy) });
             // On a tie the stronger one stays: it is the simpler model.
             if self.best.as_ref().is_none_or(|best| score > best.score) {
                 self.best = Some(Chosen { lambda: *lambda, score, head, converged });
