@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::effect::{Fault, drop_without_effect, refuse_refit, settle_solver, settle_views};
 use super::facts::{Facts, KnownBackbone};
 use super::space::{Point, Space};
 use super::{Cell, stage};
@@ -13,7 +14,7 @@ use crate::freeze::Freeze;
 use crate::key::{ENGINE, Key};
 use crate::model::arch::{Arch, family};
 use crate::model::freezing::{depth_name, frozen_layers};
-use crate::model::graph::{Graph, Op};
+use crate::model::graph::Graph;
 use crate::model::sketch::Sketch;
 use crate::recipe;
 use crate::value::{Layer, Value};
@@ -61,25 +62,6 @@ const STRUCTURE: &[&str] = &[
     "augment",
     "views",
     "head",
-];
-/// Settings of training step by step.
-const OF_STEPS: &[&str] = &[
-    "steps",
-    "epochs",
-    "batch",
-    "lr",
-    "backbone_lr",
-    "momentum",
-    "nesterov",
-    "weight_decay",
-    "decay",
-    "schedule",
-    "warmup",
-    "clip",
-    "dropout",
-    "keep_weights",
-    "early_stop",
-    "batch_norm",
 ];
 const NUMBERS: &[&str] = &["weight_decay", "momentum", "lr", "backbone_lr", "steps", "epochs"];
 
@@ -201,9 +183,12 @@ impl Settler<'_> {
         let backbone = self.backbone(&mut layer)?;
         drop_without_effect(&mut layer, &backbone);
         self.settle_freezing(&mut layer, &backbone)?;
-        self.settle_views(&mut layer)?;
-        let solves = self.settle_solver(&mut layer)?;
-        self.refuse_refit(&layer)?;
+        let refused = |fault: Fault| self.experiment.problem(fault.key, &fault.value, fault.message);
+        settle_views(&mut layer).map_err(refused)?;
+        let solves = settle_solver(&mut layer).map_err(refused)?;
+        if self.experiment.refit {
+            refuse_refit(&layer).map_err(refused)?;
+        }
         let dataset = layer.get("dataset").map_or_else(String::new, Value::to_string);
         let Some(fact) = self.facts.datasets.get(&dataset) else {
             return Err(self.experiment.problem("dataset", &Value::Text(dataset), "this dataset was not opened"));
@@ -341,90 +326,12 @@ impl Settler<'_> {
         Ok(())
     }
 
-    /// Stored views need something frozen that can be stored, and one way of changing images; without a way they are
-    /// nothing.
-    fn settle_views(&self, layer: &mut Layer) -> Result<(), Problem> {
-        let Some(views) = layer.get("views").cloned() else { return Ok(()) };
-        let none = Value::List(Vec::new());
-        let common = layer.get("augment").unwrap_or(&none).clone();
-        let (mut lists, mut frozen) = (vec![common], layer.get("freeze").and_then(Value::text) != Some("none"));
-        if let Some(Value::List(phases)) = layer.get("phases") {
-            for phase in phases {
-                let Value::Table(own) = phase else { continue };
-                lists.extend(own.get("augment").cloned());
-                frozen &= own.get("freeze").and_then(Value::text) != Some("none");
-            }
-        }
-        let wrong = |message: &str| Err(self.experiment.problem("views", &views, message));
-        if lists.iter().any(|list| *list != lists[0]) {
-            return wrong("stored views are made in one way: all phases need the same `augment`");
-        }
-        if lists[0] == none {
-            layer.remove("views");
-            return Ok(());
-        }
-        if !frozen || layer.get("weights").and_then(Value::text) == Some("random") {
-            return wrong(
-                "views of the images can be stored only below frozen layers: freeze something, or leave `views` out",
-            );
-        }
-        Ok(())
-    }
-
-    /// A head that is solved has no steps, and so no settings of steps. True where it is solved.
-    fn settle_solver(&self, layer: &mut Layer) -> Result<bool, Problem> {
-        let optimizer = layer.get("optimizer").cloned().unwrap_or(Value::Bool(false));
-        let phased = match layer.get("phases") {
-            Some(Value::List(phases)) => phases.iter().find_map(|phase| match phase {
-                Value::Table(own) => own.get("optimizer").filter(|value| solver(value)).cloned(),
-                _ => None,
-            }),
-            _ => None,
-        };
-        if let Some(value) = phased {
-            return Err(self.experiment.problem("optimizer", &value, "a head that is solved has no phases"));
-        }
-        if !solver(&optimizer) {
-            layer.remove("lambda");
-            return Ok(false);
-        }
-        let is = |key: &str, text: &str| layer.get(key).is_none_or(|value| value.text() == Some(text));
-        let fixed = layer.get("augment").is_none_or(|list| *list == Value::List(Vec::new()));
-        if !(is("freeze", "all") && is("head", "linear") && fixed && !layer.contains_key("phases")) {
-            let message = format!(
-                "optimizer = \"{optimizer}\" solves a linear head on fixed features: it needs freeze = \"all\", head = \"linear\", augment = [] and no phases"
-            );
-            return Err(self.experiment.problem("optimizer", &optimizer, message));
-        }
-        layer.retain(|key, _| !OF_STEPS.contains(&key.as_str()));
-        Ok(true)
-    }
-
-    /// Training again on more images needs to know how long: a stop or a choice on validation has no meaning there.
-    fn refuse_refit(&self, layer: &Layer) -> Result<(), Problem> {
-        let best = layer.get("keep_weights").filter(|value| value.text() == Some("best"));
-        let found =
-            layer.get("early_stop").map(|value| ("early_stop", value)).or(best.map(|value| ("keep_weights", value)));
-        match found.filter(|_| self.experiment.refit) {
-            Some((key, value)) => Err(self.experiment.problem(
-                key,
-                value,
-                "with refit = true there is no validation left in the second training: take out `early_stop` and keep_weights = \"best\"",
-            )),
-            None => Ok(()),
-        }
-    }
-
     fn depth(&self, value: &Value, backbone: &Graph) -> Result<Value, Problem> {
         let freeze = Freeze::parse(value).map_err(|message| self.plain(message))?;
         let frozen =
             frozen_layers(backbone, &freeze).map_err(|message| self.experiment.problem("freeze", value, message))?;
         Ok(Value::Text(depth_name(backbone, frozen)))
     }
-}
-
-fn solver(value: &Value) -> bool {
-    matches!(value.text(), Some("lbfgs" | "ridge"))
 }
 
 /// What a network of a person's own is called in keys and tables: its content decides, not where its file is.
@@ -438,53 +345,6 @@ fn build(arch: &Arch, tap: &str) -> Result<Graph, String> {
 
 fn preprocess(preprocess: recipe::Preprocess) -> Value {
     Value::Text(preprocess.word().to_owned())
-}
-
-/// Takes out every setting that changes nothing under the others.
-fn drop_without_effect(layer: &mut Layer, backbone: &Graph) {
-    let [_, height, width] = backbone.layers[backbone.last()].shape;
-    if height * width == 1 {
-        layer.remove("pool");
-    }
-    let random = layer.get("weights").and_then(Value::text) == Some("random");
-    let default = if random { "train" } else { "frozen" };
-    layer.entry("batch_norm".to_owned()).or_insert(Value::Text(default.to_owned()));
-    if let Some(Value::List(phases)) = layer.get("phases").cloned() {
-        let phases: Vec<Layer> = phases
-            .iter()
-            .filter_map(|phase| if let Value::Table(own) = phase { Some(own.clone()) } else { None })
-            .collect();
-        // What every phase says for itself is said by nobody else.
-        let budget = |own: &Layer| own.contains_key("steps") || own.contains_key("epochs");
-        layer.retain(|key, _| match key.as_str() {
-            "steps" | "epochs" => !phases.iter().all(budget),
-            key => !recipe::PHASE_KEYS.contains(&key) || !phases.iter().all(|own| own.contains_key(key)),
-        });
-        return;
-    }
-    let is = |layer: &Layer, key: &str, text: &str| layer.get(key).and_then(Value::text) == Some(text);
-    let zero = |layer: &Layer, key: &str| layer.get(key).and_then(Value::number) == Some(0.0);
-    let all = Freeze::parse(layer.get("freeze").unwrap_or(&Value::Text("none".to_owned())))
-        .ok()
-        .and_then(|freeze| frozen_layers(backbone, &freeze).ok())
-        .is_some_and(|frozen| depth_name(backbone, frozen) == "all");
-    let norms = backbone.layers.iter().any(|layer| matches!(layer.op, Op::BatchNorm { .. }));
-    let same_rate = layer.get("backbone_lr").zip(layer.get("lr")).is_some_and(|(own, lr)| own.same(lr));
-    if is(layer, "optimizer", "adamw") {
-        layer.remove("momentum");
-    }
-    if !layer.contains_key("momentum") || zero(layer, "momentum") {
-        layer.remove("nesterov");
-    }
-    if zero(layer, "weight_decay") {
-        layer.remove("decay");
-    }
-    if all || same_rate {
-        layer.remove("backbone_lr");
-    }
-    if all || !norms {
-        layer.remove("batch_norm");
-    }
 }
 
 fn difference(space: &mut Space, asked: &Layer, settled: &Layer) -> Vec<(usize, u16)> {

@@ -4,6 +4,7 @@ pub mod bond;
 pub mod canonical;
 pub mod cost;
 pub mod cross;
+mod effect;
 pub mod facts;
 pub mod space;
 pub mod stage;

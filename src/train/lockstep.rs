@@ -3,19 +3,16 @@
 
 use std::collections::BTreeMap;
 
-use super::bank::Bank;
 use super::course::{Course, Draw, Place, balanced};
 use super::inputs::Inputs;
 use super::lane::Lane;
 use super::learner::{Common, Learner, Reading, learn_all, scores};
+use super::lineup::Lineup;
 use super::record::{History, Left, Part, Record};
-use super::{Group, Shelf};
+use super::{Group, Shelf, all_params};
 use crate::data::Manifest;
 use crate::data::split::{Split, split};
 use crate::exec::Network;
-use crate::model::graph::{Graph, Op};
-use crate::model::init;
-use crate::model::weights::Weights;
 use crate::outcome::{Ending, Outcome, Predictions, Progress, Scores};
 use crate::plan::cost;
 use crate::plan::facts::Counts;
@@ -77,14 +74,6 @@ struct Floor<'a> {
     network: Option<Network>,
 }
 
-/// A trial as it starts.
-struct Start {
-    feed: usize,
-    below: usize,
-    graph: Graph,
-    weights: Weights,
-}
-
 impl<'a> Floor<'a> {
     fn new(
         stages: &'a [&'a Train],
@@ -125,15 +114,9 @@ impl<'a> Floor<'a> {
             part,
             ids,
         };
-        // The longest prefix first: the shorter ones are parts of it.
-        let mut order: Vec<usize> = (0..stages.len()).collect();
-        order.sort_by_cached_key(|trial| std::cmp::Reverse(stages[*trial].shared_cut().ok().flatten()));
-        let mut starts: BTreeMap<usize, Start> = BTreeMap::new();
-        for trial in order {
-            starts.insert(trial, floor.start(stages[trial], works[floor.ids[trial]], shelf)?);
-        }
-        let starts: Vec<Start> = starts.into_values().collect();
-        floor.line_up(&starts, shelf, banks)?;
+        let works: Vec<&Work> = floor.ids.iter().map(|id| works[*id]).collect();
+        let lineup = Lineup::new(stages, &floor.courses, &works, &mut floor.inputs, shelf)?;
+        floor.learners = lineup.learners(shelf, banks)?;
         Ok(floor)
     }
 
@@ -142,83 +125,6 @@ impl<'a> Floor<'a> {
             self.round(group, shelf)?;
         }
         Ok(())
-    }
-
-    fn start(&mut self, stage: &Train, work: &Work, shelf: &mut Shelf) -> anyhow::Result<Start> {
-        let (whole, backbone_layers) = stage.network().map_err(anyhow::Error::msg)?;
-        let mut weights = match shelf.weights(&stage.backbone, work)? {
-            Some(weights) => (*weights).clone(),
-            None => Weights::default(),
-        };
-        let fresh_from = if weights.0.is_empty() { 0 } else { backbone_layers };
-        weights.0.extend(init::fresh(&whole, fresh_from, stage.seed, stage.replicate as u64)?.0);
-        let (feed, below) = self.inputs.add(stage, work, &whole, shelf)?;
-        let graph = if below > 0 { whole.above(below) } else { whole };
-        Ok(Start { feed, below, graph, weights })
-    }
-
-    /// Puts trials together: linear heads in banks, others that begin alike in one lane.
-    fn line_up(&mut self, starts: &[Start], shelf: &Shelf, banks: bool) -> anyhow::Result<()> {
-        let mut open: Vec<usize> = (0..starts.len()).collect();
-        while let Some(first) = open.first().copied() {
-            let banked = banks && self.is_head(first, &starts[first].graph);
-            let with: Vec<usize> =
-                open.iter().copied().filter(|other| self.together(first, *other, starts, banked)).collect();
-            open.retain(|trial| !with.contains(trial));
-            let Start { feed, below, graph, weights } = &starts[first];
-            if banked {
-                let mut params = Vec::new();
-                let mut histories = Vec::new();
-                for trial in with {
-                    let network = Network::new(starts[trial].graph.clone(), &starts[trial].weights, &shelf.device)?;
-                    let [weight, bias] = &network.params[network.graph.last()][..] else {
-                        anyhow::bail!("a linear head has weights and biases")
-                    };
-                    params.push([weight.clone(), bias.clone()]);
-                    let trainable = weight.elem_count() + bias.elem_count();
-                    let frozen = all_params(self.stages[trial])?.saturating_sub(trainable);
-                    let mut record = Record::default();
-                    (record.trainable, record.frozen) = (trainable, frozen);
-                    histories.push(History { trials: vec![trial], place: Place::default(), record });
-                }
-                self.learners.push(Learner::Bank { bank: Bank::new(&params, histories)?, feed: *feed });
-                continue;
-            }
-            let network = Network::new(graph.clone(), weights, &shelf.device)?;
-            let history = History { trials: with, place: Place::default(), record: Record::default() };
-            let lane = Lane::new(network, *below, history);
-            self.learners.push(Learner::Lane { lane: Box::new(lane), feed: *feed });
-        }
-        Ok(())
-    }
-
-    /// Whether all that trains is one linear layer on vectors, in one phase and without chance.
-    fn is_head(&self, trial: usize, graph: &Graph) -> bool {
-        let phases = &self.stages[trial].phases;
-        let plain = graph
-            .layers
-            .iter()
-            .skip(1)
-            .all(|layer| matches!(layer.op, Op::Flatten | Op::Dropout(_) | Op::Linear { .. }));
-        let linear = graph.layers.iter().filter(|layer| matches!(layer.op, Op::Linear { .. })).count() == 1;
-        plain && linear && phases.len() == 1 && phases[0].dropout == 0.0 && graph.layers[0].shape[1] == 1
-    }
-
-    /// Whether two trials begin in one bank, or with one history in one lane.
-    fn together(&self, one: usize, other: usize, starts: &[Start], banked: bool) -> bool {
-        let (own, others) = (&starts[one], &starts[other]);
-        let graphs = own.feed == others.feed && own.graph.alike(&others.graph);
-        if banked {
-            return graphs
-                && self.is_head(other, &others.graph)
-                && self.courses[one].reads_alike(&self.courses[other])
-                && self.courses[one].early_stop == self.courses[other].early_stop;
-        }
-        let frozen = |trial: usize| self.stages[trial].frozen(self.courses[trial].phase(0)).ok();
-        graphs
-            && self.courses[one].agrees(&self.courses[other], Place::default())
-            && frozen(one) == frozen(other)
-            && self.stages[one].backbone == self.stages[other].backbone
     }
 
     /// One step of everybody, evaluations, and what has come to its end.
@@ -497,8 +403,4 @@ impl<'a> Floor<'a> {
             group: self.stages.len(),
         })
     }
-}
-
-fn all_params(stage: &Train) -> anyhow::Result<usize> {
-    Ok(stage.network().map_err(anyhow::Error::msg)?.0.total_params())
 }

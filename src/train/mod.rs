@@ -12,6 +12,7 @@ mod hdf5;
 mod inputs;
 mod lane;
 mod learner;
+mod lineup;
 mod lockstep;
 mod pretrain;
 mod record;
@@ -30,7 +31,7 @@ pub use shelf::{Places, Shelf};
 
 use crate::device::Device;
 use crate::outcome::{Failure, FailureClass, Outcome, Progress};
-use crate::plan::stage::{Stage, Work};
+use crate::plan::stage::{Stage, Train, Work};
 
 /// Opens the device that tensors live on.
 ///
@@ -161,4 +162,9 @@ pub fn kept_bytes(graph: &crate::model::graph::Graph, frozen: usize) -> anyhow::
 /// What does not fit, on both sides.
 pub fn check_weights(path: &std::path::Path, arch: &crate::model::arch::Arch, tap: &str) -> anyhow::Result<()> {
     crate::model::weights::Weights::load(path, arch, tap).map(drop)
+}
+
+/// Numbers of a trial's whole network.
+fn all_params(stage: &Train) -> anyhow::Result<usize> {
+    Ok(stage.network().map_err(anyhow::Error::msg)?.0.total_params())
 }
