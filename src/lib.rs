@@ -27,7 +27,7 @@
 //! stage leaves. **verdict**: what the trials say of a rule.
 //!
 //! Modules in reading order: [`cli`] and [`commands`] (start at `commands/run.rs`); the nouns [`value`], [`scenario`],
-//! [`freeze`], [`frame`], [`recipe`], [`outcome`], [`key`], [`seed`], [`device`], [`spelling`]; then the steps
+//! [`freeze`], [`frame`], [`recipe`], [`phase`], [`outcome`], [`key`], [`seed`], [`device`], [`spelling`]; then the steps
 //! [`experiment`], [`plan`], [`schedule`], [`data`], [`model`], [`nn`], [`exec`], [`train`], [`store`], [`report`].
 
 pub mod cli;
@@ -42,6 +42,7 @@ pub mod key;
 pub mod model;
 pub mod nn;
 pub mod outcome;
+pub mod phase;
 pub mod plan;
 pub mod recipe;
 pub mod report;

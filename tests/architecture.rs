@@ -21,7 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 const NOUNS: &[&str] =
-    &["value", "scenario", "frame", "freeze", "recipe", "outcome", "key", "seed", "device", "spelling"];
+    &["value", "scenario", "frame", "freeze", "recipe", "phase", "outcome", "key", "seed", "device", "spelling"];
 
 /// A library, and the modules that may name it.
 const HOMES: &[(&str, &[&str])] = &[

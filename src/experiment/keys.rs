@@ -7,6 +7,7 @@ use super::accepted::{
 };
 use crate::frame::Resize;
 use crate::freeze::Freeze;
+use crate::phase;
 use crate::recipe::{self, Augmentation, Head, Metric, OptimizerName, Pool, Preprocess, Schedule};
 use crate::scenario::{Similarity, Size};
 use crate::value::Value;
@@ -48,7 +49,7 @@ const FRACTION: &str = r#"{"type":"number","minimum":0,"maximum":1}"#;
 const TABLE: &str = r#"{"type":"object"}"#;
 
 fn phases(value: &Value) -> Result<(), String> {
-    for phase in recipe::phases(value)? {
+    for phase in phase::phases(value)? {
         for (name, value) in phase {
             let key = find(name).ok_or_else(|| format!("a phase has no '{name}'"))?;
             (key.check)(value).map_err(|message| format!("in a phase, `{name}`: {message}"))?;

@@ -3,7 +3,8 @@
 use super::stage::{Backbone, Chain, Encode, Encoded, Start, Train};
 use crate::freeze::Freeze;
 use crate::key::Key;
-use crate::recipe::{Budget, Phase, Schedule};
+use crate::phase::Phase;
+use crate::recipe::{Budget, Schedule};
 
 /// Encodings that one pass over the images can serve: those of one backbone, whatever their layers.
 pub fn of_encode(stage: &Encode) -> Key {

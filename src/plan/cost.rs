@@ -6,7 +6,8 @@
 use super::facts::{Counts, Facts};
 use super::stage::{Chain, Encode, Stage, Train};
 use crate::model::graph::Graph;
-use crate::recipe::{Budget, Optimizer, Phase};
+use crate::phase::Phase;
+use crate::recipe::{Budget, Optimizer};
 
 /// Evaluations of validation within a budget of steps.
 pub const EVALUATIONS: usize = 10;

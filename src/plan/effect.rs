@@ -3,7 +3,7 @@
 use crate::freeze::Freeze;
 use crate::model::freezing::{depth_name, frozen_layers};
 use crate::model::graph::{Graph, Op};
-use crate::recipe;
+use crate::phase::PHASE_KEYS;
 use crate::value::{Layer, Value};
 
 /// A setting that cannot stand where it does: its key, its value, and why.
@@ -55,7 +55,7 @@ pub fn drop_without_effect(layer: &mut Layer, backbone: &Graph) {
         let budget = |own: &Layer| own.contains_key("steps") || own.contains_key("epochs");
         layer.retain(|key, _| match key.as_str() {
             "steps" | "epochs" => !phases.iter().all(budget),
-            key => !recipe::PHASE_KEYS.contains(&key) || !phases.iter().all(|own| own.contains_key(key)),
+            key => !PHASE_KEYS.contains(&key) || !phases.iter().all(|own| own.contains_key(key)),
         });
         return;
     }

@@ -11,7 +11,8 @@ use crate::key::Key;
 use crate::model::arch::Arch;
 use crate::model::freezing::{frozen_layers, shared_cut, with_head};
 use crate::model::graph::Graph;
-use crate::recipe::{self, Augmentation, Head, KeepWeights, Metric, Phase, Pool, Preprocess};
+use crate::phase::Phase;
+use crate::recipe::{self, Augmentation, Head, KeepWeights, Metric, Pool, Preprocess};
 use crate::value::{Layer, Value};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,7 +1,8 @@
 //! Where a trial stands: pure arithmetic over its phases. Two trials share a history for as long as their courses agree.
 
+use crate::phase::Phase;
 use crate::plan::cost::steps;
-use crate::recipe::{Augmentation, Budget, ClassWeights, Decay, KeepWeights, Metric, Optimizer, Phase, Schedule};
+use crate::recipe::{Augmentation, Budget, ClassWeights, Decay, KeepWeights, Metric, Optimizer, Schedule};
 
 /// The phases of a trial, with their lengths on a training set.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use crate::nn::buffer;
 use crate::nn::loss::cross_entropy;
 use crate::nn::optim::{State, clip};
 use crate::outcome::Ending;
-use crate::recipe::Phase;
+use crate::phase::Phase;
 use crate::seed::Rng;
 
 pub struct Lane {

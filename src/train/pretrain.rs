@@ -14,8 +14,9 @@ use crate::exec::Network;
 use crate::key::Key;
 use crate::model::init;
 use crate::outcome::{Ending, Outcome, Progress, Scores};
+use crate::phase::Phase;
 use crate::plan::stage::Pretrain;
-use crate::recipe::{BatchNorm, KeepWeights, Metric, Phase};
+use crate::recipe::{BatchNorm, KeepWeights, Metric};
 use crate::seed::{Stream, stream};
 
 /// Runs the stage that has place `index` in its group.

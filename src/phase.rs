@@ -1,0 +1,154 @@
+//! One leg of training, with every setting of its steps: a trial without `phases` has one.
+
+use serde::{Deserialize, Serialize};
+
+use crate::freeze::Freeze;
+use crate::recipe::{
+    Augmentation, BATCH_NORM, BatchNorm, Budget, CLASS_WEIGHTS, ClassWeights, DECAY, Decay, OPTIMIZERS, Optimizer,
+    OptimizerName, Parsed, Schedule, clip, count, flag, number, strengths, word, wrong,
+};
+use crate::value::{Layer, Value, spaced};
+
+/// One leg of training. A trial without `phases` has one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Phase {
+    pub freeze: Freeze,
+    pub budget: Budget,
+    pub batch: usize,
+    pub optimizer: Optimizer,
+    pub lr: f64,
+    pub backbone_lr: f64,
+    pub weight_decay: f64,
+    pub decay: Decay,
+    pub schedule: Schedule,
+    /// Fraction of the budget over which the rate rises linearly from zero.
+    pub warmup: f64,
+    pub label_smoothing: f64,
+    /// How much each class counts in the training loss.
+    pub class_weights: ClassWeights,
+    /// The largest norm of all gradients together; larger ones are scaled down to it.
+    pub clip: Option<f64>,
+    /// Probability of dropping a feature before the last layer of the head.
+    pub dropout: f64,
+    pub batch_norm: BatchNorm,
+    pub augment: Vec<Augmentation>,
+    /// Strengths of regularisation among which validation chooses, where the head is solved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lambda: Vec<f64>,
+}
+
+/// Settings that may stand in a phase.
+pub const PHASE_KEYS: &[&str] = &[
+    "freeze",
+    "steps",
+    "epochs",
+    "batch",
+    "optimizer",
+    "lr",
+    "backbone_lr",
+    "momentum",
+    "nesterov",
+    "weight_decay",
+    "decay",
+    "schedule",
+    "warmup",
+    "label_smoothing",
+    "class_weights",
+    "clip",
+    "dropout",
+    "batch_norm",
+    "augment",
+];
+
+/// A list of tables, each with settings that may stand in a phase; their values are checked by `check`.
+pub fn phases(value: &Value) -> Parsed<Vec<&Layer>> {
+    const ACCEPTED: &str = "a list of tables such as { freeze = \"all\", steps = 200 }";
+    let Value::List(items) = value else {
+        return wrong(value, ACCEPTED);
+    };
+    if items.is_empty() {
+        return Err(format!("expected {ACCEPTED}, found an empty list"));
+    }
+    let mut phases = Vec::new();
+    for item in items {
+        let Value::Table(entries) = item else {
+            return wrong(item, ACCEPTED);
+        };
+        if let Some(key) = entries.keys().find(|key| !PHASE_KEYS.contains(&key.as_str())) {
+            return Err(format!("a phase has no '{key}'; it may have {}", PHASE_KEYS.join(", ")));
+        }
+        if entries.contains_key("steps") && entries.contains_key("epochs") {
+            return Err("a phase has `steps` or `epochs`, not both".to_owned());
+        }
+        phases.push(entries);
+    }
+    Ok(phases)
+}
+
+/// Reads a setting that `layer` is known to hold: every layer starts from the defaults.
+fn get<'a>(layer: &'a Layer, key: &str) -> Parsed<&'a Value> {
+    layer.get(key).ok_or_else(|| format!("`{key}` is missing"))
+}
+
+impl Phase {
+    /// Builds the one leg that `layer` describes, defaults filled in.
+    pub fn parse(layer: &Layer) -> Parsed<Self> {
+        let lr = number(get(layer, "lr")?, 0.0, f64::MAX)?;
+        let optimizer = match word::<OptimizerName>(get(layer, "optimizer")?, OPTIMIZERS)? {
+            OptimizerName::Adamw => Optimizer::Adamw,
+            OptimizerName::Lbfgs => Optimizer::Lbfgs,
+            OptimizerName::Ridge => Optimizer::Ridge,
+            OptimizerName::Sgd => Optimizer::Sgd {
+                momentum: layer.get("momentum").map_or(Ok(0.0), |value| number(value, 0.0, 1.0))?,
+                nesterov: layer.get("nesterov").map_or(Ok(false), flag)?,
+            },
+        };
+        Ok(Self {
+            freeze: Freeze::parse(get(layer, "freeze")?)?,
+            budget: match (layer.get("steps"), layer.get("epochs")) {
+                (Some(steps), None) => Budget::Steps(count(steps, 1)?),
+                (None, Some(epochs)) => Budget::Epochs(count(epochs, 1)?),
+                _ => return Err("exactly one of `steps` and `epochs` is needed".to_owned()),
+            },
+            batch: count(get(layer, "batch")?, 1)?,
+            optimizer,
+            lr,
+            backbone_lr: layer.get("backbone_lr").map_or(Ok(lr), |value| number(value, 0.0, f64::MAX))?,
+            weight_decay: number(get(layer, "weight_decay")?, 0.0, f64::MAX)?,
+            decay: layer.get("decay").map_or(Ok(Decay::Coupled), |value| word(value, DECAY))?,
+            schedule: Schedule::parse(get(layer, "schedule")?)?,
+            warmup: number(get(layer, "warmup")?, 0.0, 1.0)?,
+            label_smoothing: number(get(layer, "label_smoothing")?, 0.0, 1.0)?,
+            class_weights: word(get(layer, "class_weights")?, CLASS_WEIGHTS)?,
+            clip: layer.get("clip").map(clip).transpose()?,
+            dropout: number(get(layer, "dropout")?, 0.0, 0.99)?,
+            batch_norm: layer.get("batch_norm").map_or(Ok(BatchNorm::Frozen), |value| word(value, BATCH_NORM))?,
+            augment: Augmentation::parse_list(get(layer, "augment")?)?,
+            lambda: match layer.get("lambda") {
+                Some(value) => strengths(value)?,
+                // Kornblith et al. (2019).
+                None if optimizer.solves() => spaced(true, 1e-6, 1e5, 45).collect(),
+                None => Vec::new(),
+            },
+        })
+    }
+
+    /// The legs of a cell: one for each of its `phases`, or one.
+    pub fn parse_all(layer: &Layer) -> Parsed<Vec<Self>> {
+        let Some(list) = layer.get("phases") else {
+            return Ok(vec![Self::parse(layer)?]);
+        };
+        phases(list)?.into_iter().map(|own| Self::parse(&with_phase(layer, own))).collect()
+    }
+}
+
+/// `layer` with a phase's own settings over it.
+pub fn with_phase(layer: &Layer, own: &Layer) -> Layer {
+    let mut whole = layer.clone();
+    if own.contains_key("steps") || own.contains_key("epochs") {
+        whole.remove("steps");
+        whole.remove("epochs");
+    }
+    whole.extend(own.iter().map(|(key, value)| (key.clone(), value.clone())));
+    whole
+}
