@@ -27,6 +27,10 @@ bench-nn *ARGS:
 bench-sweep *ARGS:
     bash benches/sweep.sh {{ARGS}}
 
+# What the tool itself costs: planning, scheduling, storing and reporting
+bench-costs:
+    bash benches/costs.sh
+
 # Writes docs/reference.md and the schema anew
 docs:
     UPDATE=1 cargo test --test tests docs

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tl_sweep::cli::{Cli, Common, Verb};
 use tl_sweep::commands::jobs::{self, Kept};
 use tl_sweep::commands::world::World;
+use tl_sweep::data::augment::augment;
 use tl_sweep::data::batch::order;
 use tl_sweep::data::packed;
 use tl_sweep::data::split::split;
@@ -18,6 +19,8 @@ use tl_sweep::model::init;
 use tl_sweep::plan::cost::steps;
 use tl_sweep::plan::stage::{Stage, Start, Train, Work};
 use tl_sweep::plan::{Plan, trial_key};
+use tl_sweep::recipe::Augmentation;
+use tl_sweep::seed::{Rng, Stream, stream};
 use tl_sweep::train::{Places, Shelf};
 
 fn main() {
@@ -134,16 +137,26 @@ impl Dump {
         let with_classes = |samples: &[u32]| -> Vec<(u32, u32)> {
             samples.iter().map(|sample| (*sample, manifest.samples[*sample as usize].class)).collect()
         };
-        let mut orders = Vec::new();
-        let (total, _) = steps(&stage.phases[0], split.train.len());
-        for epoch in 0..total.div_ceil(split.train.len().div_ceil(stage.phases[0].batch)) {
-            orders.push(order(&split.train, stage.seed, stage.replicate as u64, epoch as u64));
+        let (mut orders, mut changes) = (Vec::new(), Vec::new());
+        let phase = &stage.phases[0];
+        let (total, _) = steps(phase, split.train.len());
+        for epoch in 0..total.div_ceil(split.train.len().div_ceil(phase.batch)) as u64 {
+            let order = order(&split.train, stage.seed, stage.replicate as u64, epoch);
+            if !phase.augment.is_empty() {
+                let change = |sample: &u32| {
+                    let path = [stage.replicate as u64, epoch, u64::from(*sample)];
+                    change(&phase.augment, stage.backbone.arch.input, &mut stream(stage.seed, Stream::Augment, &path))
+                };
+                changes.push(order.iter().map(change).collect::<Vec<_>>());
+            }
+            orders.push(order);
         }
         json!({
             "train": with_classes(&split.train),
             "val": with_classes(&split.val),
             "test": with_classes(&split.test),
             "orders": orders,
+            "changes": changes,
         })
     }
 
@@ -164,4 +177,20 @@ impl Dump {
             .collect();
         candle_core::safetensors::save(&own, self.out.join(format!("{key}.safetensors"))).unwrap();
     }
+}
+
+/// What a flip and a crop do to an image: whether it is mirrored, and the top and left of the window in the image with its
+/// border. Read off an image whose pixels say where they are, so that the draws themselves are the program's own.
+fn change(list: &[Augmentation], side: usize, rng: &mut Rng) -> (bool, usize, usize) {
+    let flips_and_crops = |one: &Augmentation| matches!(one, Augmentation::Flip | Augmentation::Crop);
+    assert!(side <= 256 && list.iter().all(flips_and_crops), "only flips and crops of small images can be handed over");
+    let places: Vec<u8> = (0..side * side).flat_map(|at| [(at / side) as u8, (at % side) as u8, 255]).collect();
+    let changed = augment(list, &places, side, rng);
+    let inside: Vec<usize> = (0..side * side).filter(|at| changed[at * 3 + 2] == 255).collect();
+    let from = |at: usize| (changed[at * 3] as usize, changed[at * 3 + 1] as usize);
+    let (first, border) = (inside[0], if list.contains(&Augmentation::Crop) { side.div_ceil(8) } else { 0 });
+    let ((row, column), (_, next)) = (from(first), from(inside[1]));
+    let mirrored = next < column;
+    let column = if mirrored { side - 1 - column } else { column };
+    (mirrored, row + border - first / side, column + border - first % side)
 }

@@ -136,6 +136,7 @@ class Images:
         raw = torch.from_numpy(np.stack([pixels[s] for s in samples]))[..., order].permute(0, 3, 1, 2)
         self.x = torch.empty(raw.shape, memory_format=torch.channels_last)
         scale, shift = (torch.tensor(v)[:, None, None] for v in (scale, shift))
+        self.black = shift
         for start in range(0, len(samples), 512):
             self.x[start:start + 512] = raw[start:start + 512].float() * scale + shift
 
@@ -144,16 +145,18 @@ class Images:
         return self.x[places], self.labels[places]
 
 
-def augmented(x, augment, generator):
-    """Flips and crops of a batch on the CPU, as torchvision's transforms do them, vectorised over the batch."""
+def augmented(x, augment, changes, black):
+    """Flips and crops of a batch on the CPU, as torchvision's transforms do them, vectorised over the batch; which way each
+    image goes was drawn by the other side, so that both learn from the same pixels. The border is black before
+    normalisation."""
     side = x.shape[-1]
+    flips, tops, lefts = zip(*changes)
     if "flip" in augment:
-        flips = torch.rand(len(x), generator=generator) < 0.5
-        x = torch.where(flips[:, None, None, None], x.flip(3), x)
+        x = torch.where(torch.tensor(flips)[:, None, None, None], x.flip(3), x)
     if "crop" in augment:
-        pad = side // 8
-        padded = F.pad(x, (pad,) * 4)
-        tops, lefts = (torch.randint(0, 2 * pad + 1, (len(x),), generator=generator).tolist() for _ in range(2))
+        pad = -(-side // 8)
+        padded = black.expand(len(x), -1, side + 2 * pad, side + 2 * pad).clone(memory_format=torch.channels_last)
+        padded[:, :, pad:pad + side, pad:pad + side] = x
         x = torch.stack([padded[i, :, t:t + side, l:l + side] for i, (t, l) in enumerate(zip(tops, lefts))])
         x = x.contiguous(memory_format=torch.channels_last)
     return x
@@ -190,7 +193,6 @@ def run(trial, graph, split, weights, images):
     train, batch = [s for s, _ in split["train"]], phase["batch"]
     epochs = phase["budget"]["epochs"]
     total, step = epochs * math.ceil(len(train) / batch), 0
-    generator = torch.Generator().manual_seed(trial["replicate"])
 
     def evaluate(part):
         samples, loss, right = [s for s, _ in split[part]], 0.0, 0
@@ -210,7 +212,7 @@ def run(trial, graph, split, weights, images):
         for start in range(0, len(train), batch):
             x, y = images.of(split["orders"][epoch][start:start + batch])
             if phase["augment"]:
-                x = augmented(x, phase["augment"], generator)
+                x = augmented(x, phase["augment"], split["changes"][epoch][start:start + batch], images.black)
             for group in opt.param_groups:
                 group["lr"] = group["base"] * factor(phase, step, total)
             if below > 1:

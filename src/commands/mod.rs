@@ -14,7 +14,7 @@ mod plan;
 mod prepare;
 mod progress;
 mod report;
-mod run;
+pub mod run;
 mod show;
 mod status;
 mod summary;

@@ -111,7 +111,8 @@ fn limited(mut jobs: Jobs, limit: Option<usize>) -> Jobs {
     jobs
 }
 
-fn circumstance(world: &World) -> Circumstance {
+/// Where a sweep runs.
+pub fn circumstance(world: &World) -> Circumstance {
     let model = std::fs::read_to_string("/proc/cpuinfo").ok();
     let model = model
         .as_deref()
@@ -133,7 +134,10 @@ fn circumstance(world: &World) -> Circumstance {
 }
 
 /// Writes what is planned, and opens the sweep.
-fn begin(
+///
+/// # Errors
+/// The store cannot be written.
+pub fn begin(
     store: &mut Store,
     experiment: &Experiment,
     plan: &Plan,
