@@ -1,23 +1,23 @@
 //! Verdicts: selection on validation, unequal budgets, too few replicates, and each answer in its order.
 
-use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use tl_sweep::key::Key;
-use tl_sweep::report::arm::{Arm, Trial, arms};
+use tl_sweep::report::arm::{Arm, Settings, Trial, arms};
 use tl_sweep::report::compare::{Scored, scored};
 use tl_sweep::report::findings::further_context;
 use tl_sweep::report::verdict::{Answer, Rule, Verdict, verdicts};
 
 fn trial(recipe: &str, lr: &str, replicate: usize, val: f64, test: f64) -> Trial {
-    let settings: BTreeMap<String, String> = [("scenario", "s"), ("recipe", recipe), ("dataset", "d"), ("lr", lr)]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    let settings: Settings = [("scenario", "s"), ("recipe", recipe), ("dataset", "d"), ("lr", lr)]
+        .map(|(key, value)| (key, value.to_owned()))
         .into();
     Trial {
         key: Key::of("t", &(recipe, lr, replicate)),
         cell: Key::of("c", &(recipe, lr)),
         replicate,
         status: "done".to_owned(),
-        settings,
+        settings: Rc::new(settings),
         val: Some(val),
         test: Some(test),
         at_chance: false,
@@ -105,7 +105,9 @@ fn a_missing_trial_leaves_its_setting_unselected_and_its_rule_untested() {
 fn preprocessing_against_the_weights_is_named_in_every_table() {
     let with = |text: &str| {
         let mut trials = pair([0.5, 0.6, 0.7], [0.4, 0.5, 0.6]);
-        trials.iter_mut().for_each(|trial| drop(trial.settings.insert("preprocess".to_owned(), text.to_owned())));
+        for trial in &mut trials {
+            Rc::make_mut(&mut trial.settings).insert("preprocess", text.to_owned());
+        }
         arms(&trials, 3).iter().map(further_context).collect::<Vec<_>>()
     };
     assert_eq!(with("torch instead of tf"), ["preprocess = torch instead of tf"; 2]);

@@ -1,6 +1,6 @@
 //! Gathers findings from the store: arms, verdicts, counts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::Usage;
 use crate::experiment::Experiment;
@@ -10,8 +10,8 @@ use crate::report::compare::{Scored, scored};
 use crate::report::findings::{Counts, Findings, Scenario, Sharing};
 use crate::report::verdict::{Rule, verdicts};
 use crate::store::Store;
-use crate::store::query::{ExperimentRow, TrialRow};
-use crate::store::schema::SETTINGS;
+use crate::store::query::ExperimentRow;
+use crate::store::standing::Standing;
 use crate::value::Value;
 
 /// The rules of an experiment as the store keeps them.
@@ -52,8 +52,11 @@ pub fn experiment(store: &Store, name: Option<&str>) -> anyhow::Result<Experimen
 /// Everything that a report shows of an experiment.
 pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
     let experiment = experiment(store, name)?;
-    let rows = store.trials(&experiment)?;
-    let trials: Vec<Trial> = rows.iter().map(|row| trial(row, &experiment.metric)).collect();
+    let (mut trials, mut numerics) = (Vec::new(), BTreeSet::new());
+    store.standings(&experiment, |standing| {
+        numerics.extend(standing.numerics.as_ref().filter(|class| !numerics.contains(*class)).cloned());
+        trials.push(trial(standing));
+    })?;
     let arms = arms(&trials, experiment.replicates);
     let rules: Vec<Rule> = serde_json::from_str(&experiment.rules)?;
     let verdicts = verdicts(&rules, &arms, like, |arm| answers(store, &experiment, arm, &trials))?;
@@ -66,7 +69,6 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         audited,
         wrong,
     };
-    let numerics: BTreeSet<String> = rows.iter().filter_map(|row| row.columns.get("numerics").cloned()).collect();
     Ok(Findings {
         counts: counts(&trials),
         scenarios: serde_json::from_str(&experiment.scenarios)?,
@@ -81,29 +83,18 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
     })
 }
 
-fn trial(row: &TrialRow, metric: &str) -> Trial {
-    let column = metric.replace('-', "_");
-    let settings: BTreeMap<String, String> =
-        SETTINGS.iter().filter_map(|key| Some(((*key).to_owned(), row.columns.get(*key)?.clone()))).collect();
-    Trial {
-        key: row.key,
-        cell: row.cell,
-        replicate: row.replicate,
-        status: row.text("status").to_owned(),
-        settings,
-        val: row.number(&format!("val_{column}")),
-        test: row.number(&format!("test_{column}")),
-        at_chance: row.flag("at_chance"),
-        under_trained: row.flag("under_trained"),
-        seconds: row.number("seconds").unwrap_or(0.0),
-    }
+fn trial(standing: Standing) -> Trial {
+    let Standing { key, cell, replicate, status, settings, val, test, at_chance, under_trained, seconds, .. } =
+        standing;
+    Trial { key, cell, replicate, status, settings, val, test, at_chance, under_trained, seconds }
 }
 
 /// Counts each distinct trial once, however many cells it stands for.
 fn counts(trials: &[Trial]) -> Counts {
-    let distinct: BTreeMap<_, &Trial> = trials.iter().map(|trial| (trial.key, trial)).collect();
-    let mut counts = Counts { planned: distinct.len(), ..Counts::default() };
-    for trial in distinct.values() {
+    let mut seen = HashSet::with_capacity(trials.len());
+    let mut counts = Counts::default();
+    for trial in trials.iter().filter(|trial| seen.insert(trial.key)) {
+        counts.planned += 1;
         match trial.status.as_str() {
             "done" => counts.done += 1,
             "diverged" => {

@@ -25,8 +25,8 @@ pub fn trials_csv(store: &Store, name: Option<&str>) -> anyhow::Result<String> {
     let mut rows = store.trials(&findings::experiment(store, name)?)?;
     rows.sort_by_key(|row| (row.key, row.position));
     for row in &mut rows {
-        row.columns.insert("trial".to_owned(), row.key.to_string());
-        row.columns.insert("replicate".to_owned(), row.replicate.to_string());
+        row.columns.insert("trial", row.key.to_string());
+        row.columns.insert("replicate", row.replicate.to_string());
     }
     let columns: Vec<&str> =
         ["trial", "replicate"].iter().chain(SETTINGS).chain(RESULTS).chain(CIRCUMSTANCES).copied().collect();

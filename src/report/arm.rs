@@ -1,8 +1,12 @@
 //! Arms: for each context and recipe the settings tried, and the one that validation selects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
 
 use crate::key::Key;
+
+/// Settings and labels of a cell, as the file asked for them.
+pub type Settings = BTreeMap<&'static str, String>;
 
 /// One planned trial, as far as reports need it.
 #[derive(Clone, Debug)]
@@ -12,8 +16,8 @@ pub struct Trial {
     pub replicate: usize,
     /// done, diverged, failed, blocked or planned.
     pub status: String,
-    /// Settings and labels as the file asked for them.
-    pub settings: BTreeMap<String, String>,
+    /// One table for all replicates of a cell.
+    pub settings: Rc<Settings>,
     pub val: Option<f64>,
     pub test: Option<f64>,
     pub at_chance: bool,
@@ -107,81 +111,87 @@ impl Arm {
 /// Sorts trials into arms, in the order of the cross. Context is every key that varies within some recipe and does
 /// not only tune; what is fixed by the recipe belongs to the arm.
 pub fn arms(trials: &[Trial], replicates: usize) -> Vec<Arm> {
-    let context_keys = context_keys(trials);
-    let tuned = varying(trials, TUNING);
+    let cells: Vec<&[Trial]> = trials.chunk_by(|one, other| Rc::ptr_eq(&one.settings, &other.settings)).collect();
+    let settings: Vec<&Settings> = cells.iter().map(|cell| &*cell[0].settings).collect();
+    let (context_keys, tuned) = (context_keys(&settings), varying(&settings, TUNING));
     let mut arms: Vec<Arm> = Vec::new();
-    let mut places: BTreeMap<(Context, String), usize> = BTreeMap::new();
-    for trial in trials {
-        let get = |key: &str| trial.settings.get(key).cloned().unwrap_or_default();
-        let context: Context = context_keys.iter().map(|key| (key.clone(), get(key))).collect();
+    let mut places: HashMap<(Context, String), usize> = HashMap::new();
+    let mut known: HashMap<(usize, Key), usize> = HashMap::new();
+    let mut listed: HashSet<(usize, Key)> = HashSet::new();
+    for (cell, settings) in cells.into_iter().zip(settings) {
+        let get = |key: &str| settings.get(key).cloned().unwrap_or_default();
+        let context: Context = context_keys.iter().map(|key| ((*key).to_owned(), get(key))).collect();
         let recipe = get("recipe");
         let place = *places.entry((context.clone(), recipe.clone())).or_insert_with(|| {
             arms.push(Arm { context, recipe, settings: Vec::new(), selected: None });
             arms.len() - 1
         });
-        let settings = &mut arms[place].settings;
-        let known = settings.iter().position(|setting| setting.cell == trial.cell);
-        let index = known.unwrap_or_else(|| {
-            let label: Vec<String> = tuned
-                .iter()
-                .filter_map(|key| trial.settings.get(key).map(|value| format!("{key} = {}", shown(value))))
-                .collect();
-            settings.push(Setting { cell: trial.cell, label: label.join(", "), trials: Vec::new() });
-            settings.len() - 1
-        });
-        // Cells that collapse into one configuration list its trials once.
-        if !settings[index].trials.iter().any(|own| own.key == trial.key) {
-            settings[index].trials.push(trial.clone());
+        for trial in cell {
+            let own = &mut arms[place].settings;
+            let index = *known.entry((place, trial.cell)).or_insert_with(|| {
+                own.push(Setting { cell: trial.cell, label: label(settings, &tuned), trials: Vec::new() });
+                own.len() - 1
+            });
+            // Cells that collapse into one configuration list its trials once.
+            if listed.insert((place, trial.key)) {
+                own[index].trials.push(trial.clone());
+            }
         }
     }
     for arm in &mut arms {
-        let mut best: Option<(usize, f64)> = None;
-        for (index, setting) in arm.settings.iter().enumerate() {
-            if let Some(value) = setting.validation(replicates)
-                && best.is_none_or(|(_, least)| value > least)
-            {
-                best = Some((index, value));
-            }
-        }
-        arm.selected = best.map(|(index, _)| index);
+        arm.selected = selected(&arm.settings, replicates);
     }
     arms
 }
 
-fn context_keys(trials: &[Trial]) -> Vec<String> {
-    let mut keys = vec!["scenario".to_owned(), "dataset".to_owned(), "per_class".to_owned()];
-    let mut by_recipe: BTreeMap<&str, Vec<&Trial>> = BTreeMap::new();
-    for trial in trials {
-        by_recipe.entry(trial.settings.get("recipe").map_or("", String::as_str)).or_default().push(trial);
+/// The tuning keys that vary, as `lr = 0.01`.
+fn label(settings: &Settings, tuned: &[&str]) -> String {
+    let shown = |key: &&str| settings.get(*key).map(|value| format!("{key} = {}", shown(value)));
+    tuned.iter().filter_map(shown).collect::<Vec<_>>().join(", ")
+}
+
+/// The setting with the best mean validation metric, the first of equals.
+fn selected(settings: &[Setting], replicates: usize) -> Option<usize> {
+    let mut best: Option<(usize, f64)> = None;
+    for (index, setting) in settings.iter().enumerate() {
+        if let Some(value) = setting.validation(replicates)
+            && best.is_none_or(|(_, least)| value > least)
+        {
+            best = Some((index, value));
+        }
     }
-    let all: std::collections::BTreeSet<&String> = trials.iter().flat_map(|trial| trial.settings.keys()).collect();
+    best.map(|(index, _)| index)
+}
+
+fn context_keys<'a>(cells: &[&'a Settings]) -> Vec<&'a str> {
+    let mut keys = vec!["scenario", "dataset", "per_class"];
+    let mut by_recipe: BTreeMap<&str, Vec<&Settings>> = BTreeMap::new();
+    for settings in cells {
+        by_recipe.entry(settings.get("recipe").map_or("", String::as_str)).or_default().push(settings);
+    }
+    let all: BTreeSet<&str> = cells.iter().flat_map(|settings| settings.keys().copied()).collect();
     for key in all {
-        if keys.contains(key) || TUNING.contains(&key.as_str()) || NEVER_CONTEXT.contains(&key.as_str()) {
+        if keys.contains(&key) || TUNING.contains(&key) || NEVER_CONTEXT.contains(&key) {
             continue;
         }
-        let dependent = DEPENDENT.contains(&key.as_str());
+        let dependent = DEPENDENT.contains(&key);
         let varies = by_recipe.values().any(|own| {
             let mut scenario_values: BTreeMap<&str, &str> = BTreeMap::new();
-            own.iter().filter(|trial| !dependent || trial.settings.contains_key(key)).any(|trial| {
-                let scenario = trial.settings.get("scenario").map_or("", String::as_str);
-                let value = trial.settings.get(key).map_or("", String::as_str);
-                *scenario_values.entry(scenario).or_insert(value) != value
+            own.iter().filter(|settings| !dependent || settings.contains_key(key)).any(|settings| {
+                let get = |key: &str| settings.get(key).map_or("", String::as_str);
+                *scenario_values.entry(get("scenario")).or_insert(get(key)) != get(key)
             })
         });
         if varies {
-            keys.push(key.clone());
+            keys.push(key);
         }
     }
     keys
 }
 
-fn varying(trials: &[Trial], keys: &[&str]) -> Vec<String> {
-    let varies = |key: &&&str| {
-        let mut values = trials.iter().map(|trial| trial.settings.get(**key));
-        let first = values.next();
-        first.is_some_and(|first| values.any(|value| value != first))
-    };
-    keys.iter().filter(varies).map(|key| (*key).to_owned()).collect()
+fn varying<'a>(cells: &[&Settings], keys: &[&'a str]) -> Vec<&'a str> {
+    let varies = |key: &&&str| cells.iter().any(|settings| settings.get(**key) != cells[0].get(**key));
+    keys.iter().filter(varies).copied().collect()
 }
 
 /// A number as people write it: 1e-4 instead of 0.0001, without a tail of digits.

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 ///
 /// # Errors
 /// Only the writer's own.
-pub fn rows<'a>(columns: &[&str], rows: impl Iterator<Item = &'a BTreeMap<String, String>>) -> anyhow::Result<String> {
+pub fn rows<'a, N>(columns: &[&str], rows: impl Iterator<Item = &'a BTreeMap<N, String>>) -> anyhow::Result<String>
+where
+    N: std::borrow::Borrow<str> + Ord + 'a,
+{
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(columns)?;
     for row in rows {

@@ -3,6 +3,7 @@
 pub mod query;
 pub mod record;
 pub mod schema;
+pub mod standing;
 
 use std::path::Path;
 use std::time::Duration;

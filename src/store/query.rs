@@ -30,7 +30,7 @@ pub struct TrialRow {
     pub key: Key,
     /// Of the settings that have an effect.
     pub cell: Key,
-    pub columns: BTreeMap<String, String>,
+    pub columns: BTreeMap<&'static str, String>,
 }
 
 impl TrialRow {
@@ -171,7 +171,7 @@ impl Store {
                     GROUP BY experiment.id ORDER BY experiment.id";
         let mut statement = self.connection.prepare(text)?;
         let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
-        let rows = statement.query_map([], |row| Ok(named(row, &names, 0)))?;
+        let rows = statement.query_map([], |row| Ok(named(row, names.iter().cloned(), 0)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
@@ -180,18 +180,22 @@ impl Store {
     /// # Errors
     /// The store cannot be read.
     pub fn trials(&self, experiment: &ExperimentRow) -> anyhow::Result<Vec<TrialRow>> {
-        let names: Vec<String> =
-            SETTINGS.iter().chain(RESULTS).chain(CIRCUMSTANCES).map(|name| (*name).to_owned()).collect();
+        self.rows(experiment, None)
+    }
+
+    /// The same, or those with one key only.
+    fn rows(&self, experiment: &ExperimentRow, key: Option<&str>) -> anyhow::Result<Vec<TrialRow>> {
+        let names: Vec<&'static str> = SETTINGS.iter().chain(RESULTS).chain(CIRCUMSTANCES).copied().collect();
         let text = format!(
             "SELECT result.position, result.replicate, result.trial, cell.key, {} FROM result
              JOIN cell ON cell.experiment = ?1 AND cell.position = result.position
-             WHERE result.experiment = ?2 ORDER BY result.position, result.replicate",
+             WHERE result.experiment = ?2 AND (?3 IS NULL OR result.trial = ?3) ORDER BY result.position, result.replicate",
             names.iter().map(|name| format!("result.{name}")).collect::<Vec<_>>().join(", ")
         );
         let mut statement = self.connection.prepare(&text)?;
-        let rows = statement.query_map(rusqlite::params![experiment.id, experiment.name], |row| {
+        let rows = statement.query_map(rusqlite::params![experiment.id, experiment.name, key], |row| {
             let key = |index: usize| row.get::<_, String>(index).map(|text| Key::parse(&text));
-            Ok((row.get(0)?, row.get(1)?, key(2)?, key(3)?, named(row, &names, 4)))
+            Ok((row.get(0)?, row.get(1)?, key(2)?, key(3)?, named(row, names.iter().copied(), 4)))
         })?;
         let mut found = Vec::new();
         for row in rows {
@@ -221,8 +225,7 @@ impl Store {
         anyhow::ensure!(distinct.len() == 1, "{} trials' keys start with '{prefix}': give more digits", distinct.len());
         let (name, trial) = &found[0];
         let experiment = self.experiment(Some(name))?.ok_or_else(|| anyhow::anyhow!("no experiment '{name}'"))?;
-        let rows = self.trials(&experiment)?;
-        let row = rows.into_iter().find(|row| row.key.to_string() == *trial);
+        let row = self.rows(&experiment, Some(trial))?.into_iter().next();
         row.map(|row| (name.clone(), row)).ok_or_else(|| anyhow::anyhow!("the trial '{trial}' is gone"))
     }
 
@@ -371,12 +374,13 @@ impl Store {
     }
 }
 
-fn named(row: &Row, names: &[String], first: usize) -> BTreeMap<String, String> {
+/// The columns from `first` on by their names, as text.
+pub(super) fn named<N: Ord>(row: &Row, names: impl Iterator<Item = N>, first: usize) -> BTreeMap<N, String> {
     let text = |index: usize| match row.get_ref(index) {
         Ok(ValueRef::Integer(number)) => Some(number.to_string()),
         Ok(ValueRef::Real(number)) => Some(number.to_string()),
         Ok(ValueRef::Text(text)) => Some(String::from_utf8_lossy(text).into_owned()),
         _ => None,
     };
-    names.iter().enumerate().filter_map(|(index, name)| Some((name.clone(), text(first + index)?))).collect()
+    names.enumerate().filter_map(|(index, name)| Some((name, text(first + index)?))).collect()
 }
