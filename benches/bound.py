@@ -6,7 +6,8 @@ part of F at or below the cut; a trainable layer costs two more passes, for its 
     loop  = sum over trials of  E N_train F (3 - 2 phi) + E N_val F + N_test F
     least = sum over sets of images of  U phi_max F
           + sum over trials of  (1 - phi) F (3 E N_train + E N_val + N_test)
-    With augmentation the training part of U is E N_train for each (dataset, size, replicate).
+    With augmentation the training part of U is E N_train for each (dataset, size, replicate). A source model is trained
+    once on both sides: 3 N F.
 
 Prints both and their ratio as JSON."""
 
@@ -33,11 +34,22 @@ def macs(graph):
     return found
 
 
+def reads(phase, images):
+    """Images that a phase reads for training, and how often it reads validation."""
+    if "epochs" in phase["budget"]:
+        epochs = phase["budget"]["epochs"]
+        return epochs * images, epochs
+    steps, per_epoch = phase["budget"]["steps"], math.ceil(images / phase["batch"])
+    return steps // per_epoch * images + min(steps % per_epoch * phase["batch"], images), min(10, steps)
+
+
 def main(path):
     grid = json.load(open(path))
     cost = {name: macs(graph) for name, graph in grid["graphs"].items()}
     loop = suffixes = 0.0
-    sets, streams, sources = {}, {}, {}
+    sets, streams = {}, {}
+    sources = sum(3 * sum(cost[source["graph"]]) * reads(source["phase"], source["images"])[0]
+                  for source in grid["sources"].values())
     for trial in grid["trials"]:
         own, split = cost[trial["graph"]], grid["splits"][trial["split"]]
         n = {part: len(split[part]) for part in ("train", "val", "test")}
@@ -47,13 +59,7 @@ def main(path):
         suffix = (whole - prefix) * n["test"]
         for phase, frozen in zip(trial["phases"], trial["frozen"]):
             below = sum(own[:frozen])
-            if "epochs" in phase["budget"]:
-                epochs = evaluations = phase["budget"]["epochs"]
-                read = epochs * n["train"]
-            else:
-                steps, per_epoch = phase["budget"]["steps"], math.ceil(n["train"] / phase["batch"])
-                read = steps // per_epoch * n["train"] + min(steps % per_epoch * phase["batch"], n["train"])
-                evaluations = min(10, steps)
+            read, evaluations = reads(phase, n["train"])
             loop += read * (3 * whole - 2 * below) + evaluations * n["val"] * whole
             suffix += read * (3 * whole - 2 * below - prefix) + evaluations * n["val"] * (whole - prefix)
             if prefix and phase["augment"]:
@@ -67,13 +73,12 @@ def main(path):
             for part in ("val", "test") if augmented else ("train", "val", "test"):
                 images.update(sample for sample, _ in split[part])
             deepest[0] = max(deepest[0], prefix)
-        if trial["pretrain"]:
-            sources[json.dumps(trial["pretrain"])] = trial["pretrain"]
     encoded = sum(len(images) * deepest[0] for images, deepest in sets.values())
     lockstep = sum(streams.values())
-    least = suffixes + encoded + lockstep
+    loop += sources
+    least = suffixes + encoded + lockstep + sources
     print(json.dumps({"trials": len(grid["trials"]), "loop": loop, "least": least, "bound": loop / least,
-                      "suffixes": suffixes, "encoded": encoded, "lockstep": lockstep, "sources": len(sources)}))
+                      "suffixes": suffixes, "encoded": encoded, "lockstep": lockstep, "sources": sources}))
 
 
 if __name__ == "__main__":

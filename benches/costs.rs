@@ -131,6 +131,7 @@ impl Bench {
                     trial: None,
                     warnings: Vec::new(),
                     group: 1,
+                    abreast: None,
                 };
                 store.trial(trial_key(cell.key, replicate), key, &outcome, &trial, &circumstance, sweep).unwrap();
                 written += 1;

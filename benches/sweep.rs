@@ -15,9 +15,10 @@ use tl_sweep::data::batch::order;
 use tl_sweep::data::packed;
 use tl_sweep::data::split::split;
 use tl_sweep::experiment::Experiment;
+use tl_sweep::model::graph::Graph;
 use tl_sweep::model::init;
 use tl_sweep::plan::cost::steps;
-use tl_sweep::plan::stage::{Stage, Start, Train, Work};
+use tl_sweep::plan::stage::{Pretrain, Stage, Start, Train, Work};
 use tl_sweep::plan::{Plan, trial_key};
 use tl_sweep::recipe::Augmentation;
 use tl_sweep::seed::{Rng, Stream, stream};
@@ -56,6 +57,7 @@ impl Dump {
         let mut trials = Vec::new();
         let mut works: BTreeMap<String, Vec<(String, Work)>> = BTreeMap::new();
         let (mut graphs, mut splits, mut seen) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let mut sources = BTreeMap::new();
         for replicate in 0..self.plan.replicates {
             for cell in &self.plan.cells {
                 let key = trial_key(cell.key, replicate).to_string();
@@ -65,6 +67,10 @@ impl Dump {
                 let work = jobs::trial_work(&self.plan, cell, replicate, &self.world, &Kept::default()).unwrap();
                 let Stage::Train(stage) = &work.stage else { continue };
                 let trial = self.trial(&key, stage, &work, &mut graphs, &mut splits);
+                if let Some(source) = &work.pretrain {
+                    let key = Stage::Pretrain(source.clone()).key().to_string();
+                    sources.entry(key).or_insert_with(|| self.source(source, &mut graphs));
+                }
                 // The sample covers every dataset, network, cut and freeze depth.
                 let stratum = json!([
                     trial["split"].as_str().unwrap().split('-').next(),
@@ -86,7 +92,7 @@ impl Dump {
                 sampled.push(key);
             }
         }
-        let all = json!({"trials": trials, "sample": sampled, "graphs": graphs, "splits": splits});
+        let all = json!({"trials": trials, "sample": sampled, "graphs": graphs, "splits": splits, "sources": sources});
         std::fs::write(self.out.join("grid.json"), serde_json::to_vec(&all).unwrap()).unwrap();
         println!("{} trials, {} of them sampled", seen.len(), sampled.len());
     }
@@ -100,9 +106,7 @@ impl Dump {
         splits: &mut BTreeMap<String, Value>,
     ) -> Value {
         let (whole, backbone) = stage.network().unwrap();
-        let text = serde_json::to_string(&whole).unwrap();
-        let graph = tl_sweep::key::Key::of_bytes(text.as_bytes()).short();
-        graphs.entry(graph.clone()).or_insert_with(|| serde_json::from_str(&text).unwrap());
+        let graph = named(&whole, graphs);
         let per_class = stage.per_class.map_or("all".to_owned(), |count| count.to_string());
         let name = format!("{}-{per_class}-{}", stage.data.short(), stage.replicate);
         splits.entry(name.clone()).or_insert_with(|| self.split(stage));
@@ -128,6 +132,13 @@ impl Dump {
             "side": stage.backbone.arch.input,
             "pixels": self.world.cache.join(format!("{}.pixels", packed::key(stage.data, stage.backbone.frame()))),
         })
+    }
+
+    /// A source model: its network, and how many images it is trained on in which way.
+    fn source(&self, source: &Pretrain, graphs: &mut BTreeMap<String, Value>) -> Value {
+        let data = self.world.facts.datasets.values().find(|data| data.fingerprint == source.data).unwrap();
+        let images: usize = data.train.iter().sum();
+        json!({"graph": named(&source.arch.graph(source.classes).unwrap(), graphs), "images": images, "phase": source.phase})
     }
 
     fn split(&self, stage: &Train) -> Value {
@@ -177,6 +188,14 @@ impl Dump {
             .collect();
         candle_core::safetensors::save(&own, self.out.join(format!("{key}.safetensors"))).unwrap();
     }
+}
+
+/// The name of a graph among those that are handed over.
+fn named(graph: &Graph, graphs: &mut BTreeMap<String, Value>) -> String {
+    let text = serde_json::to_string(graph).unwrap();
+    let name = tl_sweep::key::Key::of_bytes(text.as_bytes()).short();
+    graphs.entry(name.clone()).or_insert_with(|| serde_json::from_str(&text).unwrap());
+    name
 }
 
 /// What a flip and a crop do to an image: whether it is mirrored, and the top and left of the window in the image with its

@@ -78,7 +78,7 @@ class Net:
             pool = F.adaptive_max_pool2d if o["reduce"] == "Max" else F.adaptive_avg_pool2d
             return lambda x: pool(x, o["grid"])
         if name == "Flatten":
-            return (lambda x: x.permute(0, 2, 3, 1).flatten(1)) if self.keras else (lambda x: x.flatten(1))
+            return lambda x: (x.permute(0, 2, 3, 1) if self.keras and x.dim() == 4 else x).flatten(1)
         if name == "Linear":
             act = ACTIVATIONS[o["activation"]]
             def linear(x):
