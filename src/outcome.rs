@@ -120,6 +120,9 @@ pub struct Outcome {
     pub warnings: Vec<String>,
     /// Stages that ran together, this one included.
     pub group: usize,
+    /// Of one trial for each set of networks whose first layers could run as one product: what a step took so, as a part of
+    /// what it took without.
+    pub abreast: Option<f64>,
 }
 
 /// Why a stage left nothing.

@@ -42,6 +42,9 @@ early_stop = { patience = 2 }
 class_weights = "balanced"
 label_smoothing = 0.1
 clip = 0.5
+[recipes.hidden]
+freeze = "all"
+head = { mlp = [6] }
 [recipes.adam]
 freeze = "all"
 optimizer = "adamw"
@@ -80,7 +83,7 @@ freeze = "all"
 optimizer = "ridge"
 lambda = { log = [1e-4, 1e1], n = 6 }
 [axes]
-recipe = ["probe", "early", "best", "adam", "flipped", "flipped-layer1", "flipped-layer2", "views", "legs", "longer-legs", "step", "late-step", "logistic", "ridge"]
+recipe = ["probe", "early", "best", "hidden", "adam", "flipped", "flipped-layer1", "flipped-layer2", "views", "legs", "longer-legs", "step", "late-step", "logistic", "ridge"]
 lr = [0.01, 0.1, 30.0]
 "#;
 
@@ -127,13 +130,13 @@ fn shared_trials_have_the_bits_of_trials_alone() {
     assert!(said.err.contains("trials"), "{}", said.err);
     let ((shared, groups), (alone, single)) =
         (found(&world, "results/tl-sweep.sqlite"), found(&world, "alone/r.sqlite"));
-    assert_eq!(shared.len(), 12 * 3 * 2 + 2 * 2);
+    assert_eq!(shared.len(), 13 * 3 * 2 + 2 * 2);
     for (trial, result) in &shared {
         assert_eq!(result, &alone[trial], "trial {trial}");
     }
     assert!(single.values().all(|size| *size == 1), "{single:?}");
     let together =
-        ["probe", "early", "best", "adam", "flipped", "flipped-layer1", "views", "legs", "step", "late-step"];
+        ["probe", "early", "best", "hidden", "adam", "flipped", "flipped-layer1", "views", "legs", "step", "late-step"];
     assert!(together.iter().all(|recipe| groups[*recipe] > 1), "{groups:?}");
     assert!(shared.values().any(|result| result.starts_with("diverged")), "a rate of 30 should diverge");
 }

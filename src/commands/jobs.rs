@@ -3,20 +3,24 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::machine::Effort;
 use super::world::World;
 use crate::key::Key;
+use crate::model::graph::Graph;
 use crate::plan::cost::{self, Cost, TrialCost};
-use crate::plan::stage::{Chain, Encode, Stage, Start, Work};
+use crate::plan::stage::{Chain, Encode, Pretrain, Stage, Start, Work};
 use crate::plan::tier::{self, Choice, Demand, Tier};
 use crate::plan::{Cell, Plan, bond, trial_key};
 use crate::recipe::Schedule;
 use crate::schedule::queue::Job;
 
-/// One job: what it is, and its predicted cost in multiply-accumulates, as it runs and with nothing shared.
+/// One job: what it is, and its predicted cost: multiply-accumulates as it runs and with nothing shared, and seconds of one
+/// slot.
 pub struct Planned {
     pub what: What,
     pub macs: f64,
     pub alone: f64,
+    pub seconds: f64,
 }
 
 pub enum What {
@@ -62,6 +66,15 @@ pub struct Totals {
     pub outstanding: f64,
     pub bytes: f64,
     pub stages: [usize; 4],
+    /// Of one slot, for the three sums above.
+    pub seconds: Seconds,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seconds {
+    pub alone: f64,
+    pub shared: f64,
+    pub outstanding: f64,
 }
 
 /// What a worker needs to run a trial.
@@ -98,8 +111,8 @@ impl Kept {
             let Some((encode, cost, images)) = &shape.encode else { continue };
             let key = Key::of("encode", encode);
             let made = present(world, &Stage::Encode(encode.clone()));
-            let fresh =
-                Demand { images: *images, row: cost.bytes / images, macs: cost.macs / images, reads: 0.0, made };
+            let compute = cost.macs / images / shape.pace.forward;
+            let fresh = Demand { images: *images, row: cost.bytes / images, compute, reads: 0.0, made };
             let (_, demand) = demands.entry(key).or_insert_with(|| (encode.clone(), fresh));
             for replicate in replicates {
                 // Trials of one bond read together.
@@ -114,7 +127,8 @@ impl Kept {
             }
         }
         let list: Vec<Demand> = demands.values().map(|(_, demand)| *demand).collect();
-        let choices = tier::choose(&list, &world.machine);
+        // Nothing is measured for nobody.
+        let choices = if list.is_empty() { Vec::new() } else { tier::choose(&list, &world.rates.machine()) };
         let known = demands.into_iter().zip(choices);
         Self(known.map(|((key, (stage, demand)), choice)| (key, Features { stage, demand, choice })).collect())
     }
@@ -156,7 +170,8 @@ pub fn jobs(plan: &Plan, cells: &[usize], finished: &HashSet<Key>, world: &World
             let whole = shape.cost.lockstep > PREFIX_RULES * macs;
             jobs.queue.push(Job { key: point.key, needs, bond, macs, bytes: shape.bytes, whole });
             let what = What::Trial { cell: point.cell, replicate: point.replicate };
-            jobs.list.push(Planned { what, macs: macs + prefix, alone: shape.cost.alone });
+            let (alone, seconds) = (shape.cost.alone, macs / shape.pace.own + prefix / shape.pace.forward);
+            jobs.list.push(Planned { what, macs: macs + prefix, alone, seconds });
         }
     }
     Ok(jobs)
@@ -208,8 +223,21 @@ struct Shape {
     weights: Option<std::path::PathBuf>,
     bond: Bond,
     probe: bool,
+    pace: Pace,
     /// Memory of its parameters in training.
     bytes: f64,
+}
+
+/// Multiply-accumulates per second of one slot.
+#[derive(Clone, Copy)]
+struct Pace {
+    forward: f64,
+    /// Of what the trial does above what it shares.
+    own: f64,
+    /// Of all of it.
+    alone: f64,
+    /// Of training the source model, if there is one.
+    source: f64,
 }
 
 #[derive(Clone, Copy)]
@@ -253,7 +281,8 @@ impl Shape {
         let probe = Stage::Train(Box::new(train.clone())).kind() == "probe";
         // The numbers, their gradients and what an optimiser remembers of them.
         let bytes = if probe { 0.0 } else { 16.0 * params as f64 };
-        Ok(Self { cost, pretrain, encode, weights, bond, probe, bytes })
+        let pace = Pace::of(&network, &chain.pretrain, probe, world).map_err(|error| format!("{error:#}"))?;
+        Ok(Self { cost, pretrain, encode, weights, bond, probe, pace, bytes })
     }
 
     fn bond_of(&self, replicate: usize) -> Option<Key> {
@@ -275,11 +304,34 @@ impl Shape {
     }
 }
 
+impl Pace {
+    fn of(network: &Graph, pretrain: &Option<Pretrain>, probe: bool, world: &World) -> anyhow::Result<Self> {
+        let named = |graph: &Graph| format!("{}, {:.1} MFLOP", graph.arch, 2e-6 * graph.total_macs() as f64);
+        let name = named(network);
+        let pace = |effort| world.rates.pace(effort, &name, network);
+        let forward = pace(Effort::Forward)?;
+        let (own, alone) = match probe {
+            // With nothing to share, a probe runs its frozen layers all the time.
+            true if world.share => (pace(Effort::Heads)?, forward),
+            true => (forward, forward),
+            false => (pace(Effort::Training)?, pace(Effort::Training)?),
+        };
+        let source = match pretrain {
+            Some(source) => {
+                let graph = source.arch.graph(source.classes).map_err(anyhow::Error::msg)?;
+                world.rates.pace(Effort::Training, &named(&graph), &graph)?
+            }
+            None => 1.0,
+        };
+        Ok(Self { forward, own, alone, source })
+    }
+}
+
 /// Shared stages that were met: each is counted once and queued once.
 #[derive(Default)]
 struct Met {
-    /// With what they cost.
-    counted: HashMap<Key, f64>,
+    /// With what they cost, in multiply-accumulates and seconds.
+    counted: HashMap<Key, (f64, f64)>,
     queued: HashSet<Key>,
     passes: Passes,
 }
@@ -290,10 +342,12 @@ impl Jobs {
         let mut needs = Vec::new();
         if let Some((work, cost)) = &shape.pretrain {
             let key = work.stage.key();
-            if met.counted.insert(key, cost.macs).is_none() {
+            let seconds = cost.macs / shape.pace.source;
+            if met.counted.insert(key, (cost.macs, seconds)).is_none() {
                 // A source model is made once either way; one by one, nobody encodes.
                 self.totals.alone += cost.macs;
-                self.totals.shared(work, *cost);
+                self.totals.seconds.alone += seconds;
+                self.totals.shared(work, *cost, seconds);
             }
             needs.push(key);
             self.queue_shared(work, Vec::new(), None, !done, world, met);
@@ -310,8 +364,9 @@ impl Jobs {
             if !met.counted.contains_key(&key) {
                 // Several layers come out of one pass: the deepest pays.
                 let macs = met.passes.more(bond, cost.macs);
-                met.counted.insert(key, macs);
-                self.totals.shared(&work, Cost { macs, ..*cost });
+                let seconds = macs / shape.pace.forward;
+                met.counted.insert(key, (macs, seconds));
+                self.totals.shared(&work, Cost { macs, ..*cost }, seconds);
             }
             let before = needs.clone();
             needs.push(key);
@@ -333,18 +388,20 @@ impl Jobs {
         if !wanted || present(world, &work.stage) || !met.queued.insert(key) {
             return;
         }
-        let macs = met.counted.get(&key).copied().unwrap_or_default();
+        let (macs, seconds) = met.counted.get(&key).copied().unwrap_or_default();
         self.totals.outstanding += macs;
+        self.totals.seconds.outstanding += seconds;
         self.queue.push(Job { key, needs, bond, macs, bytes: 0.0, whole: true });
         let alone = if matches!(work.stage, Stage::Pretrain(_)) { macs } else { 0.0 };
-        self.list.push(Planned { what: What::Shared(Box::new(work.clone())), macs, alone });
+        self.list.push(Planned { what: What::Shared(Box::new(work.clone())), macs, alone, seconds });
     }
 }
 
 impl Totals {
-    fn shared(&mut self, work: &Work, cost: Cost) {
+    fn shared(&mut self, work: &Work, cost: Cost, seconds: f64) {
         self.stages[usize::from(matches!(work.stage, Stage::Encode(_)))] += 1;
         self.shared += cost.macs;
+        self.seconds.shared += seconds;
         self.bytes += cost.bytes;
     }
 
@@ -354,6 +411,10 @@ impl Totals {
         self.alone += shape.cost.alone;
         self.shared += shape.cost.shared + prefix;
         self.outstanding += if done { 0.0 } else { shape.cost.shared + prefix };
+        let seconds = shape.cost.shared / shape.pace.own + prefix / shape.pace.forward;
+        self.seconds.alone += shape.cost.alone / shape.pace.alone;
+        self.seconds.shared += seconds;
+        self.seconds.outstanding += if done { 0.0 } else { seconds };
         self.stages[if shape.probe { 2 } else { 3 }] += 1;
     }
 }

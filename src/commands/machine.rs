@@ -1,49 +1,101 @@
-//! What this machine does in a second: measured at first use, and kept beside the cache.
+//! What this machine does in a second: each rate is measured when it is first asked for, and kept beside the cache.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+use crate::model::graph::Graph;
 use crate::plan::tier::Machine;
+use crate::train::pace;
 
 /// Bytes that are written and read to measure the disk.
 const PROBE: usize = 64 << 20;
 
+/// The rates of this machine, known or measured.
+pub struct Rates {
+    cache: PathBuf,
+    known: RefCell<Measured>,
+}
+
 /// What was measured, and on which machine: another one measures anew.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 struct Measured {
     machine: String,
-    rates: Machine,
+    disks: Option<Machine>,
+    /// Multiply-accumulates per second of one slot, by what runs.
+    paces: BTreeMap<String, f64>,
 }
 
-/// The rates of this machine: those that are kept, or new ones. What is free is always looked up.
-///
-/// # Errors
-/// Only candle's own: a folder that cannot be written is not measured but guessed as slow.
-pub fn known_or_measured(cache: &Path) -> anyhow::Result<Machine> {
-    let path = cache.join("machine.json");
-    let own = name();
-    let kept = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Measured>(&text).ok());
-    let mut rates = match kept.filter(|kept| kept.machine == own) {
-        Some(kept) => kept.rates,
-        None => measure(cache)?,
-    };
-    rates.memory_free = memory_free();
-    rates.disk_free = disk_free(cache);
-    Ok(rates)
+/// What a slot's time goes into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// Passes without gradients.
+    Forward,
+    Training,
+    /// Linear heads on features.
+    Heads,
 }
 
-/// Keeps the rates for the next time, in a cache that is there.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn keep(cache: &Path, rates: Machine) -> anyhow::Result<()> {
-    let path = cache.join("machine.json");
-    let text = serde_json::to_vec_pretty(&Measured { machine: name(), rates })?;
-    std::fs::write(&path, text).with_context(|| format!("cannot write '{}'", path.display()))
+impl Rates {
+    /// Those that are kept in `cache`, for now.
+    pub fn open(cache: &Path) -> Self {
+        let text = std::fs::read(cache.join("machine.json")).ok();
+        let kept = text.and_then(|text| serde_json::from_slice::<Measured>(&text).ok());
+        let own = name();
+        let known =
+            kept.filter(|kept| kept.machine == own).unwrap_or_else(|| Measured { machine: own, ..Measured::default() });
+        Self { cache: cache.to_owned(), known: RefCell::new(known) }
+    }
+
+    /// Memory and disk. What is free is always looked up.
+    pub fn machine(&self) -> Machine {
+        let mut known = self.known.borrow_mut();
+        let mut machine = *known.disks.get_or_insert_with(|| {
+            // Where nothing can be written, nothing will be kept.
+            let (disk_write, disk_read) = disk(&self.cache).unwrap_or((1e6, 1e6));
+            Machine { memory: memory(), disk_read, disk_write, memory_free: 0.0, disk_free: 0.0 }
+        });
+        machine.memory_free = memory_free();
+        machine.disk_free = disk_free(&self.cache);
+        machine
+    }
+
+    /// Multiply-accumulates per second of one slot at `effort` on the network `name`.
+    ///
+    /// # Errors
+    /// Only candle's own.
+    pub fn pace(&self, effort: Effort, name: &str, graph: &Graph) -> anyhow::Result<f64> {
+        let name = match effort {
+            Effort::Forward => format!("{name}, forward"),
+            Effort::Training => format!("{name}, training"),
+            Effort::Heads => "linear heads".to_owned(),
+        };
+        if let Some(pace) = self.known.borrow().paces.get(&name) {
+            return Ok(*pace);
+        }
+        let pace = match effort {
+            Effort::Forward => pace::forward(graph)?,
+            Effort::Training => pace::training(graph)?,
+            Effort::Heads => pace::heads()?,
+        };
+        self.known.borrow_mut().paces.insert(name, pace);
+        Ok(pace)
+    }
+
+    /// Keeps what is known for the next time, in a cache that is there.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn keep(&self) -> anyhow::Result<()> {
+        let path = self.cache.join("machine.json");
+        let text = serde_json::to_vec_pretty(&*self.known.borrow())?;
+        std::fs::write(&path, text).with_context(|| format!("cannot write '{}'", path.display()))
+    }
 }
 
 fn name() -> String {
@@ -51,13 +103,6 @@ fn name() -> String {
     let model = processor.lines().find(|line| line.starts_with("model name")).unwrap_or_default().to_owned();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     format!("{model}, {threads} threads, {}", crate::device::CpuPath::current().name())
-}
-
-fn measure(cache: &Path) -> anyhow::Result<Machine> {
-    let macs = crate::train::measure_rate()?;
-    // Where nothing can be written, nothing will be kept.
-    let (disk_write, disk_read) = disk(cache).unwrap_or((1e6, 1e6));
-    Ok(Machine { macs, memory: memory(), disk_read, disk_write, memory_free: 0.0, disk_free: 0.0 })
 }
 
 /// Bytes per second at which rows are copied.
@@ -99,7 +144,8 @@ fn probe(path: &Path) -> std::io::Result<(f64, f64)> {
     Ok((write, PROBE as f64 / start.elapsed().as_secs_f64()))
 }
 
-fn memory_free() -> f64 {
+/// Bytes of memory that programs could have now.
+pub fn memory_free() -> f64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let available =
         text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse().ok());

@@ -34,12 +34,9 @@ pub fn run(file: &Path, format: Format, common: &Common) -> anyhow::Result<Exit>
     Ok(Exit::Complete)
 }
 
-fn seconds(macs: f64, world: &World) -> f64 {
-    macs / world.facts.macs_per_second / world.facts.slots as f64
-}
-
 fn json(experiment: &Experiment, plan: &Plan, jobs: &Jobs, world: &World) -> serde_json::Value {
     let totals = &jobs.totals;
+    let forecast = totals.seconds.outstanding / world.facts.slots as f64;
     let features = jobs.kept.0.values().map(|features| {
         let [memory, disk, recompute] = features.choice.seconds;
         serde_json::json!({
@@ -67,7 +64,7 @@ fn json(experiment: &Experiment, plan: &Plan, jobs: &Jobs, world: &World) -> ser
         "stages": {"pretrain": totals.stages[0], "encode": totals.stages[1], "probe": totals.stages[2], "finetune": totals.stages[3]},
         "macs": {"alone": totals.alone, "shared": totals.shared, "outstanding": totals.outstanding},
         "bytes": totals.bytes,
-        "seconds": {"forecast": seconds(totals.outstanding, world), "low": RANGE.0 * seconds(totals.outstanding, world), "high": RANGE.1 * seconds(totals.outstanding, world)},
+        "seconds": {"forecast": forecast, "low": RANGE.0 * forecast, "high": RANGE.1 * forecast},
     })
 }
 
@@ -164,8 +161,8 @@ fn features(kept: &Kept, style: Style) -> Option<String> {
 }
 
 fn cost(totals: &Totals, world: &World, style: Style) -> String {
-    let row = |name: &str, macs: f64| {
-        let time = seconds(macs, world);
+    let row = |name: &str, macs: f64, seconds: f64| {
+        let time = seconds / world.facts.slots as f64;
         let range = if macs == 0.0 {
             "-".to_owned()
         } else {
@@ -174,19 +171,17 @@ fn cost(totals: &Totals, world: &World, style: Style) -> String {
         vec![name.to_owned(), format!("{:.2}", macs * 2.0 / 1e12), range]
     };
     let rows = [
-        row("trials one by one", totals.alone),
-        row("this plan, work shared", totals.shared),
-        row("still to do", totals.outstanding),
+        row("trials one by one", totals.alone, totals.seconds.alone),
+        row("this plan, work shared", totals.shared, totals.seconds.shared),
+        row("still to do", totals.outstanding, totals.seconds.outstanding),
     ];
     let saving = if totals.shared > 0.0 { totals.alone / totals.shared } else { 1.0 };
     format!(
-        "cost\n{}\nsharing saves a factor of {saving:.2}; features take {:.1} MB; {} slot(s) of {} at {:.1} GFLOP/s each, {}",
+        "cost\n{}\nsharing saves a factor of {saving:.2}; features take {:.1} MB; {} slot(s) of {}, their speed measured at first use",
         table(style, &["", "TFLOP", "time"], &rows),
         totals.bytes / 1e6,
         world.facts.slots,
-        world.device,
-        world.facts.macs_per_second * 2.0 / 1e9,
-        world.facts.rate_source
+        world.device
     )
 }
 

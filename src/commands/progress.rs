@@ -15,18 +15,20 @@ use crate::cli::Common;
 use crate::plan::Plan;
 use crate::schedule::event::Event;
 use crate::store::record::SweepCost;
+use crate::train::WORTH;
 
 /// At most so many running trials have a line of their own.
 const LINES: usize = 8;
 
-/// The weight of a job when its cost is all but nothing, so that the bar still moves.
-const LEAST_MACS: f64 = 1e8;
+/// Seconds of a job whose cost is all but nothing: it must be handed out and its results stored.
+const LEAST: f64 = 1e-3;
 
 pub struct Board {
     bars: MultiProgress,
     overall: ProgressBar,
     lines: BTreeMap<usize, ProgressBar>,
     names: Vec<String>,
+    /// Predicted seconds of each job.
     weights: Vec<f64>,
     /// How far each job is, 0 to 1.
     parts: Vec<f64>,
@@ -34,6 +36,8 @@ pub struct Board {
     forecast: f64,
     forecast_saving: f64,
     failures: Vec<String>,
+    /// What steps of several networks together took, as a part of what they took apart.
+    abreast: Vec<f64>,
     finished: usize,
     left_out: bool,
     /// Without a terminal: when the last line was printed.
@@ -46,9 +50,9 @@ pub struct Board {
 impl Board {
     pub fn new(plan: &Plan, jobs: &Jobs, world: &World, decoded: usize, common: &Common) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        let weights: Vec<f64> = jobs.list.iter().map(|job| job.macs.max(LEAST_MACS)).collect();
+        let weights: Vec<f64> = jobs.list.iter().map(|job| job.seconds.max(LEAST)).collect();
         let outstanding = jobs.list.iter().filter(|job| matches!(job.what, super::jobs::What::Trial { .. })).count();
-        let forecast = weights.iter().sum::<f64>() / world.facts.macs_per_second / world.facts.slots as f64;
+        let forecast = weights.iter().sum::<f64>() / world.facts.slots as f64;
         let bars = MultiProgress::new();
         if !terminal || common.quiet {
             bars.set_draw_target(indicatif::ProgressDrawTarget::hidden());
@@ -80,6 +84,7 @@ impl Board {
             forecast_saving: jobs.list.iter().map(|job| job.alone).sum::<f64>()
                 / jobs.list.iter().map(|job| job.macs).sum::<f64>().max(1.0),
             failures: Vec::new(),
+            abreast: Vec::new(),
             finished: 0,
             left_out: held_back(jobs),
             plain: (!terminal && !common.quiet).then(Instant::now),
@@ -118,6 +123,7 @@ impl Board {
             Event::Finished { job, outcome } => {
                 self.close_line(*job);
                 self.finished += 1;
+                self.abreast.extend(outcome.abreast);
                 for warning in &outcome.warnings {
                     self.say(&format!("warning: {}: {warning}", self.names[*job]));
                 }
@@ -174,7 +180,7 @@ impl Board {
     fn draw(&mut self) {
         let total: f64 = self.weights.iter().sum();
         let done: f64 = self.weights.iter().zip(&self.parts).map(|(weight, part)| weight * part).sum();
-        let share = done / total.max(1.0);
+        let share = done / total.max(LEAST);
         let elapsed = self.start.elapsed().as_secs_f64();
         let left = if share > 0.02 { elapsed * (1.0 - share) / share } else { (self.forecast - elapsed).max(0.0) };
         let message = format!(
@@ -230,6 +236,15 @@ impl Board {
                 2e-12 * cost.alone,
                 cost.alone / cost.shared,
                 self.forecast_saving
+            );
+        }
+        if !self.abreast.is_empty() {
+            self.abreast.sort_by(f64::total_cmp);
+            eprintln!(
+                "first layers of several networks as one product: tried for {} sets, kept for {}; a step took {:.2} of its time apart (median)",
+                self.abreast.len(),
+                self.abreast.iter().filter(|ratio| **ratio < WORTH).count(),
+                self.abreast[self.abreast.len() / 2]
             );
         }
         eprintln!();

@@ -50,7 +50,7 @@ pub fn run(file: &Path, part: &Part, common: &Common) -> anyhow::Result<Exit> {
     let jobs = limited(jobs::jobs(&plan, &cells, &store.finished()?, &world).map_err(anyhow::Error::msg)?, part.limit);
     let decoded = prepare::prepare_data(&plan, &jobs, &world)?;
     if world.cache.is_dir() {
-        machine::keep(&world.cache, world.machine)?;
+        world.rates.keep()?;
     }
     let circumstance = circumstance(&world);
     let begun = begin(&mut store, &experiment, &plan, &world, &circumstance)?;
@@ -204,7 +204,7 @@ fn execute(
         1 => Stop::Cleanly,
         _ => Stop::AtOnce,
     };
-    let bytes = MEMORY_OF_GROUPS * world.machine.memory_free / world.facts.slots as f64;
+    let bytes = MEMORY_OF_GROUPS * machine::memory_free() / world.facts.slots as f64;
     let mut queue = Queue::new(jobs.queue.clone(), Limits { slots: world.facts.slots, bytes });
     let mut pool = pool(world, jobs.list.len())?;
     let mut splits = HashSet::new();

@@ -1,11 +1,12 @@
-//! What a plan must know of the world: opened datasets, found weights, slots, the speed of this machine.
+//! What a plan must know of the world: opened datasets, found weights, slots, the rates of this machine.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
+use super::machine::Rates;
 use super::materials::{how_to_get_weights, weight_file, weights_folder};
-use super::{NoDevice, Usage, machine};
+use super::{NoDevice, Usage};
 use crate::cli::Common;
 use crate::data::split::split;
 use crate::data::synthetic::Family;
@@ -18,9 +19,7 @@ use crate::model::catalogue;
 use crate::model::sketch::Sketch;
 use crate::plan::facts::KnownBackbone;
 use crate::plan::stage::{Encode, Encoded};
-use crate::plan::tier::Machine;
 use crate::plan::{DatasetFact, Facts, WeightsFact};
-use crate::store::Store;
 use crate::value::Value;
 
 /// The facts, and the things themselves.
@@ -30,7 +29,7 @@ pub struct World {
     pub device: Device,
     pub devices: Vec<Device>,
     pub cache: PathBuf,
-    pub machine: Machine,
+    pub rates: Rates,
     /// Whether trials share work; without, each runs alone, for audit.
     pub share: bool,
     /// Rows of encodings, by what decides them.
@@ -63,23 +62,15 @@ impl World {
             return Err(Usage("--slots needs at least 1".to_owned()).into());
         }
         let cache = common.db.parent().unwrap_or(Path::new("")).join("cache");
-        let machine = machine::known_or_measured(&cache)?;
-        let numerics = devices[0].numerics();
-        let stored = Store::read(&common.db).ok().and_then(|store| store.rate(numerics).ok().flatten());
-        let (macs_per_second, rate_source) = match stored {
-            Some(rate) => (rate, "measured in earlier trials on this machine".to_owned()),
-            None => (machine.macs, "measured at first use".to_owned()),
-        };
         let facts = Facts {
             datasets: datasets.iter().map(|(name, dataset)| (name.clone(), fact(dataset))).collect(),
             weights,
             graphs,
             slots: per_device * devices.len(),
-            macs_per_second,
-            rate_source,
         };
         let (device, rows) = (devices[0], RefCell::default());
-        Ok(Self { facts, datasets, device, devices, cache, machine, share: true, rows })
+        let rates = Rates::open(&cache);
+        Ok(Self { facts, datasets, device, devices, cache, rates, share: true, rows })
     }
 
     /// Rows of an encoding: what the replicates' splits read, each image once, and its views.

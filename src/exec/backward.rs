@@ -65,7 +65,14 @@ impl Network {
                     }
                 }
                 let want: Vec<bool> = inputs.iter().map(|input| wanted[*input]).collect();
-                let (flow, own) = self.layer_backward(index, tape, dy, &want)?;
+                let (flow, own) = match tape.saved[index] {
+                    Saved::Ahead => {
+                        let dy = self.before_activation(tape, index, dy, self.activation(index))?;
+                        tape.pending.0.insert(index, dy);
+                        (Vec::new(), Vec::new())
+                    }
+                    _ => self.layer_backward(index, tape, dy, &want)?,
+                };
                 if !own.is_empty() {
                     take(index, own)?;
                 }
@@ -180,6 +187,14 @@ impl Network {
             return dx.reshaped((tape.images, height, width, channels));
         }
         Ok(Value::new(layout::channels_last(&*dx.reshaped((tape.images, channels, height, width))?)?))
+    }
+
+    /// The activation that a product applies itself.
+    fn activation(&self, index: usize) -> graph::Activation {
+        match &self.graph.layers[index].op {
+            Op::Conv { activation, .. } | Op::Linear { activation, .. } => *activation,
+            _ => graph::Activation::Linear,
+        }
     }
 
     /// The gradient of what a layer computed before its activation.

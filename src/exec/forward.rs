@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{Result, Tensor};
 
 use super::Network;
+use super::front::{Ahead, Pending};
 use super::value::Value;
 use crate::model::graph::{self, Framework, Op};
 use crate::nn::activation::{self, Activation};
@@ -27,6 +28,8 @@ pub(super) enum Saved {
     Nothing,
     Batch(Statistics),
     Mask(Vec<f32>),
+    /// The output stood ready; the gradient of the weights is not this pass's either.
+    Ahead,
 }
 
 /// The outputs of a pass that are still needed, layer by layer.
@@ -36,6 +39,8 @@ pub struct Tape {
     pub(super) images: usize,
     /// Batch norms whose running statistics have moved.
     pub norms: Vec<(usize, Norm)>,
+    /// Gradients that have reached layers whose outputs stood ready.
+    pub pending: Pending,
 }
 
 impl Tape {
@@ -163,26 +168,42 @@ impl Network {
         self.pass(x, mode, &BTreeMap::new(), &[])
     }
 
+    /// The same, where the first layers' outputs stand ready.
+    ///
+    /// # Errors
+    /// As `forward`.
+    pub fn forward_from(&self, ahead: &Ahead, mode: Mode) -> Result<Tape> {
+        self.pass_from(ahead, mode, &BTreeMap::new(), &[])
+    }
+
     /// One pass; the outputs of the layers in `keep` stay on the tape.
-    fn pass(&self, x: &Tensor, mut mode: Mode, ready: &BTreeMap<usize, Product>, keep: &[usize]) -> Result<Tape> {
+    fn pass(&self, x: &Tensor, mode: Mode, ready: &BTreeMap<usize, Product>, keep: &[usize]) -> Result<Tape> {
+        self.pass_from(&Ahead { input: self.input(x)?, outputs: BTreeMap::new() }, mode, ready, keep)
+    }
+
+    fn pass_from(
+        &self,
+        ahead: &Ahead,
+        mut mode: Mode,
+        ready: &BTreeMap<usize, Product>,
+        keep: &[usize],
+    ) -> Result<Tape> {
         let layers = &self.graph.layers;
-        let [channels, height, width] = layers[0].shape;
-        let (images, ..) = x.dims4()?;
-        if x.dims()[1..] != layers[0].shape {
-            candle_core::bail!("the network reads {:?}, not {:?}", layers[0].shape, x.shape());
-        }
-        let input = if height * width == 1 {
-            Value::borrowed(x).reshaped((images, 1, 1, channels))?
-        } else {
-            Value::new(layout::channels_last(x)?)
-        };
+        let input = ahead.input.clone();
+        let images = input.dim(0)?;
         let mut read_again = match mode {
             Mode::Train(_) => self.read_again(),
             Mode::Evaluate => vec![false; layers.len()],
         };
         keep.iter().for_each(|index| read_again[*index] = true);
         let last_reader = self.last_readers();
-        let mut tape = Tape { outputs: vec![Some(input)], saved: vec![Saved::Nothing], images, norms: Vec::new() };
+        let mut tape = Tape {
+            outputs: vec![Some(input)],
+            saved: vec![Saved::Nothing],
+            images,
+            norms: Vec::new(),
+            pending: Pending::default(),
+        };
         for (index, layer) in layers.iter().enumerate().skip(1) {
             let training = matches!(mode, Mode::Train(_));
             let output = if self.is_absorbed(index) || self.is_folded(index, training) || self.is_merged(index) {
@@ -193,6 +214,9 @@ impl Network {
                 }
                 tape.saved.push(Saved::Nothing);
                 output
+            } else if let Some(output) = ahead.outputs.get(&index) {
+                tape.saved.push(Saved::Ahead);
+                output.clone()
             } else {
                 let (output, saved) = self.layer(index, &mut tape, &mut mode, ready)?;
                 tape.saved.push(saved);

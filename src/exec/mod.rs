@@ -3,9 +3,11 @@
 
 mod backward;
 mod forward;
+mod front;
 mod network;
 mod value;
 
 pub use backward::Gradients;
 pub use forward::{Mode, Tape};
+pub use front::{Ahead, Front, OfLayers, Pending};
 pub use network::Network;

@@ -140,6 +140,51 @@ pub fn part(dy: &Tensor, first: usize, channels: usize) -> Result<Tensor> {
     tensor(dx, (images, height, width, channels))
 }
 
+/// Tensors of one shape [rows, ...] one below the other.
+///
+/// # Errors
+/// There are none, or their shapes differ.
+pub fn stack(parts: &[&Tensor]) -> Result<Tensor> {
+    let Some(first) = parts.first() else { bail!("nothing to stack") };
+    if parts.iter().any(|part| part.shape() != first.shape()) {
+        bail!("only tensors of one shape are stacked");
+    }
+    if !first.device().is_cpu() {
+        return Tensor::cat(parts, 0);
+    }
+    let own = first.elem_count();
+    let mut all = buffer::take(own * parts.len());
+    for (part, into) in parts.iter().zip(all.chunks_exact_mut(own)) {
+        with([*part], |[part]| into.copy_from_slice(part))?;
+    }
+    let mut shape = first.dims().to_vec();
+    shape[0] *= parts.len();
+    tensor(all, shape)
+}
+
+/// The tensors that were stacked, each [rows, ...].
+///
+/// # Errors
+/// `all` has no such number of rows.
+pub fn unstack(all: &Tensor, parts: usize) -> Result<Vec<Tensor>> {
+    let rows = all.dim(0)?;
+    if parts == 0 || !rows.is_multiple_of(parts) {
+        bail!("{rows} rows are not those of {parts} tensors");
+    }
+    let own = rows / parts;
+    if !all.device().is_cpu() {
+        return (0..parts).map(|part| all.narrow(0, part * own, own)?.contiguous()).collect();
+    }
+    let mut shape = all.dims().to_vec();
+    shape[0] = own;
+    let copy = |from: &[f32]| {
+        let mut part = buffer::take(from.len());
+        part.copy_from_slice(from);
+        tensor(part, shape.clone())
+    };
+    with([all], |[all]| all.chunks_exact(all.len() / parts).map(copy).collect())?
+}
+
 /// Every `stride`-th pixel, and zeros on both sides up to `channels` channels.
 ///
 /// # Errors

@@ -34,3 +34,12 @@ pub fn each<I: Sync, R: Send>(items: &[I], work: impl Fn(&I) -> Result<R> + Send
 pub fn on_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| work())
 }
+
+/// Does `work` with one thread for all operators in it.
+///
+/// # Errors
+/// The system gives no thread.
+pub fn one_thread<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().map_err(candle_core::Error::wrap)?;
+    Ok(pool.install(work))
+}

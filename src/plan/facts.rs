@@ -17,9 +17,6 @@ pub struct Facts {
     pub graphs: BTreeMap<String, Sketch>,
     /// Slots that will run side by side.
     pub slots: usize,
-    /// Multiply-accumulates per second of one slot, and how it is known.
-    pub macs_per_second: f64,
-    pub rate_source: String,
 }
 
 #[derive(Clone, Debug)]

@@ -6,8 +6,6 @@ use serde::{Deserialize, Serialize};
 /// What this machine does in a second, measured once.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
-    /// Multiply-accumulates of one slot.
-    pub macs: f64,
     /// Bytes of features that one slot copies out of the page cache.
     pub memory: f64,
     /// Bytes from and to the disk that holds the cache.
@@ -34,8 +32,8 @@ pub struct Demand {
     /// Rows of the feature file, and bytes of one.
     pub images: f64,
     pub row: f64,
-    /// Multiply-accumulates behind one row.
-    pub macs: f64,
+    /// Seconds of one slot in which a row is computed.
+    pub compute: f64,
     /// Rows that are read over the whole sweep.
     pub reads: f64,
     /// Whether the file is there from an earlier sweep.
@@ -79,14 +77,14 @@ pub fn choose(demands: &[Demand], machine: &Machine) -> Vec<Choice> {
     let mut choices = Vec::new();
     for demand in demands {
         let bytes = demand.bytes();
-        let making = demand.images * demand.macs / machine.macs + bytes / machine.disk_write;
+        let making = demand.images * demand.compute + bytes / machine.disk_write;
         let making = if demand.made { 0.0 } else { making };
         let kept = |rate: f64| making + demand.reads * demand.row / rate;
         let fits = bytes <= disk;
         let seconds = [
             (fits && bytes <= memory).then(|| kept(machine.memory)),
             fits.then(|| kept(machine.disk_read)),
-            Some(demand.reads * demand.macs / machine.macs),
+            Some(demand.reads * demand.compute),
         ];
         let cost = |tier: &Tier| seconds[*tier as usize].unwrap_or(f64::INFINITY);
         let tier =
@@ -104,8 +102,8 @@ mod tests {
 
     /// A GPU, its host's memory and a solid-state disk of the reference's table B3 (VGG19 at 224 pixels, f32).
     const MACHINE: Machine =
-        Machine { macs: 15e12, memory: 25e9, disk_read: 3e9, disk_write: 3e9, memory_free: 64e9, disk_free: 1e12 };
-    const BLOCK2_POOL: Demand = Demand { images: 1e4, row: 1.61e6, macs: 4.71e9, reads: 1e7, made: false };
+        Machine { memory: 25e9, disk_read: 3e9, disk_write: 3e9, memory_free: 64e9, disk_free: 1e12 };
+    const BLOCK2_POOL: Demand = Demand { images: 1e4, row: 1.61e6, compute: 4.71e9 / 15e12, reads: 1e7, made: false };
 
     fn tier(demand: Demand, machine: Machine) -> Tier {
         choose(&[demand], &machine)[0].tier
@@ -120,7 +118,7 @@ mod tests {
 
     #[test]
     fn short_codes_are_kept_wherever_there_is_room() {
-        let codes = Demand { row: 2048.0, macs: 19.5e9, ..BLOCK2_POOL };
+        let codes = Demand { row: 2048.0, compute: 19.5e9 / 15e12, ..BLOCK2_POOL };
         assert_eq!(tier(codes, MACHINE), Tier::Memory);
         assert_eq!(tier(codes, Machine { memory_free: 1e7, ..MACHINE }), Tier::Disk);
         assert_eq!(tier(codes, Machine { memory_free: 1e7, disk_free: 1e7, ..MACHINE }), Tier::Recompute);

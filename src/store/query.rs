@@ -114,22 +114,6 @@ impl Store {
         Ok(found)
     }
 
-    /// Multiply-accumulates per second of one slot in the last thousand trials of a numerics class.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub fn rate(&self, numerics: &str) -> anyhow::Result<Option<f64>> {
-        let found = self.connection.query_row(
-            "SELECT sum(macs), sum(seconds) FROM (SELECT macs, seconds FROM trial WHERE numerics = ? AND seconds > 0.2 ORDER BY finished DESC LIMIT 1000)",
-            [numerics],
-            |row| Ok((row.get::<_, Option<f64>>(0)?, row.get::<_, Option<f64>>(1)?)),
-        )?;
-        Ok(match found {
-            (Some(macs), Some(seconds)) if seconds > 1.0 => Some(macs / seconds),
-            _ => None,
-        })
-    }
-
     /// The experiment of that name, or the last one run.
     ///
     /// # Errors

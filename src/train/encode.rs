@@ -40,6 +40,7 @@ pub fn run_all(stages: &[&Encode], group: &mut Group, shelf: &mut Shelf) -> anyh
                 trial: None,
                 warnings: Vec::new(),
                 group: members.len(),
+                abreast: None,
             };
             group.done(*member, outcome, shelf);
         }

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 
 use super::course::{Course, Now, rule, step, targets};
 use super::record::History;
-use crate::exec::{Mode, Network, Tape};
+use crate::exec::{Ahead, Mode, Network, OfLayers, Pending, Tape};
 use crate::model::graph::Op;
 use crate::nn::buffer;
 use crate::nn::loss::cross_entropy;
@@ -14,6 +14,23 @@ use crate::nn::optim::{State, clip};
 use crate::outcome::Ending;
 use crate::phase::Phase;
 use crate::seed::Rng;
+
+/// What all networks learn from a batch.
+pub struct Lesson<'a> {
+    pub labels: &'a [u32],
+    /// What each class counts, where classes are balanced.
+    pub balanced: &'a [f64],
+}
+
+/// How a lane learns at its place.
+pub struct Turn<'a> {
+    pub phase: &'a Phase,
+    pub now: Now,
+    pub dropout: Rng,
+}
+
+/// A parameter's layer, its place in it, and its numbers after a step.
+type Moved = (usize, usize, Tensor);
 
 pub struct Lane {
     pub network: Network,
@@ -81,41 +98,55 @@ impl Lane {
     ///
     /// # Errors
     /// The shapes do not fit, or a label is beyond the classes.
-    pub fn learn(
-        &mut self,
-        x: &Tensor,
-        labels: &[u32],
-        balanced: &[f64],
-        phase: &Phase,
-        now: &Now,
-        dropout: &mut Rng,
-    ) -> anyhow::Result<()> {
-        let mut tape = self.network.forward(x, Mode::Train(dropout))?;
-        let loss = cross_entropy(&tape.result()?, labels, targets(phase, balanced))?;
+    pub fn learn(&mut self, x: &Tensor, lesson: &Lesson, turn: &mut Turn) -> anyhow::Result<()> {
+        let tape = self.network.forward(x, Mode::Train(&mut turn.dropout))?;
+        self.descend(tape, lesson, turn).map(drop)
+    }
+
+    /// The same from layers that stand ready. Returns what is left for their gradients, unless the loss is infinite.
+    ///
+    /// # Errors
+    /// As `learn`.
+    pub fn learn_from(&mut self, ahead: &Ahead, lesson: &Lesson, turn: &mut Turn) -> anyhow::Result<Option<Pending>> {
+        let tape = self.network.forward_from(ahead, Mode::Train(&mut turn.dropout))?;
+        self.descend(tape, lesson, turn)
+    }
+
+    fn descend(&mut self, mut tape: Tape, lesson: &Lesson, turn: &Turn) -> anyhow::Result<Option<Pending>> {
+        let loss = cross_entropy(&tape.result()?, lesson.labels, targets(turn.phase, lesson.balanced))?;
         self.history.record.step(loss.mean);
-        if loss.mean.is_finite() {
-            self.backward(&mut tape, loss.gradient, phase, now)?;
-            self.network.follow(tape);
+        if !loss.mean.is_finite() {
+            return Ok(None);
         }
+        self.backward(&mut tape, loss.gradient, turn)?;
+        let pending = std::mem::take(&mut tape.pending);
+        self.network.follow(tape);
+        Ok(Some(pending))
+    }
+
+    /// One optimiser step with gradients that were computed elsewhere.
+    ///
+    /// # Errors
+    /// Only those of the device.
+    pub fn follow(&mut self, gradients: OfLayers, turn: &Turn) -> candle_core::Result<()> {
+        let mut moved = Vec::new();
+        for (layer, own) in gradients {
+            moved.extend(stepped(&self.network, &mut self.states, self.head, turn, layer, own)?);
+        }
+        self.move_to(moved);
         Ok(())
     }
 
     /// The backward pass and one optimiser step on every parameter that trains. A layer steps as soon as its gradients
     /// are there, so that they never all take memory at once.
-    fn backward(&mut self, tape: &mut Tape, dy: Tensor, phase: &Phase, now: &Now) -> candle_core::Result<()> {
+    fn backward(&mut self, tape: &mut Tape, dy: Tensor, turn: &Turn) -> candle_core::Result<()> {
         let (network, states, head) = (&self.network, &mut self.states, self.head);
         let mut moved = Vec::new();
         let mut learn = |layer: usize, gradients: Vec<Tensor>| {
-            for (which, gradient) in gradients.into_iter().enumerate() {
-                let state = states.entry((layer, which)).or_default();
-                let size = step(phase, now, layer >= head);
-                let stepped = state.step(rule(phase), size, &network.params[layer][which], &gradient)?;
-                moved.push((layer, which, stepped));
-                buffer::recycle(gradient)?;
-            }
+            moved.extend(stepped(network, states, head, turn, layer, gradients)?);
             Ok(())
         };
-        match phase.clip {
+        match turn.phase.clip {
             None => network.backward_into(tape, dy, &mut learn)?,
             Some(limit) => {
                 // The norm is that of all gradients: they are all needed before the first step.
@@ -125,10 +156,14 @@ impl Lane {
                 layers.filter(|(_, own)| !own.is_empty()).try_for_each(|(layer, own)| learn(layer, own))?;
             }
         }
+        self.move_to(moved);
+        Ok(())
+    }
+
+    fn move_to(&mut self, moved: Vec<Moved>) {
         for (layer, which, stepped) in moved {
             self.network.params[layer][which] = stepped;
         }
-        Ok(())
     }
 
     /// Keeps the weights as they are now, if `score` is the best so far.
@@ -171,4 +206,24 @@ impl Lane {
     pub fn course_of<'a>(&self, courses: &'a [Course]) -> &'a Course {
         &courses[self.history.trials[0]]
     }
+}
+
+/// The parameters of a layer after one step.
+fn stepped(
+    network: &Network,
+    states: &mut BTreeMap<(usize, usize), State>,
+    head: usize,
+    turn: &Turn,
+    layer: usize,
+    gradients: Vec<Tensor>,
+) -> candle_core::Result<Vec<Moved>> {
+    let mut moved = Vec::new();
+    for (which, gradient) in gradients.into_iter().enumerate() {
+        let state = states.entry((layer, which)).or_default();
+        let size = step(turn.phase, &turn.now, layer >= head);
+        let stepped = state.step(rule(turn.phase), size, &network.params[layer][which], &gradient)?;
+        moved.push((layer, which, stepped));
+        buffer::recycle(gradient)?;
+    }
+    Ok(moved)
 }

@@ -1,18 +1,20 @@
 //! Who trains at each step of a group: a network, or a bank of linear heads; one step of all that read the same batch, and
 //! their scores in one pass over what they read.
 
+use std::collections::BTreeMap;
+
 use candle_core::Tensor;
 
-use super::bank::{Bank, Turn};
+use super::abreast::{self, Probe};
+use super::bank::{self, Bank};
 use super::course::{Course, Draw};
 use super::evaluate::{BATCH, Tally};
 use super::inputs::Inputs;
-use super::lane::Lane;
+use super::lane::{Lane, Lesson};
 use super::record::History;
 use crate::data::Manifest;
 use crate::outcome::{Ending, Predictions, Scores};
 use crate::plan::stage::Train;
-use crate::seed::{Stream, stream};
 
 pub enum Learner {
     Lane { lane: Box<Lane>, feed: usize },
@@ -24,6 +26,8 @@ pub struct Reading<'a> {
     pub inputs: &'a mut Inputs,
     pub spent: &'a mut [f64],
     pub prefix_macs: &'a mut [f64],
+    /// Whether lanes are faster together, by the first trial of each set of them.
+    pub probes: &'a mut BTreeMap<usize, Probe>,
 }
 
 /// What all trials of a group have in common.
@@ -57,33 +61,44 @@ pub fn learn_all(
         reading.spent[*trial] += seconds;
         reading.prefix_macs[*trial] += macs;
     }
-    for index in which {
+    let lesson = Lesson { labels: &labels, balanced: common.balanced };
+    let mut left = which.to_vec();
+    while let Some(first) = left.first().copied() {
         let start = std::time::Instant::now();
-        let learner = &mut learners[*index];
-        let place = feeds.binary_search(&learner.feed()).map_err(|_| anyhow::anyhow!("a feed was not read"))?;
-        let x: &Tensor = &xs[place];
-        match learner {
-            Learner::Lane { lane, .. } => {
-                let (course, place) = (lane.course_of(common.courses), lane.history.place);
-                let path = [common.stage.replicate as u64, place.leg as u64, place.step as u64];
-                let mut dropout = stream(common.stage.seed, Stream::Dropout, &path);
-                let (phase, now) = (course.phase(place.leg), course.now(place));
-                lane.learn(x, &labels, common.balanced, phase, &now, &mut dropout)?;
-            }
+        let with = |other: &usize| *other == first || learners[first].abreast(&learners[*other], common.courses);
+        let set: Vec<usize> = left.iter().copied().filter(with).collect();
+        left.retain(|index| !set.contains(index));
+        let place = feeds.binary_search(&learners[first].feed()).map_err(|_| anyhow::anyhow!("a feed was not read"))?;
+        let mut trials = learners[first].trials();
+        match &mut learners[first] {
             Learner::Bank { bank, .. } => {
                 let turn = |history: &History| {
                     let course = &common.courses[history.trials[0]];
-                    Turn { course, now: course.now(history.place) }
+                    bank::Turn { course, now: course.now(history.place) }
                 };
-                let turns: Vec<Turn> = bank.heads.iter().map(|head| turn(&head.history)).collect();
-                bank.learn(x, &labels, common.balanced, &turns)?;
+                let turns: Vec<bank::Turn> = bank.heads.iter().map(|head| turn(&head.history)).collect();
+                bank.learn(&xs[place], lesson.labels, lesson.balanced, &turns)?;
+            }
+            Learner::Lane { .. } => {
+                let mut lanes = lanes(learners, &set);
+                trials = lanes.iter().flat_map(|lane| lane.history.trials.iter().copied()).collect();
+                let probe = reading.probes.entry(trials[0]).or_default();
+                abreast::learn(&mut lanes, &xs[place], &lesson, common, probe)?;
             }
         }
-        let trials = learner.trials();
         let seconds = start.elapsed().as_secs_f64() / trials.len() as f64;
         trials.iter().for_each(|trial| reading.spent[*trial] += seconds);
     }
     Ok(())
+}
+
+fn lanes<'a>(learners: &'a mut [Learner], which: &[usize]) -> Vec<&'a mut Lane> {
+    let chosen = learners.iter_mut().enumerate().filter(|(index, _)| which.contains(index));
+    let lane = |(_, learner): (usize, &'a mut Learner)| match learner {
+        Learner::Lane { lane, .. } => Some(&mut **lane),
+        Learner::Bank { .. } => None,
+    };
+    chosen.filter_map(lane).collect()
 }
 
 /// Scores of all networks of some learners on samples, in one pass over what they read.
@@ -123,6 +138,16 @@ impl Learner {
     pub fn feed(&self) -> usize {
         match self {
             Self::Lane { feed, .. } | Self::Bank { feed, .. } => *feed,
+        }
+    }
+
+    /// Whether two networks may take a step together.
+    fn abreast(&self, other: &Self, courses: &[Course]) -> bool {
+        match (self, other) {
+            (Self::Lane { lane, feed }, Self::Lane { lane: others, feed: others_feed }) => {
+                feed == others_feed && abreast::fit(lane, others, courses)
+            }
+            _ => false,
         }
     }
 

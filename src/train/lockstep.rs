@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::abreast::Probe;
 use super::course::{Course, Draw, Place, balanced};
 use super::inputs::Inputs;
 use super::lane::Lane;
@@ -70,6 +71,7 @@ struct Floor<'a> {
     spent: Vec<f64>,
     /// Multiply-accumulates of prefixes, likewise.
     prefix_macs: Vec<f64>,
+    probes: BTreeMap<usize, Probe>,
     rounds: usize,
     network: Option<Network>,
 }
@@ -106,6 +108,7 @@ impl<'a> Floor<'a> {
             learners: Vec::new(),
             spent: vec![0.0; stages.len()],
             prefix_macs: vec![0.0; stages.len()],
+            probes: BTreeMap::new(),
             rounds: 0,
             network: None,
             left: BTreeMap::new(),
@@ -142,7 +145,12 @@ impl<'a> Floor<'a> {
                 &mut self.learners,
                 &same,
                 &draws[first],
-                &mut Reading { inputs: &mut self.inputs, spent: &mut self.spent, prefix_macs: &mut self.prefix_macs },
+                &mut Reading {
+                    inputs: &mut self.inputs,
+                    spent: &mut self.spent,
+                    prefix_macs: &mut self.prefix_macs,
+                    probes: &mut self.probes,
+                },
                 &Common {
                     courses: &self.courses,
                     manifest: &self.manifest,
@@ -401,6 +409,7 @@ impl<'a> Floor<'a> {
             trial: Some(record.outcome(finals, &self.split, &self.manifest)),
             warnings: Vec::new(),
             group: self.stages.len(),
+            abreast: self.probes.get(&trial).and_then(Probe::ratio),
         })
     }
 }

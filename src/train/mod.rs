@@ -1,5 +1,6 @@
 //! Does the work of a stage on a device. One file per kind of stage, and what they share.
 
+mod abreast;
 mod bank;
 mod course;
 mod encode;
@@ -14,6 +15,7 @@ mod lane;
 mod learner;
 mod lineup;
 mod lockstep;
+pub mod pace;
 mod pretrain;
 mod record;
 mod shelf;
@@ -24,6 +26,7 @@ mod trial;
 use candle_core::Device as CandleDevice;
 
 pub use crate::nn::on_pool;
+pub use abreast::WORTH;
 pub use export::{Exported, export, exportable};
 pub use extract::{Extraction, extract};
 pub use feature_file::Kind as FeatureKind;
@@ -117,29 +120,6 @@ fn classify(error: &anyhow::Error) -> Failure {
         FailureClass::Bug
     };
     Failure { class, message }
-}
-
-/// Multiply-accumulates per second of one slot on this machine: a few training steps of a small network, timed.
-///
-/// # Errors
-/// Only candle's own.
-pub fn measure_rate() -> anyhow::Result<f64> {
-    use crate::exec::{Mode, Network};
-    use crate::seed::{Stream, stream};
-    let graph = crate::model::arch::Arch::new("resnet8", 32, 1.0).graph(10).map_err(anyhow::Error::msg)?;
-    let weights = crate::model::init::fresh(&graph, 0, 0, 0)?;
-    let network = Network::new(graph, &weights, &CandleDevice::Cpu)?;
-    let x = candle_core::Tensor::ones((16, 3, 32, 32), candle_core::DType::F32, &CandleDevice::Cpu)?;
-    let work = 3.0 * 16.0 * network.graph.total_macs() as f64;
-    let mut fastest = f64::INFINITY;
-    for _ in 0..4 {
-        let start = std::time::Instant::now();
-        let mut tape = network.forward(&x, Mode::Train(&mut stream(0, Stream::Dropout, &[])))?;
-        let loss = crate::nn::loss::cross_entropy(&tape.result()?, &[0; 16], Default::default())?;
-        network.backward(&mut tape, loss.gradient)?;
-        fastest = fastest.min(start.elapsed().as_secs_f64());
-    }
-    Ok(work / fastest)
 }
 
 /// Bytes that a training step keeps of each image for its backward pass: with every output kept, and with those of batch

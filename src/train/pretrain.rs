@@ -4,7 +4,7 @@ use anyhow::Context;
 
 use super::course::{Course, Place, balanced};
 use super::evaluate::{BATCH, Tally};
-use super::lane::Lane;
+use super::lane::{Lane, Lesson, Turn};
 use super::record::{History, Record};
 use super::source::{Change, Source};
 use super::{Group, Shelf};
@@ -25,7 +25,7 @@ pub fn run(index: usize, stage: &Pretrain, group: &mut Group, shelf: &mut Shelf)
     let macs = train(stage, shelf, &mut |progress| group.tell(progress))?;
     let seconds = start.elapsed().as_secs_f64();
     let numerics = shelf.numerics.to_owned();
-    let outcome = Outcome { seconds, macs, numerics, trial: None, warnings: Vec::new(), group: 1 };
+    let outcome = Outcome { seconds, macs, numerics, trial: None, warnings: Vec::new(), group: 1, abreast: None };
     group.done(index, outcome, shelf);
     Ok(())
 }
@@ -95,8 +95,9 @@ impl Lessons<'_> {
         let change = Change { list: draw.augment, seed: self.stage.seed, replicate: 0, epoch: draw.epoch as u64 };
         let x = self.source.changed(samples, &change, &lane.network.device)?;
         let labels: Vec<u32> = samples.iter().map(|sample| self.classes[*sample as usize]).collect();
-        let mut dropout = stream(self.stage.seed, Stream::Dropout, &[0, 0, place.step as u64]);
-        lane.learn(&x, &labels, &self.balanced, course.phase(0), &course.now(place), &mut dropout)
+        let dropout = stream(self.stage.seed, Stream::Dropout, &[0, 0, place.step as u64]);
+        let lesson = Lesson { labels: &labels, balanced: &self.balanced };
+        lane.learn(&x, &lesson, &mut Turn { phase: course.phase(0), now: course.now(place), dropout })
     }
 
     fn evaluate(&self, lane: &Lane) -> anyhow::Result<Scores> {

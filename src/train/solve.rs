@@ -79,6 +79,7 @@ pub fn solved(
         trial: Some(trial),
         warnings: Vec::new(),
         group: 1,
+        abreast: None,
     };
     Ok((outcome, head))
 }

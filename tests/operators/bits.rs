@@ -270,3 +270,37 @@ fn a_network_cut_at_its_freeze_depth() {
         }
     }
 }
+
+/// Convolutions of one input with the weights of several networks: thin, by tiles, with a stride, 1x1, in groups.
+#[test]
+fn a_network_beside_others_that_read_the_same_input() {
+    on_path();
+    let plain = Conv { kernel: [3, 3], stride: 1, dilation: 1, padding: [1; 4], groups: 1 };
+    let cases: [(Conv, [usize; 3], [usize; 2]); 7] = [
+        (plain, [9, 9, 3], [12, 3]),
+        (plain, [8, 8, 24], [40, 24]),
+        (plain, [16, 16, 16], [16, 16]),
+        (plain, [16, 16, 16], [8, 16]),
+        (Conv { stride: 2, ..plain }, [32, 32, 16], [32, 16]),
+        (Conv { kernel: [1, 1], padding: [0; 4], ..plain }, [20, 20, 16], [24, 16]),
+        (Conv { groups: 2, ..plain }, [8, 8, 16], [8, 8]),
+    ];
+    for (conv, [height, width, channels], [out, depth]) in cases {
+        let x = random(&[5, height, width, channels], 1);
+        let random_each = |shape: &[usize], seed: u64| (0..5).map(|own| random(shape, seed + own)).collect::<Vec<_>>();
+        let ws = random_each(&[out, depth, conv.kernel[0], conv.kernel[1]], 10);
+        let biases = random_each(&[out], 20);
+        let (w, bias): (Vec<&Tensor>, Vec<&Tensor>) = (ws.iter().collect(), biases.iter().collect());
+        let found = conv::forward_several(&conv, &x, &w, Some(&bias), Activation::Relu).unwrap();
+        let alone = |own: usize| conv::forward(&conv, &x, w[own], Some(bias[own]), Activation::Relu).unwrap();
+        let dys = random_each(found[0].dims(), 30);
+        let dy: Vec<&Tensor> = dys.iter().collect();
+        let gradients = conv::weight_gradients(&conv, &x, &w, &dy).unwrap();
+        for own in 0..5 {
+            assert_eq!(bits(&found[own]), bits(&alone(own)), "{conv:?} {own}");
+            let [_, dw] =
+                conv::backward(&conv, [5, height, width, channels], Some(&x), w[own], dy[own], false).unwrap();
+            assert_eq!(bits(&gradients[own]), bits(&dw.unwrap()), "gradient of {conv:?} {own}");
+        }
+    }
+}

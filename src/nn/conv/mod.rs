@@ -4,6 +4,7 @@
 mod backward;
 mod depthwise;
 mod forward;
+mod several;
 mod tiles;
 mod winograd;
 mod winograd_gradient;
@@ -16,6 +17,7 @@ use tiles::Frame;
 
 pub use backward::{backward, bias_gradient};
 pub use forward::{Ready, forward};
+pub use several::{forward_several, weight_gradients};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv {

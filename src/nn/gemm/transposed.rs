@@ -35,7 +35,7 @@ pub fn transposed(left: &Left, right: &[f32], pitch: usize, columns: usize) -> V
     let path = path();
     let rows = right.len().div_ceil(pitch);
     let padded = columns.next_multiple_of(path.lanes());
-    let most = (32_768 / padded).clamp(64, 512);
+    let most = block(columns);
     let depth = if left.is_short() { left.terms() } else { left.depth };
     let units: Vec<(usize, Range<usize>)> = (0..left.terms() / depth)
         .flat_map(|segment| parts(depth, path.rows()).map(move |part| (segment, part)))
@@ -62,6 +62,11 @@ pub fn transposed(left: &Left, right: &[f32], pitch: usize, columns: usize) -> V
         }
     });
     unpad(out, padded, columns)
+}
+
+/// Rows of which a sum of so many columns takes together.
+pub fn block(columns: usize) -> usize {
+    (32_768 / columns.next_multiple_of(path().lanes())).clamp(64, 512)
 }
 
 /// Adds what a block of `count` rows gives to each of the units, which are rows of `out`.
