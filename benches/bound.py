@@ -7,7 +7,7 @@ part of F at or below the cut; a trainable layer costs two more passes, for its 
     least = sum over sets of images of  U phi_max F
           + sum over trials of  (1 - phi) F (3 E N_train + E N_val + N_test)
     With augmentation the training part of U is E N_train for each (dataset, size, replicate). A source model is trained
-    once on both sides: 3 N F.
+    and scored once on both sides: (3 N + N_val) F.
 
 Prints both and their ratio as JSON."""
 
@@ -48,7 +48,7 @@ def main(path):
     cost = {name: macs(graph) for name, graph in grid["graphs"].items()}
     loop = suffixes = 0.0
     sets, streams = {}, {}
-    sources = sum(3 * sum(cost[source["graph"]]) * reads(source["phase"], source["images"])[0]
+    sources = sum(sum(cost[source["graph"]]) * (3 * reads(source["phase"], source["images"])[0] + source["val"])
                   for source in grid["sources"].values())
     for trial in grid["trials"]:
         own, split = cost[trial["graph"]], grid["splits"][trial["split"]]

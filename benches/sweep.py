@@ -4,7 +4,7 @@ Usage: sweep.py PROGRAM DUMP GRID.toml ... [--sample N] [--rounds N]. Ours runs 
 report, in turn with the loop. The loop runs a sample of the trials that covers every dataset, network, cut and freeze
 depth; its time is scaled up to the grid by those kinds, and the table says so."""
 
-import argparse, json, os, resource, shutil, sqlite3, statistics, subprocess, sys, tempfile, threading, time
+import argparse, json, math, os, resource, shutil, sqlite3, statistics, subprocess, sys, tempfile, threading, time
 
 PEERS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "peers", "loop.py")
 MALLOC = {"MALLOC_TOP_PAD_": "67108864", "MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
@@ -133,6 +133,8 @@ def bench(arguments, path, folder):
         print(line)
     print("\n| trial | test accuracy here | PyTorch | losses of the first epoch differ by | of all epochs, at most |\n|---|---|---|---|---|")
     for key, own, theirs, first, most in compare(db, found):
+        # A trial that diverged was not scored on test.
+        own = math.nan if own is None else own
         print(f"| {key} | {own:.4f} | {theirs:.4f} | {first:.1e} | {most:.1e} |")
     sys.stdout.flush()
 

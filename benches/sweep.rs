@@ -137,8 +137,8 @@ impl Dump {
     /// A source model: its network, and how many images it is trained on in which way.
     fn source(&self, source: &Pretrain, graphs: &mut BTreeMap<String, Value>) -> Value {
         let data = self.world.facts.datasets.values().find(|data| data.fingerprint == source.data).unwrap();
-        let images: usize = data.train.iter().sum();
-        json!({"graph": named(&source.arch.graph(source.classes).unwrap(), graphs), "images": images, "phase": source.phase})
+        let (counts, graph) = (data.counts(None).unwrap(), source.arch.graph(source.classes).unwrap());
+        json!({"graph": named(&graph, graphs), "images": counts.train, "val": counts.val, "phase": source.phase})
     }
 
     fn split(&self, stage: &Train) -> Value {

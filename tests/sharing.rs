@@ -67,7 +67,7 @@ views = 3
 [recipes.legs]
 phases = [{ freeze = "all", steps = 8 }, { freeze = "layer1", steps = 6 }]
 [recipes.longer-legs]
-phases = [{ freeze = "all", steps = 8 }, { freeze = "layer1", steps = 6 }, { freeze = "none", steps = 4 }]
+phases = [{ freeze = "all", steps = 8 }, { freeze = "layer1", steps = 6 }, { freeze = "layer2", steps = 4 }]
 [recipes.step]
 freeze = "layer1"
 schedule = { step = [0.5], factor = 0.1 }
@@ -139,6 +139,34 @@ fn shared_trials_have_the_bits_of_trials_alone() {
         ["probe", "early", "best", "hidden", "adam", "flipped", "flipped-layer1", "views", "legs", "step", "late-step"];
     assert!(together.iter().all(|recipe| groups[*recipe] > 1), "{groups:?}");
     assert!(shared.values().any(|result| result.starts_with("diverged")), "a rate of 30 should diverge");
+}
+
+/// Trunks are run once: what they spare is foreseen, and is what happens.
+#[test]
+fn plan_foresees_what_sharing_spares() {
+    let recipes = ["probe", "hidden", "flipped", "flipped-layer1", "legs", "longer-legs", "step", "late-step"];
+    let axes = format!("[axes]\nrecipe = {recipes:?}\nlr = [0.01, 0.02]\n");
+    let world = World::new().file("grid.toml", format!("{}{axes}", GRID.split("[axes]").next().unwrap()));
+    let plan: serde_json::Value =
+        serde_json::from_str(&world.run(&["plan", "grid.toml", "--format", "json"]).exits(0).out).unwrap();
+    world.run(&["run", "grid.toml", "--slots", "1"]).exits(0);
+    let store = store(&world, "results/tl-sweep.sqlite");
+    let sum = |what: &str| store.query_row(what, [], |row| row.get::<_, f64>(0)).unwrap();
+    let done = sum("SELECT sum(macs) FROM trial") + sum("SELECT sum(macs) FROM stage");
+    let foreseen = plan["macs"]["shared"].as_f64().unwrap();
+    assert!((done / foreseen - 1.0).abs() < 1e-9, "{done} for {foreseen}");
+    let of = |recipe: &str| {
+        sum(&format!("SELECT sum(macs) FROM trial WHERE key IN (SELECT trial FROM result WHERE recipe = '{recipe}')"))
+    };
+    world.run(&["run", "grid.toml", "--db", "alone/r.sqlite", "--no-share", "--slots", "1"]).exits(0);
+    let shared = ["legs", "longer-legs", "step", "late-step"].map(of);
+    let store = rusqlite::Connection::open(world.path("alone/r.sqlite")).unwrap();
+    for (recipe, shared) in ["legs", "longer-legs", "step", "late-step"].into_iter().zip(shared) {
+        let text =
+            format!("SELECT sum(macs) FROM trial WHERE key IN (SELECT trial FROM result WHERE recipe = '{recipe}')");
+        let alone: f64 = store.query_row(&text, [], |row| row.get(0)).unwrap();
+        assert!(shared < 0.9 * alone, "{recipe}: {shared} of {alone}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::world::World;
 use crate::key::Key;
 use crate::model::graph::Graph;
 use crate::plan::cost::{self, Cost, TrialCost};
-use crate::plan::stage::{Chain, Encode, Pretrain, Stage, Start, Work};
+use crate::plan::stage::{Chain, Encode, Pretrain, Stage, Start, Train, Work};
 use crate::plan::tier::{self, Choice, Demand, Tier};
 use crate::plan::{Cell, Plan, bond, trial_key};
 use crate::recipe::Schedule;
@@ -163,9 +163,15 @@ pub fn jobs(plan: &Plan, cells: &[usize], finished: &HashSet<Key>, world: &World
         };
         let needs = jobs.shared_stages(shape, point.done, world, &mut met);
         let prefix = bond.map_or(shape.cost.lockstep, |bond| met.passes.more(bond, shape.cost.lockstep));
-        jobs.totals.count(shape, point.done, prefix);
+        let macs = match (shape.bond, bond) {
+            (Bond::Cell, Some(bond)) => {
+                let train = plan.stages(cell, point.replicate, &world.facts)?.train;
+                shape.cost.shared - met.in_common(bond, &train, &shape.legs)
+            }
+            _ => shape.cost.shared,
+        };
+        jobs.totals.count(shape, point.done, macs, prefix);
         if !point.done {
-            let macs = shape.cost.shared;
             // Cutting a group that lives on its prefix would run the prefix twice.
             let whole = shape.cost.lockstep > PREFIX_RULES * macs;
             jobs.queue.push(Job { key: point.key, needs, bond, macs, bytes: shape.bytes, whole });
@@ -222,6 +228,8 @@ struct Shape {
     encode: Option<(Encode, Cost, f64)>,
     weights: Option<std::path::PathBuf>,
     bond: Bond,
+    /// Of each phase, where trials may have a beginning in common.
+    legs: Vec<f64>,
     probe: bool,
     pace: Pace,
     /// Memory of its parameters in training.
@@ -255,7 +263,8 @@ impl Shape {
         let train = &chain.train;
         let data =
             world.facts.datasets.values().find(|data| data.fingerprint == train.data).ok_or("no such dataset")?;
-        let mut cost = cost::trial(train, data.counts(train.per_class)?)?;
+        let counts = data.counts(train.per_class)?;
+        let mut cost = cost::trial(train, counts)?;
         if !chain.prefix {
             (cost.shared, cost.lockstep) = (cost.alone, 0.0);
         }
@@ -282,7 +291,8 @@ impl Shape {
         // The numbers, their gradients and what an optimiser remembers of them.
         let bytes = if probe { 0.0 } else { 16.0 * params as f64 };
         let pace = Pace::of(&network, &chain.pretrain, probe, world).map_err(|error| format!("{error:#}"))?;
-        Ok(Self { cost, pretrain, encode, weights, bond, probe, pace, bytes })
+        let legs = if branches { cost::legs(train, counts)? } else { Vec::new() };
+        Ok(Self { cost, pretrain, encode, weights, bond, legs, probe, pace, bytes })
     }
 
     fn bond_of(&self, replicate: usize) -> Option<Key> {
@@ -334,6 +344,19 @@ struct Met {
     counted: HashMap<Key, (f64, f64)>,
     queued: HashSet<Key>,
     passes: Passes,
+}
+
+impl Met {
+    /// What a trial need not do, since others of its trunk that were met before begin as it does; `legs` is what its phases
+    /// cost.
+    fn in_common(&mut self, trunk: Key, train: &Train, legs: &[f64]) -> f64 {
+        let mut saved = 0.0;
+        for (beginning, leg, part) in bond::beginnings(trunk, train) {
+            let macs = part * legs[leg];
+            saved += macs - self.passes.more(beginning, macs);
+        }
+        saved
+    }
 }
 
 impl Jobs {
@@ -405,13 +428,13 @@ impl Totals {
         self.bytes += cost.bytes;
     }
 
-    fn count(&mut self, shape: &Shape, done: bool, prefix: f64) {
+    fn count(&mut self, shape: &Shape, done: bool, macs: f64, prefix: f64) {
         self.trials += 1;
         self.done += usize::from(done);
         self.alone += shape.cost.alone;
-        self.shared += shape.cost.shared + prefix;
-        self.outstanding += if done { 0.0 } else { shape.cost.shared + prefix };
-        let seconds = shape.cost.shared / shape.pace.own + prefix / shape.pace.forward;
+        self.shared += macs + prefix;
+        self.outstanding += if done { 0.0 } else { macs + prefix };
+        let seconds = macs / shape.pace.own + prefix / shape.pace.forward;
         self.seconds.alone += shape.cost.alone / shape.pace.alone;
         self.seconds.shared += seconds;
         self.seconds.outstanding += if done { 0.0 } else { seconds };

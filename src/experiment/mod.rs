@@ -3,6 +3,7 @@
 mod accepted;
 pub mod axis;
 pub mod condition;
+mod crossed;
 pub mod file;
 pub mod keys;
 pub mod problem;

@@ -33,7 +33,36 @@ pub fn of_trial(chain: &Chain) -> Option<Key> {
         return Some(Key::of("prefix", &(untapped(&train.backbone), read)));
     }
     let branches = train.phases.len() > 1 || matches!(train.phases[0].schedule, Schedule::Step { .. });
-    branches.then(|| Key::of("trunk", &(&train.backbone, read, (train.pool, &train.head), trunk(train))))
+    // Networks that read features of other layers have no step in common.
+    let cut = train.shared_cut().ok()?.filter(|_| chain.prefix);
+    branches.then(|| Key::of("trunk", &(&train.backbone, cut, read, (train.pool, &train.head), trunk(train))))
+}
+
+/// The beginnings that a trial may have in common with others of its bond: each with the phase that it ends in, and how
+/// much of that phase it is. Trials whose beginnings have one key run the shorter one of them together.
+pub fn beginnings(bond: Key, train: &Train) -> Vec<(Key, usize, f64)> {
+    let network = (train.shared_cut().ok(), train.pool, &train.head);
+    let trunk = Key::of("network", &(bond, network, train.keep_weights, train.early_stop, train.views));
+    let mut found = Vec::new();
+    for (leg, phase) in train.phases.iter().enumerate() {
+        let before = &train.phases[..leg];
+        let Schedule::Step { at, factor } = &phase.schedule else {
+            found.push((Key::of("beginning", &(trunk, before, phase, 0)), leg, 1.0));
+            continue;
+        };
+        let manner = Phase { schedule: Schedule::Constant, ..phase.clone() };
+        let ends: Vec<f64> = at.iter().copied().chain([1.0]).collect();
+        let mut start = 0.0;
+        for (drops, end) in ends.iter().enumerate() {
+            let key = match drops {
+                0 => Key::of("beginning", &(trunk, before, &manner, 0)),
+                _ => Key::of("beginning", &(trunk, before, &manner, drops, &at[..drops], factor)),
+            };
+            found.push((key, leg, (end - start).max(0.0)));
+            start = *end;
+        }
+    }
+    found
 }
 
 /// The first phase, without what bears on its later steps only.

@@ -83,6 +83,24 @@ pub fn trial(train: &Train, counts: Counts) -> Result<TrialCost, String> {
     Ok(cost)
 }
 
+/// What the phases of a trial cost above its prefix, one by one. Their sum is `trial`'s `shared` but for the test images.
+///
+/// # Errors
+/// As `trial`.
+pub fn legs(train: &Train, counts: Counts) -> Result<Vec<f64>, String> {
+    let (network, _) = train.network()?;
+    let whole = network.total_macs() as f64;
+    let prefix = train.shared_cut()?.map_or(0.0, |cut| below(&network, cut + 1));
+    let leg = |phase: &Phase| {
+        let frozen = below(&network, train.frozen(phase)?);
+        let (_, evaluations) = steps(phase, counts.train);
+        let again = if train.refit { images(phase, counts.train + counts.val) } else { 0.0 };
+        let read = images(phase, counts.train) + again;
+        Ok(read * (3.0 * whole - 2.0 * frozen - prefix) + (evaluations * counts.val) as f64 * (whole - prefix))
+    };
+    train.phases.iter().map(leg).collect()
+}
+
 /// Passes over the training images that L-BFGS takes for one strength, from where the one before ended.
 const PASSES: f64 = 25.0;
 
@@ -118,9 +136,10 @@ pub fn encode(stage: &Encode, train: &Train, images: usize) -> Result<Cost, Stri
 pub fn pretrain(chain: &Chain, facts: &Facts) -> Result<Option<(Stage, Cost)>, String> {
     let Some(stage) = &chain.pretrain else { return Ok(None) };
     let data = facts.datasets.values().find(|data| data.fingerprint == stage.data);
-    let train = data.map_or(0, |data| data.train.iter().sum());
+    let counts = data.ok_or("the source dataset is gone")?.counts(None)?;
     let graph = stage.arch.graph(stage.classes)?;
-    let macs = images(&stage.phase, train) * 3.0 * graph.total_macs() as f64;
+    // It is scored once, at its end.
+    let macs = (3.0 * images(&stage.phase, counts.train) + counts.val as f64) * graph.total_macs() as f64;
     let params: usize = graph.total_params();
     Ok(Some((Stage::Pretrain(stage.clone()), Cost { macs, bytes: (params * 4) as f64 })))
 }

@@ -45,6 +45,11 @@ impl Bank {
         Ok(Self { weight, bias, classes, heads: histories.into_iter().map(head).collect() })
     }
 
+    /// Multiply-accumulates of one head for one row.
+    pub fn macs(&self) -> f64 {
+        self.weight.elem_count() as f64 / self.heads.len() as f64
+    }
+
     /// The logits of all heads side by side for features [n, inputs, 1, 1].
     ///
     /// # Errors

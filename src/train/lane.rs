@@ -41,6 +41,8 @@ pub struct Lane {
     head: usize,
     states: BTreeMap<(usize, usize), State>,
     best: Option<(f64, Vec<Vec<Tensor>>)>,
+    /// Multiply-accumulates for an image of this leg: of a forward pass, and of a step.
+    pub macs: [f64; 2],
     /// What is held fixed in this leg, hashed at its beginning.
     fixed: Option<blake3::Hash>,
 }
@@ -48,7 +50,7 @@ pub struct Lane {
 impl Lane {
     pub fn new(network: Network, below: usize, history: History) -> Self {
         let head = network.graph.layers.iter().position(|layer| layer.block == "head").unwrap_or(0);
-        Self { network, history, below, head, states: BTreeMap::new(), best: None, fixed: None }
+        Self { network, history, below, head, states: BTreeMap::new(), best: None, macs: [0.0; 2], fixed: None }
     }
 
     /// Begins a leg: freezes the first `frozen` layers of the whole network, `all` numbers of which there are in it.
@@ -65,6 +67,9 @@ impl Lane {
             }
         }
         network.own()?;
+        let forward = network.graph.total_macs() as f64;
+        let frozen: u64 = (0..network.frozen).map(|layer| network.graph.macs(layer)).sum();
+        self.macs = [forward, 3.0 * forward - 2.0 * frozen as f64];
         self.fixed = Some(network.frozen_hash()?);
         self.states.clear();
         self.best = None;
@@ -90,6 +95,7 @@ impl Lane {
             head: self.head,
             states: self.states.clone(),
             best: self.best.clone(),
+            macs: self.macs,
             fixed: self.fixed,
         })
     }

@@ -11,7 +11,7 @@ use super::course::{Course, Draw};
 use super::evaluate::{BATCH, Tally};
 use super::inputs::Inputs;
 use super::lane::{Lane, Lesson};
-use super::record::History;
+use super::record::{History, Spent};
 use crate::data::Manifest;
 use crate::outcome::{Ending, Predictions, Scores};
 use crate::plan::stage::Train;
@@ -24,8 +24,7 @@ pub enum Learner {
 /// What is read in a round, and who pays for it.
 pub struct Reading<'a> {
     pub inputs: &'a mut Inputs,
-    pub spent: &'a mut [f64],
-    pub prefix_macs: &'a mut [f64],
+    pub spent: &'a mut Spent,
     /// Whether lanes are faster together, by the first trial of each set of them.
     pub probes: &'a mut BTreeMap<usize, Probe>,
 }
@@ -55,12 +54,7 @@ pub fn learn_all(
     let before = reading.inputs.macs;
     let xs = reading.inputs.get(&feeds, &samples, Some(draw))?;
     let trials: Vec<usize> = which.iter().flat_map(|index| learners[*index].trials()).collect();
-    let share = 1.0 / trials.len() as f64;
-    let (seconds, macs) = (start.elapsed().as_secs_f64() * share, (reading.inputs.macs - before) * share);
-    for trial in &trials {
-        reading.spent[*trial] += seconds;
-        reading.prefix_macs[*trial] += macs;
-    }
+    reading.spent.add(&trials, start.elapsed().as_secs_f64(), reading.inputs.macs - before);
     let lesson = Lesson { labels: &labels, balanced: common.balanced };
     let mut left = which.to_vec();
     while let Some(first) = left.first().copied() {
@@ -69,6 +63,10 @@ pub fn learn_all(
         let set: Vec<usize> = left.iter().copied().filter(with).collect();
         left.retain(|index| !set.contains(index));
         let place = feeds.binary_search(&learners[first].feed()).map_err(|_| anyhow::anyhow!("a feed was not read"))?;
+        for index in &set {
+            let learner = &learners[*index];
+            reading.spent.add(&learner.trials(), 0.0, learner.step_macs() * samples.len() as f64);
+        }
         let mut trials = learners[first].trials();
         match &mut learners[first] {
             Learner::Bank { bank, .. } => {
@@ -86,8 +84,7 @@ pub fn learn_all(
                 abreast::learn(&mut lanes, &xs[place], &lesson, common, probe)?;
             }
         }
-        let seconds = start.elapsed().as_secs_f64() / trials.len() as f64;
-        trials.iter().for_each(|trial| reading.spent[*trial] += seconds);
+        reading.spent.add(&trials, start.elapsed().as_secs_f64(), 0.0);
     }
     Ok(())
 }
@@ -107,9 +104,9 @@ pub fn scores(
     samples: &[u32],
     inputs: &mut Inputs,
     manifest: &Manifest,
-    spent: &mut [f64],
+    spent: &mut Spent,
 ) -> anyhow::Result<Vec<Vec<(Predictions, Scores)>>> {
-    let start = std::time::Instant::now();
+    let (start, before) = (std::time::Instant::now(), inputs.macs);
     let mut feeds: Vec<usize> = learners.iter().map(|learner| learner.feed()).collect();
     feeds.sort_unstable();
     feeds.dedup();
@@ -128,8 +125,10 @@ pub fn scores(
         }
     }
     let trials: Vec<usize> = learners.iter().flat_map(|learner| learner.trials()).collect();
-    let seconds = start.elapsed().as_secs_f64() / trials.len().max(1) as f64;
-    trials.iter().for_each(|trial| spent[*trial] += seconds);
+    spent.add(&trials, start.elapsed().as_secs_f64(), inputs.macs - before);
+    for learner in learners {
+        spent.add(&learner.trials(), 0.0, learner.forward_macs() * samples.len() as f64);
+    }
     let closed = |tallies: Vec<Tally>| tallies.into_iter().map(|tally| tally.close(samples, classes)).collect();
     Ok(found.into_iter().map(closed).collect())
 }
@@ -179,6 +178,22 @@ impl Learner {
         // All heads of a bank read alike; a diverged first one does not speak for the others.
         let diverged = matches!(self, Self::Lane { .. }) && history.record.ending == Ending::Diverged;
         !diverged && courses[history.trials[0]].now(history.place).evaluates
+    }
+
+    /// Multiply-accumulates of a step for one image, of all networks.
+    fn step_macs(&self) -> f64 {
+        match self {
+            Self::Lane { lane, .. } => lane.macs[1],
+            Self::Bank { bank, .. } => 3.0 * bank.macs() * bank.heads.len() as f64,
+        }
+    }
+
+    /// Of a forward pass.
+    fn forward_macs(&self) -> f64 {
+        match self {
+            Self::Lane { lane, .. } => lane.macs[0],
+            Self::Bank { bank, .. } => bank.macs() * bank.heads.len() as f64,
+        }
     }
 
     pub fn infer(&self, x: &Tensor) -> candle_core::Result<Tensor> {

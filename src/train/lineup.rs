@@ -93,13 +93,13 @@ impl<'a> Lineup<'a> {
                     let frozen = all_params(self.stages[trial])?.saturating_sub(trainable);
                     let mut record = Record::default();
                     (record.trainable, record.frozen) = (trainable, frozen);
-                    histories.push(History { trials: vec![trial], place: Place::default(), record });
+                    histories.push(History { trials: vec![trial], place: Place::default(), record, latest: None });
                 }
                 learners.push(Learner::Bank { bank: Bank::new(&params, histories)?, feed: *feed });
                 continue;
             }
             let network = Network::new(graph.clone(), weights, &shelf.device)?;
-            let history = History { trials: with, place: Place::default(), record: Record::default() };
+            let history = History { trials: with, place: Place::default(), record: Record::default(), latest: None };
             let lane = Lane::new(network, *below, history);
             learners.push(Learner::Lane { lane: Box::new(lane), feed: *feed });
         }

@@ -9,14 +9,12 @@ use super::inputs::Inputs;
 use super::lane::Lane;
 use super::learner::{Common, Learner, Reading, learn_all, scores};
 use super::lineup::Lineup;
-use super::record::{History, Left, Part, Record};
+use super::record::{History, Left, Part, Record, Spent};
 use super::{Group, Shelf, all_params};
 use crate::data::Manifest;
 use crate::data::split::{Split, split};
 use crate::exec::Network;
 use crate::outcome::{Ending, Outcome, Predictions, Progress, Scores};
-use crate::plan::cost;
-use crate::plan::facts::Counts;
 use crate::plan::stage::{Train, Work};
 
 /// Runs trials that share data and replicate to their outcomes.
@@ -67,10 +65,7 @@ struct Floor<'a> {
     balanced: Vec<f64>,
     inputs: Inputs,
     learners: Vec<Learner>,
-    /// Seconds of each trial, with its part of what it shared.
-    spent: Vec<f64>,
-    /// Multiply-accumulates of prefixes, likewise.
-    prefix_macs: Vec<f64>,
+    spent: Spent,
     probes: BTreeMap<usize, Probe>,
     rounds: usize,
     network: Option<Network>,
@@ -106,8 +101,7 @@ impl<'a> Floor<'a> {
             balanced: balanced(labels, manifest.classes.len()),
             inputs: Inputs::new(first, split.train.clone(), shelf.device.clone()),
             learners: Vec::new(),
-            spent: vec![0.0; stages.len()],
-            prefix_macs: vec![0.0; stages.len()],
+            spent: Spent::new(stages.len()),
             probes: BTreeMap::new(),
             rounds: 0,
             network: None,
@@ -145,12 +139,7 @@ impl<'a> Floor<'a> {
                 &mut self.learners,
                 &same,
                 &draws[first],
-                &mut Reading {
-                    inputs: &mut self.inputs,
-                    spent: &mut self.spent,
-                    prefix_macs: &mut self.prefix_macs,
-                    probes: &mut self.probes,
-                },
+                &mut Reading { inputs: &mut self.inputs, spent: &mut self.spent, probes: &mut self.probes },
                 &Common {
                     courses: &self.courses,
                     manifest: &self.manifest,
@@ -218,9 +207,10 @@ impl<'a> Floor<'a> {
                     if course.keep_best && lane.history.record.ending == Ending::Finished {
                         lane.keep_best(val.of(course.metric))?;
                     }
+                    lane.history.latest = scores.into_iter().next().filter(|_| !course.keep_best);
                 }
                 Learner::Bank { bank, .. } => {
-                    for (head, (_, val)) in scores.into_iter().enumerate() {
+                    for (head, (answers, val)) in scores.into_iter().enumerate() {
                         told = told.or(Some(val.accuracy));
                         let history = &mut bank.heads[head].history;
                         let course = &self.courses[history.trials[0]];
@@ -233,6 +223,7 @@ impl<'a> Floor<'a> {
                         if course.keep_best && bank.heads[head].history.record.ending == Ending::Finished {
                             bank.keep_best(head, val.of(course.metric))?;
                         }
+                        bank.heads[head].history.latest = (!course.keep_best).then_some((answers, val));
                     }
                 }
             }
@@ -337,7 +328,14 @@ impl<'a> Floor<'a> {
             let found = scores(&learners, samples, &mut self.inputs, &self.manifest, &mut self.spent)?;
             Ok(found.into_iter().flatten().collect())
         };
-        let mut val = if again { None } else { Some(read(&self.split.val)?.into_iter()) };
+        // A leg ends with an evaluation: only weights of an earlier one must be scored once more.
+        let known: Option<Vec<_>> =
+            learners.iter().flat_map(|learner| learner.histories()).map(|history| history.latest.clone()).collect();
+        let mut val = match known {
+            _ if again => None,
+            Some(known) => Some(known.into_iter()),
+            None => Some(read(&self.split.val)?.into_iter()),
+        };
         let mut test = if matches!(self.part, Part::First) { None } else { Some(read(&self.split.test)?.into_iter()) };
         for history in learners.iter().flat_map(|learner| learner.histories()) {
             let next = |list: &mut Option<std::vec::IntoIter<_>>| list.as_mut().and_then(Iterator::next);
@@ -372,19 +370,18 @@ impl<'a> Floor<'a> {
             if matches!(self.part, Part::First)
                 && let Some(val) = val.take()
             {
-                let (seconds, prefix_macs) = (self.spent[*trial], self.prefix_macs[*trial]);
-                self.left.insert(self.ids[*trial], Left { record, val, seconds, prefix_macs });
+                let (seconds, macs) = (self.spent.seconds[*trial], self.spent.macs[*trial]);
+                self.left.insert(self.ids[*trial], Left { record, val, seconds, macs });
                 continue;
             }
             if let Part::Again(left) = &mut self.part
                 && let Some(left) = left.remove(&self.ids[*trial])
             {
-                self.spent[*trial] += left.seconds;
-                self.prefix_macs[*trial] += left.prefix_macs;
+                self.spent.add(&[*trial], left.seconds, left.macs);
                 val = Some(left.val);
                 record = left.record.and(&record);
             }
-            let outcome = self.outcome(*trial, record, val.zip(test).map(|(val, test)| [val, test]), group, shelf)?;
+            let outcome = self.outcome(*trial, record, val.zip(test).map(|(val, test)| [val, test]), shelf);
             group.done(self.ids[*trial], outcome, shelf);
         }
         Ok(())
@@ -395,21 +392,16 @@ impl<'a> Floor<'a> {
         trial: usize,
         record: Record,
         finals: Option<[(Predictions, Scores); 2]>,
-        group: &Group,
         shelf: &Shelf,
-    ) -> anyhow::Result<Outcome> {
-        let counts = Counts { train: self.split.train.len(), val: self.split.val.len(), test: self.split.test.len() };
-        let cost = cost::trial(self.stages[trial], counts).map_err(anyhow::Error::msg)?;
-        let work = group.works[self.ids[trial]];
-        let own = if work.encode.is_some() || work.prefix { cost.shared } else { cost.alone };
-        Ok(Outcome {
-            seconds: self.spent[trial],
-            macs: own + self.prefix_macs[trial],
+    ) -> Outcome {
+        Outcome {
+            seconds: self.spent.seconds[trial],
+            macs: self.spent.macs[trial],
             numerics: shelf.numerics.to_owned(),
             trial: Some(record.outcome(finals, &self.split, &self.manifest)),
             warnings: Vec::new(),
             group: self.stages.len(),
             abreast: self.probes.get(&trial).and_then(Probe::ratio),
-        })
+        }
     }
 }

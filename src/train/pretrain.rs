@@ -59,33 +59,36 @@ fn train(stage: &Pretrain, shelf: &mut Shelf, tell: &mut dyn FnMut(Progress)) ->
     let images = lessons.split.train.len();
     let course = Course::new(std::slice::from_ref(&phase), images, None, KeepWeights::Last, Metric::Accuracy);
     let params = graph.total_params();
-    let macs = 3.0 * graph.total_macs() as f64 * (course.steps(0) * phase.batch) as f64;
-    let history = History { trials: vec![0], place: Place::default(), record: Record::default() };
+    let history = History { trials: vec![0], place: Place::default(), record: Record::default(), latest: None };
     let mut lane = Lane::new(Network::new(graph, &weights, &shelf.device)?, 0, history);
     lane.enter(&phase, 0, params)?;
-    let mut epoch = Vec::new();
-    for step in 0..course.steps(0) {
+    let (mut epoch, mut read) = (Vec::new(), 0);
+    let steps = course.steps(0);
+    for step in 0..steps {
         lane.history.place.step = step;
-        lessons.step(&mut lane, &course, &mut epoch)?;
-        let accuracy = if course.now(lane.history.place).evaluates { Some(lessons.evaluate(&lane)?) } else { None };
-        if accuracy.is_some() || step % 16 == 0 {
+        read += lessons.step(&mut lane, &course, &mut epoch)?;
+        // Validation decides nothing here, and reading all of it costs as much as many steps: once is enough.
+        let last = if step + 1 == steps { Some(lessons.evaluate(&lane)?) } else { None };
+        if last.is_some() || step % 16 == 0 {
             let loss = lane.history.record.last_loss();
-            let accuracy = accuracy.map(|scores| scores.accuracy);
-            tell(Progress { step: step + 1, steps: course.steps(0), loss, accuracy });
+            tell(Progress { step: step + 1, steps, loss, accuracy: last.map(|scores| scores.accuracy) });
         }
         anyhow::ensure!(
-            lane.history.record.ending == Ending::Finished && accuracy.is_none_or(|scores| scores.loss.is_finite()),
+            lane.history.record.ending == Ending::Finished && last.is_none_or(|scores| scores.loss.is_finite()),
             "pretraining diverged after {} steps: lower `lr` under [pretrain]",
             step + 1
         );
     }
+    let [forward, learning] = lane.macs;
+    let macs = learning * read as f64 + forward * lessons.split.val.len() as f64;
     lane.leave()?;
     lane.network.weights()?.write(&shelf.places.cache.join(format!("{}.safetensors", Key::of("pretrain", stage))))?;
     Ok(macs)
 }
 
 impl Lessons<'_> {
-    fn step(&self, lane: &mut Lane, course: &Course, epoch: &mut Vec<u32>) -> anyhow::Result<()> {
+    /// One step; returns how many images it read.
+    fn step(&self, lane: &mut Lane, course: &Course, epoch: &mut Vec<u32>) -> anyhow::Result<usize> {
         let place = lane.history.place;
         let draw = course.draw(place);
         if draw.within == 0 {
@@ -97,7 +100,8 @@ impl Lessons<'_> {
         let labels: Vec<u32> = samples.iter().map(|sample| self.classes[*sample as usize]).collect();
         let dropout = stream(self.stage.seed, Stream::Dropout, &[0, 0, place.step as u64]);
         let lesson = Lesson { labels: &labels, balanced: &self.balanced };
-        lane.learn(&x, &lesson, &mut Turn { phase: course.phase(0), now: course.now(place), dropout })
+        lane.learn(&x, &lesson, &mut Turn { phase: course.phase(0), now: course.now(place), dropout })?;
+        Ok(samples.len())
     }
 
     fn evaluate(&self, lane: &Lane) -> anyhow::Result<Scores> {

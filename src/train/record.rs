@@ -14,6 +14,8 @@ pub struct History {
     pub trials: Vec<usize>,
     pub place: Place,
     pub record: Record,
+    /// The answers of the last evaluation, where the weights are still those that gave them.
+    pub latest: Option<(Predictions, Scores)>,
 }
 
 /// Which training of a trial this is.
@@ -31,7 +33,29 @@ pub struct Left {
     pub record: Record,
     pub val: (Predictions, Scores),
     pub seconds: f64,
-    pub prefix_macs: f64,
+    pub macs: f64,
+}
+
+/// What each trial of a group has taken: its own part, and its share of what it had in common with others.
+pub struct Spent {
+    pub seconds: Vec<f64>,
+    /// Multiply-accumulates.
+    pub macs: Vec<f64>,
+}
+
+impl Spent {
+    pub fn new(trials: usize) -> Self {
+        Self { seconds: vec![0.0; trials], macs: vec![0.0; trials] }
+    }
+
+    /// Divides what was taken among the trials that it was for.
+    pub fn add(&mut self, trials: &[usize], seconds: f64, macs: f64) {
+        let share = 1.0 / trials.len().max(1) as f64;
+        for trial in trials {
+            self.seconds[*trial] += seconds * share;
+            self.macs[*trial] += macs * share;
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
