@@ -132,6 +132,7 @@ impl Bench {
                     warnings: Vec::new(),
                     group: 1,
                     abreast: None,
+                    part: 1.0,
                 };
                 store.trial(trial_key(cell.key, replicate), key, &outcome, &trial, &circumstance, sweep).unwrap();
                 written += 1;

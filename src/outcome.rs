@@ -123,6 +123,8 @@ pub struct Outcome {
     /// Of one trial for each set of networks whose first layers could run as one product: what a step took so, as a part of
     /// what it took without.
     pub abreast: Option<f64>,
+    /// The part of its steps that was run: less than one where it diverged or stopped early.
+    pub part: f64,
 }
 
 /// Why a stage left nothing.

@@ -217,7 +217,7 @@ fn execute(
     let end = sweep(&mut queue, &mut pool, work, stop, |event| {
         record(&event, ground, store, &mut splits)?;
         if let Event::Finished { job, outcome } = &event {
-            cost.alone += jobs.list[*job].alone;
+            cost.alone += jobs.list[*job].alone * outcome.part;
             cost.shared += outcome.macs;
         }
         board.tell(&event, interrupts.load(Ordering::SeqCst));

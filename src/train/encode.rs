@@ -41,6 +41,7 @@ pub fn run_all(stages: &[&Encode], group: &mut Group, shelf: &mut Shelf) -> anyh
                 warnings: Vec::new(),
                 group: members.len(),
                 abreast: None,
+                part: 1.0,
             };
             group.done(*member, outcome, shelf);
         }

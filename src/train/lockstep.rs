@@ -394,11 +394,15 @@ impl<'a> Floor<'a> {
         finals: Option<[(Predictions, Scores); 2]>,
         shelf: &Shelf,
     ) -> Outcome {
+        let course = &self.courses[trial];
+        let steps: usize = (0..course.legs()).map(|leg| course.steps(leg)).sum();
+        let left = record.outcome(finals, &self.split, &self.manifest);
         Outcome {
             seconds: self.spent.seconds[trial],
             macs: self.spent.macs[trial],
             numerics: shelf.numerics.to_owned(),
-            trial: Some(record.outcome(finals, &self.split, &self.manifest)),
+            part: (left.steps as f64 / steps as f64).min(1.0),
+            trial: Some(left),
             warnings: Vec::new(),
             group: self.stages.len(),
             abreast: self.probes.get(&trial).and_then(Probe::ratio),

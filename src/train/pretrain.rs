@@ -25,7 +25,8 @@ pub fn run(index: usize, stage: &Pretrain, group: &mut Group, shelf: &mut Shelf)
     let macs = train(stage, shelf, &mut |progress| group.tell(progress))?;
     let seconds = start.elapsed().as_secs_f64();
     let numerics = shelf.numerics.to_owned();
-    let outcome = Outcome { seconds, macs, numerics, trial: None, warnings: Vec::new(), group: 1, abreast: None };
+    let outcome =
+        Outcome { seconds, macs, numerics, trial: None, warnings: Vec::new(), group: 1, abreast: None, part: 1.0 };
     group.done(index, outcome, shelf);
     Ok(())
 }

@@ -80,6 +80,7 @@ pub fn solved(
         warnings: Vec::new(),
         group: 1,
         abreast: None,
+        part: 1.0,
     };
     Ok((outcome, head))
 }
