@@ -2,8 +2,9 @@
 
 use super::{Exit, findings, print, table_style};
 use crate::cli::{Common, Format};
+use crate::report::csv::Csv;
 use crate::report::table::Style;
-use crate::report::{csv, json, table};
+use crate::report::{json, table};
 use crate::store::Store;
 use crate::store::query::CIRCUMSTANCES;
 use crate::store::schema::{RESULTS, SETTINGS};
@@ -22,13 +23,13 @@ pub fn run(name: Option<&str>, format: Format, common: &Common) -> anyhow::Resul
 
 /// All trials ordered by key, labels and results first, circumstances last.
 pub fn trials_csv(store: &Store, name: Option<&str>) -> anyhow::Result<String> {
-    let mut rows = store.trials(&findings::experiment(store, name)?)?;
-    rows.sort_by_key(|row| (row.key, row.position));
-    for row in &mut rows {
-        row.columns.insert("trial", row.key.to_string());
-        row.columns.insert("replicate", row.replicate.to_string());
-    }
     let columns: Vec<&str> =
         ["trial", "replicate"].iter().chain(SETTINGS).chain(RESULTS).chain(CIRCUMSTANCES).copied().collect();
-    csv::rows(&columns, rows.iter().map(|row| &row.columns))
+    let mut csv = Csv::new(&columns)?;
+    store.trials_by_key(&findings::experiment(store, name)?, &mut |mut row| {
+        row.columns.insert("trial", row.key.to_string());
+        row.columns.insert("replicate", row.replicate.to_string());
+        csv.push(&row.columns)
+    })?;
+    csv.text()
 }

@@ -164,31 +164,51 @@ impl Store {
     /// # Errors
     /// The store cannot be read.
     pub fn trials(&self, experiment: &ExperimentRow) -> anyhow::Result<Vec<TrialRow>> {
-        self.rows(experiment, None)
+        let mut found = Vec::new();
+        self.each(experiment, None, "result.position, result.replicate", &mut |row| {
+            found.push(row);
+            Ok(())
+        })?;
+        Ok(found)
     }
 
-    /// The same, or those with one key only.
-    fn rows(&self, experiment: &ExperimentRow, key: Option<&str>) -> anyhow::Result<Vec<TrialRow>> {
+    /// Hands over all planned trials of an experiment one by one, in the order of their keys.
+    ///
+    /// # Errors
+    /// The store cannot be read, and those of `take`.
+    pub fn trials_by_key(
+        &self,
+        experiment: &ExperimentRow,
+        take: &mut dyn FnMut(TrialRow) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        self.each(experiment, None, "result.trial, result.position", take)
+    }
+
+    /// Planned trials in some order: all, or those with one key.
+    fn each(
+        &self,
+        experiment: &ExperimentRow,
+        key: Option<&str>,
+        order: &str,
+        take: &mut dyn FnMut(TrialRow) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let names: Vec<&'static str> = SETTINGS.iter().chain(RESULTS).chain(CIRCUMSTANCES).copied().collect();
         let text = format!(
             "SELECT result.position, result.replicate, result.trial, cell.key, {} FROM result
              JOIN cell ON cell.experiment = ?1 AND cell.position = result.position
-             WHERE result.experiment = ?2 AND (?3 IS NULL OR result.trial = ?3) ORDER BY result.position, result.replicate",
+             WHERE result.experiment = ?2 AND (?3 IS NULL OR result.trial = ?3) ORDER BY {order}",
             names.iter().map(|name| format!("result.{name}")).collect::<Vec<_>>().join(", ")
         );
         let mut statement = self.connection.prepare(&text)?;
-        let rows = statement.query_map(rusqlite::params![experiment.id, experiment.name, key], |row| {
-            let key = |index: usize| row.get::<_, String>(index).map(|text| Key::parse(&text));
-            Ok((row.get(0)?, row.get(1)?, key(2)?, key(3)?, named(row, names.iter().copied(), 4)))
-        })?;
-        let mut found = Vec::new();
-        for row in rows {
-            let (position, replicate, key, cell, columns) = row?;
-            if let (Some(key), Some(cell)) = (key, cell) {
-                found.push(TrialRow { position, replicate, key, cell, columns });
+        let mut rows = statement.query(rusqlite::params![experiment.id, experiment.name, key])?;
+        while let Some(row) = rows.next()? {
+            let key = |index: usize| anyhow::Ok(Key::parse(row.get_ref(index)?.as_str()?));
+            if let (Some(trial), Some(cell)) = (key(2)?, key(3)?) {
+                let columns = named(row, names.iter().copied(), 4);
+                take(TrialRow { position: row.get(0)?, replicate: row.get(1)?, key: trial, cell, columns })?;
             }
         }
-        Ok(found)
+        Ok(())
     }
 
     /// The trial whose key starts with `prefix`, of any experiment that plans it.
@@ -209,7 +229,11 @@ impl Store {
         anyhow::ensure!(distinct.len() == 1, "{} trials' keys start with '{prefix}': give more digits", distinct.len());
         let (name, trial) = &found[0];
         let experiment = self.experiment(Some(name))?.ok_or_else(|| anyhow::anyhow!("no experiment '{name}'"))?;
-        let row = self.rows(&experiment, Some(trial))?.into_iter().next();
+        let mut row = None;
+        self.each(&experiment, Some(trial), "result.position", &mut |found| {
+            row.get_or_insert(found);
+            Ok(())
+        })?;
         row.map(|row| (name.clone(), row)).ok_or_else(|| anyhow::anyhow!("the trial '{trial}' is gone"))
     }
 
