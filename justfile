@@ -31,6 +31,10 @@ bench-sweep *ARGS:
 bench-costs:
     bash benches/costs.sh
 
+# Several networks' first layers as one product, beside one after the other
+bench-together:
+    bash benches/together.sh
+
 # Writes docs/reference.md and the schema anew
 docs:
     UPDATE=1 cargo test --test tests docs

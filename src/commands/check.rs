@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::jobs;
+use super::machine::Rates;
 use super::world::World;
 use super::{Exit, Usage, prepare, print};
 use crate::cli::Common;
@@ -13,7 +14,8 @@ use crate::value::Value;
 
 pub fn run(file: &Path, common: &Common) -> anyhow::Result<Exit> {
     let experiment = Experiment::load(file)?;
-    let world = World::gather(&experiment, file, common)?;
+    let mut world = World::gather(&experiment, file, common)?;
+    world.rates = Rates::unmeasured(&world.cache);
     let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
     check_weights(&plan, &world)?;
     let cells: Vec<usize> = (0..plan.cells.len()).collect();

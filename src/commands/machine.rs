@@ -20,6 +20,7 @@ const PROBE: usize = 64 << 20;
 pub struct Rates {
     cache: PathBuf,
     known: RefCell<Measured>,
+    measures: bool,
 }
 
 /// What was measured, and on which machine: another one measures anew.
@@ -49,13 +50,21 @@ impl Rates {
         let own = name();
         let known =
             kept.filter(|kept| kept.machine == own).unwrap_or_else(|| Measured { machine: own, ..Measured::default() });
-        Self { cache: cache.to_owned(), known: RefCell::new(known) }
+        Self { cache: cache.to_owned(), known: RefCell::new(known), measures: true }
+    }
+
+    /// For those who ask what there is to do, and not how long it takes: every rate is one a second.
+    pub fn unmeasured(cache: &Path) -> Self {
+        Self { cache: cache.to_owned(), known: RefCell::default(), measures: false }
     }
 
     /// Memory and disk. What is free is always looked up.
     pub fn machine(&self) -> Machine {
         let mut known = self.known.borrow_mut();
         let mut machine = *known.disks.get_or_insert_with(|| {
+            if !self.measures {
+                return Machine { memory: 1.0, disk_read: 1.0, disk_write: 1.0, memory_free: 0.0, disk_free: 0.0 };
+            }
             // Where nothing can be written, nothing will be kept.
             let (disk_write, disk_read) = disk(&self.cache).unwrap_or((1e6, 1e6));
             Machine { memory: memory(), disk_read, disk_write, memory_free: 0.0, disk_free: 0.0 }
@@ -70,6 +79,9 @@ impl Rates {
     /// # Errors
     /// Only candle's own.
     pub fn pace(&self, effort: Effort, name: &str, graph: &Graph) -> anyhow::Result<f64> {
+        if !self.measures {
+            return Ok(1.0);
+        }
         let name = match effort {
             Effort::Forward => format!("{name}, forward"),
             Effort::Training => format!("{name}, training"),

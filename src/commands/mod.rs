@@ -15,6 +15,7 @@ mod prepare;
 mod progress;
 mod report;
 pub mod run;
+mod shape;
 mod show;
 mod status;
 mod summary;

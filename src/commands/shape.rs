@@ -1,0 +1,131 @@
+//! What the cells of one structure have in common: what a trial of theirs costs, how fast it runs here, and the stages that
+//! stand before it.
+
+use super::jobs::{Kept, weight_file};
+use super::machine::Effort;
+use super::world::World;
+use crate::key::Key;
+use crate::model::graph::Graph;
+use crate::plan::cost::{self, Cost, TrialCost};
+use crate::plan::stage::{Encode, Pretrain, Stage, Work};
+use crate::plan::tier::Tier;
+use crate::plan::{Cell, Plan, bond};
+use crate::recipe::Schedule;
+
+/// What cells of one structure have in common: cost, and the stages before them.
+#[derive(Clone)]
+pub struct Shape {
+    pub cost: TrialCost,
+    pub pretrain: Option<(Work, Cost)>,
+    /// With the images that it encodes.
+    pub encode: Option<(Encode, Cost, f64)>,
+    pub weights: Option<std::path::PathBuf>,
+    pub bond: Bond,
+    /// Of each phase, where trials may have a beginning in common.
+    pub legs: Vec<f64>,
+    pub probe: bool,
+    pub pace: Pace,
+    /// Memory of its parameters in training.
+    pub bytes: f64,
+}
+
+/// Multiply-accumulates per second of one slot.
+#[derive(Clone, Copy)]
+pub struct Pace {
+    pub forward: f64,
+    /// Of what the trial does above what it shares.
+    pub own: f64,
+    /// Of all of it.
+    pub alone: f64,
+    /// Of training the source model, if there is one.
+    pub source: f64,
+}
+
+#[derive(Clone, Copy)]
+pub enum Bond {
+    None,
+    /// The same for all cells of the shape, but for the replicate.
+    Shape(Key),
+    /// To be worked out for each trial.
+    Cell,
+}
+
+impl Shape {
+    pub fn of(plan: &Plan, cell: &Cell, world: &World) -> Result<Self, String> {
+        let chain = Kept::default().chain(plan.stages(cell, 0, &world.facts)?, world);
+        let train = &chain.train;
+        let data =
+            world.facts.datasets.values().find(|data| data.fingerprint == train.data).ok_or("no such dataset")?;
+        let counts = data.counts(train.per_class)?;
+        let mut cost = cost::trial(train, counts)?;
+        if !chain.prefix {
+            (cost.shared, cost.lockstep) = (cost.alone, 0.0);
+        }
+        let weights = weight_file(&train.backbone.start, world);
+        let pretrain = cost::pretrain(&chain, &world.facts)?
+            .map(|(stage, cost)| (Work { stage, pretrain: None, encode: None, prefix: false, weights: None }, cost));
+        let encode = match &chain.encode {
+            Some(stage) => {
+                let images = world.encoded(stage)?;
+                Some((stage.clone(), cost::encode(stage, train, images)?, images as f64))
+            }
+            None => None,
+        };
+        let branches = train.phases.len() > 1 || matches!(train.phases[0].schedule, Schedule::Step { .. });
+        let bond = match bond::of_trial(&chain) {
+            _ if !world.share => Bond::None,
+            Some(bond) if !branches => Bond::Shape(bond),
+            None if !branches => Bond::None,
+            _ => Bond::Cell,
+        };
+        let (network, _) = train.network()?;
+        let params: usize = network.total_params();
+        let probe = Stage::Train(Box::new(train.clone())).kind() == "probe";
+        // The numbers, their gradients and what an optimiser remembers of them.
+        let bytes = if probe { 0.0 } else { 16.0 * params as f64 };
+        let pace = Pace::of(&network, &chain.pretrain, probe, world).map_err(|error| format!("{error:#}"))?;
+        let legs = if branches { cost::legs(train, counts)? } else { Vec::new() };
+        Ok(Self { cost, pretrain, encode, weights, bond, legs, probe, pace, bytes })
+    }
+
+    pub fn bond_of(&self, replicate: usize) -> Option<Key> {
+        match self.bond {
+            Bond::Shape(bond) => Some(Key::of("bond", &(bond, replicate))),
+            _ => None,
+        }
+    }
+
+    /// A fixed order: of the encodings, whose memory is given out in it.
+    pub fn order(&self) -> Option<Key> {
+        self.encode.as_ref().map(|(stage, ..)| Key::of("encode", stage))
+    }
+
+    pub fn stored(&self, kept: &Kept) -> Option<&(Encode, Cost, f64)> {
+        self.encode.as_ref().filter(|(stage, ..)| {
+            kept.0.get(&Key::of("encode", stage)).is_none_or(|known| known.choice.tier != Tier::Recompute)
+        })
+    }
+}
+
+impl Pace {
+    fn of(network: &Graph, pretrain: &Option<Pretrain>, probe: bool, world: &World) -> anyhow::Result<Self> {
+        let named = |graph: &Graph| format!("{}, {:.1} MFLOP", graph.arch, 2e-6 * graph.total_macs() as f64);
+        let name = named(network);
+        let pace = |effort| world.rates.pace(effort, &name, network);
+        let forward = pace(Effort::Forward)?;
+        let (own, alone) = match probe {
+            // With nothing to share, a probe runs its frozen layers all the time.
+            true if world.share => (pace(Effort::Heads)?, forward),
+            true => (forward, forward),
+            false => (pace(Effort::Training)?, pace(Effort::Training)?),
+        };
+        let source = match pretrain {
+            Some(source) => {
+                let graph = source.arch.graph(source.classes).map_err(anyhow::Error::msg)?;
+                world.rates.pace(Effort::Training, &named(&graph), &graph)?
+            }
+            None => 1.0,
+        };
+        Ok(Self { forward, own, alone, source })
+    }
+}
