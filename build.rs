@@ -1,4 +1,5 @@
-//! Tells the program which commit it is built from, so that every result can say so.
+//! Tells the program which commit it is built from, so that every result can say so, and compiles the CUDA kernels where
+//! they are built in.
 
 use std::process::Command;
 
@@ -18,4 +19,19 @@ fn main() {
             println!("cargo::rerun-if-changed={path}");
         }
     }
+    #[cfg(feature = "cuda")]
+    kernels();
+}
+
+/// Compiles the kernels for the GPU at hand, or for the compute capability in $CUDA_COMPUTE_CAP.
+#[cfg(feature = "cuda")]
+fn kernels() {
+    let out = std::env::var("OUT_DIR").expect("cargo sets OUT_DIR");
+    cudaforge::KernelBuilder::new()
+        .source_files(["src/nn/cuda/kernels.cu"])
+        .arg("-std=c++17")
+        .arg("-O3")
+        .build_ptx()
+        .and_then(|kernels| kernels.write(format!("{out}/kernels.rs")).map(drop))
+        .expect("nvcc compiles the kernels: is the CUDA toolkit installed?");
 }

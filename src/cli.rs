@@ -219,6 +219,11 @@ pub enum Verb {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Show what this machine can compute on, and what is missing for more
+    Doctor {
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
     /// Runs stages for a sweep; started by `run`
     #[command(hide = true)]
     Worker {

@@ -13,20 +13,37 @@ pub enum Device {
     Cuda(usize),
 }
 
+/// How products of training round. On CUDA devices; a CPU computes in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Factors and sums in f32.
+    #[default]
+    F32,
+    /// Factors rounded to 10 bits of mantissa, sums in f32 (NVIDIA, compute capability 8.0).
+    Tf32,
+    /// Factors and activations in bf16, sums, parameters and optimisers in f32.
+    Bf16,
+}
+
+impl Precision {
+    pub const ALL: [Self; 3] = [Self::F32, Self::Tf32, Self::Bf16];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
 impl Device {
     /// Reads `cpu` or `cuda:N`.
     pub fn parse(text: &str) -> Option<Self> {
         match text.strip_prefix("cuda:") {
             Some(index) => index.parse().ok().map(Self::Cuda),
             None => (text == "cpu").then_some(Self::Cpu),
-        }
-    }
-
-    /// The class within which results are equal bit for bit (on CPU) or to a stated tolerance (on CUDA).
-    pub fn numerics(self) -> &'static str {
-        match self {
-            Self::Cpu => cpu_numerics(),
-            Self::Cuda(_) => "cuda-f32",
         }
     }
 }
@@ -89,7 +106,13 @@ impl CpuPath {
     }
 }
 
-fn cpu_numerics() -> &'static str {
+/// The class of GPUs within which results are equal bit for bit: their compute capability, and whether cuDNN convolves.
+pub fn cuda_numerics((major, minor): (u32, u32)) -> String {
+    format!("cuda-sm{major}{minor}{}", if cfg!(feature = "cudnn") { "-cudnn" } else { "" })
+}
+
+/// The class of CPUs within which results are equal bit for bit.
+pub fn cpu_numerics() -> &'static str {
     match CpuPath::current() {
         CpuPath::Portable => "cpu-portable",
         CpuPath::Avx2 => "cpu-avx2",

@@ -34,6 +34,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("image::", &["data"]),
     ("statrs", &["report"]),
     ("indicatif", &["commands"]),
+    ("nvml_wrapper", &["commands/gpus.rs"]),
 ];
 
 const REFUSED: &[&str] = &["todo!", "unimplemented!", "dbg!", ".unwrap()", "TODO", "FIXME", "lazy_static"];

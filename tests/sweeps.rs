@@ -251,7 +251,31 @@ fn a_missing_gpu_is_exit_3_and_never_a_silent_cpu_run() {
         return;
     }
     let said = small().run(&["run", "small.toml", "--devices", "cuda:0"]).exits(3);
-    assert!(said.err.contains("cuda:0 cannot be used"), "{}", said.err);
+    assert!(said.err.contains("cuda:0 was asked for, and this program was built without CUDA"), "{}", said.err);
+    assert!(said.err.contains("--features cudnn"), "{}", said.err);
+    small().run(&["doctor", "--devices", "cuda:0"]).exits(3);
+}
+
+#[test]
+fn a_precision_of_gpus_is_refused_on_the_cpu_and_stands_in_the_key() {
+    let rounded = |word: &str| SMALL.replace("[train]", &format!("[train]\nprecision = \"{word}\""));
+    let world = small().file("tf32.toml", rounded("tf32")).file("f32.toml", rounded("f32"));
+    let said = world.run(&["run", "tf32.toml", "--devices", "cpu"]).exits(3);
+    assert!(said.err.contains("precision = \"tf32\" needs an NVIDIA GPU: the CPU computes f32 only"), "{}", said.err);
+    let wrong = world.file("wrong.toml", rounded("f64")).run(&["check", "wrong.toml"]).exits(2);
+    assert!(wrong.err.contains("'f32', 'tf32' or 'bf16'"), "{}", wrong.err);
+}
+
+#[test]
+fn doctor_tells_what_there_is_and_what_is_missing() {
+    let said = small().run(&["doctor", "--devices", "cpu"]).exits(0);
+    for line in ["built with", "CPU", "NVIDIA driver", "libcudnn.so.9", "--devices auto is"] {
+        assert!(said.out.contains(line), "{line}: {}", said.out);
+    }
+    let said = small().run(&["doctor", "--format", "json"]).exits(0);
+    let value: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(value["built_with"]["cuda"], cfg!(feature = "cuda"));
+    assert!(value["cpu"]["memory_free"].as_u64().unwrap() > 0, "{value}");
 }
 
 #[test]

@@ -31,13 +31,12 @@ pub fn run(file: &Path, prefix: &str, out: &Path, names: Option<Names>, common: 
         eprintln!("running trial {} again: its weights follow from its settings, to the bit", key.short());
     }
     let places = Places { cache: world.cache.clone() };
-    let device = train::open_device(world.device).map_err(|failure| anyhow::anyhow!(failure.message))?;
+    let device = train::open_device(world.devices.first()).map_err(|failure| anyhow::anyhow!(failure.message))?;
     let facts = [("trial".to_owned(), key.to_string()), ("experiment".to_owned(), experiment.name.clone())];
-    let (target, numerics) = (out.to_owned(), world.device.numerics());
+    let target = out.to_owned();
     let framework = names.map(framework);
-    let done = train::on_pool(move || {
-        train::export(&work, &mut Shelf::new(places, device, numerics), framework, &target, &facts)
-    })?;
+    let done =
+        train::on_pool(move || train::export(&work, &mut Shelf::new(places, device)?, framework, &target, &facts))?;
     let trial = done.outcome.trial.ok_or_else(|| anyhow::anyhow!("the trial left no scores"))?;
     let test = trial.test.map_or_else(|| "none".to_owned(), |scores| format!("{:.4}", scores.accuracy));
     print(&format!("{}: {} tensors, {} numbers; test accuracy {test}", out.display(), done.tensors, done.numbers))?;

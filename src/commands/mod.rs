@@ -2,10 +2,13 @@
 
 mod check;
 mod data;
+mod devices;
+mod doctor;
 mod export;
 mod extract;
 mod findings;
 mod gc;
+mod gpus;
 mod init;
 pub mod jobs;
 mod machine;
@@ -88,6 +91,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Check { file } => check::run(&file, common),
         Verb::Plan { file, format } => plan::run(&file, format, common),
         Verb::Run { file, only, limit, no_share } => run::run(&file, &run::Part { only, limit, no_share }, common),
+        Verb::Doctor { format } => doctor::run(format, common),
         Verb::Gc { cache_limit, dry_run } => gc::run(cache_limit.as_deref(), dry_run, common),
         Verb::Verify { file, sample } => verify::run(&file, sample, common),
         Verb::Report { name, format } => report::run(name.as_deref(), format, common),

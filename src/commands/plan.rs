@@ -181,7 +181,7 @@ fn cost(totals: &Totals, world: &World, style: Style) -> String {
         table(style, &["", "TFLOP", "time"], &rows),
         totals.bytes / 1e6,
         world.facts.slots,
-        world.device
+        world.devices.names()
     )
 }
 

@@ -62,13 +62,14 @@ impl Board {
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         overall.set_style(style);
         if !common.quiet {
+            world.devices.note.iter().for_each(|note| eprintln!("{note}"));
             let held = jobs.totals.done;
             let note = if decoded > 0 { format!("; {decoded} images decoded") } else { String::new() };
             eprintln!(
                 "{} trials: {held} in the store, {outstanding} to run on {} slot(s) of {}, about {}{note}",
                 jobs.totals.trials,
                 world.facts.slots,
-                world.device,
+                world.devices.names(),
                 HumanDuration(Duration::from_secs_f64(forecast.min(1e8)))
             );
         }

@@ -12,7 +12,7 @@ use super::world::World;
 use super::{Exit, NoDevice, Usage, findings, machine, prepare, print, table_style};
 use crate::cli::Common;
 use crate::data::split::split;
-use crate::device::{CpuPath, Device};
+use crate::device::CpuPath;
 use crate::experiment::Experiment;
 use crate::experiment::condition::Condition;
 use crate::key::Key;
@@ -75,7 +75,7 @@ fn refuse_mixed_numerics(experiment: &Experiment, plan: &Plan, store: &Store, wo
         .iter()
         .flat_map(|cell| (0..plan.replicates).map(|replicate| trial_key(cell.key, replicate)))
         .collect();
-    let own = world.device.numerics();
+    let own = world.devices.numerics();
     match store.numerics_of(&keys)?.iter().find(|(class, _)| class.as_str() != own) {
         None => Ok(()),
         Some((class, count)) => Err(Usage(format!(
@@ -113,6 +113,7 @@ fn limited(mut jobs: Jobs, limit: Option<usize>) -> Jobs {
 
 /// Where a sweep runs.
 pub fn circumstance(world: &World) -> Circumstance {
+    let gpus = world.devices.models();
     let model = std::fs::read_to_string("/proc/cpuinfo").ok();
     let model = model
         .as_deref()
@@ -121,14 +122,15 @@ pub fn circumstance(world: &World) -> Circumstance {
     Circumstance {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         build: env!("TL_SWEEP_BUILD").to_owned(),
-        device: world.devices.iter().map(Device::to_string).collect::<Vec<_>>().join(","),
-        numerics: world.device.numerics().to_owned(),
+        device: world.devices.names(),
+        numerics: world.devices.numerics(),
         slots: world.facts.slots,
         machine: format!(
-            "{} {}, {}",
+            "{} {}, {}{}",
             std::env::consts::OS,
             std::env::consts::ARCH,
-            model.unwrap_or("unknown processor")
+            model.unwrap_or("unknown processor"),
+            gpus.map_or_else(String::new, |gpus| format!(", {gpus}"))
         ),
     }
 }
@@ -204,7 +206,9 @@ fn execute(
         1 => Stop::Cleanly,
         _ => Stop::AtOnce,
     };
-    let bytes = MEMORY_OF_GROUPS * machine::memory_free() / world.facts.slots as f64;
+    let slots = world.facts.slots;
+    let free = world.devices.memory(slots).unwrap_or_else(|| machine::memory_free() / slots as f64);
+    let bytes = MEMORY_OF_GROUPS * free;
     let mut queue = Queue::new(jobs.queue.clone(), Limits { slots: world.facts.slots, bytes });
     let mut pool = pool(world, jobs.list.len())?;
     let mut splits = HashSet::new();
@@ -244,8 +248,8 @@ pub fn pool(world: &World, jobs: usize) -> anyhow::Result<Pool> {
     let slots = world.facts.slots.min(jobs.max(1));
     Ok(Pool::new(slots, move |slot| {
         let mut command = Command::new(&program);
-        let device = devices[slot % devices.len()].to_string();
-        command.args(["worker", "--device", &device, "--cache"]).arg(&cache);
+        let (device, environment) = devices.of_slot(slot);
+        command.args(["worker", "--device", &device.to_string(), "--cache"]).arg(&cache).envs(environment);
         command.env("TL_SWEEP_CPU_PATH", CpuPath::current().name());
         command.env("RAYON_NUM_THREADS", "1").env("CANDLE_NUM_THREADS", "1");
         command

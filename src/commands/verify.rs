@@ -45,7 +45,7 @@ pub fn run(file: &Path, sample: usize, common: &Common) -> anyhow::Result<Exit> 
     }
     let checked = recompute(&plan, &world, &store, &finished, &chosen)?;
     for one in &checked {
-        store.audit(one.key, world.device.numerics(), &one.difference)?;
+        store.audit(one.key, &world.devices.numerics(), &one.difference)?;
     }
     let wrong = checked.iter().filter(|one| !one.difference.is_empty()).count();
     let rows: Vec<Vec<String>> = checked
@@ -140,7 +140,7 @@ fn recompute(
                         let name = run::describe(plan, &jobs.list[job].what);
                         eprintln!("{}: {name}", key.short());
                         let recorded = store.recorded(key)?;
-                        let difference = difference(&recorded, &outcome, world.device.numerics());
+                        let difference = difference(&recorded, &outcome, &world.devices.numerics());
                         checked.push(Checked { key, name, group: recorded.group, difference });
                     }
                 }

@@ -30,7 +30,7 @@ pub fn run(device: &str, cache: PathBuf) -> anyhow::Result<Exit> {
         }
     };
     say(&Line::Ready)?;
-    train::on_pool(move || serve(orders, Shelf::new(Places { cache }, opened, device.numerics())))
+    train::on_pool(move || serve(orders, Shelf::new(Places { cache }, opened)?))
 }
 
 /// Runs what is ordered, until the orders end.

@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
+use super::Usage;
+use super::devices::Devices;
 use super::machine::Rates;
 use super::materials::{how_to_get_weights, weight_file, weights_folder};
-use super::{NoDevice, Usage};
 use crate::cli::Common;
 use crate::data::split::split;
 use crate::data::synthetic::Family;
@@ -26,8 +27,7 @@ use crate::value::Value;
 pub struct World {
     pub facts: Facts,
     pub datasets: BTreeMap<String, Dataset>,
-    pub device: Device,
-    pub devices: Vec<Device>,
+    pub devices: Devices,
     pub cache: PathBuf,
     pub rates: Rates,
     /// Whether trials share work; without, each runs alone, for audit.
@@ -45,7 +45,7 @@ impl World {
     /// # Errors
     /// Every dataset and weight file that cannot be used, at its place in the file; or no usable device.
     pub fn gather(experiment: &Experiment, file: &Path, common: &Common) -> anyhow::Result<Self> {
-        let devices = devices(&common.devices)?;
+        let devices = Devices::choose(&common.devices)?;
         let mut problems = Vec::new();
         let folder = data_folder(file, common);
         let datasets = open_datasets(experiment, &folder, &mut problems);
@@ -54,7 +54,8 @@ impl World {
         if !problems.is_empty() {
             return Err(experiment.problems(problems).into());
         }
-        let per_device = common.slots.unwrap_or_else(|| match devices[0] {
+        devices.allow(&values_of(experiment, "precision"))?;
+        let per_device = common.slots.unwrap_or_else(|| match devices.first() {
             Device::Cpu => std::thread::available_parallelism().map_or(1, usize::from),
             Device::Cuda(_) => 1,
         });
@@ -66,11 +67,10 @@ impl World {
             datasets: datasets.iter().map(|(name, dataset)| (name.clone(), fact(dataset))).collect(),
             weights,
             graphs,
-            slots: per_device * devices.len(),
+            slots: per_device * devices.count(),
         };
-        let (device, rows) = (devices[0], RefCell::default());
-        let rates = Rates::open(&cache);
-        Ok(Self { facts, datasets, device, devices, cache, rates, share: true, rows })
+        let (rates, rows) = (Rates::open(&cache), RefCell::default());
+        Ok(Self { facts, datasets, devices, cache, rates, share: true, rows })
     }
 
     /// Rows of an encoding: what the replicates' splits read, each image once, and its views.
@@ -102,29 +102,6 @@ impl World {
         self.rows.borrow_mut().insert(key, rows);
         Ok(rows)
     }
-}
-
-/// The devices of `--devices`; several CPUs make no sense, and neither do two kinds at once.
-fn devices(list: &str) -> anyhow::Result<Vec<Device>> {
-    if list == "auto" {
-        let cuda = Device::Cuda(0);
-        let usable = cfg!(feature = "cuda") && crate::train::open_device(cuda).is_ok();
-        return Ok(vec![if usable { cuda } else { Device::Cpu }]);
-    }
-    let parsed: Option<Vec<Device>> = list.split(',').map(|name| Device::parse(name.trim())).collect();
-    let Some(devices) = parsed else {
-        return Err(Usage(format!("--devices {list}: auto, cpu, or a list such as cuda:0,cuda:1")).into());
-    };
-    let mixed = devices.len() > 1 && devices.contains(&Device::Cpu);
-    if mixed {
-        return Err(
-            Usage("--devices cpu stands alone: its numbers differ from those of CUDA devices".to_owned()).into()
-        );
-    }
-    for device in &devices {
-        crate::train::open_device(*device).map_err(|failure| NoDevice(failure.message))?;
-    }
-    Ok(devices)
 }
 
 fn data_folder(file: &Path, common: &Common) -> PathBuf {

@@ -8,7 +8,7 @@ use super::value::Value;
 use super::{Network, Tape};
 use crate::model::graph::{self, Op};
 use crate::nn::activation::Activation;
-use crate::nn::{activation, buffer, conv, join, layout, linear, norm, pool};
+use crate::nn::{self, activation, buffer, conv, join, layout, linear, norm, pool};
 
 /// Gradients of learned parameters, per layer in the order of `Graph::params`; empty where nothing trains.
 pub struct Gradients(pub Vec<Vec<Tensor>>);
@@ -55,6 +55,7 @@ impl Network {
         let (wanted, read_again) = (self.reaches_training(), self.read_again());
         let mut flows: Vec<Option<Value>> = vec![None; layers.len()];
         let [channels, height, width] = layers[layers.len() - 1].shape;
+        let dy = dy.to_dtype(nn::numbers(&self.device))?;
         flows[layers.len() - 1] = Some(Value::borrowed(&dy).reshaped((tape.images, height, width, channels))?);
         for index in (1..layers.len()).rev() {
             let inputs = &layers[index].inputs;
@@ -126,7 +127,7 @@ impl Network {
                 let (norm, fused) = (self.norm(index)?, function(self.fused(index)));
                 let (dx, own) = match &tape.saved[index] {
                     Saved::Batch(statistics) => {
-                        let (dx, own) = norm::batch_backward(&norm, *eps, statistics, input()?, &dy, fused)?;
+                        let (dx, own) = norm::batch_backward(&norm, statistics, input()?, &dy, fused)?;
                         (dx, Some(own))
                     }
                     _ => norm::stored_backward(&norm, *eps, input()?, &dy, fused, learn)?,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::Network;
 use super::front::{Ahead, Pending};
@@ -55,10 +55,11 @@ impl Tape {
     /// The output of a layer that was kept.
     fn result_of(&self, index: usize) -> Result<Tensor> {
         let output = self.output(index)?;
-        match output.dims() {
+        let result = match output.dims() {
             [images, 1, 1, channels] => output.reshape((*images, *channels))?.copy(),
             _ => layout::planes(output),
-        }
+        };
+        result?.to_dtype(DType::F32)
     }
 
     pub(super) fn output(&self, index: usize) -> Result<&Value> {

@@ -9,7 +9,7 @@ use super::Network;
 use super::forward::function;
 use super::value::Value;
 use crate::model::graph::Op;
-use crate::nn::{conv, join, layout, linear};
+use crate::nn::{conv, join, layout, linear, numbers};
 
 /// The gradients of some layers' parameters, by layer.
 pub type OfLayers = Vec<(usize, Vec<Tensor>)>;
@@ -144,9 +144,10 @@ impl Network {
         if x.dims()[1..] != self.graph.layers[0].shape {
             candle_core::bail!("the network reads {:?}, not {:?}", self.graph.layers[0].shape, x.shape());
         }
+        let x = x.to_dtype(numbers(&self.device))?;
         if height * width == 1 {
-            return Value::borrowed(x).reshaped((images, 1, 1, channels));
+            return Value::borrowed(&x).reshaped((images, 1, 1, channels));
         }
-        Ok(Value::new(layout::channels_last(x)?))
+        Ok(Value::new(layout::channels_last(&x)?))
     }
 }

@@ -74,8 +74,9 @@ pub fn forward(x: &Tensor, activation: Activation) -> Result<Tensor> {
     if activation == Activation::Linear {
         return Ok(x.clone());
     }
-    if !x.device().is_cpu() {
-        return if activation == Activation::Relu { x.relu() } else { x.clamp(0f32, 6f32) };
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::activation::forward(x, activation);
     }
     let (low, high) = activation.bounds();
     let mut y = buffer::take(x.elem_count());
@@ -93,15 +94,12 @@ pub fn backward(y: &Tensor, dy: &Tensor, activation: Activation) -> Result<Tenso
     if activation == Activation::Linear {
         return Ok(dy.clone());
     }
-    if !y.device().is_cpu() {
-        let mut passes = y.gt(0f32)?;
-        if activation == Activation::Relu6 {
-            passes = passes.mul(&y.lt(6f32)?)?;
-        }
-        return dy.mul(&passes.to_dtype(dy.dtype())?);
-    }
     if y.shape() != dy.shape() {
         candle_core::bail!("a gradient of shape {:?} does not fit {:?}", dy.shape(), y.shape());
+    }
+    #[cfg(feature = "cuda")]
+    if y.device().is_cuda() {
+        return super::cuda::activation::backward(y, dy, activation);
     }
     let (low, high) = activation.bounds();
     let mut dx = buffer::take(y.elem_count());

@@ -4,7 +4,7 @@
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::activation::{self, Activation, hold};
+use super::activation::{Activation, hold};
 use super::buffer::{self, tensor, with};
 use super::kernel::on_every_path;
 
@@ -19,8 +19,9 @@ pub fn add(left: &Tensor, right: &Tensor, activation: Activation) -> Result<Tens
     if left.shape() != right.shape() {
         bail!("cannot add {:?} and {:?}", left.shape(), right.shape());
     }
-    if !left.device().is_cpu() {
-        return activation::forward(&left.add(right)?, activation);
+    #[cfg(feature = "cuda")]
+    if left.device().is_cuda() {
+        return super::cuda::join::add(left, right, activation);
     }
     let (low, high) = activation.bounds();
     let mut sum = buffer::take(left.elem_count());
@@ -48,8 +49,9 @@ on_every_path! {
 /// x is no image.
 pub fn pad(x: &Tensor, padding: [usize; 4]) -> Result<Tensor> {
     let (images, height, width, channels) = x.dims4()?;
-    if !x.device().is_cpu() {
-        return x.pad_with_zeros(1, padding[0], padding[1])?.pad_with_zeros(2, padding[2], padding[3])?.contiguous();
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::join::pad(x, padding);
     }
     let (rows, columns) = (height + padding[0] + padding[1], width + padding[2] + padding[3]);
     let mut y = buffer::zeros(images * rows * columns * channels);
@@ -75,8 +77,9 @@ pub fn unpad(dy: &Tensor, padding: [usize; 4]) -> Result<Tensor> {
         bail!("{rows} x {columns} pixels are no more than the padding {padding:?}");
     }
     let (height, width) = (rows - padding[0] - padding[1], columns - padding[2] - padding[3]);
-    if !dy.device().is_cpu() {
-        return dy.narrow(1, padding[0], height)?.narrow(2, padding[2], width)?.contiguous();
+    #[cfg(feature = "cuda")]
+    if dy.device().is_cuda() {
+        return super::cuda::join::unpad(dy, padding, height, width);
     }
     let mut dx = buffer::take(images * height * width * channels);
     with([dy], |[dy]| {
@@ -95,15 +98,16 @@ pub fn unpad(dy: &Tensor, padding: [usize; 4]) -> Result<Tensor> {
 pub fn concat(parts: &[&Tensor]) -> Result<Tensor> {
     let Some(first) = parts.first() else { bail!("nothing to concatenate") };
     let (images, height, width, _) = first.dims4()?;
-    if !first.device().is_cpu() {
-        return Tensor::cat(parts, 3)?.contiguous();
-    }
     let mut channels = 0;
     for part in parts {
         if part.dims()[..3] != [images, height, width] {
             bail!("cannot concatenate {:?} and {:?}", first.shape(), part.shape());
         }
         channels += part.dim(3)?;
+    }
+    #[cfg(feature = "cuda")]
+    if first.device().is_cuda() {
+        return super::cuda::join::concat(parts, channels);
     }
     let mut y = buffer::take(images * height * width * channels);
     let mut start = 0;
@@ -128,8 +132,9 @@ pub fn part(dy: &Tensor, first: usize, channels: usize) -> Result<Tensor> {
     if first + channels > all {
         bail!("there are no channels {first}..{} of {all}", first + channels);
     }
-    if !dy.device().is_cpu() {
-        return dy.narrow(3, first, channels)?.contiguous();
+    #[cfg(feature = "cuda")]
+    if dy.device().is_cuda() {
+        return super::cuda::join::part(dy, first, channels);
     }
     let mut dx = buffer::take(images * height * width * channels);
     with([dy], |[dy]| {
@@ -149,7 +154,7 @@ pub fn stack(parts: &[&Tensor]) -> Result<Tensor> {
     if parts.iter().any(|part| part.shape() != first.shape()) {
         bail!("only tensors of one shape are stacked");
     }
-    if !first.device().is_cpu() {
+    if first.device().is_cuda() {
         return Tensor::cat(parts, 0);
     }
     let own = first.elem_count();
@@ -172,7 +177,7 @@ pub fn unstack(all: &Tensor, parts: usize) -> Result<Vec<Tensor>> {
         bail!("{rows} rows are not those of {parts} tensors");
     }
     let own = rows / parts;
-    if !all.device().is_cpu() {
+    if all.device().is_cuda() {
         return (0..parts).map(|part| all.narrow(0, part * own, own)?.contiguous()).collect();
     }
     let mut shape = all.dims().to_vec();
@@ -195,10 +200,9 @@ pub fn shortcut(x: &Tensor, stride: usize, channels: usize) -> Result<Tensor> {
         bail!("a shortcut cannot drop channels: {from} to {channels}");
     }
     let before = (channels - from) / 2;
-    if !x.device().is_cpu() {
-        let picks = |side: usize| Tensor::arange_step(0u32, side as u32, stride as u32, x.device());
-        let small = x.index_select(&picks(height)?, 1)?.index_select(&picks(width)?, 2)?;
-        return small.pad_with_zeros(3, before, channels - from - before)?.contiguous();
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::join::shortcut(x, stride, channels);
     }
     let (rows, columns) = (height.div_ceil(stride), width.div_ceil(stride));
     let mut y = buffer::zeros(images * rows * columns * channels);
@@ -219,20 +223,13 @@ pub fn shortcut(x: &Tensor, stride: usize, channels: usize) -> Result<Tensor> {
 pub fn shortcut_backward(dy: &Tensor, stride: usize, shape: [usize; 4]) -> Result<Tensor> {
     let [images, height, width, channels] = shape;
     let (all, before) = (dy.dim(3)?, (dy.dim(3)?.saturating_sub(channels)) / 2);
-    if !dy.device().is_cpu() {
-        let inner = part(dy, before, channels)?;
-        let mut spread = Tensor::zeros(&shape, dy.dtype(), dy.device())?;
-        for (row, y) in (0..height).step_by(stride).enumerate() {
-            for (column, x) in (0..width).step_by(stride).enumerate() {
-                let pixel = inner.narrow(1, row, 1)?.narrow(2, column, 1)?;
-                spread = spread.slice_assign(&[0..images, y..y + 1, x..x + 1, 0..channels], &pixel)?;
-            }
-        }
-        return Ok(spread);
-    }
     let (rows, columns) = (height.div_ceil(stride), width.div_ceil(stride));
     if dy.dims() != [images, rows, columns, all] {
         bail!("a gradient of {:?} does not fit a shortcut from {shape:?}", dy.shape());
+    }
+    #[cfg(feature = "cuda")]
+    if dy.device().is_cuda() {
+        return super::cuda::join::shortcut_backward(dy, stride, shape);
     }
     let mut dx = buffer::zeros(images * height * width * channels);
     with([dy], |[dy]| {
@@ -250,11 +247,11 @@ pub fn shortcut_backward(dy: &Tensor, stride: usize, shape: [usize; 4]) -> Resul
 /// # Errors
 /// The mask has another number of elements.
 pub fn dropout(x: &Tensor, mask: &[f32]) -> Result<Tensor> {
-    if !x.device().is_cpu() {
-        return x.mul(&Tensor::from_slice(mask, x.shape(), x.device())?);
-    }
     if mask.len() != x.elem_count() {
         bail!("a mask of {} does not fit {:?}", mask.len(), x.shape());
+    }
+    if x.device().is_cuda() {
+        return x.mul(&Tensor::from_slice(mask, x.shape(), x.device())?.to_dtype(x.dtype())?);
     }
     let mut y = buffer::take(mask.len());
     with([x], |[x]| y.iter_mut().zip(x.iter().zip(mask)).for_each(|(y, (x, mask))| *y = x * mask))?;

@@ -12,7 +12,7 @@ use super::buffer::{self, tensor, with};
 /// x has not four dimensions.
 pub fn channels_last(x: &Tensor) -> Result<Tensor> {
     let (images, channels, height, width) = x.dims4()?;
-    if !x.device().is_cpu() {
+    if x.device().is_cuda() {
         return x.permute((0, 2, 3, 1))?.contiguous();
     }
     let y = with([x], |[x]| turned(x, images, channels, height * width))?;
@@ -25,7 +25,7 @@ pub fn channels_last(x: &Tensor) -> Result<Tensor> {
 /// x has not four dimensions.
 pub fn planes(x: &Tensor) -> Result<Tensor> {
     let (images, height, width, channels) = x.dims4()?;
-    if !x.device().is_cpu() {
+    if x.device().is_cuda() {
         return x.permute((0, 3, 1, 2))?.contiguous();
     }
     let y = with([x], |[x]| turned(x, images, height * width, channels))?;

@@ -23,8 +23,11 @@ pub fn forward(x: &Tensor, w: &Tensor, bias: &Tensor, activation: Activation) ->
     if depth != w_depth || images == 0 {
         bail!("a linear layer of {w_depth} inputs does not fit {images} x {depth} features");
     }
-    if !x.device().is_cpu() {
-        return activation::forward(&x.matmul(&w.t()?)?.broadcast_add(bias)?, activation);
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let y = x.matmul(&w.to_dtype(x.dtype())?.t()?)?;
+        super::cuda::activation::add_bias(&y, bias, activation)?;
+        return Ok(y);
     }
     let mut y = buffer::take(images * out);
     with([x, w, bias], |[x, w, bias]| {
@@ -58,13 +61,11 @@ pub fn backward(
     want_dx: bool,
 ) -> Result<(Option<Tensor>, Option<[Tensor; 2]>)> {
     let ((images, out), (_, depth)) = (dy.dims2()?, w.dims2()?);
-    if !w.device().is_cpu() {
-        let dx = if want_dx { Some(dy.matmul(w)?) } else { None };
-        let dw = match x {
-            Some(x) => Some([dy.t()?.matmul(x)?, dy.sum(0)?]),
-            None => None,
-        };
-        return Ok((dx, dw));
+    #[cfg(feature = "cuda")]
+    if w.device().is_cuda() {
+        let dx = if want_dx { Some(dy.matmul(&w.to_dtype(dy.dtype())?)?) } else { None };
+        let own = x.map(|x| heads_backward(x, dy, 1)).transpose()?;
+        return Ok((dx, own));
     }
     let table = Table::plain(out);
     let dx = match want_dx {
@@ -108,8 +109,10 @@ pub fn heads_backward(x: &Tensor, dy: &Tensor, heads: usize) -> Result<[Tensor; 
     if images != rows || heads == 0 || !columns.is_multiple_of(heads) {
         bail!("gradients of {rows} x {columns} do not fit {heads} heads on {images} rows");
     }
-    if !x.device().is_cpu() {
-        return Ok([dy.t()?.matmul(x)?, dy.sum(0)?]);
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let dw = dy.t()?.matmul(x)?.to_dtype(candle_core::DType::F32)?;
+        return Ok([dw, super::cuda::norm::column_sums(dy)?]);
     }
     let out = columns / heads;
     let (dw, db) = with([x, dy], |[x, dy]| {

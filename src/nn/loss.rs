@@ -3,10 +3,22 @@
 
 use candle_core::{Result, Tensor};
 
-/// The mean loss over a batch, and its gradient [n, classes] (already divided by n, or by the sum of the weights).
-pub struct Loss {
-    pub mean: f64,
-    pub gradient: Tensor,
+/// The mean losses of heads over a batch.
+pub enum Means {
+    Known(Vec<f64>),
+    /// On a CUDA device, f64: reading them waits for the device.
+    Owed(Tensor),
+}
+
+impl Means {
+    /// # Errors
+    /// The device has failed.
+    pub fn read(self) -> Result<Vec<f64>> {
+        match self {
+            Self::Known(means) => Ok(means),
+            Self::Owed(means) => means.to_vec1(),
+        }
+    }
 }
 
 /// What is taken of the labels.
@@ -18,23 +30,29 @@ pub struct Targets<'a> {
     pub class_weights: Option<&'a [f64]>,
 }
 
-/// Cross-entropy of `logits` [n, classes] with integer `labels` `[n]`.
-/// Computed on the host in f64: a row of classes is small, and the result is the same for every batch split.
-///
-/// # Errors
-/// A label is not below the number of classes, the number of labels or of weights is another, or the weights of the
-/// labels add up to nothing.
-pub fn cross_entropy(logits: &Tensor, labels: &[u32], targets: Targets) -> Result<Loss> {
-    let (mean, gradient) = cross_entropies(logits, labels, &[targets])?;
-    Ok(Loss { mean: mean[0], gradient })
+/// The mean loss over a batch, and its gradient [n, classes].
+pub struct Loss {
+    pub mean: f64,
+    pub gradient: Tensor,
 }
 
-/// The same for the logits [n, heads x classes] of several heads that read the same rows: a mean for each, and all
-/// gradients side by side. Each head's numbers are those that it has alone.
+/// Cross-entropy of `logits` [n, classes] with integer `labels` `[n]`, read at once.
 ///
 /// # Errors
-/// As `cross_entropy`; the columns are not whole heads.
-pub fn cross_entropies(logits: &Tensor, labels: &[u32], targets: &[Targets]) -> Result<(Vec<f64>, Tensor)> {
+/// As `cross_entropies`.
+pub fn cross_entropy(logits: &Tensor, labels: &[u32], targets: Targets) -> Result<Loss> {
+    let (means, gradient) = cross_entropies(logits, labels, &[targets])?;
+    Ok(Loss { mean: means.read()?[0], gradient })
+}
+
+/// Cross-entropies of `logits` [n, heads x classes] of heads that read the same rows with integer `labels` `[n]`: a mean
+/// for each head, and the gradients of all side by side (already divided by n, or by the sum of the weights). Each head's
+/// numbers are those that it has alone. On CPU computed in f64: a row of classes is small.
+///
+/// # Errors
+/// A label is not below the number of classes, the number of labels or of weights is another, the weights of the labels
+/// add up to nothing, or the columns are not whole heads.
+pub fn cross_entropies(logits: &Tensor, labels: &[u32], targets: &[Targets]) -> Result<(Means, Tensor)> {
     let (images, columns) = logits.dims2()?;
     if labels.len() != images || images == 0 {
         candle_core::bail!("{} labels do not fit {images} rows of logits", labels.len());
@@ -46,20 +64,19 @@ pub fn cross_entropies(logits: &Tensor, labels: &[u32], targets: &[Targets]) -> 
     if let Some(label) = labels.iter().find(|label| **label as usize >= classes) {
         candle_core::bail!("label {label} is not below {classes} classes");
     }
+    let wholes = targets.iter().map(|targets| whole(labels, targets, classes)).collect::<Result<Vec<f64>>>()?;
+    #[cfg(feature = "cuda")]
+    if logits.device().is_cuda() {
+        let [means, gradient] = super::cuda::loss::cross_entropies(logits, labels, targets, &wholes)?;
+        return Ok((Means::Owed(means), gradient));
+    }
     let values = logits.flatten_all()?.to_vec1::<f32>()?;
     let mut gradient = vec![0.0; values.len()];
     let mut means = Vec::with_capacity(targets.len());
     let even = vec![1.0; classes];
     let mut scratch = Vec::with_capacity(classes);
-    for (head, targets) in targets.iter().enumerate() {
+    for ((head, targets), whole) in targets.iter().enumerate().zip(wholes) {
         let weights = targets.class_weights.unwrap_or(&even);
-        if weights.len() != classes {
-            candle_core::bail!("{} class weights do not fit {classes} classes", weights.len());
-        }
-        let whole: f64 = labels.iter().map(|label| weights[*label as usize]).sum();
-        if whole.is_nan() || whole <= 0.0 {
-            candle_core::bail!("the classes of this batch weigh nothing");
-        }
         let mut total = 0.0;
         for (row, label) in labels.iter().enumerate() {
             let own = row * columns + head * classes..row * columns + (head + 1) * classes;
@@ -77,7 +94,65 @@ pub fn cross_entropies(logits: &Tensor, labels: &[u32], targets: &[Targets]) -> 
         }
         means.push(total / whole);
     }
-    Ok((means, Tensor::from_vec(gradient, (images, columns), logits.device())?))
+    Ok((Means::Known(means), Tensor::from_vec(gradient, (images, columns), logits.device())?))
+}
+
+/// What the labels of a batch weigh together.
+fn whole(labels: &[u32], targets: &Targets, classes: usize) -> Result<f64> {
+    let Some(weights) = targets.class_weights else { return Ok(labels.len() as f64) };
+    if weights.len() != classes {
+        candle_core::bail!("{} class weights do not fit {classes} classes", weights.len());
+    }
+    let whole: f64 = labels.iter().map(|label| weights[*label as usize]).sum();
+    if whole.is_nan() || whole <= 0.0 {
+        candle_core::bail!("the classes of this batch weigh nothing");
+    }
+    Ok(whole)
+}
+
+/// Answers of heads to rows: of each head the first class of the largest logit, and the logarithm of the label's
+/// probability; row by row.
+pub enum Answers {
+    Known(Vec<(u32, f64)>),
+    /// On a CUDA device.
+    Owed([Tensor; 2]),
+}
+
+impl Answers {
+    /// # Errors
+    /// The device has failed.
+    pub fn read(self) -> Result<Vec<(u32, f64)>> {
+        match self {
+            Self::Known(answers) => Ok(answers),
+            Self::Owed([predicted, log_probabilities]) => {
+                let predicted = predicted.flatten_all()?.to_vec1::<u32>()?;
+                Ok(predicted.into_iter().zip(log_probabilities.flatten_all()?.to_vec1::<f64>()?).collect())
+            }
+        }
+    }
+}
+
+/// What `logits` [n, heads x classes] answer to rows with `labels` `[n]`.
+///
+/// # Errors
+/// The shapes do not fit.
+pub fn answers(logits: &Tensor, labels: &[u32], heads: usize) -> Result<Answers> {
+    let (images, columns) = logits.dims2()?;
+    if images != labels.len() || heads == 0 || !columns.is_multiple_of(heads) {
+        candle_core::bail!("{columns} columns of {images} rows are not answers of {heads} heads to {}", labels.len());
+    }
+    #[cfg(feature = "cuda")]
+    if logits.device().is_cuda() {
+        return Ok(Answers::Owed(super::cuda::loss::answers(logits, labels, heads)?));
+    }
+    let values = logits.flatten_all()?.to_vec1::<f32>()?;
+    let rows = values.chunks_exact(columns).zip(labels);
+    let answer = |row: &[f32], label: u32| {
+        let best = (0..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best });
+        (best as u32, log_probability(row, label as usize))
+    };
+    let found = rows.flat_map(|(row, label)| row.chunks_exact(columns / heads).map(|row| answer(row, *label)));
+    Ok(Answers::Known(found.collect()))
 }
 
 /// log softmax of one row, in f64.

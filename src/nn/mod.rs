@@ -1,15 +1,21 @@
 //! Operators and their gradients on candle tensors. Each takes what it needs and returns new tensors: nothing
 //! here knows of graphs, training or files. Images are [n, height, width, channels], so that vectors run along the
-//! channels. On CPU the operators are our own loops; elsewhere they are composed of candle's own (`composed`), which
-//! is also what the tests compare with.
+//! channels. On CPU the operators are our own loops; on CUDA devices they are those of `cuda`.
 
-use candle_core::Result;
+use std::cell::Cell;
+
+use candle_core::{DType, Device, Result};
 use rayon::prelude::*;
+
+#[cfg(feature = "cuda")]
+use crate::device::cuda_numerics;
+use crate::device::{Precision, cpu_numerics};
 
 pub mod activation;
 pub mod buffer;
-pub mod composed;
 pub mod conv;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod gemm;
 pub mod join;
 mod kernel;
@@ -20,6 +26,35 @@ pub mod norm;
 pub mod optim;
 pub mod pool;
 pub mod solve;
+
+thread_local! {
+    static PRECISION: Cell<Precision> = const { Cell::new(Precision::F32) };
+}
+
+/// How products of this thread round from here on; on CPU they are f32 whatever is said.
+pub fn round(precision: Precision) {
+    PRECISION.set(precision);
+    #[cfg(feature = "cuda")]
+    cuda::device::round(precision);
+}
+
+/// The numbers that images and activations are on `device`.
+pub fn numbers(device: &Device) -> DType {
+    if device.is_cuda() && PRECISION.get() == Precision::Bf16 { DType::BF16 } else { DType::F32 }
+}
+
+/// The class of devices within which results are equal bit for bit.
+///
+/// # Errors
+/// The device does not answer.
+pub fn numerics(device: &Device) -> Result<String> {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        return Ok(cuda_numerics(cuda::device::capability(device)?));
+    }
+    let _ = device;
+    Ok(cpu_numerics().to_owned())
+}
 
 /// Does `work` for each of the items, on all threads of the pool; the results in their order.
 ///

@@ -28,13 +28,13 @@ pub struct Step {
 }
 
 /// The memory of one parameter: velocity, or first and second moments.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct State {
     /// On CPU.
     host: [Vec<f32>; 2],
-    /// On other devices.
-    first: Option<Tensor>,
-    second: Option<Tensor>,
+    /// On a CUDA device.
+    #[cfg(feature = "cuda")]
+    device: [Option<Tensor>; 2],
     steps: i32,
 }
 
@@ -45,7 +45,7 @@ const EPSILON: f64 = 1e-8;
 const TASK: usize = 16_384;
 
 impl State {
-    /// The parameter after one step. On CPU it is the same memory: nobody else may read the old numbers.
+    /// The parameter after one step. It is the same memory: nobody else may read the old numbers.
     ///
     /// # Errors
     /// The gradient has another shape.
@@ -60,6 +60,36 @@ impl State {
         }
     }
 
+    /// A copy in memory of its own.
+    ///
+    /// # Errors
+    /// Only those of the device.
+    pub fn own(&self) -> Result<Self> {
+        Ok(Self {
+            host: self.host.clone(),
+            #[cfg(feature = "cuda")]
+            device: match &self.device {
+                [Some(first), Some(second)] => [Some(first.copy()?), Some(second.copy()?)],
+                _ => [None, None],
+            },
+            steps: self.steps,
+        })
+    }
+
+    /// The memory of `parameter`'s device, zero at first.
+    #[cfg(feature = "cuda")]
+    fn on_device(&mut self, parameter: &Tensor) -> Result<[&Tensor; 2]> {
+        for memory in &mut self.device {
+            if memory.is_none() {
+                *memory = Some(parameter.zeros_like()?);
+            }
+        }
+        match &self.device {
+            [Some(first), Some(second)] => Ok([first, second]),
+            _ => candle_core::bail!("an optimiser without memory"),
+        }
+    }
+
     /// PyTorch 2's SGD: velocity <- momentum velocity + gradient, parameter <- parameter - lr velocity.
     fn sgd(
         &mut self,
@@ -69,11 +99,14 @@ impl State {
         parameter: &Tensor,
         gradient: &Tensor,
     ) -> Result<Tensor> {
-        if !parameter.device().is_cpu() {
-            return self.sgd_composed(momentum, nesterov, step, parameter, gradient);
-        }
         let (decay, shrink, lr, momentum) =
             (step.coupled_decay as f32, 1.0 - (step.lr * step.decoupled_decay) as f32, step.lr as f32, momentum as f32);
+        #[cfg(feature = "cuda")]
+        if parameter.device().is_cuda() {
+            let [velocity, _] = self.on_device(parameter)?;
+            super::cuda::optim::sgd(parameter, velocity, gradient, [decay, shrink, lr, momentum], nesterov)?;
+            return Ok(parameter.clone());
+        }
         let count = parameter.elem_count();
         let [velocity, _] = &mut self.host;
         velocity.resize(count, 0.0);
@@ -88,33 +121,19 @@ impl State {
         Ok(parameter.clone())
     }
 
-    fn sgd_composed(
-        &mut self,
-        momentum: f64,
-        nesterov: bool,
-        step: Step,
-        parameter: &Tensor,
-        gradient: &Tensor,
-    ) -> Result<Tensor> {
-        let gradient = gradient.add(&(parameter * step.coupled_decay)?)?;
-        let velocity = match &self.first {
-            Some(velocity) => (velocity * momentum)?.add(&gradient)?,
-            None => gradient.clone(),
-        };
-        let direction = if nesterov { gradient.add(&(&velocity * momentum)?)? } else { velocity.clone() };
-        self.first = Some(velocity);
-        (parameter * (1.0 - step.lr * step.decoupled_decay))?.sub(&(direction * step.lr)?)
-    }
-
     /// AdamW (Loshchilov and Hutter, 2019), with the bias corrections of Kingma and Ba (2015).
     fn adam(&mut self, step: Step, parameter: &Tensor, gradient: &Tensor) -> Result<Tensor> {
         let correction = |beta: f64| 1.0 - beta.powi(self.steps);
         let corrections = (correction(BETAS.0), correction(BETAS.1));
-        if !parameter.device().is_cpu() {
-            return self.adam_composed(step, corrections, parameter, gradient);
-        }
         let (decay, shrink) = (step.coupled_decay as f32, (1.0 - step.lr * step.decoupled_decay) as f32);
         let (rate, second_scale) = ((step.lr / corrections.0) as f32, (1.0 / corrections.1) as f32);
+        #[cfg(feature = "cuda")]
+        if parameter.device().is_cuda() {
+            let (beta, beta_second) = (BETAS.0 as f32, BETAS.1 as f32);
+            let numbers = [decay, shrink, rate, second_scale, beta, beta_second, EPSILON as f32];
+            super::cuda::optim::adam(parameter, self.on_device(parameter)?, gradient, numbers)?;
+            return Ok(parameter.clone());
+        }
         let count = parameter.elem_count();
         let [first, second] = &mut self.host;
         first.resize(count, 0.0);
@@ -129,27 +148,6 @@ impl State {
             })
         })??;
         Ok(parameter.clone())
-    }
-
-    fn adam_composed(
-        &mut self,
-        step: Step,
-        corrections: (f64, f64),
-        parameter: &Tensor,
-        gradient: &Tensor,
-    ) -> Result<Tensor> {
-        let gradient = gradient.add(&(parameter * step.coupled_decay)?)?;
-        let mix = |old: Option<Tensor>, new: Tensor, beta: f64| match old {
-            Some(old) => (old * beta)?.add(&(new * (1.0 - beta))?),
-            None => new * (1.0 - beta),
-        };
-        let first = mix(self.first.take(), gradient.clone(), BETAS.0)?;
-        let second = mix(self.second.take(), gradient.sqr()?, BETAS.1)?;
-        let scale = (&second / corrections.1)?.sqrt()?;
-        let direction = (&first / corrections.0)?.div(&(scale + EPSILON)?)?;
-        self.first = Some(first);
-        self.second = Some(second);
-        (parameter * (1.0 - step.lr * step.decoupled_decay))?.sub(&(direction * step.lr)?)
     }
 }
 
@@ -179,27 +177,44 @@ on_every_path! {
     }
 }
 
-/// The gradients' global norm, sqrt of the sum of all squares, and by what they are multiplied so that it is at most
-/// `limit`: limit / (norm + 1e-6), as PyTorch 2's `clip_grad_norm_`.
+/// Scales gradients so that their global norm, sqrt of the sum of all squares, is at most `limit`: by limit / (norm + 1e-6)
+/// where that is less than 1, as PyTorch 2's `clip_grad_norm_`.
 ///
 /// # Errors
 /// Only those of the device.
-pub fn clip<'a>(gradients: impl Iterator<Item = &'a mut Tensor>, limit: f64) -> Result<f64> {
+pub fn clip<'a>(gradients: impl Iterator<Item = &'a mut Tensor>, limit: f64) -> Result<()> {
     let gradients: Vec<&mut Tensor> = gradients.collect();
+    #[cfg(feature = "cuda")]
+    if gradients.first().is_some_and(|gradient| gradient.device().is_cuda()) {
+        return super::cuda::optim::clip(&gradients, limit);
+    }
     let mut squares = 0.0;
     for gradient in &gradients {
-        squares += if gradient.device().is_cpu() {
-            with([&**gradient], |[gradient]| gradient.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>())?
-        } else {
-            f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?)
-        };
+        squares +=
+            with([&**gradient], |[gradient]| gradient.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>())?;
     }
-    let norm = squares.sqrt();
-    let factor = limit / (norm + 1e-6);
+    let factor = limit / (squares.sqrt() + 1e-6);
     if factor < 1.0 {
         for gradient in gradients {
             *gradient = (&*gradient * factor)?;
         }
     }
-    Ok(norm)
+    Ok(())
+}
+
+/// Whether all numbers of f32 tensors are finite.
+///
+/// # Errors
+/// Only those of the device.
+pub fn all_finite(tensors: &[&Tensor]) -> Result<bool> {
+    #[cfg(feature = "cuda")]
+    if tensors.first().is_some_and(|tensor| tensor.device().is_cuda()) {
+        return super::cuda::optim::all_finite(tensors);
+    }
+    for tensor in tensors {
+        if !tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

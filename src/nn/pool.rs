@@ -4,7 +4,6 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::buffer::{self, tensor, with};
-use super::composed;
 use super::kernel::{by_channels, on_every_path};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,11 +107,9 @@ impl Windows {
 pub fn forward(windows: &Windows, reduce: Reduce, x: &Tensor) -> Result<Tensor> {
     let (images, height, width, channels) = x.dims4()?;
     let [rows, columns] = &windows.spans(height, width)?;
-    if !x.device().is_cpu() {
-        return match windows {
-            Windows::Moved(pool) => composed::pool(pool, reduce, x),
-            Windows::Grid(_) => composed_grid(rows, columns, reduce, x),
-        };
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::pool::forward(windows, reduce, x, [rows.len(), columns.len()]);
     }
     let size = rows.len() * columns.len() * channels;
     let mut y = buffer::take(images * size);
@@ -132,8 +129,9 @@ pub fn forward(windows: &Windows, reduce: Reduce, x: &Tensor) -> Result<Tensor> 
 pub fn max_backward(windows: &Windows, x: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let (_, height, width, channels) = x.dims4()?;
     let [rows, columns] = &windows.spans(height, width)?;
-    if !x.device().is_cpu() {
-        return one_gradient(x, dy, |x| forward(windows, Reduce::Max, x));
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::pool::max_backward(windows, x, y, dy);
     }
     let (size, out) = (height * width * channels, rows.len() * columns.len() * channels);
     let apart = tile(rows, height) && tile(columns, width);
@@ -165,8 +163,9 @@ pub fn avg_backward(
 ) -> Result<Tensor> {
     let (images, height, width, channels) = shape;
     let [rows, columns] = &windows.spans(height, width)?;
-    if !dy.device().is_cpu() {
-        return one_gradient(&Tensor::zeros(shape, dy.dtype(), dy.device())?, dy, |x| forward(windows, reduce, x));
+    #[cfg(feature = "cuda")]
+    if dy.device().is_cuda() {
+        return super::cuda::pool::avg_backward(windows, reduce, shape, dy);
     }
     let (size, out) = (height * width * channels, rows.len() * columns.len() * channels);
     let mut dx = buffer::zeros(images * size);
@@ -176,29 +175,6 @@ pub fn avg_backward(
             .for_each(|(dx, dy)| spread_evenly(rows, columns, reduce, dy, width, channels, dx));
     })?;
     tensor(dx, shape)
-}
-
-fn one_gradient(x: &Tensor, dy: &Tensor, output: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
-    let mut grads = composed::gradients(&[x], dy, |inputs| output(&inputs[0]))?;
-    grads.pop().ok_or_else(|| candle_core::Error::Msg("one input has one gradient".to_owned()))
-}
-
-fn composed_grid(rows: &[Span], columns: &[Span], reduce: Reduce, x: &Tensor) -> Result<Tensor> {
-    let mut bands = Vec::new();
-    for row in rows {
-        let mut cells = Vec::new();
-        for column in columns {
-            let cell =
-                x.narrow(1, row.start, row.end - row.start)?.narrow(2, column.start, column.end - column.start)?;
-            let cell = cell.flatten(1, 2)?;
-            cells.push(match reduce {
-                Reduce::Max => cell.max_keepdim(1)?,
-                Reduce::Avg | Reduce::AvgPadded => cell.mean_keepdim(1)?,
-            });
-        }
-        bands.push(Tensor::cat(&cells, 1)?.unsqueeze(1)?);
-    }
-    Tensor::cat(&bands, 1)
 }
 
 /// What an average divides by.

@@ -104,7 +104,7 @@ impl<'a> Logistic<'a> {
         let weights = self.classes * self.inputs;
         let squares: f64 = at[..weights].iter().map(|value| value * value).sum();
         gradient.iter_mut().zip(&at[..weights]).for_each(|(gradient, value)| *gradient += lambda * value);
-        Ok(Value { loss: means[0] + 0.5 * lambda * squares, gradient })
+        Ok(Value { loss: means.read()?[0] + 0.5 * lambda * squares, gradient })
     }
 
     /// Solves for one strength, from where the last solution ended.

@@ -11,7 +11,13 @@ pub fn of_encode(stage: &Encode) -> Key {
     let backbone = untapped(&stage.backbone);
     Key::of(
         "encode bond",
-        &(backbone, (stage.data, stage.per_class, stage.seed, stage.replicates), stage.images, &stage.augment),
+        &(
+            backbone,
+            (stage.data, stage.per_class, stage.seed, stage.replicates),
+            stage.images,
+            &stage.augment,
+            stage.precision,
+        ),
     )
 }
 
@@ -23,7 +29,7 @@ pub fn of_trial(chain: &Chain) -> Option<Key> {
     if train.solves() {
         return None;
     }
-    let read = (train.data, train.per_class, train.seed, train.replicate);
+    let read = (train.data, train.per_class, train.seed, train.replicate, train.precision);
     if let Some(encode) = chain.encode.as_ref().filter(|encode| encode.images != Encoded::Evaluated)
         && train.phases.iter().all(|phase| phase.freeze == Freeze::All)
     {

@@ -62,6 +62,7 @@ const STRUCTURE: &[&str] = &[
     "augment",
     "views",
     "head",
+    "precision",
 ];
 const NUMBERS: &[&str] = &["weight_decay", "momentum", "lr", "backbone_lr", "steps", "epochs"];
 

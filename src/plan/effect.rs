@@ -1,5 +1,6 @@
 //! Which settings have an effect beside the others: those without are taken out, those that contradict are refused.
 
+use crate::device::Precision;
 use crate::freeze::Freeze;
 use crate::model::freezing::{depth_name, frozen_layers};
 use crate::model::graph::{Graph, Op};
@@ -39,6 +40,9 @@ const OF_STEPS: &[&str] = &[
 
 /// Takes out every setting that changes nothing under the others.
 pub fn drop_without_effect(layer: &mut Layer, backbone: &Graph) {
+    if layer.get("precision").and_then(Value::text) == Some(Precision::default().name()) {
+        layer.remove("precision");
+    }
     let [_, height, width] = backbone.layers[backbone.last()].shape;
     if height * width == 1 {
         layer.remove("pool");

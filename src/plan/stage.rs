@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::Facts;
 use super::trial_key;
+use crate::device::Precision;
 use crate::experiment;
 use crate::frame::{Frame, Resize};
 use crate::freeze::Freeze;
@@ -54,6 +55,8 @@ pub struct Pretrain {
     pub classes: usize,
     pub phase: Phase,
     pub seed: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub precision: Precision,
 }
 
 /// Which images an encoding holds.
@@ -88,6 +91,8 @@ pub struct Encode {
     pub per_class: Option<usize>,
     pub seed: u64,
     pub replicates: usize,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub precision: Precision,
 }
 
 /// One trial.
@@ -111,6 +116,8 @@ pub struct Train {
     pub classes: usize,
     pub per_class: Option<usize>,
     pub seed: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub precision: Precision,
 }
 
 /// A stage, and the stages whose artifacts it reads: should one be gone or damaged, a worker makes it again.
@@ -145,6 +152,15 @@ pub struct Reach<'a> {
 }
 
 impl Stage {
+    /// How its products round.
+    pub fn precision(&self) -> Precision {
+        match self {
+            Self::Pretrain(stage) => stage.precision,
+            Self::Encode(stage) => stage.precision,
+            Self::Train(stage) => stage.precision,
+        }
+    }
+
     pub fn key(&self) -> Key {
         match self {
             Self::Pretrain(stage) => Key::of("pretrain", stage),
@@ -282,6 +298,7 @@ pub fn chain(layer: &Layer, cell: Key, replicate: usize, reach: &Reach, facts: &
         classes: data.classes,
         per_class: layer.get("per_class").and_then(Value::count),
         seed: reach.seed,
+        precision: precision(layer)?,
     };
     let encode = match train.shared_cut()? {
         None => None,
@@ -298,6 +315,7 @@ pub fn chain(layer: &Layer, cell: Key, replicate: usize, reach: &Reach, facts: &
                 per_class: reach.per_class,
                 seed: reach.seed,
                 replicates: reach.replicates,
+                precision: train.precision,
             })
         }
     };
@@ -322,6 +340,15 @@ pub fn arch(layer: &Layer, facts: &Facts) -> Result<Arch, String> {
 
 fn preprocess(layer: &Layer) -> Result<Preprocess, String> {
     recipe::word(&asked(layer, "preprocess")?, recipe::PREPROCESSES)
+}
+
+fn precision(layer: &Layer) -> Result<Precision, String> {
+    layer.get("precision").map_or(Ok(Precision::default()), |value| recipe::word(value, "'f32', 'tf32' or 'bf16'"))
+}
+
+/// What stands for itself is not in keys: those of before there was a choice hold.
+fn is_default(precision: &Precision) -> bool {
+    *precision == Precision::default()
 }
 
 fn resize(layer: &Layer) -> Result<Resize, String> {
@@ -378,5 +405,6 @@ fn pretrain(
         classes: data.classes,
         phase,
         seed,
+        precision: precision(layer)?,
     }))
 }

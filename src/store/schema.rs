@@ -44,10 +44,12 @@ pub const SETTINGS: &[&str] = &[
     // From the fourth migration on.
     "views",
     "lambda",
+    // From the fifth migration on.
+    "precision",
 ];
 
 /// How many settings each migration knew.
-const KNOWN_SETTINGS: &[usize] = &[SETTINGS.len() - 5, SETTINGS.len() - 3, SETTINGS.len() - 2, SETTINGS.len()];
+const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, SETTINGS.len()];
 
 /// Columns of `trial` that a configuration alone decides: equal for equal keys, on any machine of one numerics class.
 pub const RESULTS: &[&str] = &[
@@ -71,9 +73,9 @@ pub const RESULTS: &[&str] = &[
 ];
 
 /// How many results each migration knew.
-const KNOWN_RESULTS: &[usize] = &[RESULTS.len() - 1, RESULTS.len() - 1, RESULTS.len() - 1, RESULTS.len()];
+const KNOWN_RESULTS: &[usize] = &[15, 15, 15, RESULTS.len(), RESULTS.len()];
 
-pub const MIGRATIONS: &[&str] = &[FIRST, CLASS_WEIGHTS_AND_CLIP, RESIZE, SHARING];
+pub const MIGRATIONS: &[&str] = &[FIRST, CLASS_WEIGHTS_AND_CLIP, RESIZE, SHARING, PRECISION];
 
 const FIRST: &str = "
 CREATE TABLE experiment (
@@ -190,6 +192,12 @@ CREATE TABLE audit (
   difference TEXT NOT NULL, -- what differed
   PRIMARY KEY (trial, at)
 ) WITHOUT ROWID;
+DROP VIEW result;
+{view}
+";
+
+const PRECISION: &str = "
+ALTER TABLE cell ADD COLUMN precision;
 DROP VIEW result;
 {view}
 ";

@@ -4,11 +4,12 @@
 use candle_core::{Result, Tensor};
 
 use super::course::{Course, Now, rule, step, targets};
+use super::lane::read_all;
 use super::record::History;
 use crate::nn::activation::Activation;
 use crate::nn::linear;
-use crate::nn::loss::{Targets, cross_entropies};
-use crate::nn::optim::{State, clip};
+use crate::nn::loss::{Means, Targets, cross_entropies};
+use crate::nn::optim::{State, all_finite, clip};
 use crate::outcome::Ending;
 
 pub struct Bank {
@@ -17,6 +18,8 @@ pub struct Bank {
     bias: Tensor,
     classes: usize,
     pub heads: Vec<Head>,
+    /// Losses of steps that the device has not told yet.
+    owed: Vec<Means>,
 }
 
 pub struct Head {
@@ -42,7 +45,7 @@ impl Bank {
         let head = |history| Head { history, stops: false, states: Default::default(), best: None };
         let (weight, bias) = stacked(params)?;
         let classes = params[0][1].elem_count();
-        Ok(Self { weight, bias, classes, heads: histories.into_iter().map(head).collect() })
+        Ok(Self { weight, bias, classes, heads: histories.into_iter().map(head).collect(), owed: Vec::new() })
     }
 
     /// Multiply-accumulates of one head for one row.
@@ -68,10 +71,19 @@ impl Bank {
         let targets: Vec<Targets> = turns.iter().map(|turn| targets(turn.course.phase(0), balanced)).collect();
         let (losses, dy) = cross_entropies(&logits, labels, &targets)?;
         let gradients = linear::heads_backward(&x, &dy, self.heads.len())?;
-        for (index, (head, loss)) in self.heads.iter_mut().zip(losses).enumerate() {
-            head.history.record.step(loss);
-            if !loss.is_finite() {
-                continue;
+        let known = match losses {
+            Means::Known(losses) => Some(losses),
+            owed => {
+                self.owed.push(owed);
+                None
+            }
+        };
+        for (index, head) in self.heads.iter_mut().enumerate() {
+            if let Some(loss) = known.as_ref().map(|losses| losses[index]) {
+                head.history.record.step(loss);
+                if !loss.is_finite() {
+                    continue;
+                }
             }
             let own = |tensor: &Tensor| tensor.narrow(0, index * self.classes, self.classes);
             let mut gradients = [own(&gradients[0])?, own(&gradients[1])?];
@@ -83,6 +95,21 @@ impl Bank {
             for ((state, param), gradient) in head.states.iter_mut().zip([&self.weight, &self.bias]).zip(&gradients) {
                 // The numbers change where they lie, in the memory of all heads.
                 state.step(rule(phase), size, &own(param)?, gradient)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes the losses that the device still owes, of each head up to the first that is not finite.
+    ///
+    /// # Errors
+    /// The device has failed.
+    pub fn settle(&mut self) -> Result<()> {
+        for losses in read_all(&mut self.owed)? {
+            for (head, loss) in self.heads.iter_mut().zip(losses) {
+                if head.history.record.ending != Ending::Diverged {
+                    head.history.record.step(loss);
+                }
             }
         }
         Ok(())
@@ -113,6 +140,7 @@ impl Bank {
         if !self.heads.iter().any(&which) {
             return Ok(None);
         }
+        self.settle()?;
         let params = (0..self.heads.len()).map(|index| self.params(index)).collect::<Result<Vec<_>>>()?;
         let mut parts: [(Vec<[Tensor; 2]>, Vec<Head>); 2] = Default::default();
         for (params, mut head) in params.into_iter().zip(std::mem::take(&mut self.heads)) {
@@ -128,7 +156,7 @@ impl Bank {
             self.heads = left.1;
         }
         let (weight, bias) = stacked(&gone.0)?;
-        Ok(Some(Self { weight, bias, classes: self.classes, heads: gone.1 }))
+        Ok(Some(Self { weight, bias, classes: self.classes, heads: gone.1, owed: Vec::new() }))
     }
 
     /// Marks the heads whose numbers are not all finite.
@@ -137,10 +165,9 @@ impl Bank {
     /// Only those of the device.
     pub fn check(&mut self) -> Result<()> {
         for index in 0..self.heads.len() {
-            for tensor in self.params(index)? {
-                if !tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()) {
-                    self.heads[index].history.record.ending = Ending::Diverged;
-                }
+            let [weight, bias] = &self.params(index)?;
+            if !all_finite(&[weight, bias])? {
+                self.heads[index].history.record.ending = Ending::Diverged;
             }
         }
         Ok(())

@@ -1,35 +1,54 @@
 //! Predictions and scores, counted batch by batch.
 
-use crate::nn::loss::log_probability;
+use crate::nn::loss::Answers;
 use crate::outcome::{Predictions, Scores, score};
 
 /// Images of one pass. Results do not depend on it.
 pub const BATCH: usize = 64;
 
 /// The answers of one network so far.
-#[derive(Default)]
-pub struct Tally {
+#[derive(Clone, Default)]
+struct Tally {
     found: Predictions,
     truth: Vec<u32>,
     loss: f64,
 }
 
 impl Tally {
-    /// Counts one row of logits.
-    pub fn row(&mut self, logits: &[f32], class: u32) {
-        let best = (0..logits.len()).fold(0, |best, class| if logits[class] > logits[best] { class } else { best });
-        let log_probability = log_probability(logits, class as usize);
+    /// Counts the answer to an image of a class, and the logarithm of the probability that it gave that class.
+    fn count(&mut self, (answer, log_probability): (u32, f64), class: u32) {
         self.loss -= log_probability;
         self.truth.push(class);
-        self.found.predicted.push(best as u16);
+        self.found.predicted.push(answer as u16);
         self.found.probability.push(log_probability.exp() as f32);
     }
 
-    /// Answers and scores; the loss is not finite where some row was not.
-    pub fn close(mut self, samples: &[u32], classes: usize) -> (Predictions, Scores) {
+    fn close(mut self, samples: &[u32], classes: usize) -> (Predictions, Scores) {
         let loss = self.loss / samples.len().max(1) as f64;
         let scores = score(&self.found.predicted, &self.truth, classes, loss);
         self.found.samples = samples.to_vec();
         (self.found, scores)
     }
+}
+
+/// Answers and scores of several heads, from their answers to batches of `samples` in their order, whose classes `truth`
+/// tells. A loss is not finite where some row's was not.
+///
+/// # Errors
+/// The device has failed.
+pub fn close(
+    batches: Vec<Answers>,
+    heads: usize,
+    samples: &[u32],
+    truth: &[u32],
+    classes: usize,
+) -> candle_core::Result<Vec<(Predictions, Scores)>> {
+    let mut tallies = vec![Tally::default(); heads];
+    let mut rows = truth.iter();
+    for batch in batches {
+        for (own, class) in batch.read()?.chunks_exact(heads).zip(&mut rows) {
+            tallies.iter_mut().zip(own).for_each(|(tally, answer)| tally.count(*answer, *class));
+        }
+    }
+    Ok(tallies.into_iter().map(|tally| tally.close(samples, classes)).collect())
 }

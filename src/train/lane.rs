@@ -9,8 +9,8 @@ use super::record::History;
 use crate::exec::{Ahead, Mode, Network, OfLayers, Pending, Tape};
 use crate::model::graph::Op;
 use crate::nn::buffer;
-use crate::nn::loss::cross_entropy;
-use crate::nn::optim::{State, clip};
+use crate::nn::loss::{Means, cross_entropies};
+use crate::nn::optim::{State, all_finite, clip};
 use crate::outcome::Ending;
 use crate::phase::Phase;
 use crate::seed::Rng;
@@ -41,6 +41,8 @@ pub struct Lane {
     head: usize,
     states: BTreeMap<(usize, usize), State>,
     best: Option<(f64, Vec<Vec<Tensor>>)>,
+    /// Losses of steps that the device has not told yet.
+    owed: Vec<Means>,
     /// Multiply-accumulates for an image of this leg: of a forward pass, and of a step.
     pub macs: [f64; 2],
     /// What is held fixed in this leg, hashed at its beginning.
@@ -50,7 +52,8 @@ pub struct Lane {
 impl Lane {
     pub fn new(network: Network, below: usize, history: History) -> Self {
         let head = network.graph.layers.iter().position(|layer| layer.block == "head").unwrap_or(0);
-        Self { network, history, below, head, states: BTreeMap::new(), best: None, macs: [0.0; 2], fixed: None }
+        let (states, owed) = (BTreeMap::new(), Vec::new());
+        Self { network, history, below, head, states, best: None, owed, macs: [0.0; 2], fixed: None }
     }
 
     /// Begins a leg: freezes the first `frozen` layers of the whole network, `all` numbers of which there are in it.
@@ -85,6 +88,7 @@ impl Lane {
     /// # Errors
     /// Only those of the device.
     pub fn fork(&mut self, trials: Vec<usize>) -> anyhow::Result<Self> {
+        self.settle()?;
         self.history.trials.retain(|trial| !trials.contains(trial));
         let mut network = self.network.clone();
         network.own()?;
@@ -93,8 +97,13 @@ impl Lane {
             history: History { trials, ..self.history.clone() },
             below: self.below,
             head: self.head,
-            states: self.states.clone(),
+            states: self
+                .states
+                .iter()
+                .map(|(place, state)| Ok((*place, state.own()?)))
+                .collect::<candle_core::Result<_>>()?,
             best: self.best.clone(),
+            owed: Vec::new(),
             macs: self.macs,
             fixed: self.fixed,
         })
@@ -119,15 +128,35 @@ impl Lane {
     }
 
     fn descend(&mut self, mut tape: Tape, lesson: &Lesson, turn: &Turn) -> anyhow::Result<Option<Pending>> {
-        let loss = cross_entropy(&tape.result()?, lesson.labels, targets(turn.phase, lesson.balanced))?;
-        self.history.record.step(loss.mean);
-        if !loss.mean.is_finite() {
-            return Ok(None);
+        let targets = targets(turn.phase, lesson.balanced);
+        let (means, gradient) = cross_entropies(&tape.result()?, lesson.labels, &[targets])?;
+        match means {
+            Means::Known(means) => {
+                self.history.record.step(means[0]);
+                if !means[0].is_finite() {
+                    return Ok(None);
+                }
+            }
+            // Waiting for the device at every step would cost more than steps behind a loss that is not finite.
+            owed => self.owed.push(owed),
         }
-        self.backward(&mut tape, loss.gradient, turn)?;
+        self.backward(&mut tape, gradient, turn)?;
         let pending = std::mem::take(&mut tape.pending);
         self.network.follow(tape);
         Ok(Some(pending))
+    }
+
+    /// Notes the losses that the device still owes, up to the first that is not finite.
+    ///
+    /// # Errors
+    /// The device has failed.
+    pub fn settle(&mut self) -> candle_core::Result<()> {
+        for means in read_all(&mut self.owed)? {
+            if self.history.record.ending != Ending::Diverged {
+                self.history.record.step(means[0]);
+            }
+        }
+        Ok(())
     }
 
     /// One optimiser step with gradients that were computed elsewhere.
@@ -193,25 +222,34 @@ impl Lane {
         }
         let fixed = self.network.frozen_hash()?;
         anyhow::ensure!(self.fixed == Some(fixed), "frozen weights moved during training");
-        if !self.is_finite()? {
+        if !all_finite(&self.network.params.iter().flatten().collect::<Vec<_>>())? {
             self.history.record.ending = Ending::Diverged;
         }
         Ok(())
-    }
-
-    fn is_finite(&self) -> candle_core::Result<bool> {
-        for tensor in self.network.params.iter().flatten() {
-            if !tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     /// Numbers that the lane holds beside the frozen ones: parameters and the optimiser's memory.
     pub fn course_of<'a>(&self, courses: &'a [Course]) -> &'a Course {
         &courses[self.history.trials[0]]
     }
+}
+
+/// The mean losses that are owed, of every step, in one read.
+///
+/// # Errors
+/// The device has failed.
+pub fn read_all(owed: &mut Vec<Means>) -> candle_core::Result<Vec<Vec<f64>>> {
+    let (mut known, mut tensors) = (Vec::new(), Vec::new());
+    for means in owed.drain(..) {
+        match means {
+            Means::Known(means) => known.push(means),
+            Means::Owed(tensor) => tensors.push(tensor),
+        }
+    }
+    if !tensors.is_empty() {
+        known.extend(Tensor::stack(&tensors, 0)?.to_vec2::<f64>()?);
+    }
+    Ok(known)
 }
 
 /// The parameters of a layer after one step.

@@ -8,11 +8,12 @@ use candle_core::Tensor;
 use super::abreast::{self, Probe};
 use super::bank::{self, Bank};
 use super::course::{Course, Draw};
-use super::evaluate::{BATCH, Tally};
+use super::evaluate::{self, BATCH};
 use super::inputs::Inputs;
 use super::lane::{Lane, Lesson};
 use super::record::{History, Spent};
 use crate::data::Manifest;
+use crate::nn::loss::{Answers, answers};
 use crate::outcome::{Ending, Predictions, Scores};
 use crate::plan::stage::Train;
 
@@ -110,27 +111,25 @@ pub fn scores(
     let mut feeds: Vec<usize> = learners.iter().map(|learner| learner.feed()).collect();
     feeds.sort_unstable();
     feeds.dedup();
-    let classes = manifest.classes.len();
-    let tallies = |learner: &&Learner| learner.histories().iter().map(|_| Tally::default()).collect();
-    let mut found: Vec<Vec<Tally>> = learners.iter().map(tallies).collect();
-    for samples in samples.chunks(BATCH) {
+    let truth: Vec<u32> = samples.iter().map(|sample| manifest.samples[*sample as usize].class).collect();
+    let mut batches: Vec<Vec<Answers>> = learners.iter().map(|_| Vec::new()).collect();
+    for (samples, truth) in samples.chunks(BATCH).zip(truth.chunks(BATCH)) {
         let xs = inputs.get(&feeds, samples, None)?;
-        for (learner, tallies) in learners.iter().zip(&mut found) {
+        for (learner, batches) in learners.iter().zip(&mut batches) {
             let place = feeds.binary_search(&learner.feed()).map_err(|_| anyhow::anyhow!("a feed was not read"))?;
-            let logits = learner.infer(&xs[place])?.flatten_all()?.to_vec1::<f32>()?;
-            for (row, sample) in logits.chunks_exact(classes * tallies.len()).zip(samples) {
-                let class = manifest.samples[*sample as usize].class;
-                row.chunks_exact(classes).zip(tallies.iter_mut()).for_each(|(row, tally)| tally.row(row, class));
-            }
+            batches.push(answers(&learner.infer(&xs[place])?, truth, learner.heads())?);
         }
     }
+    let closed = |(learner, batches): (&&Learner, Vec<Answers>)| {
+        Ok(evaluate::close(batches, learner.heads(), samples, &truth, manifest.classes.len())?)
+    };
+    let found = learners.iter().zip(batches).map(closed).collect::<anyhow::Result<Vec<_>>>()?;
     let trials: Vec<usize> = learners.iter().flat_map(|learner| learner.trials()).collect();
     spent.add(&trials, start.elapsed().as_secs_f64(), inputs.macs - before);
     for learner in learners {
         spent.add(&learner.trials(), 0.0, learner.forward_macs() * samples.len() as f64);
     }
-    let closed = |tallies: Vec<Tally>| tallies.into_iter().map(|tally| tally.close(samples, classes)).collect();
-    Ok(found.into_iter().map(closed).collect())
+    Ok(found)
 }
 
 impl Learner {
@@ -178,6 +177,31 @@ impl Learner {
         // All heads of a bank read alike; a diverged first one does not speak for the others.
         let diverged = matches!(self, Self::Lane { .. }) && history.record.ending == Ending::Diverged;
         !diverged && courses[history.trials[0]].now(history.place).evaluates
+    }
+
+    /// Heads whose logits stand side by side.
+    fn heads(&self) -> usize {
+        match self {
+            Self::Lane { .. } => 1,
+            Self::Bank { bank, .. } => bank.heads.len(),
+        }
+    }
+
+    /// Notes the losses that a device still owes.
+    pub fn settle(&mut self) -> candle_core::Result<()> {
+        match self {
+            Self::Lane { lane, .. } => lane.settle(),
+            Self::Bank { bank, .. } => bank.settle(),
+        }
+    }
+
+    /// Whether what comes behind this step needs to know how the steps went: an evaluation, or the end of the leg.
+    pub fn is_due(&self, courses: &[Course]) -> bool {
+        let due = |history: &&History| {
+            let (course, place) = (&courses[history.trials[0]], history.place);
+            course.now(place).evaluates || place.step + 1 == course.steps(place.leg)
+        };
+        self.histories().iter().any(due)
     }
 
     /// Multiply-accumulates of a step for one image, of all networks.

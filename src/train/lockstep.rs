@@ -149,6 +149,9 @@ impl<'a> Floor<'a> {
             )?;
         }
         drop(draws);
+        for learner in self.learners.iter_mut().filter(|learner| learner.is_due(&self.courses)) {
+            learner.settle()?;
+        }
         let accuracy = self.evaluations()?;
         self.tell(group, accuracy);
         self.rounds += 1;

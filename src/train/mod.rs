@@ -43,13 +43,21 @@ use crate::plan::stage::{Stage, Train, Work};
 pub fn open_device(device: Device) -> Result<CandleDevice, Failure> {
     match device {
         Device::Cpu => Ok(CandleDevice::Cpu),
-        Device::Cuda(index) => CandleDevice::new_cuda(index).map_err(|error| Failure {
+        Device::Cuda(index) => open_cuda(index).map_err(|error| Failure {
             class: FailureClass::Device,
-            message: format!(
-                "{device} cannot be used: {error} (a build with `--features cuda` and an NVIDIA driver are needed)"
-            ),
+            message: format!("{device} cannot be used: {error}; `tl-sweep doctor` shows what is missing"),
         }),
     }
+}
+
+#[cfg(feature = "cuda")]
+fn open_cuda(index: usize) -> Result<CandleDevice, String> {
+    crate::nn::cuda::device::open(index).map_err(|error| error.to_string())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open_cuda(_: usize) -> Result<CandleDevice, String> {
+    Err("this program was built without CUDA".to_owned())
 }
 
 /// What a group of stages tells while it runs; stages are named by their place in the group.
@@ -82,6 +90,11 @@ impl Group<'_> {
 /// # Errors
 /// A classified failure of those that are not done yet; divergence is an outcome and no failure.
 pub fn run(works: &[Work], shelf: &mut Shelf, hear: &mut dyn FnMut(Told)) -> Result<(), Failure> {
+    let precision = works.first().map_or_else(Default::default, |work| work.stage.precision());
+    if works.iter().any(|work| work.stage.precision() != precision) {
+        return Err(classify(&anyhow::anyhow!("stages that round differently do not run together")));
+    }
+    crate::nn::round(precision);
     let mut group = Group { works: works.iter().collect(), hear };
     let (mut encodes, mut trials) = (Vec::new(), Vec::new());
     let mut result = Ok(());

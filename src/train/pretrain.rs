@@ -3,7 +3,7 @@
 use anyhow::Context;
 
 use super::course::{Course, Place, balanced};
-use super::evaluate::{BATCH, Tally};
+use super::evaluate::{self, BATCH};
 use super::lane::{Lane, Lesson, Turn};
 use super::record::{History, Record};
 use super::source::{Change, Source};
@@ -13,6 +13,7 @@ use crate::data::split::{Split, split};
 use crate::exec::Network;
 use crate::key::Key;
 use crate::model::init;
+use crate::nn::loss::answers;
 use crate::outcome::{Ending, Outcome, Progress, Scores};
 use crate::phase::Phase;
 use crate::plan::stage::Pretrain;
@@ -71,6 +72,7 @@ fn train(stage: &Pretrain, shelf: &mut Shelf, tell: &mut dyn FnMut(Progress)) ->
         // Validation decides nothing here, and reading all of it costs as much as many steps: once is enough.
         let last = if step + 1 == steps { Some(lessons.evaluate(&lane)?) } else { None };
         if last.is_some() || step % 16 == 0 {
+            lane.settle()?;
             let loss = lane.history.record.last_loss();
             tell(Progress { step: step + 1, steps, loss, accuracy: last.map(|scores| scores.accuracy) });
         }
@@ -106,13 +108,13 @@ impl Lessons<'_> {
     }
 
     fn evaluate(&self, lane: &Lane) -> anyhow::Result<Scores> {
-        let mut tally = Tally::default();
-        for samples in self.split.val.chunks(BATCH) {
+        let samples = &self.split.val;
+        let truth: Vec<u32> = samples.iter().map(|sample| self.classes[*sample as usize]).collect();
+        let mut batches = Vec::new();
+        for (samples, truth) in samples.chunks(BATCH).zip(truth.chunks(BATCH)) {
             let logits = lane.network.infer(&self.source.batch(samples, &lane.network.device)?)?;
-            for (row, sample) in logits.to_vec2::<f32>()?.iter().zip(samples) {
-                tally.row(row, self.classes[*sample as usize]);
-            }
+            batches.push(answers(&logits, truth, 1)?);
         }
-        Ok(tally.close(&self.split.val, self.stage.classes).1)
+        Ok(evaluate::close(batches, 1, samples, &truth, self.stage.classes)?.remove(0).1)
     }
 }

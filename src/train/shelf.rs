@@ -26,7 +26,8 @@ pub struct Places {
 pub struct Shelf {
     pub places: Places,
     pub device: candle_core::Device,
-    pub numerics: &'static str,
+    /// The class of its device.
+    pub numerics: String,
     pub warnings: Vec<String>,
     manifests: HashMap<Key, Rc<Manifest>>,
     packed: HashMap<(Key, Frame), Rc<Packed>>,
@@ -35,8 +36,11 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    pub fn new(places: Places, device: candle_core::Device, numerics: &'static str) -> Self {
-        Self {
+    /// # Errors
+    /// The device does not answer.
+    pub fn new(places: Places, device: candle_core::Device) -> anyhow::Result<Self> {
+        let numerics = crate::nn::numerics(&device)?;
+        Ok(Self {
             places,
             device,
             numerics,
@@ -45,7 +49,7 @@ impl Shelf {
             packed: HashMap::new(),
             weights: HashMap::new(),
             features: HashMap::new(),
-        }
+        })
     }
 
     /// The samples of a dataset.

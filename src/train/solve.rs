@@ -5,7 +5,7 @@ use anyhow::Context;
 use candle_core::Tensor;
 
 use super::course::targets;
-use super::evaluate::{BATCH, Tally};
+use super::evaluate::{self, BATCH};
 use super::source::Source;
 use super::{Group, Shelf};
 use crate::data::Manifest;
@@ -15,6 +15,7 @@ use crate::model::init;
 use crate::model::weights::Weights;
 use crate::nn::activation::Activation;
 use crate::nn::linear;
+use crate::nn::loss::answers;
 use crate::nn::solve::{Head, Logistic, Ridge};
 use crate::outcome::{Ending, Outcome, Point, Predictions, Progress, Scores, TrialOutcome};
 use crate::plan::stage::{Encoded, Train, Work};
@@ -165,10 +166,8 @@ impl Set {
     /// Answers and scores of a head; those of a regression count as logits.
     fn scores(&self, head: &Head) -> anyhow::Result<(Predictions, Scores)> {
         let logits = linear::forward(&self.x, &head.weight, &head.bias, Activation::Linear)?;
-        let mut tally = Tally::default();
-        let rows = logits.flatten_all()?.to_vec1::<f32>()?;
-        rows.chunks_exact(self.classes).zip(&self.labels).for_each(|(row, class)| tally.row(row, *class));
-        Ok(tally.close(&self.samples, self.classes))
+        let found = answers(&logits, &self.labels, 1)?;
+        Ok(evaluate::close(vec![found], 1, &self.samples, &self.labels, self.classes)?.remove(0))
     }
 
     fn with(&self, other: &Self) -> anyhow::Result<Self> {

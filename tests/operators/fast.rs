@@ -1,16 +1,16 @@
-//! The fast loops against the definitions, to 1e-5, over random shapes.
+//! The operators against the definitions, to 1e-5 on CPU and 1e-4 on a GPU, over random shapes.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use proptest::prelude::*;
 use tl_sweep::nn::activation::{self, Activation};
 use tl_sweep::nn::conv::{self, Conv};
 use tl_sweep::nn::loss::{Targets, cross_entropy};
 use tl_sweep::nn::norm::{self, Follow, Norm};
 use tl_sweep::nn::pool::{self, Pool, Windows};
-use tl_sweep::nn::{composed, join, linear};
+use tl_sweep::nn::{join, linear};
 
 use super::twin::{self, Bounds, Dims, Reduce, size};
-use super::{close, close_among, doubles, floats, on_path, tensor, uniform};
+use super::{close, close_among, device, floats, on_path, tensor, uniform};
 
 fn twin_of(conv: &Conv) -> twin::Conv {
     let Conv { kernel, stride, dilation, padding, groups } = *conv;
@@ -186,7 +186,7 @@ fn check_norm(dims: Dims, which: usize, unbiased: bool, seed: u64) {
     if !edges(&before) {
         let inner = bounds.backward(&before, &dy);
         let expected = twin::normalised_backward(&x, &moments, &weight, eps, &inner, true);
-        let (dx, [dw, db]) = norm::batch_backward(&norm, eps, &statistics, &tx, &tdy, activation).unwrap();
+        let (dx, [dw, db]) = norm::batch_backward(&norm, &statistics, &tx, &tdy, activation).unwrap();
         [dx, dw, db].iter().zip(&expected).for_each(|(found, expected)| close(&name, found, expected));
     }
     let stored = [mean, var];
@@ -220,7 +220,7 @@ fn awkward_convolutions() {
 fn what_fits_nothing_is_refused() {
     on_path();
     let conv = Conv { kernel: [3, 3], stride: 1, dilation: 1, padding: [0; 4], groups: 1 };
-    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &device()).unwrap();
     let refused = |x: &[usize], w: &[usize]| {
         conv::forward(&conv, &zeros(x), &zeros(w), None, Activation::Linear).unwrap_err().to_string()
     };
@@ -277,7 +277,7 @@ fn activations_pass_and_stop() {
         let dx = activation::backward(&y, &tensor(&dy, &[1000]), activation).unwrap();
         close("backward", &dx, &bounds.backward(&x, &dy));
     }
-    let nan = Tensor::new(&[f32::NAN], &Device::Cpu).unwrap();
+    let nan = Tensor::new(&[f32::NAN], &device()).unwrap();
     assert!(floats(&activation::forward(&nan, Activation::Relu6).unwrap())[0].is_nan());
 }
 
@@ -309,25 +309,5 @@ fn ties_and_nans_in_a_maximum() {
         values[place] = f64::NAN;
         let y = pool::forward(&windows, pool::Reduce::Max, &tensor(&values, &[1, 2, 2, 1])).unwrap();
         assert!(floats(&y)[0].is_nan(), "a NaN at {place}");
-    }
-}
-
-/// What other devices compute, composed of candle's operators, is what the loops compute.
-#[test]
-fn compositions_for_other_devices_agree() {
-    on_path();
-    let conv = Conv { kernel: [3, 3], stride: 2, dilation: 1, padding: [0, 1, 0, 1], groups: 2 };
-    let (x, w) = (tensor(&uniform(2 * 48 * 4, 1), &[2, 6, 8, 4]), tensor(&uniform(6 * 18, 2), &[6, 2, 3, 3]));
-    let y = conv::forward(&conv, &x, &w, None, Activation::Linear).unwrap();
-    close("conv", &composed::conv(&conv, &x, &w, None).unwrap(), &doubles(&floats(&y)));
-    let dy = tensor(&uniform(y.elem_count(), 3), y.dims());
-    let [dx, dw] = conv::backward(&conv, [2, 6, 8, 4], Some(&x), &w, &dy, true).unwrap();
-    let grads = composed::gradients(&[&x, &w], &dy, |i| composed::conv(&conv, &i[0], &i[1], None)).unwrap();
-    close("dx", &grads[0], &doubles(&floats(&dx.unwrap())));
-    close("dw", &grads[1], &doubles(&floats(&dw.unwrap())));
-    for reduce in [pool::Reduce::Max, pool::Reduce::Avg, pool::Reduce::AvgPadded] {
-        let pool = Pool { kernel: 3, stride: 2, padding: [1; 4], ceil: true };
-        let y = pool::forward(&Windows::Moved(pool), reduce, &x).unwrap();
-        close("pool", &composed::pool(&pool, reduce, &x).unwrap(), &doubles(&floats(&y)));
     }
 }

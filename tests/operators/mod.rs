@@ -1,10 +1,12 @@
 //! The compute core: definitions against finite differences (`differences`), the fast loops against the definitions
 //! (`fast`) and against PyTorch (`torch`, `steps`), the promise about bits (`bits`), and all of it on every instruction
-//! path of this machine (`paths`).
+//! path of this machine (`paths`) and on its GPU (`gpu`).
 
 mod bits;
 mod differences;
 mod fast;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod paths;
 mod solve;
 mod steps;
@@ -13,6 +15,20 @@ mod twin;
 
 use candle_core::{Device, Tensor};
 use tl_sweep::device::CpuPath;
+
+/// What an operator may differ by from its definition, as a part of the largest number there is.
+fn tolerance() -> f64 {
+    if device().is_cpu() { 1e-5 } else { 1e-4 }
+}
+
+/// The device that `gpu` asked this process for, or the CPU.
+fn device() -> Device {
+    #[cfg(feature = "cuda")]
+    if std::env::var_os(gpu::ASKED).is_some() {
+        return gpu::device();
+    }
+    Device::Cpu
+}
 
 /// Uses the instruction path that `paths` asked this process for. Every test of the fast loops begins with it.
 fn on_path() {
@@ -43,7 +59,7 @@ fn doubles(values: &[f32]) -> Vec<f64> {
 /// A tensor of numbers that are exact in f32.
 fn tensor(values: &[f64], shape: &[usize]) -> Tensor {
     let values: Vec<f32> = values.iter().map(|value| *value as f32).collect();
-    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    Tensor::from_vec(values, shape, &device()).unwrap()
 }
 
 fn floats(tensor: &Tensor) -> Vec<f32> {
@@ -55,7 +71,7 @@ fn bits(tensor: &Tensor) -> Vec<u32> {
     floats(tensor).into_iter().map(f32::to_bits).collect()
 }
 
-/// Fails unless `found` is `expected` to 1e-5 of the largest value there is (or of 1).
+/// Fails unless `found` is `expected` to `tolerance` of the largest value there is (or of 1).
 #[track_caller]
 fn close(name: &str, found: &Tensor, expected: &[f64]) {
     close_among(name, found, expected, 1.0);
@@ -69,6 +85,6 @@ fn close_among(name: &str, found: &Tensor, expected: &[f64], least: f64) {
     let scale = least.max(1.0);
     let scale = expected.iter().fold(scale, |scale, value| scale.max(value.abs()));
     for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
-        assert!((found - expected).abs() <= 1e-5 * scale, "{name} at {at}: {found} against {expected}");
+        assert!((found - expected).abs() <= tolerance() * scale, "{name} at {at}: {found} against {expected}");
     }
 }

@@ -1,7 +1,7 @@
 //! Heads that are solved, against scikit-learn 1.7 (`LogisticRegression` with C = 1 / (lambda n) and tol = 1e-12, `Ridge`
 //! with alpha = lambda n), and from any start and by either Gram matrix the same.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use tl_sweep::nn::linear;
 use tl_sweep::nn::loss::{Targets, cross_entropy};
 use tl_sweep::nn::solve::{Head, Logistic, Ridge};
@@ -17,7 +17,7 @@ fn problem(inputs: usize) -> (Tensor, Vec<u32>) {
     let mut x = uniform(ROWS * inputs, 1);
     labels.iter().enumerate().for_each(|(row, label)| x[row * inputs + *label as usize] += 0.5);
     let x: Vec<f32> = x.into_iter().map(|value| value as f32).collect();
-    (Tensor::from_vec(x, (ROWS, inputs), &Device::Cpu).unwrap(), labels)
+    (Tensor::from_vec(x, (ROWS, inputs), &super::device()).unwrap(), labels)
 }
 
 fn squares(head: &Head) -> f64 {

@@ -1,7 +1,7 @@
 //! Whole training runs against PyTorch, from the same weights and batches (`fixtures/steps.py` made
 //! `fixtures/steps.json`): the same losses to 1e-3, and total updates within 2e-2 of theirs, tensor by tensor.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use serde_json::Value;
 use tl_sweep::exec::{Mode, Network};
 use tl_sweep::model::arch::Arch;
@@ -13,7 +13,7 @@ use tl_sweep::recipe::BatchNorm;
 use tl_sweep::seed::{Stream, stream};
 
 use super::twin::size;
-use super::{doubles, floats, on_path, tensor, uniform, words};
+use super::{device, doubles, floats, on_path, tensor, uniform, words};
 
 const SKETCH: usize = 16;
 const LR: f64 = 0.05;
@@ -36,7 +36,7 @@ impl<'a> Run<'a> {
             }
         }
         let weights = init::fresh(&graph, 0, 1, 0).unwrap();
-        let mut network = Network::new(graph, &weights, &Device::Cpu).unwrap();
+        let mut network = Network::new(graph, &weights, &device()).unwrap();
         if case["stored"].as_bool().unwrap() {
             network.batch_norm = BatchNorm::Affine;
         }
@@ -65,7 +65,7 @@ impl<'a> Run<'a> {
                 _ => value as f32 * scale as f32,
             };
             let values: Vec<f32> = uniform(size(&shape), 100 + index as u64).into_iter().map(value).collect();
-            self.network.params[layer][which] = Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
+            self.network.params[layer][which] = Tensor::from_vec(values, shape, &device()).unwrap();
         }
     }
 

@@ -81,7 +81,7 @@ fn batch_norm_with_relu() {
     close("running mean", &moved.running_mean, &list(&fixture["running"]["mean"]));
     close("running variance", &moved.running_var, &list(&fixture["running"]["var"]));
     let dy = channels_last(&dy(case)).unwrap();
-    let (dx, [dw, db]) = norm::batch_backward(&norm, 1e-5, &statistics, &x, &dy, Activation::Relu).unwrap();
+    let (dx, [dw, db]) = norm::batch_backward(&norm, &statistics, &x, &dy, Activation::Relu).unwrap();
     same("dx", &dx, &case["grads"][0]);
     close("dweight", &dw, &list(&case["grads"][1]));
     close("dbias", &db, &list(&case["grads"][2]));
@@ -156,8 +156,7 @@ fn optimisers() {
     // One vector in two tensors has one norm.
     let gradient = uniform(7, 10);
     let mut parts = [tensor(&gradient[..3], &[3]), tensor(&gradient[3..], &[4])];
-    let norm = clip(parts.iter_mut(), 0.5).unwrap();
-    assert!((norm - fixture["clip"]["norm"].as_f64().unwrap()).abs() < 1e-6);
+    clip(parts.iter_mut(), 0.5).unwrap();
     close("clipped", &Tensor::cat(&parts, 0).unwrap(), &list(&fixture["clip"]["grad"]));
     let mut small = [tensor(&[0.1, 0.2], &[2])];
     clip(small.iter_mut(), 1.0).unwrap();

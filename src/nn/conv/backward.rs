@@ -8,7 +8,7 @@ use super::{Conv, Sizes, pixels, winograd, winograd_gradient};
 use crate::nn::buffer::{self, tensor, with};
 use crate::nn::gemm::{After, Left, Panels, Place, Table, multiply, multiply_rows, transposed};
 use crate::nn::kernel::ABSENT;
-use crate::nn::{composed, join, norm};
+use crate::nn::{join, norm};
 
 /// The gradient of the input of `shape` [n, height, width, channels] where `want_dx`, and of w where the input `x` is
 /// given. `dy` is the gradient before the activation.
@@ -27,13 +27,11 @@ pub fn backward(
     if dy.dims() != [sizes.images, sizes.out_height, sizes.out_width, sizes.out] {
         bail!("a gradient of {:?} does not fit a convolution of {shape:?}", dy.shape());
     }
-    if !w.device().is_cpu() {
-        let zeros = Tensor::zeros(&shape, w.dtype(), w.device())?;
-        let inputs = [x.unwrap_or(&zeros), w];
-        let grads = composed::gradients(&inputs, dy, |inputs| composed::conv(conv, &inputs[0], &inputs[1], None))?;
-        let mut grads = grads.into_iter();
-        let (dx, dw) = (grads.next(), grads.next());
-        return Ok([dx.filter(|_| want_dx), dw.filter(|_| x.is_some())]);
+    #[cfg(feature = "cuda")]
+    if w.device().is_cuda() {
+        use crate::nn::cuda::conv::{input_gradient, weight_gradient};
+        let dx = want_dx.then(|| input_gradient(conv, &sizes, w, dy)).transpose()?;
+        return Ok([dx, x.map(|x| weight_gradient(conv, &sizes, x, dy)).transpose()?]);
     }
     let dx = match want_dx {
         true => Some(tensor(with([w, dy], |[w, dy]| input_gradient(conv, &sizes, w, dy))?, &shape)?),
@@ -52,8 +50,9 @@ pub fn backward(
 /// `dy` is not [n, height, width, out].
 pub fn bias_gradient(dy: &Tensor) -> Result<Tensor> {
     let (_, _, _, out) = dy.dims4()?;
-    if !dy.device().is_cpu() {
-        return dy.sum((0, 1, 2));
+    #[cfg(feature = "cuda")]
+    if dy.device().is_cuda() {
+        return crate::nn::cuda::norm::column_sums(dy);
     }
     let sums = with([dy], |[dy]| norm::column_sums(dy, out))?;
     tensor(sums.into_iter().map(|sum| sum as f32).collect(), out)

@@ -6,10 +6,10 @@ use super::depthwise;
 use super::tiles::Frame;
 use super::winograd;
 use super::{Conv, Sizes};
-use crate::nn::activation::{self, Activation};
+use crate::nn::activation::Activation;
 use crate::nn::buffer::{self, tensor, with};
 use crate::nn::gemm::{After, Left, Panels, Place, Table, multiply};
-use crate::nn::{composed, join};
+use crate::nn::join;
 
 /// y = activation(x * w + bias), bias `[out]`. The sum of an output runs over the taps, row by row, and over the channels
 /// of each; 3x3 kernels of stride 1 go by Winograd's tiles where these pay.
@@ -17,9 +17,10 @@ use crate::nn::{composed, join};
 /// # Errors
 /// The batch is empty, or the shapes do not fit each other.
 pub fn forward(conv: &Conv, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
-    if !x.device().is_cpu() {
-        conv.sizes(x.dims4()?, w.dims4()?)?;
-        return activation::forward(&composed::conv(conv, x, w, bias)?, activation);
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let sizes = conv.sizes(x.dims4()?, w.dims4()?)?;
+        return crate::nn::cuda::conv::forward(conv, &sizes, x, w, bias, activation);
     }
     let (_, height, width, channels) = x.dims4()?;
     let ready = Ready::new(conv, [height, width, channels], w)?;

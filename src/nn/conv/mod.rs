@@ -40,17 +40,18 @@ struct Images<'a> {
 }
 
 /// Everything that follows from the shapes of the operands.
-struct Sizes {
-    images: usize,
-    height: usize,
-    width: usize,
-    channels: usize,
-    out_height: usize,
-    out_width: usize,
-    out: usize,
+#[derive(Clone, Copy)]
+pub(super) struct Sizes {
+    pub(super) images: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) channels: usize,
+    pub(super) out_height: usize,
+    pub(super) out_width: usize,
+    pub(super) out: usize,
     /// Input and output channels of one group.
-    group_in: usize,
-    group_out: usize,
+    pub(super) group_in: usize,
+    pub(super) group_out: usize,
 }
 
 impl Conv {
@@ -59,7 +60,7 @@ impl Conv {
         self.kernel.map(|taps| (taps - 1) * self.dilation + 1)
     }
 
-    fn taps(&self) -> usize {
+    pub(super) fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
     }
 
@@ -181,6 +182,12 @@ impl Sizes {
         Ok(())
     }
 
+    /// [n, height, width, channels]
+    #[cfg(feature = "cuda")]
+    pub(super) fn input_shape(&self) -> (usize, usize, usize, usize) {
+        (self.images, self.height, self.width, self.channels)
+    }
+
     fn image(&self) -> usize {
         self.height * self.width * self.channels
     }
@@ -197,7 +204,7 @@ impl Sizes {
         Images { values, height: self.out_height, width: self.out_width, channels: self.out }
     }
 
-    fn is_depthwise(&self) -> bool {
+    pub(super) fn is_depthwise(&self) -> bool {
         self.group_in == 1 && self.group_out == 1 && self.channels > 1
     }
 }

@@ -90,10 +90,9 @@ impl Moments {
 }
 
 pub fn moments(x: &Tensor, channels: usize) -> Result<(Tensor, Tensor)> {
-    if !x.device().is_cpu() {
-        let mean = x.mean_keepdim((0, 1, 2))?;
-        let variance = x.broadcast_sub(&mean)?.sqr()?.mean_keepdim((0, 1, 2))?;
-        return Ok((mean.flatten_all()?, variance.flatten_all()?));
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return crate::nn::cuda::norm::moments(x);
     }
     let found = with([x], |[x]| {
         let parts: Vec<Option<Moments>> = x

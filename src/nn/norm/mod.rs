@@ -8,9 +8,8 @@ use rayon::prelude::*;
 
 use columns::{block, fold, moments, tasks, widened};
 
-use super::activation::{self, Activation, hold};
+use super::activation::{Activation, hold};
 use super::buffer::{self, tensor, with};
-use super::composed;
 use super::kernel::{madd, on_every_path};
 
 pub(super) use columns::column_sums;
@@ -66,7 +65,7 @@ pub fn folded(norm: &Norm, eps: f64, w: &Tensor, bias: Option<&Tensor>) -> Resul
         Some(bias) => shift.add(&bias.mul(&scale)?)?,
         None => shift,
     };
-    if !w.device().is_cpu() {
+    if w.device().is_cuda() {
         return Ok([w.broadcast_mul(&scale.reshape((scale.elem_count(), 1, 1, 1))?)?, shift]);
     }
     let mut scaled = buffer::take(w.elem_count());
@@ -88,8 +87,9 @@ fn batch_affine(norm: &Norm, statistics: &Statistics) -> Result<[Tensor; 2]> {
 /// activation(x * scale + shift).
 fn affine(x: &Tensor, scale: &Tensor, shift: &Tensor, activation: Activation) -> Result<Tensor> {
     let (_, _, _, channels) = x.dims4()?;
-    if !x.device().is_cpu() {
-        return activation::forward(&x.broadcast_mul(scale)?.broadcast_add(shift)?, activation);
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::norm::affine(x, scale, shift, activation);
     }
     let (low, high) = activation.bounds();
     let mut y = buffer::take(x.elem_count());
@@ -127,12 +127,6 @@ pub fn stored_backward(
     let [scale, shift] = stored_affine(norm, eps)?;
     let inverse = (&norm.running_var + eps)?.sqrt()?.recip()?;
     let zeros = scale.zeros_like()?;
-    if !x.device().is_cpu() {
-        let dy = activation::backward(&affine(x, &scale, &shift, activation)?, dy, activation)?;
-        let normal = x.broadcast_sub(&norm.running_mean)?.broadcast_mul(&inverse)?;
-        let own = if learn { Some([normal.mul(&dy)?.sum((0, 1, 2))?, dy.sum((0, 1, 2))?]) } else { None };
-        return Ok((dy.broadcast_mul(&scale)?, own));
-    }
     let dx = gradient(x, dy, [&scale, &shift, &norm.running_mean, &zeros, &zeros], activation)?;
     if !learn {
         return Ok((dx, None));
@@ -147,6 +141,10 @@ fn gradient(
     [scale, shift, mean, slope, back]: [&Tensor; 5],
     activation: Activation,
 ) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::norm::gradient(x, dy, [scale, shift, mean, slope, back], activation);
+    }
     let (_, _, _, channels) = x.dims4()?;
     let (low, high) = activation.bounds();
     let mut dx = buffer::take(x.elem_count());
@@ -183,6 +181,10 @@ fn sums(
     [scale, shift, mean, inverse]: [&Tensor; 4],
     activation: Activation,
 ) -> Result<[Tensor; 2]> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::norm::sums(x, dy, [scale, shift, mean, inverse], activation);
+    }
     let (_, _, _, channels) = x.dims4()?;
     let (low, high) = activation.bounds();
     let both = with([x, dy, scale, shift, mean], |[x, dy, scale, shift, mean]| {
@@ -279,21 +281,12 @@ pub fn batch_again(norm: &Norm, statistics: &Statistics, x: &Tensor, activation:
 /// The shapes differ.
 pub fn batch_backward(
     norm: &Norm,
-    eps: f64,
     statistics: &Statistics,
     x: &Tensor,
     dy: &Tensor,
     activation: Activation,
 ) -> Result<(Tensor, [Tensor; 2])> {
     let [scale, shift] = batch_affine(norm, statistics)?;
-    if !x.device().is_cpu() {
-        let dy = activation::backward(&affine(x, &scale, &shift, activation)?, dy, activation)?;
-        let grads = composed::gradients(&[x, &norm.weight, &norm.bias], &dy, |inputs| {
-            composed::batch_norm(&inputs[0], &inputs[1], &inputs[2], eps)
-        })?;
-        let [dx, dweight, dbias] = [grads[0].clone(), grads[1].clone(), grads[2].clone()];
-        return Ok((dx, [dweight, dbias]));
-    }
     let (images, height, width, _) = x.dims4()?;
     let share = 1.0 / (images * height * width) as f64;
     let [dweight, dbias] = sums(x, dy, [&scale, &shift, &statistics.mean, &statistics.inverse], activation)?;

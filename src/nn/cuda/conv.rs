@@ -1,0 +1,233 @@
+//! Convolutions on CUDA: by cuDNN where it is built in and has an algorithm that repeats bit for bit; else as products of
+//! patches. One kernel for each channel goes by kernels of our own: cuDNN's are slow there.
+
+use candle_core::{DType, Result, Tensor};
+
+use super::{Arg, Threads, activation, at, at_some, count, device_of, empty, int, launch_of, norm, strips};
+use crate::nn::activation::Activation;
+use crate::nn::conv::{Conv, Sizes};
+
+/// Bytes of patches that are laid out at once.
+const PATCHES: usize = 1 << 28;
+
+/// As `nn::conv::forward`.
+pub fn forward(
+    conv: &Conv,
+    sizes: &Sizes,
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    activation: Activation,
+) -> Result<Tensor> {
+    let w = w.to_dtype(x.dtype())?;
+    if sizes.is_depthwise() {
+        return depthwise(conv, sizes, x, &w, bias, activation);
+    }
+    let rows = turned(&w)?;
+    #[cfg(feature = "cudnn")]
+    let found = super::cudnn::forward(conv, sizes, x, &rows)?;
+    #[cfg(not(feature = "cudnn"))]
+    let found = None;
+    let y = found.map_or_else(|| product(conv, sizes, x, &rows), Ok)?;
+    match bias {
+        Some(bias) => activation::add_bias(&y, bias, activation)?,
+        None if activation == Activation::Linear => {}
+        None => activation::apply(&y, activation)?,
+    }
+    Ok(y)
+}
+
+/// The gradient of the input.
+pub fn input_gradient(conv: &Conv, sizes: &Sizes, w: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let w = w.to_dtype(dy.dtype())?;
+    if sizes.is_depthwise() {
+        let dx = empty(device_of(dy)?, dy.dtype(), sizes.input_shape())?;
+        let mut args = around(conv, sizes, dx.elem_count())?;
+        args.extend([at(dy)?, at(&w)?, at(&dx)?]);
+        let threads = Threads::Each(dx.elem_count());
+        launch_of(device_of(dy)?, "depthwise_input", dy.dtype(), threads, &args)?;
+        return Ok(dx);
+    }
+    let rows = turned(&w)?;
+    #[cfg(feature = "cudnn")]
+    if let Some(dx) = super::cudnn::input_gradient(conv, sizes, &rows, dy)? {
+        return Ok(dx);
+    }
+    product_input(conv, sizes, &rows, dy)
+}
+
+/// The gradient of the weights, in f32 and of their shape.
+pub fn weight_gradient(conv: &Conv, sizes: &Sizes, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    if sizes.is_depthwise() {
+        return depthwise_weights(conv, sizes, x, dy);
+    }
+    #[cfg(feature = "cudnn")]
+    let found = super::cudnn::weight_gradient(conv, sizes, x, dy)?;
+    #[cfg(not(feature = "cudnn"))]
+    let found = None;
+    let rows = found.map_or_else(|| product_weights(conv, sizes, x, dy), Ok)?.to_dtype(DType::F32)?;
+    let [height, width] = conv.kernel;
+    rows.reshape((sizes.out, height, width, sizes.group_in))?.permute((0, 3, 1, 2))?.contiguous()
+}
+
+/// Weights [out, channels, height, width] as [out, height, width, channels].
+fn turned(w: &Tensor) -> Result<Tensor> {
+    w.permute((0, 2, 3, 1))?.contiguous()
+}
+
+// ---- products of patches
+
+/// Images whose patches fit in the memory that is set aside.
+fn images_at_once(conv: &Conv, sizes: &Sizes, dtype: DType) -> usize {
+    let image = sizes.out_height * sizes.out_width * conv.taps() * sizes.group_in * dtype.size_in_bytes();
+    (PATCHES / image.max(1)).clamp(1, sizes.images)
+}
+
+/// Whether an image's pixels are its patches already.
+fn is_plain(conv: &Conv) -> bool {
+    conv.kernel == [1, 1] && conv.stride == 1 && conv.padding == [0; 4] && conv.groups == 1
+}
+
+fn parts(sizes: &Sizes, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let images = sizes.images;
+    (0..images).step_by(most).map(move |first| (first, most.min(images - first)))
+}
+
+/// What the kernels of patches know of the sizes, from `rows` to `left`.
+fn layout(conv: &Conv, sizes: &Sizes, group: usize) -> [Arg; 13] {
+    [
+        sizes.out_height,
+        sizes.out_width,
+        conv.kernel[1],
+        conv.taps(),
+        sizes.group_in,
+        sizes.height,
+        sizes.width,
+        sizes.channels,
+        group * sizes.group_in,
+        conv.stride,
+        conv.dilation,
+        conv.padding[0],
+        conv.padding[2],
+    ]
+    .map(int)
+}
+
+/// The patches [n * out height * out width, taps * channels of a group] of some images.
+fn patches(conv: &Conv, sizes: &Sizes, x: &Tensor, group: usize) -> Result<Tensor> {
+    let rows = x.dim(0)? * sizes.out_height * sizes.out_width;
+    if is_plain(conv) {
+        return x.reshape((rows, sizes.channels));
+    }
+    let cols = empty(device_of(x)?, x.dtype(), (rows, conv.taps() * sizes.group_in))?;
+    let n = cols.elem_count();
+    let mut args = vec![count(n)?];
+    args.extend(layout(conv, sizes, group));
+    args.extend([at(x)?, at(&cols)?]);
+    launch_of(device_of(x)?, "patches", x.dtype(), Threads::Each(n), &args)?;
+    Ok(cols)
+}
+
+/// A group's weights [out of the group, taps * channels] among all as [out, height, width, channels].
+fn of_group(conv: &Conv, sizes: &Sizes, rows: &Tensor, group: usize) -> Result<Tensor> {
+    let own = rows.narrow(0, group * sizes.group_out, sizes.group_out)?;
+    own.reshape((sizes.group_out, conv.taps() * sizes.group_in))
+}
+
+/// A group's columns of dy [n, out height, out width, out], as rows.
+fn of_outputs(sizes: &Sizes, dy: &Tensor, group: usize) -> Result<Tensor> {
+    let rows = dy.elem_count() / sizes.out;
+    dy.reshape((rows, sizes.out))?.narrow(1, group * sizes.group_out, sizes.group_out)?.contiguous()
+}
+
+fn product(conv: &Conv, sizes: &Sizes, x: &Tensor, rows: &Tensor) -> Result<Tensor> {
+    let mut found = Vec::new();
+    for (first, images) in parts(sizes, images_at_once(conv, sizes, x.dtype())) {
+        let x = x.narrow(0, first, images)?;
+        let own = |group: usize| patches(conv, sizes, &x, group)?.matmul(&of_group(conv, sizes, rows, group)?.t()?);
+        let groups = (0..conv.groups).map(own).collect::<Result<Vec<_>>>()?;
+        found.push(Tensor::cat(&groups, 1)?);
+    }
+    Tensor::cat(&found, 0)?.contiguous()?.reshape((sizes.images, sizes.out_height, sizes.out_width, sizes.out))
+}
+
+fn product_input(conv: &Conv, sizes: &Sizes, rows: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let dx = empty(device_of(dy)?, dy.dtype(), sizes.input_shape())?;
+    for (first, images) in parts(sizes, images_at_once(conv, sizes, dy.dtype())) {
+        let (dy, into) = (dy.narrow(0, first, images)?, dx.narrow(0, first, images)?);
+        for group in 0..conv.groups {
+            let cols = of_outputs(sizes, &dy, group)?.matmul(&of_group(conv, sizes, rows, group)?)?;
+            let n = images * sizes.height * sizes.width * sizes.group_in;
+            let mut args = vec![count(n)?];
+            args.extend(layout(conv, sizes, group));
+            args.extend([at(&cols)?, at(&into)?]);
+            launch_of(device_of(&dy)?, "patches_gradient", dy.dtype(), Threads::Each(n), &args)?;
+        }
+    }
+    Ok(dx)
+}
+
+/// [out, taps * channels of a group]
+fn product_weights(conv: &Conv, sizes: &Sizes, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let mut groups: Vec<Option<Tensor>> = vec![None; conv.groups];
+    for (first, images) in parts(sizes, images_at_once(conv, sizes, x.dtype())) {
+        let (x, dy) = (x.narrow(0, first, images)?, dy.narrow(0, first, images)?);
+        for (group, sum) in groups.iter_mut().enumerate() {
+            let cols = patches(conv, sizes, &x, group)?;
+            let own = of_outputs(sizes, &dy, group)?.t()?.matmul(&cols)?.to_dtype(DType::F32)?;
+            *sum = Some(match sum.take() {
+                Some(sum) => sum.add(&own)?,
+                None => own,
+            });
+        }
+    }
+    Tensor::cat(&groups.into_iter().flatten().collect::<Vec<_>>(), 0)
+}
+
+// ---- one kernel for each channel
+
+/// What the kernels for single channels know of the sizes, from the number of results to `left`.
+fn around(conv: &Conv, sizes: &Sizes, n: usize) -> Result<Vec<Arg>> {
+    let sizes = [
+        sizes.out_height,
+        sizes.out_width,
+        sizes.channels,
+        conv.kernel[1],
+        conv.taps(),
+        sizes.height,
+        sizes.width,
+        conv.stride,
+        conv.dilation,
+        conv.padding[0],
+        conv.padding[2],
+    ];
+    Ok([count(n)?].into_iter().chain(sizes.map(int)).collect())
+}
+
+fn depthwise(
+    conv: &Conv,
+    sizes: &Sizes,
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    activation: Activation,
+) -> Result<Tensor> {
+    let (low, high) = activation.bounds();
+    let y = empty(device_of(x)?, x.dtype(), (sizes.images, sizes.out_height, sizes.out_width, sizes.out))?;
+    let mut args = around(conv, sizes, y.elem_count())?;
+    args.extend([at(x)?, at(w)?, at_some(bias)?, at(&y)?, low.into(), high.into()]);
+    launch_of(device_of(x)?, "depthwise", x.dtype(), Threads::Each(y.elem_count()), &args)?;
+    Ok(y)
+}
+
+fn depthwise_weights(conv: &Conv, sizes: &Sizes, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let (pixels, taps, channels) = (sizes.images * sizes.out_height * sizes.out_width, conv.taps(), sizes.channels);
+    let (strip, strips) = strips(pixels);
+    let parts = empty(device_of(x)?, DType::F32, (strips, taps * channels))?;
+    let mut args = around(conv, sizes, pixels)?;
+    args.extend([count(strip)?, at(x)?, at(dy)?, at(&parts)?]);
+    let threads = Threads::Strips { channels, strips, layers: taps };
+    launch_of(device_of(x)?, "depthwise_weights", x.dtype(), threads, &args)?;
+    let sums = norm::sum_strips(&parts, None)?.reshape((taps, channels))?;
+    sums.t()?.contiguous()?.reshape((channels, 1, conv.kernel[0], conv.kernel[1]))
+}

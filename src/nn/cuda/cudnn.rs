@@ -1,0 +1,260 @@
+//! Convolutions by cuDNN, images and weights with the channels last. Algorithms come from cuDNN's own table for the shape,
+//! never from timing, and only those that repeat bit for bit are taken.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use candle_core::cuda_backend::cudarc::cudnn::sys::{
+    cudnnConvolutionBwdDataAlgo_t as DataAlgo, cudnnConvolutionBwdFilterAlgo_t as FilterAlgo,
+    cudnnConvolutionFwdAlgo_t as ForwardAlgo, cudnnConvolutionMode_t as Mode, cudnnMathType_t as MathType,
+    cudnnTensorFormat_t as Format,
+};
+use candle_core::cuda_backend::cudarc::cudnn::{
+    ConvBackwardData, ConvBackwardFilter, ConvDescriptor, ConvForward, Cudnn, CudnnDataType, CudnnError,
+    FilterDescriptor, TensorDescriptor,
+};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, DeviceRepr};
+use candle_core::cuda_backend::{CudaDType, CudaDevice, CudaStorage, DeviceId};
+use candle_core::op::BackpropOp;
+use candle_core::{DType, Result, Storage, Tensor, WithDType, bail};
+use half::bf16;
+
+use super::{device_of, join};
+use crate::nn::conv::{Conv, Sizes};
+
+/// What an algorithm was chosen for.
+type Case = (Conv3, [usize; 7], DType, bool);
+/// Convolution as plain numbers, to look it up.
+type Conv3 = ([usize; 2], usize, usize, [usize; 4], usize);
+
+/// An algorithm, if there is one that repeats, and the bytes that it works in.
+type Choice<A> = Option<(A, usize)>;
+
+#[derive(Default)]
+struct Kept {
+    /// A handle belongs to one thread.
+    handles: HashMap<DeviceId, Arc<Cudnn>>,
+    forward: HashMap<Case, Choice<ForwardAlgo>>,
+    data: HashMap<Case, Choice<DataAlgo>>,
+    filter: HashMap<Case, Choice<FilterAlgo>>,
+}
+
+thread_local! {
+    static KEPT: RefCell<Kept> = RefCell::default();
+}
+
+/// A number that cuDNN computes with; sums are f32.
+trait Number: CudnnDataType + CudaDType + DeviceRepr + WithDType {
+    const ONE: Self;
+    const ZERO: Self;
+}
+
+impl Number for f32 {
+    const ONE: Self = 1.0;
+    const ZERO: Self = 0.0;
+}
+
+impl Number for bf16 {
+    const ONE: Self = Self::ONE;
+    const ZERO: Self = Self::ZERO;
+}
+
+/// The descriptors of one convolution.
+struct Shapes<T> {
+    conv: ConvDescriptor<f32>,
+    x: TensorDescriptor<T>,
+    w: FilterDescriptor<T>,
+    y: TensorDescriptor<T>,
+    case: Case,
+}
+
+/// Whether products of f32 may round their factors to TF32.
+fn tf32() -> bool {
+    candle_core::cuda_backend::gemm_reduced_precision_f32()
+}
+
+impl<T: Number> Shapes<T> {
+    /// The padding of `conv` is the same on opposite sides.
+    fn new(device: &CudaDevice, conv: &Conv, sizes: &Sizes) -> std::result::Result<Self, CudnnError> {
+        let cudnn = KEPT.with_borrow_mut(|kept| match kept.handles.get(&device.id()) {
+            Some(handle) => Ok(handle.clone()),
+            None => {
+                let handle = Cudnn::new(device.cuda_stream())?;
+                kept.handles.insert(device.id(), handle.clone());
+                Ok(handle)
+            }
+        })?;
+        let both = |number: usize| [number as i32; 2];
+        let padding = [conv.padding[0] as i32, conv.padding[2] as i32];
+        let (stride, dilation) = (both(conv.stride), both(conv.dilation));
+        let mut descriptor = cudnn.create_conv2d::<f32>(padding, stride, dilation, Mode::CUDNN_CROSS_CORRELATION)?;
+        descriptor.set_group_count(conv.groups as i32)?;
+        let exact = T::DTYPE == DType::F32 && !tf32();
+        descriptor.set_math_type(if exact { MathType::CUDNN_FMA_MATH } else { MathType::CUDNN_DEFAULT_MATH })?;
+        let last = Format::CUDNN_TENSOR_NHWC;
+        let dims = |numbers: [usize; 4]| numbers.map(|number| number as i32);
+        let [high, wide] = conv.kernel;
+        Ok(Self {
+            conv: descriptor,
+            x: cudnn.create_4d_tensor(last, dims([sizes.images, sizes.channels, sizes.height, sizes.width]))?,
+            w: cudnn.create_4d_filter(last, dims([sizes.out, sizes.group_in, high, wide]))?,
+            y: cudnn.create_4d_tensor(last, dims([sizes.images, sizes.out, sizes.out_height, sizes.out_width]))?,
+            case: (
+                (conv.kernel, conv.stride, conv.dilation, conv.padding, conv.groups),
+                [sizes.images, sizes.channels, sizes.height, sizes.width, sizes.out, high, wide],
+                T::DTYPE,
+                exact,
+            ),
+        })
+    }
+}
+
+/// What is known of a case, or what `find` finds.
+fn chosen<A: Copy>(known: &mut HashMap<Case, Choice<A>>, case: Case, find: impl FnOnce() -> Choice<A>) -> Choice<A> {
+    *known.entry(case).or_insert_with(find)
+}
+
+/// The convolution as cuDNN has it: what is not the same on opposite sides is padded first.
+fn even(conv: &Conv) -> Option<Conv> {
+    let [top, bottom, left, right] = conv.padding;
+    (top != bottom || left != right).then_some(Conv { padding: [0; 4], ..*conv })
+}
+
+/// The sizes of a convolution whose image has the padding already.
+fn padded(conv: &Conv, sizes: &Sizes) -> Sizes {
+    let [top, bottom, left, right] = conv.padding;
+    Sizes { height: sizes.height + top + bottom, width: sizes.width + left + right, ..*sizes }
+}
+
+/// y [n, out height, out width, out], for weights [out, height, width, channels]; nothing where no algorithm fits.
+pub fn forward(conv: &Conv, sizes: &Sizes, x: &Tensor, rows: &Tensor) -> Result<Option<Tensor>> {
+    if let Some(bare) = even(conv) {
+        return forward(&bare, &padded(conv, sizes), &join::pad(x, conv.padding)?, rows);
+    }
+    match x.dtype() {
+        DType::BF16 => forward_of::<bf16>(conv, sizes, x, rows),
+        _ => forward_of::<f32>(conv, sizes, x, rows),
+    }
+}
+
+fn forward_of<T: Number>(conv: &Conv, sizes: &Sizes, x: &Tensor, rows: &Tensor) -> Result<Option<Tensor>> {
+    let device = device_of(x)?;
+    let shapes = Shapes::<T>::new(device, conv, sizes)?;
+    let product = ConvForward { conv: &shapes.conv, x: &shapes.x, w: &shapes.w, y: &shapes.y };
+    let find = || {
+        let algorithm = product.pick_algorithm().ok()?;
+        Some((algorithm, product.get_workspace_size(algorithm).ok()?))
+    };
+    let choice = KEPT.with_borrow_mut(|kept| chosen(&mut kept.forward, shapes.case, find));
+    let Some((algorithm, bytes)) = choice else { return Ok(None) };
+    let shape = (sizes.images, sizes.out_height, sizes.out_width, sizes.out);
+    written(device, shape, bytes, |y, workspace| {
+        with::<T, _>([x, rows], |[x, rows]| {
+            // Safety: the descriptors are those of the tensors' shapes and numbers.
+            unsafe { product.launch(algorithm, workspace, (T::ONE, T::ZERO), &x, &rows, y) }
+        })
+    })
+    .map(Some)
+}
+
+/// The gradient of x; nothing where no algorithm repeats.
+pub fn input_gradient(conv: &Conv, sizes: &Sizes, rows: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+    if let Some(bare) = even(conv) {
+        let dx = input_gradient(&bare, &padded(conv, sizes), rows, dy)?;
+        return dx.map(|dx| join::unpad(&dx, conv.padding, sizes.height, sizes.width)).transpose();
+    }
+    match dy.dtype() {
+        DType::BF16 => input_gradient_of::<bf16>(conv, sizes, rows, dy),
+        _ => input_gradient_of::<f32>(conv, sizes, rows, dy),
+    }
+}
+
+fn input_gradient_of<T: Number>(conv: &Conv, sizes: &Sizes, rows: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+    let device = device_of(dy)?;
+    let shapes = Shapes::<T>::new(device, conv, sizes)?;
+    let product = ConvBackwardData { conv: &shapes.conv, dx: &shapes.x, w: &shapes.w, dy: &shapes.y };
+    let find = || {
+        // NVIDIA, cuDNN 9, cudnnConvolutionBackwardData: algorithm 0 is the one that does not repeat.
+        let algorithm = match product.pick_algorithm().ok()? {
+            DataAlgo::CUDNN_CONVOLUTION_BWD_DATA_ALGO_0 => DataAlgo::CUDNN_CONVOLUTION_BWD_DATA_ALGO_1,
+            other => other,
+        };
+        Some((algorithm, product.get_workspace_size(algorithm).ok()?))
+    };
+    let choice = KEPT.with_borrow_mut(|kept| chosen(&mut kept.data, shapes.case, find));
+    let Some((algorithm, bytes)) = choice else { return Ok(None) };
+    written(device, sizes.input_shape(), bytes, |dx, workspace| {
+        with::<T, _>([rows, dy], |[rows, dy]| {
+            // Safety: the descriptors are those of the tensors' shapes and numbers.
+            unsafe { product.launch(algorithm, workspace, (T::ONE, T::ZERO), dx, &rows, &dy) }
+        })
+    })
+    .map(Some)
+}
+
+/// The gradient of the weights [out, height, width, channels]; nothing where no algorithm repeats.
+pub fn weight_gradient(conv: &Conv, sizes: &Sizes, x: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+    if let Some(bare) = even(conv) {
+        return weight_gradient(&bare, &padded(conv, sizes), &join::pad(x, conv.padding)?, dy);
+    }
+    match x.dtype() {
+        DType::BF16 => weight_gradient_of::<bf16>(conv, sizes, x, dy),
+        _ => weight_gradient_of::<f32>(conv, sizes, x, dy),
+    }
+}
+
+fn weight_gradient_of<T: Number>(conv: &Conv, sizes: &Sizes, x: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+    let device = device_of(x)?;
+    let shapes = Shapes::<T>::new(device, conv, sizes)?;
+    let product = ConvBackwardFilter { conv: &shapes.conv, x: &shapes.x, dw: &shapes.w, dy: &shapes.y };
+    let find = || {
+        // NVIDIA, cuDNN 9, cudnnConvolutionBackwardFilter: algorithms 0 and 3 do not repeat.
+        let algorithm = match product.pick_algorithm().ok()? {
+            FilterAlgo::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0 | FilterAlgo::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_3 => {
+                FilterAlgo::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1
+            }
+            other => other,
+        };
+        Some((algorithm, product.get_workspace_size(algorithm).ok()?))
+    };
+    let choice = KEPT.with_borrow_mut(|kept| chosen(&mut kept.filter, shapes.case, find));
+    let Some((algorithm, bytes)) = choice else { return Ok(None) };
+    let shape = (sizes.out, conv.kernel[0], conv.kernel[1], sizes.group_in);
+    written(device, shape, bytes, |dw, workspace| {
+        with::<T, _>([x, dy], |[x, dy]| {
+            // Safety: the descriptors are those of the tensors' shapes and numbers.
+            unsafe { product.launch(algorithm, workspace, (T::ONE, T::ZERO), &x, dw, &dy) }
+        })
+    })
+    .map(Some)
+}
+
+/// A tensor that `write` writes, in a workspace of so many bytes.
+fn written<T: Number>(
+    device: &CudaDevice,
+    shape: impl Into<candle_core::Shape>,
+    bytes: usize,
+    write: impl FnOnce(&mut CudaSlice<T>, Option<&mut CudaSlice<u8>>) -> Result<std::result::Result<(), CudnnError>>,
+) -> Result<Tensor> {
+    let shape = shape.into();
+    // Safety: cuDNN writes all of the result, and reads of the workspace only what it wrote.
+    let mut result = unsafe { device.alloc::<T>(shape.elem_count())? };
+    let mut workspace = if bytes > 0 { Some(unsafe { device.alloc::<u8>(bytes)? }) } else { None };
+    write(&mut result, workspace.as_mut())??;
+    let storage = CudaStorage::wrap_cuda_slice(result, device.clone());
+    Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
+}
+
+/// Runs `work` over the numbers of two contiguous tensors on the device.
+fn with<T: Number, R>(tensors: [&Tensor; 2], work: impl FnOnce([CudaView<T>; 2]) -> R) -> Result<R> {
+    let [(one, one_layout), (two, two_layout)] = tensors.map(Tensor::storage_and_layout);
+    match (&*one, &*two, one_layout.contiguous_offsets(), two_layout.contiguous_offsets()) {
+        (Storage::Cuda(one), Storage::Cuda(two), Some((start, end)), Some((other_start, other_end))) => {
+            let one = one.as_cuda_slice::<T>()?.slice(start..end);
+            let two = two.as_cuda_slice::<T>()?.slice(other_start..other_end);
+            Ok(work([one, two]))
+        }
+        _ => bail!("cuDNN needs contiguous tensors on the device"),
+    }
+}

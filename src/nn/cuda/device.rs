@@ -1,0 +1,112 @@
+//! A CUDA device as the operators use it: its memory, its stream, and how products round.
+
+use candle_core::cuda_backend::cudarc::driver::{CudaContext, sys};
+use candle_core::cuda_backend::{WrapErr, set_gemm_reduced_precision_bf16, set_gemm_reduced_precision_f32};
+use candle_core::{Device, Result};
+
+use super::device_of;
+use crate::device::Precision;
+
+/// Opens the device of an index: one stream, whose freed memory is kept for the next tensors.
+///
+/// # Errors
+/// There is no such device, or it refuses a context.
+pub fn open(index: usize) -> Result<Device> {
+    let device = Device::new_cuda(index)?;
+    let cuda = device.as_cuda_device()?;
+    // Safety: all work of this process runs on the one stream of this thread, in order; no event needs to say so.
+    unsafe { cuda.disable_event_tracking() };
+    keep_memory(cuda.cuda_stream().context())?;
+    Ok(device)
+}
+
+/// Freed memory stays with the process: the driver would return it to the system at every synchronisation, and training
+/// asks for the same sizes at every step.
+fn keep_memory(context: &CudaContext) -> Result<()> {
+    if !context.has_async_alloc() {
+        return Ok(());
+    }
+    let mut most = u64::MAX;
+    let mut pool = std::ptr::null_mut();
+    // Safety: both calls write what they are given addresses of; the pool is the device's own.
+    unsafe {
+        sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result().w()?;
+        let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        sys::cuMemPoolSetAttribute(pool, threshold, (&raw mut most).cast()).result().w()
+    }
+}
+
+/// Gives kept memory back to the device, but for `left` bytes.
+///
+/// # Errors
+/// The context is broken.
+pub fn trim(device: &Device, left: usize) -> Result<()> {
+    let Device::Cuda(cuda) = device else { return Ok(()) };
+    let stream = cuda.cuda_stream();
+    if !stream.context().has_async_alloc() {
+        return Ok(());
+    }
+    stream.synchronize().w()?;
+    let mut pool = std::ptr::null_mut();
+    // Safety: the pool is the device's own; what is in use is not given back.
+    unsafe {
+        sys::cuDeviceGetDefaultMemPool(&mut pool, stream.context().cu_device()).result().w()?;
+        sys::cuMemPoolTrimTo(pool, left).result().w()
+    }
+}
+
+/// The most bytes that tensors have taken at one time since the last call of this function.
+///
+/// # Errors
+/// The context is broken.
+pub fn peak(device: &Device) -> Result<u64> {
+    let Device::Cuda(cuda) = device else { return Ok(0) };
+    let stream = cuda.cuda_stream();
+    if !stream.context().has_async_alloc() {
+        return Ok(0);
+    }
+    stream.synchronize().w()?;
+    let (mut pool, mut most, mut none) = (std::ptr::null_mut(), 0u64, 0u64);
+    let high = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+    // Safety: the calls write what they are given addresses of.
+    unsafe {
+        sys::cuDeviceGetDefaultMemPool(&mut pool, stream.context().cu_device()).result().w()?;
+        sys::cuMemPoolGetAttribute(pool, high, (&raw mut most).cast()).result().w()?;
+        sys::cuMemPoolSetAttribute(pool, high, (&raw mut none).cast()).result().w()?;
+    }
+    Ok(most)
+}
+
+/// Compute capability, major and minor.
+///
+/// # Errors
+/// The context is broken.
+pub fn capability(device: &Device) -> Result<(u32, u32)> {
+    let Device::Cuda(cuda) = device else { candle_core::bail!("{device:?} is no CUDA device") };
+    let (major, minor) = cuda.cuda_stream().context().compute_capability().w()?;
+    Ok((major.unsigned_abs(), minor.unsigned_abs()))
+}
+
+/// Bytes that are free, and all that the device has.
+///
+/// # Errors
+/// The context is broken.
+pub fn memory(device: &Device) -> Result<(usize, usize)> {
+    let Device::Cuda(cuda) = device else { candle_core::bail!("{device:?} is no CUDA device") };
+    cuda.cuda_stream().context().mem_get_info().w()
+}
+
+/// Waits until everything that was asked of the device is done.
+///
+/// # Errors
+/// Some of it has failed.
+pub fn synchronise(tensor: &candle_core::Tensor) -> Result<()> {
+    device_of(tensor)?.cuda_stream().synchronize().w()
+}
+
+/// How products of this process round from here on.
+pub fn round(precision: Precision) {
+    set_gemm_reduced_precision_f32(precision == Precision::Tf32);
+    // Sums of bf16 products stay f32.
+    set_gemm_reduced_precision_bf16(false);
+}

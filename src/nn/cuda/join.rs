@@ -1,0 +1,92 @@
+//! Operators that move numbers, on CUDA.
+
+use candle_core::{Result, Tensor};
+
+use super::{Arg, Threads, at, count, device_of, empty, int, launch_of};
+use crate::nn::activation::Activation;
+
+/// As `nn::join::add`.
+pub fn add(left: &Tensor, right: &Tensor, activation: Activation) -> Result<Tensor> {
+    let (low, high) = activation.bounds();
+    let sum = empty(device_of(left)?, left.dtype(), left.shape())?;
+    let n = left.elem_count();
+    let args = [count(n)?, at(left)?, at(right)?, at(&sum)?, low.into(), high.into()];
+    launch_of(device_of(left)?, "add_hold", left.dtype(), Threads::Each(n), &args)?;
+    Ok(sum)
+}
+
+/// Pixel (row * stride - top, column * stride - left) and channel - before of x, or zero; `shape` [rows, columns, channels].
+fn placed(x: &Tensor, shape: [usize; 3], stride: usize, top: i32, left: i32, before: usize) -> Result<Tensor> {
+    let (images, height, width, inner) = x.dims4()?;
+    let [rows, columns, channels] = shape;
+    let y = empty(device_of(x)?, x.dtype(), (images, rows, columns, channels))?;
+    let n = y.elem_count();
+    let sizes = [rows, columns, channels, height, width, inner, stride].map(int);
+    let mut args = vec![count(n)?];
+    args.extend(sizes);
+    args.extend([Arg::Int(top), Arg::Int(left), int(before), at(x)?, at(&y)?]);
+    launch_of(device_of(x)?, "placed", x.dtype(), Threads::Each(n), &args)?;
+    Ok(y)
+}
+
+/// As `nn::join::pad`.
+pub fn pad(x: &Tensor, padding: [usize; 4]) -> Result<Tensor> {
+    let (_, height, width, channels) = x.dims4()?;
+    let shape = [height + padding[0] + padding[1], width + padding[2] + padding[3], channels];
+    placed(x, shape, 1, padding[0] as i32, padding[2] as i32, 0)
+}
+
+/// As `nn::join::unpad`: `height` x `width` pixels inside the padding.
+pub fn unpad(dy: &Tensor, padding: [usize; 4], height: usize, width: usize) -> Result<Tensor> {
+    placed(dy, [height, width, dy.dim(3)?], 1, -(padding[0] as i32), -(padding[2] as i32), 0)
+}
+
+/// As `nn::join::shortcut`.
+pub fn shortcut(x: &Tensor, stride: usize, channels: usize) -> Result<Tensor> {
+    let (_, height, width, from) = x.dims4()?;
+    placed(x, [height.div_ceil(stride), width.div_ceil(stride), channels], stride, 0, 0, (channels - from) / 2)
+}
+
+/// As `nn::join::shortcut_backward`.
+pub fn shortcut_backward(dy: &Tensor, stride: usize, shape: [usize; 4]) -> Result<Tensor> {
+    let [_, height, width, inner] = shape;
+    let (_, rows, columns, channels) = dy.dims4()?;
+    let dx = empty(device_of(dy)?, dy.dtype(), &shape)?;
+    let n = dx.elem_count();
+    let sizes = [height, width, inner, rows, columns, channels, stride, (channels - inner) / 2].map(int);
+    let mut args = vec![count(n)?];
+    args.extend(sizes);
+    args.extend([at(dy)?, at(&dx)?]);
+    launch_of(device_of(dy)?, "shortcut_gradient", dy.dtype(), Threads::Each(n), &args)?;
+    Ok(dx)
+}
+
+/// Copies `channels` channels of every pixel, from channel `from_first` of `from` to channel `to_first` of `to`.
+fn copy(from: &Tensor, from_first: usize, to: &Tensor, to_first: usize, channels: usize) -> Result<()> {
+    let n = from.elem_count() / from.dim(3)? * channels;
+    let sizes = [channels, from.dim(3)?, from_first, to.dim(3)?, to_first].map(int);
+    let mut args = vec![count(n)?];
+    args.extend(sizes);
+    args.extend([at(from)?, at(to)?]);
+    launch_of(device_of(from)?, "channels_of", from.dtype(), Threads::Each(n), &args)
+}
+
+/// As `nn::join::concat`; the parts are of one size.
+pub fn concat(parts: &[&Tensor], channels: usize) -> Result<Tensor> {
+    let (images, height, width, _) = parts[0].dims4()?;
+    let y = empty(device_of(parts[0])?, parts[0].dtype(), (images, height, width, channels))?;
+    let mut start = 0;
+    for part in parts {
+        copy(part, 0, &y, start, part.dim(3)?)?;
+        start += part.dim(3)?;
+    }
+    Ok(y)
+}
+
+/// As `nn::join::part`.
+pub fn part(dy: &Tensor, first: usize, channels: usize) -> Result<Tensor> {
+    let (images, height, width, _) = dy.dims4()?;
+    let dx = empty(device_of(dy)?, dy.dtype(), (images, height, width, channels))?;
+    copy(dy, first, &dx, 0, channels)?;
+    Ok(dx)
+}

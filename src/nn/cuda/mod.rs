@@ -1,0 +1,176 @@
+//! The operators on CUDA devices: products by cuBLAS, convolutions by cuDNN where the feature `cudnn` is built in, and
+//! kernels of our own (`kernels.cu`) for what candle and cuDNN's wrappers have not got. Images are
+//! [n, height, width, channels], as on CPU; numbers are f32, or bf16 with f32 for everything that is kept per channel.
+
+pub(super) mod activation;
+pub(super) mod conv;
+#[cfg(feature = "cudnn")]
+mod cudnn;
+pub mod device;
+pub(super) mod join;
+pub(super) mod loss;
+pub(super) mod norm;
+pub(super) mod optim;
+pub(super) mod pool;
+
+use candle_core::cuda_backend::cudarc::driver::{DevicePtr, LaunchConfig, PushKernelArg};
+use candle_core::cuda_backend::{CudaDevice, CudaStorage, WrapErr};
+use candle_core::op::BackpropOp;
+use candle_core::{DType, Result, Shape, Storage, Tensor, bail};
+use half::bf16;
+
+/// The kernels, compiled for the GPU that this build is for.
+mod compiled {
+    include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+}
+
+/// Threads of a block.
+const BLOCK: u32 = 256;
+/// Blocks at most: threads go on to the numbers that are left.
+const MOST_BLOCKS: u32 = 1 << 16;
+/// Channels and lanes of rows in a block that sums over rows, as in `kernels.cu`.
+const COLUMNS: usize = 32;
+const LANES: usize = 8;
+/// Strips that rows are summed in, at most.
+const MOST_STRIPS: usize = 256;
+
+/// An argument of a kernel.
+#[derive(Clone, Copy)]
+enum Arg {
+    Pointer(u64),
+    Count(u32),
+    Int(i32),
+    Float(f32),
+    Double(f64),
+}
+
+impl From<f32> for Arg {
+    fn from(value: f32) -> Self {
+        Self::Float(value)
+    }
+}
+
+/// The threads that run a kernel.
+#[derive(Clone, Copy)]
+enum Threads {
+    /// One for each number.
+    Each(usize),
+    /// Blocks of channels, strips of rows, and layers of both.
+    Strips { channels: usize, strips: usize, layers: usize },
+    /// One block.
+    Block,
+}
+
+impl Threads {
+    fn config(self) -> LaunchConfig {
+        let (grid_dim, block_dim) = match self {
+            Self::Each(count) => {
+                let blocks = count.div_ceil(BLOCK as usize).clamp(1, MOST_BLOCKS as usize);
+                ((blocks as u32, 1, 1), (BLOCK, 1, 1))
+            }
+            Self::Strips { channels, strips, layers } => {
+                ((channels.div_ceil(COLUMNS) as u32, strips as u32, layers as u32), (COLUMNS as u32, LANES as u32, 1))
+            }
+            Self::Block => ((1, 1, 1), (BLOCK, 1, 1)),
+        };
+        LaunchConfig { grid_dim, block_dim, shared_mem_bytes: 0 }
+    }
+}
+
+/// Rows of a strip, and strips, for sums over `rows` rows: they follow from the shape alone, and so does the order of sums.
+fn strips(rows: usize) -> (usize, usize) {
+    let strip = rows.div_ceil(MOST_STRIPS).max(8 * LANES);
+    (strip, rows.div_ceil(strip))
+}
+
+/// Runs a kernel of `kernels.cu` on the device's stream.
+fn launch(device: &CudaDevice, name: &str, threads: Threads, args: &[Arg]) -> Result<()> {
+    let function = device.get_or_load_custom_func(name, "tl-sweep", compiled::KERNELS)?;
+    let mut builder = function.builder();
+    for arg in args {
+        match arg {
+            Arg::Pointer(value) => builder.arg(value),
+            Arg::Count(value) => builder.arg(value),
+            Arg::Int(value) => builder.arg(value),
+            Arg::Float(value) => builder.arg(value),
+            Arg::Double(value) => builder.arg(value),
+        };
+    }
+    // Safety: callers pass what the kernel of that name takes; the tensors live until the call returns, and their memory is
+    // given back in the order of the same stream.
+    unsafe { builder.launch(threads.config()) }.w()?;
+    Ok(())
+}
+
+/// Runs the kernel's version for numbers of `dtype`.
+fn launch_of(device: &CudaDevice, name: &str, dtype: DType, threads: Threads, args: &[Arg]) -> Result<()> {
+    let ending = match dtype {
+        DType::F32 => "f32",
+        DType::BF16 => "bf16",
+        other => bail!("{name} runs on f32 and bf16, not on {other:?}"),
+    };
+    launch(device, &format!("{name}_{ending}"), threads, args)
+}
+
+/// Where a contiguous tensor's numbers lie on its device.
+fn at(tensor: &Tensor) -> Result<Arg> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let (Storage::Cuda(storage), Some((start, _))) = (&*storage, layout.contiguous_offsets()) else {
+        bail!("a CUDA operator needs contiguous tensors on the device, not {:?}", tensor.shape());
+    };
+    let stream = storage.device.cuda_stream();
+    let start = (start * tensor.dtype().size_in_bytes()) as u64;
+    Ok(Arg::Pointer(
+        start
+            + match tensor.dtype() {
+                DType::F32 => storage.as_cuda_slice::<f32>()?.device_ptr(&stream).0,
+                DType::F64 => storage.as_cuda_slice::<f64>()?.device_ptr(&stream).0,
+                DType::BF16 => storage.as_cuda_slice::<bf16>()?.device_ptr(&stream).0,
+                DType::U32 => storage.as_cuda_slice::<u32>()?.device_ptr(&stream).0,
+                DType::U8 => storage.as_cuda_slice::<u8>()?.device_ptr(&stream).0,
+                other => bail!("no kernel reads {other:?}"),
+            },
+    ))
+}
+
+/// Where an optional tensor lies; nothing is the null pointer.
+fn at_some(tensor: Option<&Tensor>) -> Result<Arg> {
+    tensor.map_or(Ok(Arg::Pointer(0)), at)
+}
+
+/// A number of things that a kernel counts in 31 bits.
+fn count(number: usize) -> Result<Arg> {
+    if number >= 1 << 31 {
+        bail!("{number} numbers in one tensor are more than 31 bits can count: take a smaller batch");
+    }
+    Ok(Arg::Count(number as u32))
+}
+
+fn int(number: usize) -> Arg {
+    Arg::Int(number as i32)
+}
+
+/// A tensor whose numbers a kernel is about to write.
+fn empty(device: &CudaDevice, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
+    let shape = shape.into();
+    let count = shape.elem_count();
+    // Safety: whoever asks for it writes all of it before anybody reads it.
+    let storage = unsafe {
+        match dtype {
+            DType::F32 => CudaStorage::wrap_cuda_slice(device.alloc::<f32>(count)?, device.clone()),
+            DType::F64 => CudaStorage::wrap_cuda_slice(device.alloc::<f64>(count)?, device.clone()),
+            DType::BF16 => CudaStorage::wrap_cuda_slice(device.alloc::<bf16>(count)?, device.clone()),
+            DType::U32 => CudaStorage::wrap_cuda_slice(device.alloc::<u32>(count)?, device.clone()),
+            other => bail!("no kernel writes {other:?}"),
+        }
+    };
+    Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
+}
+
+/// The device of a tensor.
+fn device_of(tensor: &Tensor) -> Result<&CudaDevice> {
+    match tensor.device() {
+        candle_core::Device::Cuda(device) => Ok(device),
+        other => bail!("a CUDA operator was given a tensor on {other:?}"),
+    }
+}

@@ -1,0 +1,272 @@
+// A CUDA device made of this machine's processor: the driver's functions over host memory, kernels turned from PTX into C
+// (ptx.py) and compiled when they are first asked for. It shows that what is asked of a GPU is asked rightly. Of speed it
+// shows nothing, and of a GPU's own rounding neither.
+//
+// STANDIN_MEMORY: bytes of the device (default 4 GiB). STANDIN_FOLDER: where compiled kernels are kept.
+
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500 };
+
+typedef struct { uint32_t tid[3], ntid[3], ctaid[3], nctaid[3]; uint8_t *shared; } Thread;
+typedef void Kernel(void **params, Thread *thread);
+typedef struct { char *path; } Module;
+typedef struct { Kernel *run; int waits, shared; } Function;
+
+// ---- memory
+
+typedef struct Block { struct Block *next; void *at; size_t bytes; } Block;
+static Block *blocks;
+static size_t used, high, all = (size_t)4 << 30;
+
+static size_t capacity(void) {
+    const char *text = getenv("STANDIN_MEMORY");
+    return text ? strtoull(text, NULL, 10) : all;
+}
+
+static int take(uint64_t *at, size_t bytes) {
+    if (used + bytes > capacity()) return OUT_OF_MEMORY;
+    Block *block = malloc(sizeof *block);
+    // What nobody has written is no number: reading it must show.
+    block->at = malloc(bytes ? bytes : 1);
+    memset(block->at, 0xff, bytes);
+    block->bytes = bytes, block->next = blocks, blocks = block;
+    used += bytes;
+    if (used > high) high = used;
+    *at = (uint64_t)(uintptr_t)block->at;
+    return OK;
+}
+
+static int give(uint64_t at) {
+    for (Block **link = &blocks; *link; link = &(*link)->next)
+        if ((uintptr_t)(*link)->at == at) {
+            Block *gone = *link;
+            *link = gone->next;
+            used -= gone->bytes;
+            free(gone->at), free(gone);
+            return OK;
+        }
+    fprintf(stderr, "stand-in: memory freed twice\n");
+    abort();
+}
+
+int cuMemAlloc_v2(uint64_t *at, size_t bytes) { return take(at, bytes); }
+int cuMemAllocAsync(uint64_t *at, size_t bytes, void *stream) { return take(at, bytes); }
+int cuMemFree_v2(uint64_t at) { return give(at); }
+int cuMemFreeAsync(uint64_t at, void *stream) { return give(at); }
+int cuMemsetD8Async(uint64_t at, unsigned char value, size_t count, void *stream) { return memset((void *)at, value, count), OK; }
+int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) { return memcpy((void *)to, from, bytes), OK; }
+int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) { return memcpy(to, (void *)from, bytes), OK; }
+int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) { return memmove((void *)to, (void *)from, bytes), OK; }
+int cuMemHostAlloc(void **at, size_t bytes, unsigned flags) { return *at = malloc(bytes), OK; }
+int cuMemFreeHost(void *at) { return free(at), OK; }
+int cuMemGetInfo_v2(size_t *left, size_t *total) { return *total = capacity(), *left = *total - used, OK; }
+int cuDeviceGetDefaultMemPool(void **pool, int device) { return *pool = &used, OK; }
+int cuMemPoolSetAttribute(void *pool, int what, void *value) {
+    if (what == 8) high = used;
+    return OK;
+}
+int cuMemPoolGetAttribute(void *pool, int what, void *value) {
+    *(uint64_t *)value = what == 8 || what == 6 ? high : used;
+    return OK;
+}
+int cuMemPoolTrimTo(void *pool, size_t left) { return OK; }
+
+// ---- device, context, stream, event
+
+int cuInit(unsigned flags) { return getenv("STANDIN_NONE") ? NO_DEVICE : OK; }
+int cuDriverGetVersion(int *version) { return *version = 13000, OK; }
+int cuDeviceGetCount(int *count) { return *count = 1, OK; }
+int cuDeviceGet(int *device, int index) { return index ? 101 : (*device = 0, OK); }
+int cuDeviceGetName(char *name, int size, int device) { return snprintf(name, size, "stand-in"), OK; }
+int cuDeviceGetUuid(void *uuid, int device) { return memset(uuid, 7, 16), OK; }
+int cuDeviceGetUuid_v2(void *uuid, int device) { return memset(uuid, 7, 16), OK; }
+int cuDeviceTotalMem_v2(size_t *bytes, int device) { return *bytes = capacity(), OK; }
+int cuDeviceGetAttribute(int *value, int what, int device) {
+    *value = what == 75 ? 9 : what == 76 ? 0 : what == 115 ? 1 : what == 1 ? 1024 : what == 16 ? 132 : 0;
+    return OK;
+}
+int cuDevicePrimaryCtxRetain(void **context, int device) { return *context = &all, OK; }
+int cuDevicePrimaryCtxRelease_v2(int device) { return OK; }
+int cuCtxSetCurrent(void *context) { return OK; }
+int cuCtxGetCurrent(void **context) { return *context = &all, OK; }
+int cuCtxGetDevice(int *device) { return *device = 0, OK; }
+int cuCtxSynchronize(void) { return OK; }
+int cuStreamCreate(void **stream, unsigned flags) { return *stream = malloc(1), OK; }
+int cuStreamDestroy_v2(void *stream) { return OK; }
+int cuStreamSynchronize(void *stream) { return OK; }
+int cuStreamWaitEvent(void *stream, void *event, unsigned flags) { return OK; }
+int cuStreamIsCapturing(void *stream, int *status) { return *status = 0, OK; }
+int cuEventCreate(void **event, unsigned flags) { return *event = malloc(1), OK; }
+int cuEventDestroy_v2(void *event) { return free(event), OK; }
+int cuEventRecord(void *event, void *stream) { return OK; }
+int cuEventSynchronize(void *event) { return OK; }
+int cuEventQuery(void *event) { return OK; }
+
+static const char *meaning(int status) {
+    switch (status) {
+    case OUT_OF_MEMORY: return "CUDA_ERROR_OUT_OF_MEMORY";
+    case NO_DEVICE: return "CUDA_ERROR_NO_DEVICE";
+    case 101: return "CUDA_ERROR_INVALID_DEVICE";
+    case NOT_FOUND: return "CUDA_ERROR_NOT_FOUND";
+    default: return "CUDA_ERROR_UNKNOWN";
+    }
+}
+int cuGetErrorName(int status, const char **text) { return *text = meaning(status), OK; }
+int cuGetErrorString(int status, const char **text) {
+    return *text = status == OUT_OF_MEMORY ? "out of memory" : status == NO_DEVICE ? "no CUDA-capable device is detected" : meaning(status), OK;
+}
+
+// ---- modules and kernels
+
+static const char *folder(void) {
+    const char *named = getenv("STANDIN_FOLDER");
+    return named ? named : "/tmp";
+}
+
+int cuModuleLoadData(void **module, const void *image) {
+    const char *text = image;
+    uint64_t hash = 1469598103934665603u;
+    for (const char *c = text; *c; ++c) hash = (hash ^ (unsigned char)*c) * 1099511628211u;
+    Module *found = malloc(sizeof *found);
+    if (asprintf(&found->path, "%s/standin-%016lx", folder(), hash) < 0) return INVALID;
+    mkdir(found->path, 0755);
+    char *path;
+    if (asprintf(&path, "%s/module.ptx", found->path) < 0) return INVALID;
+    FILE *file = fopen(path, "w");
+    if (!file) return INVALID;
+    fputs(text, file), fclose(file), free(path);
+    *module = found;
+    return OK;
+}
+int cuModuleLoadDataEx(void **module, const void *image, unsigned n, void *options, void *values) { return cuModuleLoadData(module, image); }
+int cuModuleUnload(void *module) { return OK; }
+
+typedef struct Known { struct Known *next; char *name; Function *function; } Known;
+static Known *known;
+
+int cuModuleGetFunction(void **function, void *module, const char *name) {
+    char *library, *command, *key;
+    Module *own = module;
+    if (asprintf(&key, "%s/%s", own->path, name) < 0) return INVALID;
+    for (Known *entry = known; entry; entry = entry->next)
+        if (!strcmp(entry->name, key)) return *function = entry->function, OK;
+    if (asprintf(&library, "%s.so", key) < 0) return INVALID;
+    if (access(library, R_OK)) {
+        int made = asprintf(&command,
+                            "python3 '%s' %s/module.ptx %s > %s.%d.c && cc -O2 -w -fno-strict-aliasing -ffp-contract=off -shared -fPIC "
+                            "-o %s.%d %s.%d.c -lm && mv %s.%d %s",
+                            getenv("STANDIN_PTX"), own->path, name, key, getpid(), library, getpid(), key, getpid(),
+                            library, getpid(), library);
+        if (made < 0 || system(command)) {
+            fprintf(stderr, "stand-in: the kernel %s cannot be run\n", name);
+            return NOT_FOUND;
+        }
+    }
+    void *handle = dlopen(library, RTLD_NOW);
+    if (!handle) return fprintf(stderr, "stand-in: %s\n", dlerror()), NOT_FOUND;
+    Function *found = malloc(sizeof *found);
+    found->run = (Kernel *)dlsym(handle, name);
+    found->waits = *(int *)dlsym(handle, "standin_waits");
+    found->shared = *(int *)dlsym(handle, "standin_shared");
+    Known *entry = malloc(sizeof *entry);
+    entry->next = known, entry->name = key, entry->function = found, known = entry;
+    return *function = found, OK;
+}
+int cuFuncGetAttribute(int *value, int what, void *function) { return *value = 0, OK; }
+int cuFuncSetAttribute(void *function, int what, int value) { return OK; }
+
+// Threads of a block that wait for each other run as fibres, in turn.
+enum { MOST = 1024, STACK = 64 << 10 };
+static ucontext_t fibres[MOST], main_fibre;
+static uint8_t *stacks[MOST];
+static Thread threads[MOST];
+static int alive[MOST], at_barrier[MOST], barriers[MOST], shuffles[MOST], current, count;
+static uint32_t slots[MOST][2];
+static Kernel *running;
+static void **arguments;
+
+static void fibre(void) {
+    running(arguments, &threads[current]);
+    alive[current] = 0;
+    swapcontext(&fibres[current], &main_fibre);
+}
+
+static void pause_here(void) { swapcontext(&fibres[current], &main_fibre); }
+
+void standin_barrier(void) {
+    int own = current, mine = ++barriers[own];
+    for (;;) {
+        int waiting = 0;
+        for (int i = 0; i < count; ++i) waiting |= alive[i] && barriers[i] < mine;
+        if (!waiting) return;
+        pause_here();
+    }
+}
+
+uint32_t standin_shuffle(uint32_t value, uint32_t from) {
+    int own = current, mine = ++shuffles[own], first = own / 32 * 32;
+    slots[own][mine & 1] = value;
+    for (;;) {
+        int waiting = 0;
+        for (int i = first; i < first + 32 && i < count; ++i) waiting |= alive[i] && shuffles[i] < mine;
+        if (!waiting) break;
+        pause_here();
+    }
+    return slots[first + from % 32][mine & 1];
+}
+
+static void run_block(Function *function, uint32_t *block, uint8_t *shared, void **params, const uint32_t *ids, const uint32_t *grid) {
+    count = 0;
+    for (uint32_t z = 0; z < block[2]; ++z)
+        for (uint32_t y = 0; y < block[1]; ++y)
+            for (uint32_t x = 0; x < block[0]; ++x) {
+                Thread *thread = &threads[count];
+                *thread = (Thread){{x, y, z}, {block[0], block[1], block[2]}, {ids[0], ids[1], ids[2]}, {grid[0], grid[1], grid[2]}, shared};
+                if (!function->waits) {
+                    function->run(params, thread);
+                    continue;
+                }
+                alive[count] = 1, barriers[count] = 0, shuffles[count] = 0;
+                if (!stacks[count]) stacks[count] = malloc(STACK);
+                getcontext(&fibres[count]);
+                fibres[count].uc_stack.ss_sp = stacks[count];
+                fibres[count].uc_stack.ss_size = STACK;
+                fibres[count].uc_link = NULL;
+                makecontext(&fibres[count], fibre, 0);
+                ++count;
+            }
+    running = function->run, arguments = params;
+    for (int left = count; left > 0;) {
+        left = 0;
+        for (current = 0; current < count; ++current)
+            if (alive[current]) {
+                swapcontext(&main_fibre, &fibres[current]);
+                left += alive[current];
+            }
+    }
+}
+
+int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                   unsigned shared, void *stream, void **params, void **extra) {
+    uint32_t block[3] = {bx, by, bz}, grid[3] = {gx, gy, gz};
+    if ((uint64_t)bx * by * bz > MOST || gy > 65535 || gz > 65535) return INVALID;
+    uint8_t *memory = malloc(function->shared + shared + 16);
+    memset(memory, 0xff, function->shared + shared + 16);
+    for (uint32_t z = 0; z < gz; ++z)
+        for (uint32_t y = 0; y < gy; ++y)
+            for (uint32_t x = 0; x < gx; ++x) {
+                uint32_t ids[3] = {x, y, z};
+                run_block(function, block, memory, params, ids, grid);
+            }
+    free(memory);
+    return OK;
+}

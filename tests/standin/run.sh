@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Runs a command that was built with CUDA on the stand-in: a CUDA device made of this machine's processor.
+#   run.sh DIR -- COMMAND...
+# DIR is the folder of .ci/cuda-build.sh; the libraries go into DIR/standin. What the build wants of NVIDIA's libraries and
+# the stand-in has not got says its name and ends the process.
+set -euo pipefail
+dir=$(cd "$1" && pwd); shift
+[[ ${1:-} == -- ]] && shift
+here=$(cd "$(dirname "$0")" && pwd)
+out=$dir/standin
+mkdir -p "$out"
+
+library() { # name soname pattern exclusion: our source, and every other symbol as an end with its name
+  { grep -E "$3" "$dir/stubs/symbols" | grep -vE "${4:-^$}" || true; } > "$out/$1.symbols"
+  cp "$here/$1.c" "$out/$1.own.c" 2>/dev/null || : > "$out/$1.own.c"
+  { echo '#include <stdio.h>'; echo '#include <stdlib.h>'
+    while read -r symbol; do
+      grep -qE "\b$symbol\(" "$out/$1.own.c" && continue
+      echo "int $symbol(void) { fprintf(stderr, \"stand-in: $symbol is not there\\n\"); abort(); }"
+    done < "$out/$1.symbols"; } > "$out/$1.rest.c"
+  cc -O3 -march=native -w -shared -fPIC -Wl,-soname,"$2" -o "$out/$2" "$out/$1.own.c" "$out/$1.rest.c" -ldl -lm
+}
+
+if [[ ! -f $out/libcudnn.so.9 || -n $(find "$here" "$dir/stubs/symbols" -newer "$out/libcudnn.so.9" -print -quit) ]]; then
+  library cuda libcuda.so.1 '^cu[A-Z]'
+  library blas libcublas.so.13 '^cublas' '^cublasLt'
+  library blaslt libcublasLt.so.13 '^cublasLt'
+  library rand libcurand.so.10 '^curand'
+  library nvml libnvidia-ml.so.1 '^nvml'
+  library cudnn libcudnn.so.9 '^cudnn'
+fi
+mkdir -p "$out/kernels"
+export STANDIN_PTX=$here/ptx.py STANDIN_FOLDER=$out/kernels
+cuda=$(echo "$dir"/venv/lib/python3*/site-packages/nvidia/cu13/lib)
+LD_LIBRARY_PATH=$out:$cuda${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$@"
