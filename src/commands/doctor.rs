@@ -2,7 +2,7 @@
 
 use super::devices::{BUILD, Devices};
 use super::gpus::{self, Driver, Gpu};
-use super::machine::memory_free;
+use super::machine::{self, memory_free};
 use super::{Exit, print, table_style};
 use crate::cli::{Common, Format};
 use crate::device::{CpuPath, Device};
@@ -119,7 +119,7 @@ fn gigabytes(bytes: u64) -> String {
 }
 
 fn shown(driver: &Result<Driver, String>, libraries: &[Library], wrong: &[String]) -> String {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = machine::threads();
     let mut rows = vec![
         vec!["built with".to_owned(), built_with().to_owned()],
         vec![

@@ -169,3 +169,8 @@ fn disk_free(cache: &Path) -> f64 {
     let place = cache.ancestors().find(|place| place.is_dir()).unwrap_or(Path::new("."));
     rustix::fs::statvfs(place).map_or(0.0, |facts| facts.f_bavail as f64 * facts.f_frsize as f64)
 }
+
+/// Threads that run at one time.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

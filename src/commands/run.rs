@@ -12,7 +12,7 @@ use super::world::World;
 use super::{Exit, NoDevice, Usage, findings, machine, prepare, print, table_style};
 use crate::cli::Common;
 use crate::data::split::split;
-use crate::device::CpuPath;
+use crate::device::{CpuPath, Device};
 use crate::experiment::Experiment;
 use crate::experiment::condition::Condition;
 use crate::key::Key;
@@ -251,7 +251,9 @@ pub fn pool(world: &World, jobs: usize) -> anyhow::Result<Pool> {
         let (device, environment) = devices.of_slot(slot);
         command.args(["worker", "--device", &device.to_string(), "--cache"]).arg(&cache).envs(environment);
         command.env("TL_SWEEP_CPU_PATH", CpuPath::current().name());
-        command.env("RAYON_NUM_THREADS", "1").env("CANDLE_NUM_THREADS", "1");
+        // On a GPU the threads prepare images.
+        let threads = if device == Device::Cpu { 1 } else { (machine::threads() / slots).max(1) };
+        command.env("RAYON_NUM_THREADS", threads.to_string()).env("CANDLE_NUM_THREADS", "1");
         command
             .env("MALLOC_MMAP_THRESHOLD_", "4294967296")
             .env("MALLOC_TRIM_THRESHOLD_", "8589934592")

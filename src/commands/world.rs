@@ -56,7 +56,7 @@ impl World {
         }
         devices.allow(&values_of(experiment, "precision"))?;
         let per_device = common.slots.unwrap_or_else(|| match devices.first() {
-            Device::Cpu => std::thread::available_parallelism().map_or(1, usize::from),
+            Device::Cpu => super::machine::threads(),
             Device::Cuda(_) => 1,
         });
         if per_device == 0 {

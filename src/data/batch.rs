@@ -1,12 +1,15 @@
 //! From bytes to the numbers that a network reads, and the order in which a training set is read.
 
+use std::borrow::Cow;
+
+use rayon::prelude::*;
+
 use crate::recipe::Preprocess;
 use crate::seed::{Stream, stream};
 
-/// Appends one image, RGB bytes row by row, to `batch` as three planes of f32.
-pub fn normalise(image: &[u8], preprocess: Preprocess, batch: &mut Vec<f32>) {
-    // Per output plane: which byte of the pixel, scale, and shift: value * scale + shift.
-    let planes: [(usize, f32, f32); 3] = match preprocess {
+/// What preprocessing makes of the bytes of a pixel: for each plane the byte that it takes, and value * scale + shift.
+pub fn planes(preprocess: Preprocess) -> [(usize, f32, f32); 3] {
+    match preprocess {
         Preprocess::Caffe => [(2, 1.0, -103.939), (1, 1.0, -116.779), (0, 1.0, -123.68)],
         Preprocess::Tf => [0, 1, 2].map(|channel| (channel, 1.0 / 127.5, -1.0)),
         Preprocess::Torch => {
@@ -18,10 +21,21 @@ pub fn normalise(image: &[u8], preprocess: Preprocess, batch: &mut Vec<f32>) {
             [0, 1, 2].map(|channel| (channel, 1.0, -255.0 * mean[channel]))
         }
         Preprocess::ZeroOne => [0, 1, 2].map(|channel| (channel, 1.0 / 255.0, 0.0)),
-    };
-    for (channel, scale, shift) in planes {
+    }
+}
+
+/// Appends one image, RGB bytes row by row, to `batch` as three planes of f32.
+pub fn normalise(image: &[u8], preprocess: Preprocess, batch: &mut Vec<f32>) {
+    for (channel, scale, shift) in planes(preprocess) {
         batch.extend(image.chunks_exact(3).map(|pixel| f32::from(pixel[channel]) * scale + shift));
     }
+}
+
+/// Writes the images of samples one after the other, side by side on all threads; `image` gives the bytes of one.
+pub fn gather<'a>(samples: &[u32], into: &mut [u8], image: impl Fn(u32) -> Cow<'a, [u8]> + Sync) {
+    let size = into.len() / samples.len().max(1);
+    let each = into.par_chunks_exact_mut(size.max(1)).zip(samples);
+    each.for_each(|(into, sample)| into.copy_from_slice(&image(*sample)));
 }
 
 /// The training samples of an epoch in the order in which they are read. Paired: it depends on the seed, the

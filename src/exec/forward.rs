@@ -234,7 +234,7 @@ impl Network {
         Ok(tape)
     }
 
-    fn last_readers(&self) -> Vec<usize> {
+    pub(super) fn last_readers(&self) -> Vec<usize> {
         let mut last = vec![usize::MAX; self.graph.layers.len()];
         for (index, layer) in self.graph.layers.iter().enumerate() {
             layer.inputs.iter().for_each(|input| last[*input] = index);

@@ -5,9 +5,11 @@ mod backward;
 mod forward;
 mod front;
 mod network;
+mod peak;
 mod value;
 
 pub use backward::Gradients;
 pub use forward::{Mode, Tape};
 pub use front::{Ahead, Front, OfLayers, Pending};
 pub use network::Network;
+pub use peak::Storage;

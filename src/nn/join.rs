@@ -250,8 +250,9 @@ pub fn dropout(x: &Tensor, mask: &[f32]) -> Result<Tensor> {
     if mask.len() != x.elem_count() {
         bail!("a mask of {} does not fit {:?}", mask.len(), x.shape());
     }
+    #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return x.mul(&Tensor::from_slice(mask, x.shape(), x.device())?.to_dtype(x.dtype())?);
+        return super::cuda::join::dropout(x, mask);
     }
     let mut y = buffer::take(mask.len());
     with([x], |[x]| y.iter_mut().zip(x.iter().zip(mask)).for_each(|(y, (x, mask))| *y = x * mask))?;

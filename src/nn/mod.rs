@@ -43,6 +43,28 @@ pub fn numbers(device: &Device) -> DType {
     if device.is_cuda() && PRECISION.get() == Precision::Bf16 { DType::BF16 } else { DType::F32 }
 }
 
+/// Bytes of a device's memory that are free, and all that it has.
+///
+/// # Errors
+/// It is no CUDA device, or does not answer.
+pub fn memory(device: &Device) -> Result<(usize, usize)> {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        return cuda::device::memory(device);
+    }
+    candle_core::bail!("{device:?} has no memory of its own")
+}
+
+/// Gives memory that is kept for later tensors back to whoever needs it.
+pub fn give_back(device: &Device) {
+    buffer::release();
+    // A context that is broken says so at its next use.
+    #[cfg(feature = "cuda")]
+    let _ = cuda::device::trim(device, 0);
+    #[cfg(not(feature = "cuda"))]
+    let _ = device;
+}
+
 /// The class of devices within which results are equal bit for bit.
 ///
 /// # Errors

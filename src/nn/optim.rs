@@ -68,25 +68,39 @@ impl State {
         Ok(Self {
             host: self.host.clone(),
             #[cfg(feature = "cuda")]
-            device: match &self.device {
-                [Some(first), Some(second)] => [Some(first.copy()?), Some(second.copy()?)],
-                _ => [None, None],
+            device: {
+                let copy = |which: usize| self.device[which].as_ref().map(Tensor::copy).transpose();
+                [copy(0)?, copy(1)?]
             },
             steps: self.steps,
         })
     }
 
-    /// The memory of `parameter`'s device, zero at first.
+    /// One of the memories on `parameter`'s device, zero at first.
     #[cfg(feature = "cuda")]
-    fn on_device(&mut self, parameter: &Tensor) -> Result<[&Tensor; 2]> {
-        for memory in &mut self.device {
-            if memory.is_none() {
-                *memory = Some(parameter.zeros_like()?);
+    fn on_device(&mut self, parameter: &Tensor, which: usize) -> Result<Tensor> {
+        let memory = self.device[which].take().map_or_else(|| parameter.zeros_like(), Ok)?;
+        self.device[which] = Some(memory.clone());
+        Ok(memory)
+    }
+
+    /// What a step of one head is, for the kernel that steps all of them; `part` has the shape of its parameter.
+    #[cfg(feature = "cuda")]
+    fn numbers(&mut self, rule: Rule, step: Step, part: &Tensor) -> Result<super::cuda::optim::HeadNumbers> {
+        self.steps += 1;
+        let (decay, shrink) = (step.coupled_decay as f32, (1.0 - step.lr * step.decoupled_decay) as f32);
+        match rule {
+            Rule::Sgd { momentum, nesterov } => {
+                let shrink = 1.0 - (step.lr * step.decoupled_decay) as f32;
+                let numbers = [0.0, decay, shrink, step.lr as f32, momentum as f32, f32::from(u8::from(nesterov))];
+                Ok((numbers, [Some(self.on_device(part, 0)?), None]))
             }
-        }
-        match &self.device {
-            [Some(first), Some(second)] => Ok([first, second]),
-            _ => candle_core::bail!("an optimiser without memory"),
+            Rule::Adam => {
+                let corrections = [BETAS.0, BETAS.1].map(|beta| 1.0 - beta.powi(self.steps));
+                let (rate, scale) = ((step.lr / corrections[0]) as f32, (1.0 / corrections[1]) as f32);
+                let memories = [Some(self.on_device(part, 0)?), Some(self.on_device(part, 1)?)];
+                Ok(([1.0, decay, shrink, rate, scale, 0.0], memories))
+            }
         }
     }
 
@@ -103,8 +117,8 @@ impl State {
             (step.coupled_decay as f32, 1.0 - (step.lr * step.decoupled_decay) as f32, step.lr as f32, momentum as f32);
         #[cfg(feature = "cuda")]
         if parameter.device().is_cuda() {
-            let [velocity, _] = self.on_device(parameter)?;
-            super::cuda::optim::sgd(parameter, velocity, gradient, [decay, shrink, lr, momentum], nesterov)?;
+            let velocity = self.on_device(parameter, 0)?;
+            super::cuda::optim::sgd(parameter, &velocity, gradient, [decay, shrink, lr, momentum], nesterov)?;
             return Ok(parameter.clone());
         }
         let count = parameter.elem_count();
@@ -131,7 +145,8 @@ impl State {
         if parameter.device().is_cuda() {
             let (beta, beta_second) = (BETAS.0 as f32, BETAS.1 as f32);
             let numbers = [decay, shrink, rate, second_scale, beta, beta_second, EPSILON as f32];
-            super::cuda::optim::adam(parameter, self.on_device(parameter)?, gradient, numbers)?;
+            let memories = [self.on_device(parameter, 0)?, self.on_device(parameter, 1)?];
+            super::cuda::optim::adam(parameter, memories.each_ref(), gradient, numbers)?;
             return Ok(parameter.clone());
         }
         let count = parameter.elem_count();
@@ -175,6 +190,44 @@ on_every_path! {
             *w = shrink * *w - rate * *m / ((*v * second_scale).sqrt() + EPSILON as f32);
         }
     }
+}
+
+/// A step of one of several heads whose parameters lie one below the other.
+pub struct HeadStep<'a> {
+    pub state: &'a mut State,
+    pub rule: Rule,
+    pub step: Step,
+}
+
+/// One step of the heads in `parameter` [heads x out, ...], in place; those that are absent stand still. Each head's numbers
+/// are those that it has alone.
+///
+/// # Errors
+/// The shapes differ, or are not those of so many heads.
+pub fn step_heads(heads: &mut [Option<HeadStep>], parameter: &Tensor, gradient: &Tensor) -> Result<()> {
+    let rows = parameter.dim(0)?;
+    if heads.is_empty() || !rows.is_multiple_of(heads.len()) || parameter.shape() != gradient.shape() {
+        candle_core::bail!("{:?} and {:?} are not of {} heads", parameter.shape(), gradient.shape(), heads.len());
+    }
+    let own = rows / heads.len();
+    #[cfg(feature = "cuda")]
+    if parameter.device().is_cuda() {
+        let part = parameter.narrow(0, 0, own)?;
+        let numbers = |head: &mut Option<HeadStep>| match head {
+            Some(head) => head.state.numbers(head.rule, head.step, &part),
+            None => Ok(([-1.0; 6], [None, None])),
+        };
+        let numbers = heads.iter_mut().map(numbers).collect::<Result<Vec<_>>>()?;
+        let constants = [BETAS.0 as f32, BETAS.1 as f32, EPSILON as f32];
+        return super::cuda::optim::step_heads(&numbers, parameter, gradient, constants);
+    }
+    for (index, head) in heads.iter_mut().enumerate() {
+        if let Some(head) = head {
+            let part = |tensor: &Tensor| tensor.narrow(0, index * own, own);
+            head.state.step(head.rule, head.step, &part(parameter)?, &part(gradient)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Scales gradients so that their global norm, sqrt of the sum of all squares, is at most `limit`: by limit / (norm + 1e-6)

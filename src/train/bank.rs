@@ -9,7 +9,7 @@ use super::record::History;
 use crate::nn::activation::Activation;
 use crate::nn::linear;
 use crate::nn::loss::{Means, Targets, cross_entropies};
-use crate::nn::optim::{State, all_finite, clip};
+use crate::nn::optim::{HeadStep, State, all_finite, clip, step_heads};
 use crate::outcome::Ending;
 
 pub struct Bank {
@@ -78,26 +78,41 @@ impl Bank {
                 None
             }
         };
-        for (index, head) in self.heads.iter_mut().enumerate() {
-            if let Some(loss) = known.as_ref().map(|losses| losses[index]) {
-                head.history.record.step(loss);
-                if !loss.is_finite() {
-                    continue;
-                }
-            }
-            let own = |tensor: &Tensor| tensor.narrow(0, index * self.classes, self.classes);
-            let mut gradients = [own(&gradients[0])?, own(&gradients[1])?];
-            let phase = turns[index].course.phase(0);
-            if let Some(limit) = phase.clip {
-                clip(gradients.iter_mut(), limit)?;
-            }
-            let size = step(phase, &turns[index].now, true);
-            for ((state, param), gradient) in head.states.iter_mut().zip([&self.weight, &self.bias]).zip(&gradients) {
-                // The numbers change where they lie, in the memory of all heads.
-                state.step(rule(phase), size, &own(param)?, gradient)?;
-            }
+        let mut going = vec![true; self.heads.len()];
+        for ((head, going), loss) in self.heads.iter_mut().zip(&mut going).zip(known.into_iter().flatten()) {
+            head.history.record.step(loss);
+            *going = loss.is_finite();
+        }
+        let gradients = self.clipped(gradients, turns, &going)?;
+        for (which, (param, gradient)) in [&self.weight, &self.bias].into_iter().zip(&gradients).enumerate() {
+            let step = |((head, turn), going): ((_, &Turn), &bool)| {
+                let head: &mut Head = head;
+                let (phase, state) = (turn.course.phase(0), &mut head.states[which]);
+                going.then(|| HeadStep { state, rule: rule(phase), step: step(phase, &turn.now, true) })
+            };
+            let mut heads: Vec<Option<HeadStep>> = self.heads.iter_mut().zip(turns).zip(&going).map(step).collect();
+            // The numbers change where they lie, in the memory of all heads.
+            step_heads(&mut heads, param, gradient)?;
         }
         Ok(())
+    }
+
+    /// The gradients of all heads, those of heads that clip clipped.
+    fn clipped(&self, gradients: [Tensor; 2], turns: &[Turn], going: &[bool]) -> Result<[Tensor; 2]> {
+        if turns.iter().all(|turn| turn.course.phase(0).clip.is_none()) {
+            return Ok(gradients);
+        }
+        let mut parts: [Vec<Tensor>; 2] = Default::default();
+        for (index, turn) in turns.iter().enumerate() {
+            let own = |tensor: &Tensor| tensor.narrow(0, index * self.classes, self.classes)?.copy();
+            let mut own = [own(&gradients[0])?, own(&gradients[1])?];
+            if let Some(limit) = turn.course.phase(0).clip.filter(|_| going[index]) {
+                clip(own.iter_mut(), limit)?;
+            }
+            parts.iter_mut().zip(own).for_each(|(parts, own)| parts.push(own));
+        }
+        let [weights, biases] = parts.each_ref().map(|parts| Tensor::cat(parts, 0));
+        Ok([weights?, biases?])
     }
 
     /// Notes the losses that the device still owes, of each head up to the first that is not finite.

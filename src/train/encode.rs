@@ -18,7 +18,7 @@ use crate::outcome::Progress;
 use crate::plan::stage::{Encode, Encoded, Work};
 use crate::recipe::{Head, Pool};
 
-const BATCH: usize = 64;
+pub const BATCH: usize = 64;
 
 /// Runs encodings of one backbone on one set of images. A layer that the deepest pass has not got as a tensor of its own
 /// gets a pass of its own.

@@ -3,11 +3,15 @@
 //! A safetensors file with `features` [n, ...] in f32, `samples` [n] and `views` [n] (0: the image as it is; from 1 on an
 //! augmented one), whose header carries the BLAKE3 of the rows.
 
+#[cfg(feature = "cuda")]
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
 use anyhow::Context;
+#[cfg(feature = "cuda")]
+use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -20,6 +24,9 @@ pub struct Features {
     /// Numbers of one sample.
     size: usize,
     rows: HashMap<Row, usize>,
+    /// The rows on the device, where they fit there.
+    #[cfg(feature = "cuda")]
+    resident: OnceCell<Option<Tensor>>,
 }
 
 /// Writes rows to a temporary file and renames it into place.
@@ -66,7 +73,40 @@ impl Features {
             let size = features.shape()[1..].iter().product();
             (start, size, ids.enumerate().map(|(row, id)| (id, row)).collect())
         };
-        Ok(Self { map, start, size, rows })
+        Ok(Self {
+            map,
+            start,
+            size,
+            rows,
+            #[cfg(feature = "cuda")]
+            resident: OnceCell::new(),
+        })
+    }
+
+    /// The place of a row.
+    ///
+    /// # Errors
+    /// The view of the sample was not encoded.
+    pub fn row(&self, row: Row) -> anyhow::Result<usize> {
+        let known = self.rows.get(&row).copied();
+        known.with_context(|| format!("view {} of sample {} was not encoded", row.1, row.0))
+    }
+
+    /// All rows [rows, numbers] on a device, put there once; nothing where they would fill more than half of what is free.
+    ///
+    /// # Errors
+    /// The device does not answer.
+    #[cfg(feature = "cuda")]
+    pub fn on_device(&self, device: &Device) -> candle_core::Result<Option<Tensor>> {
+        if let Some(known) = self.resident.get() {
+            return Ok(known.clone());
+        }
+        let bytes = &self.map[self.start..][..self.rows.len() * self.size * 4];
+        let (free, _) = crate::nn::memory(device)?;
+        let fits = 2 * bytes.len() <= free;
+        let put = || Tensor::from_raw_buffer(bytes, DType::F32, &[self.rows.len(), self.size], device);
+        let found = fits.then(put).transpose()?;
+        Ok(self.resident.get_or_init(|| found).clone())
     }
 
     /// Appends a row to `batch`.
@@ -74,7 +114,7 @@ impl Features {
     /// # Errors
     /// The view of the sample was not encoded.
     pub fn append(&self, row: Row, batch: &mut Vec<f32>) -> anyhow::Result<()> {
-        let row = self.rows.get(&row).with_context(|| format!("view {} of sample {} was not encoded", row.1, row.0))?;
+        let row = self.row(row)?;
         let bytes = &self.map[self.start + row * self.size * 4..][..self.size * 4];
         batch.extend(bytes.chunks_exact(4).map(|value| f32::from_le_bytes([value[0], value[1], value[2], value[3]])));
         Ok(())

@@ -15,6 +15,7 @@ mod lane;
 mod learner;
 mod lineup;
 mod lockstep;
+mod memory;
 pub mod pace;
 mod pretrain;
 mod record;
@@ -30,6 +31,7 @@ pub use abreast::WORTH;
 pub use export::{Exported, export, exportable};
 pub use extract::{Extraction, extract};
 pub use feature_file::Kind as FeatureKind;
+pub use memory::bytes as device_bytes;
 pub use shelf::{Places, Shelf};
 
 use crate::device::Device;
@@ -117,7 +119,14 @@ pub fn run(works: &[Work], shelf: &mut Shelf, hear: &mut dyn FnMut(Told)) -> Res
     }
     // The next stages have other shapes.
     crate::nn::buffer::release();
-    result.map_err(|error| classify(&error))
+    result.map_err(|error| match classify(&error) {
+        Failure { class: FailureClass::OutOfMemory, message } => {
+            let message = memory::too_little(works, &shelf.device, &message);
+            crate::nn::give_back(&shelf.device);
+            Failure { class: FailureClass::OutOfMemory, message }
+        }
+        other => other,
+    })
 }
 
 fn classify(error: &anyhow::Error) -> Failure {

@@ -1,5 +1,6 @@
 //! Where the inputs of a network come from: packed images, augmented or not, or features of a frozen prefix.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use candle_core::{Device, Tensor};
@@ -34,6 +35,18 @@ pub struct Change<'a> {
     pub epoch: u64,
 }
 
+impl Change<'_> {
+    /// The bytes of a sample, changed.
+    fn image<'a>(&self, packed: &'a Packed, sample: u32) -> Cow<'a, [u8]> {
+        let image = packed.image(sample as usize);
+        if self.list.is_empty() {
+            return Cow::Borrowed(image);
+        }
+        let mut rng = stream(self.seed, Stream::Augment, &[self.replicate, self.epoch, u64::from(sample)]);
+        Cow::Owned(augment(self.list, image, packed.side, &mut rng))
+    }
+}
+
 impl Source {
     /// The inputs of `samples` as they are: [n, channels, height, width].
     pub fn batch(&self, samples: &[u32], device: &Device) -> anyhow::Result<Tensor> {
@@ -42,6 +55,12 @@ impl Source {
 
     /// The same with random changes, drawn for each image and epoch from a stream of its own.
     pub fn changed(&self, samples: &[u32], change: &Change, device: &Device) -> anyhow::Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if device.is_cuda()
+            && let Some(found) = self.on_device(samples, change, device)?
+        {
+            return Ok(found);
+        }
         let mut batch = Vec::new();
         let [channels, height, width] = match self {
             Self::Images { packed, .. } => [3, packed.side, packed.side],
@@ -55,17 +74,33 @@ impl Source {
                     let view = if views.is_some() { change.epoch as u32 } else { 0 };
                     features.append((*sample, view), &mut batch)?;
                 }
-                Self::Images { packed, preprocess } if change.list.is_empty() => {
-                    normalise(packed.image(*sample as usize), *preprocess, &mut batch)
-                }
                 Self::Images { packed, preprocess } => {
-                    let mut rng =
-                        stream(change.seed, Stream::Augment, &[change.replicate, change.epoch, u64::from(*sample)]);
-                    let pixels = augment(change.list, packed.image(*sample as usize), packed.side, &mut rng);
-                    normalise(&pixels, *preprocess, &mut batch);
+                    normalise(&change.image(packed, *sample), *preprocess, &mut batch);
                 }
             }
         }
         Ok(Tensor::from_vec(batch, (samples.len(), channels, height, width), device)?)
+    }
+
+    /// The same numbers by way of the device: bytes of images go through pinned memory, and features stay on the device
+    /// where they fit. Nothing where they do not.
+    #[cfg(feature = "cuda")]
+    fn on_device(&self, samples: &[u32], change: &Change, device: &Device) -> anyhow::Result<Option<Tensor>> {
+        use crate::data::batch::{gather, planes};
+        match self {
+            Self::Images { packed, preprocess } => {
+                let (shape, packed) = ([samples.len(), packed.side, packed.side], &**packed);
+                let fill = |bytes: &mut [u8]| gather(samples, bytes, |sample| change.image(packed, sample));
+                Ok(Some(crate::nn::cuda::pixels::images(device, shape, planes(*preprocess), fill)?))
+            }
+            Self::Features { features, shape: [channels, height, width], views } => {
+                let Some(resident) = features.on_device(device)? else { return Ok(None) };
+                let view = if views.is_some() { change.epoch as u32 } else { 0 };
+                let row = |sample: &u32| features.row((*sample, view)).map(|row| row as u32);
+                let rows = samples.iter().map(row).collect::<anyhow::Result<Vec<u32>>>()?;
+                let rows = resident.index_select(&Tensor::from_vec(rows, samples.len(), device)?, 0)?;
+                Ok(Some(rows.reshape((samples.len(), *channels, *height, *width))?))
+            }
+        }
     }
 }

@@ -1,11 +1,21 @@
 //! The same tests on the first CUDA device, in a process of their own. Only in builds that have CUDA; there a machine
 //! without a device fails them.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use candle_core::Device;
-use tl_sweep::nn::cuda;
+use candle_core::{DType, Device, Tensor};
+use tl_sweep::device::Precision;
+use tl_sweep::exec::{Mode, Network, Storage};
+use tl_sweep::model::arch::Arch;
+use tl_sweep::model::init;
+use tl_sweep::nn::loss::{Targets, cross_entropies};
+use tl_sweep::nn::optim::{Rule, State, Step};
+use tl_sweep::nn::{self, cuda};
+use tl_sweep::seed::{Stream, stream};
+
+use super::{bits, tensor, uniform};
 
 /// Set where the tests are to run on the GPU.
 pub const ASKED: &str = "TL_SWEEP_TEST_GPU";
@@ -19,17 +29,146 @@ pub fn device() -> Device {
     DEVICE.with(|device| device.get_or_init(|| cuda::device::open(0).expect("a CUDA device")).clone())
 }
 
-#[test]
-fn operators_and_steps_hold_on_the_gpu() {
-    if std::env::var_os(ASKED).is_some() {
-        return;
-    }
+/// Set where nothing else runs on the GPU.
+const ALONE: &str = "TL_SWEEP_TEST_ALONE";
+
+/// Runs some tests in a process of their own, and returns what it says.
+fn run(tests: &[&str], variables: &[&str]) -> String {
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["operators::fast", "operators::torch", "operators::steps", "operators::solve", "operators::gpu"])
-        .env(ASKED, "1")
+        .args(tests)
+        .envs(variables.iter().map(|name| (name, "1")))
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("test operators::steps::twenty_steps_of_resnet20 ... ok"), "{said}");
+    said
+}
+
+#[test]
+fn operators_and_steps_hold_on_the_gpu() {
+    if std::env::var_os(ASKED).is_none() {
+        let tests = ["operators::fast", "operators::torch", "operators::steps", "operators::solve", "operators::gpu"];
+        let said = run(&tests, &[ASKED]);
+        assert!(said.contains("test operators::steps::twenty_steps_of_resnet20 ... ok"), "{said}");
+    }
+}
+
+#[test]
+fn memory_is_predicted() {
+    if std::env::var_os(ASKED).is_none() {
+        run(&["operators::gpu::a_step_takes_the_memory_that_was_predicted"], &[ASKED, ALONE]);
+    }
+}
+
+/// Steps of whole and half-frozen networks, with and without recomputing, in f32 and bf16: within 15%.
+#[test]
+fn a_step_takes_the_memory_that_was_predicted() {
+    if std::env::var_os(ALONE).is_none() {
+        return;
+    }
+    let device = device();
+    for (name, side, batch) in [("resnet20", 32, 16), ("mobilenet_v1", 64, 8), ("vgg_small", 32, 8)] {
+        for (half, recompute, precision) in [
+            (false, false, Precision::F32),
+            (true, false, Precision::F32),
+            (false, true, Precision::F32),
+            (false, false, Precision::Bf16),
+        ] {
+            nn::round(precision);
+            let graph = Arch::new(name, side, 0.5).graph(10).unwrap();
+            let weights = init::fresh(&graph, 0, 1, 0).unwrap();
+            let mut network = Network::new(graph, &weights, &device).unwrap();
+            network.frozen = if half { network.graph.layers.len() / 2 } else { 0 };
+            network.recompute = recompute;
+            network.own().unwrap();
+            let number = if precision == Precision::Bf16 { 2 } else { 4 };
+            let mut states = BTreeMap::new();
+            let x = Tensor::ones((batch, 3, side, side), DType::F32, &device).unwrap();
+            step(&mut network, &mut states, &x);
+            cuda::device::peak(&device).unwrap();
+            step(&mut network, &mut states, &x);
+            let seen = cuda::device::peak(&device).unwrap() as f64;
+            let storage = Storage { number, memories: 1, workspace: cuda::device::workspace() };
+            let predicted = network.training_bytes(batch, storage) as f64;
+            println!(
+                "{name}, half frozen {half}, recompute {recompute}, {precision:?}: {predicted:.3e} for {seen:.3e}, {:.2}",
+                predicted / seen
+            );
+            assert!((predicted / seen - 1.0).abs() < 0.15, "{name}: {predicted} bytes predicted, {seen} seen");
+        }
+    }
+    nn::round(Precision::F32);
+}
+
+fn step(network: &mut Network, states: &mut BTreeMap<(usize, usize), State>, x: &Tensor) {
+    let labels = vec![1; x.dim(0).unwrap()];
+    let mut rng = stream(1, Stream::Dropout, &[]);
+    let mut tape = network.forward(x, Mode::Train(&mut rng)).unwrap();
+    let (_, gradient) = cross_entropies(&tape.result().unwrap(), &labels, &[Targets::default()]).unwrap();
+    let rule = Rule::Sgd { momentum: 0.9, nesterov: false };
+    let plain = Step { lr: 0.01, coupled_decay: 0.0, decoupled_decay: 0.0 };
+    let params = &network.params;
+    let mut take = |layer: usize, gradients: Vec<Tensor>| {
+        for (which, gradient) in gradients.iter().enumerate() {
+            states.entry((layer, which)).or_default().step(rule, plain, &params[layer][which], gradient)?;
+        }
+        Ok(())
+    };
+    network.backward_into(&mut tape, gradient, &mut take).unwrap();
+    network.follow(tape);
+}
+
+/// Steps that round products: the losses of the first steps are those of f32 to 2e-3 with TF32 and to 5e-2 with bf16, and
+/// they are not the same numbers.
+#[test]
+fn reduced_precisions_stay_near_f32() {
+    if std::env::var_os(ASKED).is_none() {
+        return;
+    }
+    let device = device();
+    let losses = |precision: Precision| -> Vec<f64> {
+        nn::round(precision);
+        let graph = Arch::new("resnet8", 16, 1.0).graph(10).unwrap();
+        let weights = init::fresh(&graph, 0, 1, 0).unwrap();
+        let mut network = Network::new(graph, &weights, &device).unwrap();
+        network.own().unwrap();
+        let mut states = BTreeMap::new();
+        let x = tensor(&uniform(8 * 3 * 16 * 16, 4), &[8, 3, 16, 16]);
+        (0..5)
+            .map(|_| {
+                let logits = network.infer(&x).unwrap();
+                let (means, _) = cross_entropies(&logits, &[1, 2, 3, 4, 5, 6, 7, 8], &[Targets::default()]).unwrap();
+                step(&mut network, &mut states, &x);
+                means.read().unwrap()[0]
+            })
+            .collect()
+    };
+    let [exact, tf32, bf16] = Precision::ALL.map(losses);
+    nn::round(Precision::F32);
+    for (other, tolerance) in [(tf32, 2e-3), (bf16, 5e-2)] {
+        assert_ne!(other, exact);
+        for (step, (other, exact)) in other.iter().zip(&exact).enumerate() {
+            assert!((other - exact).abs() < tolerance * exact.max(1.0), "step {step}: {other} for {exact}");
+        }
+    }
+}
+
+/// The same steps twice give the same bits.
+#[test]
+fn steps_repeat_bit_for_bit() {
+    if std::env::var_os(ASKED).is_none() {
+        return;
+    }
+    let device = device();
+    let trained = || {
+        let graph = Arch::new("mobilenet_v1", 32, 0.25).graph(10).unwrap();
+        let weights = init::fresh(&graph, 0, 1, 0).unwrap();
+        let mut network = Network::new(graph, &weights, &device).unwrap();
+        network.own().unwrap();
+        let mut states = BTreeMap::new();
+        let x = tensor(&uniform(8 * 3 * 32 * 32, 4), &[8, 3, 32, 32]);
+        (0..3).for_each(|_| step(&mut network, &mut states, &x));
+        network.params.iter().flatten().flat_map(bits).collect::<Vec<u32>>()
+    };
+    assert_eq!(trained(), trained());
 }

@@ -6,12 +6,12 @@
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <ucontext.h>
 #include <unistd.h>
 
 enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500 };
@@ -20,6 +20,10 @@ typedef struct { uint32_t tid[3], ntid[3], ctaid[3], nctaid[3]; uint8_t *shared;
 typedef void Kernel(void **params, Thread *thread);
 typedef struct { char *path; } Module;
 typedef struct { Kernel *run; int waits, shared; } Function;
+
+// One thing at a time: the device is one thread, whoever asks.
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+#define LOCKED(work) ({ pthread_mutex_lock(&lock); int found = (work); pthread_mutex_unlock(&lock); found; })
 
 // ---- memory
 
@@ -58,10 +62,10 @@ static int give(uint64_t at) {
     abort();
 }
 
-int cuMemAlloc_v2(uint64_t *at, size_t bytes) { return take(at, bytes); }
-int cuMemAllocAsync(uint64_t *at, size_t bytes, void *stream) { return take(at, bytes); }
-int cuMemFree_v2(uint64_t at) { return give(at); }
-int cuMemFreeAsync(uint64_t at, void *stream) { return give(at); }
+int cuMemAlloc_v2(uint64_t *at, size_t bytes) { return LOCKED(take(at, bytes)); }
+int cuMemAllocAsync(uint64_t *at, size_t bytes, void *stream) { return LOCKED(take(at, bytes)); }
+int cuMemFree_v2(uint64_t at) { return LOCKED(give(at)); }
+int cuMemFreeAsync(uint64_t at, void *stream) { return LOCKED(give(at)); }
 int cuMemsetD8Async(uint64_t at, unsigned char value, size_t count, void *stream) { return memset((void *)at, value, count), OK; }
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) { return memcpy((void *)to, from, bytes), OK; }
 int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) { return memcpy(to, (void *)from, bytes), OK; }
@@ -82,7 +86,12 @@ int cuMemPoolTrimTo(void *pool, size_t left) { return OK; }
 
 // ---- device, context, stream, event
 
-int cuInit(unsigned flags) { return getenv("STANDIN_NONE") ? NO_DEVICE : OK; }
+// As CUDA does, only what CUDA_VISIBLE_DEVICES names is there.
+static int hidden(void) {
+    const char *named = getenv("CUDA_VISIBLE_DEVICES");
+    return named && strcmp(named, "0") && strncmp(named, "GPU-07070707", 12);
+}
+int cuInit(unsigned flags) { return hidden() ? NO_DEVICE : OK; }
 int cuDriverGetVersion(int *version) { return *version = 13000, OK; }
 int cuDeviceGetCount(int *count) { return *count = 1, OK; }
 int cuDeviceGet(int *device, int index) { return index ? 101 : (*device = 0, OK); }
@@ -153,7 +162,7 @@ int cuModuleUnload(void *module) { return OK; }
 typedef struct Known { struct Known *next; char *name; Function *function; } Known;
 static Known *known;
 
-int cuModuleGetFunction(void **function, void *module, const char *name) {
+static int find_kernel(void **function, void *module, const char *name) {
     char *library, *command, *key;
     Module *own = module;
     if (asprintf(&key, "%s/%s", own->path, name) < 0) return INVALID;
@@ -181,15 +190,25 @@ int cuModuleGetFunction(void **function, void *module, const char *name) {
     entry->next = known, entry->name = key, entry->function = found, known = entry;
     return *function = found, OK;
 }
+int cuModuleGetFunction(void **function, void *module, const char *name) { return LOCKED(find_kernel(function, module, name)); }
 int cuFuncGetAttribute(int *value, int what, void *function) { return *value = 0, OK; }
 int cuFuncSetAttribute(void *function, int what, int value) { return OK; }
 
-// Threads of a block that wait for each other run as fibres, in turn.
+// Threads of a block that wait for each other run as fibres, in turn: `standin_switch` leaves one stack for another.
+#ifndef __x86_64__
+#error "the stand-in switches between fibres on x86-64 only"
+#endif
+void standin_switch(void **leave, void *enter);
+__asm__(".text\n.globl standin_switch\nstandin_switch:\n"
+        "push %rbp\npush %rbx\npush %r12\npush %r13\npush %r14\npush %r15\n"
+        "mov %rsp, (%rdi)\nmov %rsi, %rsp\n"
+        "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n");
+
 enum { MOST = 1024, STACK = 64 << 10 };
-static ucontext_t fibres[MOST], main_fibre;
+static void *fibres[MOST], *main_fibre;
 static uint8_t *stacks[MOST];
 static Thread threads[MOST];
-static int alive[MOST], at_barrier[MOST], barriers[MOST], shuffles[MOST], current, count;
+static int alive[MOST], barriers[MOST], shuffles[MOST], current, count;
 static uint32_t slots[MOST][2];
 static Kernel *running;
 static void **arguments;
@@ -197,16 +216,27 @@ static void **arguments;
 static void fibre(void) {
     running(arguments, &threads[current]);
     alive[current] = 0;
-    swapcontext(&fibres[current], &main_fibre);
+    standin_switch(&fibres[current], main_fibre);
+    abort();
 }
 
-static void pause_here(void) { swapcontext(&fibres[current], &main_fibre); }
+static void pause_here(void) { standin_switch(&fibres[current], main_fibre); }
 
+// A stack on which `fibre` is about to begin.
+static void *fresh(int index) {
+    if (!stacks[index]) stacks[index] = aligned_alloc(64, STACK);
+    void **top = (void **)(stacks[index] + STACK);
+    // The address to return to, where a call would have put it, above six registers.
+    top[-2] = (void *)fibre;
+    return top - 8;
+}
+
+// All fibres run in turn: whoever comes back from a pause has been passed by all others, each up to its own next wait.
 void standin_barrier(void) {
-    int own = current, mine = ++barriers[own];
+    int mine = ++barriers[current];
     for (;;) {
         int waiting = 0;
-        for (int i = 0; i < count; ++i) waiting |= alive[i] && barriers[i] < mine;
+        for (int i = 0; i < count && !waiting; ++i) waiting = alive[i] && barriers[i] < mine;
         if (!waiting) return;
         pause_here();
     }
@@ -236,12 +266,7 @@ static void run_block(Function *function, uint32_t *block, uint8_t *shared, void
                     continue;
                 }
                 alive[count] = 1, barriers[count] = 0, shuffles[count] = 0;
-                if (!stacks[count]) stacks[count] = malloc(STACK);
-                getcontext(&fibres[count]);
-                fibres[count].uc_stack.ss_sp = stacks[count];
-                fibres[count].uc_stack.ss_size = STACK;
-                fibres[count].uc_link = NULL;
-                makecontext(&fibres[count], fibre, 0);
+                fibres[count] = fresh(count);
                 ++count;
             }
     running = function->run, arguments = params;
@@ -249,14 +274,14 @@ static void run_block(Function *function, uint32_t *block, uint8_t *shared, void
         left = 0;
         for (current = 0; current < count; ++current)
             if (alive[current]) {
-                swapcontext(&main_fibre, &fibres[current]);
+                standin_switch(&main_fibre, fibres[current]);
                 left += alive[current];
             }
     }
 }
 
-int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                   unsigned shared, void *stream, void **params, void **extra) {
+static int launch(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                  unsigned shared, void **params) {
     uint32_t block[3] = {bx, by, bz}, grid[3] = {gx, gy, gz};
     if ((uint64_t)bx * by * bz > MOST || gy > 65535 || gz > 65535) return INVALID;
     uint8_t *memory = malloc(function->shared + shared + 16);
@@ -269,4 +294,9 @@ int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, un
             }
     free(memory);
     return OK;
+}
+
+int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                   unsigned shared, void *stream, void **params, void **extra) {
+    return LOCKED(launch(function, gx, gy, gz, bx, by, bz, shared, params));
 }

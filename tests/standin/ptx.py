@@ -73,8 +73,13 @@ class Kernel:
             name, size = re.search(r"(\w+)\[(\d+)\]", text).groups()
             self.local[name] = int(size)
             return ""
-        if text.startswith((".loc", ".pragma", ".shared")):
+        # The arguments of a call: only the end of a failed assertion is called, and needs none.
+        if text.startswith((".loc", ".pragma", ".shared", ".param", "st.param")):
             return ""
+        if text.startswith("call"):
+            if "__assertfail" not in text:
+                raise SystemExit(f"{self.name}: {text} is not known")
+            return "  __builtin_trap();"
         guard = re.match(r"@(!?)%(\w+)\s+(.*)", text)
         if guard:
             return f"  if ({guard[1]}r_{guard[2]}) {{ {self.line(guard[3]).strip()} }}"
@@ -113,12 +118,19 @@ class Kernel:
         elif base in self.local:
             at = f"(uintptr_t)local_{base}"
         elif base in self.shared:
-            at = f"((uintptr_t)t->shared + {self.shared[base]})"
+            at = f"{self.shared[base]}"
         elif base.startswith("%"):
             at = register(base)
+        elif base.startswith(("$str", "__unnamed")):
+            at = "0"
         else:
             raise SystemExit(f"{self.name}: what is {text}?")
         return f"({at} + {offset})" if plus else f"({at})"
+
+    def place(self, text, words):
+        """Where a load or a store goes; in shared memory places are counted from its beginning, in 32 bits."""
+        at = self.address(text)
+        return f"((uintptr_t)t->shared + (uint32_t)({at}))" if words[1].startswith("shared") else at
 
     def put(self, target, kind, value):
         return f"{register(target)} = {f'from_{kind}({value})' if kind in FLOAT else value};"
@@ -150,7 +162,9 @@ class Kernel:
             return self.load(words, args)
         if what == "st":
             return self.store(words, args)
-        if what in ("cvta",):
+        if what == "cvta" and "shared" in words:
+            raise SystemExit(f"{self.name}: {name} is not known")
+        if what == "cvta":
             return self.put(args[0], "u64", self.value(args[1], "u64"))
         if what == "mov":
             if args[1].strip().startswith("{") or args[0].strip().startswith("{"):
@@ -222,7 +236,7 @@ class Kernel:
         store = "b16" if kind in NARROW else kind
         size = {"8": 1, "16": 2, "32": 4, "64": 8}[re.sub(r"\D", "", store)]
         targets = args[0].strip("{} ").split(",") if args[0].startswith("{") else [args[0]]
-        at = self.address(args[1])
+        at = self.place(args[1], [word for word in words if word != "volatile"])
         found = []
         for index, target in enumerate(targets):
             value = f"LOAD({TYPES[store]}, {at} + {index * size})"
@@ -234,7 +248,7 @@ class Kernel:
         store = "b16" if kind in NARROW else kind
         size = {"8": 1, "16": 2, "32": 4, "64": 8}[re.sub(r"\D", "", store)]
         sources = args[1].strip("{} ").split(",") if args[1].startswith("{") else [args[1]]
-        at = self.address(args[0])
+        at = self.place(args[0], [word for word in words if word != "volatile"])
         each = (f"STORE({TYPES[store]}, {at} + {i * size}, {self.value(s, store)});" for i, s in enumerate(sources))
         return " ".join(each)
 

@@ -18,7 +18,7 @@ library() { # name soname pattern exclusion: our source, and every other symbol 
       grep -qE "\b$symbol\(" "$out/$1.own.c" && continue
       echo "int $symbol(void) { fprintf(stderr, \"stand-in: $symbol is not there\\n\"); abort(); }"
     done < "$out/$1.symbols"; } > "$out/$1.rest.c"
-  cc -O3 -march=native -w -shared -fPIC -Wl,-soname,"$2" -o "$out/$2" "$out/$1.own.c" "$out/$1.rest.c" -ldl -lm
+  cc -O3 -march=native -w -shared -fPIC -Wl,-soname,"$2" -o "$out/$2" "$out/$1.own.c" "$out/$1.rest.c" -ldl -lm -lpthread
 }
 
 if [[ ! -f $out/libcudnn.so.9 || -n $(find "$here" "$dir/stubs/symbols" -newer "$out/libcudnn.so.9" -print -quit) ]]; then

@@ -10,6 +10,14 @@ use crate::nn::conv::{Conv, Sizes};
 /// Bytes of patches that are laid out at once.
 const PATCHES: usize = 1 << 28;
 
+/// Bytes that a convolution works in, at most: those of its patches, or what cuDNN has asked for so far.
+pub fn workspace() -> usize {
+    #[cfg(feature = "cudnn")]
+    return super::cudnn::workspace();
+    #[cfg(not(feature = "cudnn"))]
+    PATCHES
+}
+
 /// As `nn::conv::forward`.
 pub fn forward(
     conv: &Conv,

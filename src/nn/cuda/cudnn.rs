@@ -115,6 +115,14 @@ fn chosen<A: Copy>(known: &mut HashMap<Case, Choice<A>>, case: Case, find: impl 
     *known.entry(case).or_insert_with(find)
 }
 
+/// The most bytes that an algorithm has worked in so far, on this thread.
+pub fn workspace() -> usize {
+    fn most<A>(known: &HashMap<Case, Choice<A>>) -> usize {
+        known.values().flatten().map(|(_, bytes)| *bytes).max().unwrap_or(0)
+    }
+    KEPT.with_borrow(|kept| most(&kept.forward).max(most(&kept.data)).max(most(&kept.filter)))
+}
+
 /// The convolution as cuDNN has it: what is not the same on opposite sides is padded first.
 fn even(conv: &Conv) -> Option<Conv> {
     let [top, bottom, left, right] = conv.padding;

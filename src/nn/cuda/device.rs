@@ -87,6 +87,11 @@ pub fn capability(device: &Device) -> Result<(u32, u32)> {
     Ok((major.unsigned_abs(), minor.unsigned_abs()))
 }
 
+/// Bytes that a convolution works in, at most, as far as this thread knows.
+pub fn workspace() -> usize {
+    super::conv::workspace()
+}
+
 /// Bytes that are free, and all that the device has.
 ///
 /// # Errors

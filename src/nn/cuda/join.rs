@@ -15,6 +15,16 @@ pub fn add(left: &Tensor, right: &Tensor, activation: Activation) -> Result<Tens
     Ok(sum)
 }
 
+/// As `nn::join::dropout`.
+pub fn dropout(x: &Tensor, mask: &[f32]) -> Result<Tensor> {
+    let n = x.elem_count();
+    let mask = Tensor::from_slice(mask, n, x.device())?;
+    let y = empty(device_of(x)?, x.dtype(), x.shape())?;
+    let args = [count(n)?, at(x)?, at(&mask)?, at(&y)?];
+    launch_of(device_of(x)?, "masked", x.dtype(), Threads::Each(n), &args)?;
+    Ok(y)
+}
+
 /// Pixel (row * stride - top, column * stride - left) and channel - before of x, or zero; `shape` [rows, columns, channels].
 fn placed(x: &Tensor, shape: [usize; 3], stride: usize, top: i32, left: i32, before: usize) -> Result<Tensor> {
     let (images, height, width, inner) = x.dims4()?;

@@ -42,6 +42,10 @@ __device__ void add_hold(unsigned count, const T *left, const T *right, T *sum, 
     EACH(i, count) sum[i] = put<T>(hold(get(left[i]) + get(right[i]), low, high));
 }
 
+template <typename T> __device__ void masked(unsigned count, const T *x, const float *mask, T *y) {
+    EACH(i, count) y[i] = put<T>(get(x[i]) * mask[i]);
+}
+
 // ---- per channel
 
 // hold(x * scale + shift); without scale, hold(x + shift). x and y may be the same.
@@ -458,7 +462,7 @@ __device__ __forceinline__ double warp_sum(double value) {
 // Cross-entropy of logits [rows, heads * classes]: one warp for each row of a head. weights [heads, classes], smoothing
 // and whole (the sum of the labels' weights) [heads]; gradient like the logits, losses [rows, heads] not yet divided.
 extern "C" __global__ void cross_entropy(int rows, int heads, int classes, const float *logits, const unsigned *labels,
-                                         const float *weights, const float *smoothing, const double *whole,
+                                         const double *weights, const double *smoothing, const double *whole,
                                          float *gradient, double *losses) {
     int warp = int(blockIdx.x * blockDim.x + threadIdx.x) / 32;
     int lane = threadIdx.x % 32;
@@ -466,7 +470,7 @@ extern "C" __global__ void cross_entropy(int rows, int heads, int classes, const
     int row = warp / heads, head = warp % heads;
     const float *own = logits + (row * heads + head) * classes;
     float *into = gradient + (row * heads + head) * classes;
-    const float *weight = weights + head * classes;
+    const double *weight = weights + head * classes;
     int label = int(labels[row]);
     float top = -INFINITY, odd = 0.0f;
     for (int c = lane; c < classes; c += 32) {
@@ -476,15 +480,15 @@ extern "C" __global__ void cross_entropy(int rows, int heads, int classes, const
     top = warp_max(top);
     double exponentials = 0.0, targets = 0.0;
     for (int c = lane; c < classes; c += 32) {
-        exponentials += exp(double(own[c] - top));
-        targets += weight[c] * (double(smoothing[head]) / classes + (c == label ? 1.0 - smoothing[head] : 0.0));
+        exponentials += exp(double(own[c]) - double(top));
+        targets += weight[c] * (smoothing[head] / classes + (c == label ? 1.0 - smoothing[head] : 0.0));
     }
     exponentials = warp_sum(exponentials);
     targets = warp_sum(targets);
     double log_sum = log(exponentials), loss = 0.0;
     for (int c = lane; c < classes; c += 32) {
-        double log_probability = double(own[c] - top) - log_sum;
-        double target = weight[c] * (double(smoothing[head]) / classes + (c == label ? 1.0 - smoothing[head] : 0.0));
+        double log_probability = double(own[c]) - double(top) - log_sum;
+        double target = weight[c] * (smoothing[head] / classes + (c == label ? 1.0 - smoothing[head] : 0.0));
         loss -= target > 0.0 ? target * log_probability : 0.0;
         into[c] = float((exp(log_probability) * targets - target) / whole[head]);
     }
@@ -544,6 +548,30 @@ extern "C" __global__ void adam(unsigned count, float *w, float *first, float *s
     }
 }
 
+// One step of many heads, `own` numbers each: by SGD (kind 0) or AdamW (kind 1), each with its own six numbers (kind, decay,
+// shrink, rate, momentum or scale of the second moment, nesterov) and its own memories; kind -1 stands still.
+extern "C" __global__ void step_heads(unsigned count, int own, const float *numbers, const long long *memories, float *w,
+                                      const float *gradient, float beta, float beta_second, float epsilon) {
+    EACH(i, count) {
+        int head = int(i / own), place = int(i % own);
+        const float *n = numbers + 6 * head;
+        if (n[0] < 0.0f) continue;
+        float *first = (float *)memories[2 * head], *second = (float *)memories[2 * head + 1];
+        float g = gradient[i] + n[1] * w[i];
+        if (n[0] == 0.0f) {
+            float v = n[4] * first[place] + g;
+            first[place] = v;
+            w[i] = n[2] * w[i] - n[3] * (n[5] != 0.0f ? g + n[4] * v : v);
+        } else {
+            float m = beta * first[place] + (1.0f - beta) * g;
+            float v = beta_second * second[place] + (1.0f - beta_second) * g * g;
+            first[place] = m;
+            second[place] = v;
+            w[i] = n[2] * w[i] - n[3] * m / (sqrtf(v * n[4]) + epsilon);
+        }
+    }
+}
+
 // The sum of squares of each of 256 threads' numbers in one block, added in the order of the threads.
 extern "C" __global__ void squares(unsigned count, const float *x, double *sum) {
     __shared__ double lanes[256];
@@ -573,14 +601,13 @@ extern "C" __global__ void not_finite(unsigned count, const float *x, unsigned *
 
 // ---- pixels
 
-// (byte * scale - mean) / deviation for images [n, 3, pixels], channels turned around where `reversed`.
+// byte * scale + shift for images [n, 3, pixels] of RGB bytes, each plane from a byte of its own; rounded twice, as on CPU.
 extern "C" __global__ void normalise(unsigned count, int pixels, const unsigned char *bytes, const float *scale,
-                                     const float *shift, int reversed, float *y) {
+                                     const float *shift, int first, int second, int third, float *y) {
     EACH(i, count) {
-        int channel = int(i / pixels % 3);
+        int plane = int(i / pixels % 3), byte = plane == 0 ? first : plane == 1 ? second : third;
         unsigned image = i / pixels / 3, pixel = i % pixels;
-        int from = reversed ? 2 - channel : channel;
-        y[i] = (float(bytes[(image * pixels + pixel) * 3 + from]) - shift[channel]) / scale[channel];
+        y[i] = __fadd_rn(__fmul_rn(float(bytes[(image * pixels + pixel) * 3 + byte]), scale[plane]), shift[plane]);
     }
 }
 
@@ -596,6 +623,8 @@ BOTH(hold_all, HOLD_ALL, (n, x, y, low, high))
 BOTH(pass, PASS, (n, y, dy, dx, low, high))
 #define ADD_HOLD(T) (unsigned n, const T *a, const T *b, T *y, float low, float high)
 BOTH(add_hold, ADD_HOLD, (n, a, b, y, low, high))
+#define MASKED(T) (unsigned n, const T *x, const float *mask, T *y)
+BOTH(masked, MASKED, (n, x, mask, y))
 #define AFFINE(T) (unsigned n, int c, const T *x, const float *scale, const float *shift, T *y, float low, float high)
 BOTH(affine, AFFINE, (n, c, x, scale, shift, y, low, high))
 #define COLUMN_SUMS(T) (unsigned rows, int c, unsigned strip, const T *x, float *parts)

@@ -10,14 +10,9 @@ pub fn cross_entropies(logits: &Tensor, labels: &[u32], targets: &[Targets], who
     let (rows, columns) = logits.dims2()?;
     let (heads, classes) = (targets.len(), columns / targets.len());
     let (device, on) = (device_of(logits)?, logits.device());
-    let weights: Vec<f32> = targets
-        .iter()
-        .flat_map(|targets| match targets.class_weights {
-            Some(weights) => weights.iter().map(|weight| *weight as f32).collect(),
-            None => vec![1.0; classes],
-        })
-        .collect();
-    let smoothing: Vec<f32> = targets.iter().map(|targets| targets.smoothing as f32).collect();
+    let own = |targets: &Targets| targets.class_weights.map_or_else(|| vec![1.0; classes], <[f64]>::to_vec);
+    let weights: Vec<f64> = targets.iter().flat_map(own).collect();
+    let smoothing: Vec<f64> = targets.iter().map(|targets| targets.smoothing).collect();
     let labels = Tensor::from_slice(labels, rows, on)?;
     let weights = Tensor::from_vec(weights, heads * classes, on)?;
     let smoothing = Tensor::from_vec(smoothing, heads, on)?;

@@ -11,6 +11,7 @@ pub(super) mod join;
 pub(super) mod loss;
 pub(super) mod norm;
 pub(super) mod optim;
+pub mod pixels;
 pub(super) mod pool;
 
 use candle_core::cuda_backend::cudarc::driver::{DevicePtr, LaunchConfig, PushKernelArg};
@@ -128,6 +129,7 @@ fn at(tensor: &Tensor) -> Result<Arg> {
                 DType::BF16 => storage.as_cuda_slice::<bf16>()?.device_ptr(&stream).0,
                 DType::U32 => storage.as_cuda_slice::<u32>()?.device_ptr(&stream).0,
                 DType::U8 => storage.as_cuda_slice::<u8>()?.device_ptr(&stream).0,
+                DType::I64 => storage.as_cuda_slice::<i64>()?.device_ptr(&stream).0,
                 other => bail!("no kernel reads {other:?}"),
             },
     ))

@@ -21,6 +21,32 @@ pub fn adam(w: &Tensor, [first, second]: [&Tensor; 2], gradient: &Tensor, number
     launch(device_of(w)?, "adam", Threads::Each(n), &args)
 }
 
+/// A head's kind of step, five numbers of it, and its memories: what the kernel reads of it.
+pub type HeadNumbers = ([f32; 6], [Option<Tensor>; 2]);
+
+/// A step of all heads of [heads x out, ...] in one launch; `betas` and epsilon of AdamW.
+pub fn step_heads(
+    heads: &[HeadNumbers],
+    w: &Tensor,
+    gradient: &Tensor,
+    [beta, second, epsilon]: [f32; 3],
+) -> Result<()> {
+    let (n, device) = (w.elem_count(), w.device());
+    let numbers: Vec<f32> = heads.iter().flat_map(|(numbers, _)| *numbers).collect();
+    let mut memories = Vec::with_capacity(2 * heads.len());
+    for memory in heads.iter().flat_map(|(_, memories)| memories) {
+        memories.push(match super::at_some(memory.as_ref())? {
+            Arg::Pointer(at) => at as i64,
+            _ => 0,
+        });
+    }
+    let numbers = Tensor::from_vec(numbers, 6 * heads.len(), device)?;
+    let memories = Tensor::from_vec(memories, 2 * heads.len(), device)?;
+    let mut args = vec![count(n)?, int(n / heads.len()), at(&numbers)?, at(&memories)?, at(w)?, at(gradient)?];
+    args.extend([beta, second, epsilon].map(Arg::Float));
+    launch(device_of(w)?, "step_heads", Threads::Each(n), &args)
+}
+
 /// Scales gradients in place so that their global norm is at most `limit`; nothing is read back.
 pub fn clip(gradients: &[&mut Tensor], limit: f64) -> Result<()> {
     let Some(first) = gradients.first() else { return Ok(()) };

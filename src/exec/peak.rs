@@ -1,0 +1,236 @@
+//! How much memory a pass takes at its fullest: the walk of `forward` and `backward`, with sizes in the place of tensors.
+
+use super::Network;
+use super::forward::function;
+use crate::model::graph::{Activation, Op};
+use crate::nn::activation::Activation as Function;
+
+/// Bytes of a number of f32.
+const F32: usize = 4;
+
+/// What is there at a moment, and the most that there was.
+#[derive(Default)]
+struct Account {
+    now: usize,
+    most: usize,
+}
+
+impl Account {
+    fn take(&mut self, bytes: usize) -> usize {
+        self.now += bytes;
+        self.most = self.most.max(self.now);
+        bytes
+    }
+
+    fn give(&mut self, bytes: usize) {
+        self.now -= bytes;
+    }
+
+    /// Something that is needed for a moment.
+    fn pass(&mut self, bytes: usize) {
+        let taken = self.take(bytes);
+        self.give(taken);
+    }
+}
+
+/// How a pass stores its numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Storage {
+    /// Bytes of a number of an activation.
+    pub number: usize,
+    /// Numbers that the optimiser remembers of each that trains.
+    pub memories: usize,
+    /// Bytes that convolutions work in, at most.
+    pub workspace: usize,
+}
+
+/// The walk of one pass.
+struct Walk<'a> {
+    network: &'a Network,
+    storage: Storage,
+    images: usize,
+    account: Account,
+    /// Bytes of each layer's output, as far as it is there.
+    outputs: Vec<usize>,
+}
+
+impl Network {
+    /// Bytes of all parameters.
+    fn parameters(&self) -> usize {
+        F32 * self.params.iter().flatten().map(|tensor| tensor.elem_count()).sum::<usize>()
+    }
+
+    /// The most bytes that a training step of `images` images takes on a device: parameters, optimiser, activations,
+    /// gradients, and what operators work in.
+    pub fn training_bytes(&self, images: usize, storage: Storage) -> usize {
+        let trains: usize =
+            self.trainable().iter().map(|(layer, which)| self.params[*layer][*which].elem_count()).sum();
+        let mut walk = Walk::new(self, images, storage);
+        walk.account.take(self.parameters() + F32 * trains * storage.memories);
+        walk.forward(true);
+        walk.backward();
+        walk.account.most
+    }
+
+    /// The most bytes that an evaluation of `images` images takes.
+    pub fn evaluation_bytes(&self, images: usize, storage: Storage) -> usize {
+        let mut walk = Walk::new(self, images, storage);
+        walk.account.take(self.parameters());
+        walk.forward(false);
+        walk.account.most
+    }
+}
+
+impl<'a> Walk<'a> {
+    fn new(network: &'a Network, images: usize, storage: Storage) -> Self {
+        let outputs = vec![0; network.graph.layers.len()];
+        Self { network, storage, images, account: Account::default(), outputs }
+    }
+
+    /// Bytes of a layer's output.
+    fn size(&self, index: usize) -> usize {
+        self.storage.number * self.images * self.network.graph.layers[index].shape.iter().product::<usize>()
+    }
+
+    /// Whether a layer's output is another one's, under its name.
+    fn is_view(&self, index: usize, training: bool) -> bool {
+        let network = self.network;
+        let passes = match &network.graph.layers[index].op {
+            Op::Input | Op::Flatten => true,
+            Op::Dropout(p) => !training || *p == 0.0,
+            Op::Activation(activation) => *activation == Activation::Linear,
+            _ => false,
+        };
+        passes || network.is_absorbed(index) || network.is_folded(index, training) || network.is_merged(index)
+    }
+
+    /// What a convolution works in: its weights turned around, and its patches, or cuDNN's workspace, which is taken to be no
+    /// more than those.
+    fn work(&self, index: usize) -> usize {
+        let weights = self.network.params[index].first().map_or(0, |tensor| tensor.elem_count());
+        match &self.network.graph.layers[index].op {
+            Op::Conv { groups, kernel, stride, .. } if *groups == 1 => {
+                let [channels, ..] = self.network.graph.layers[self.network.source(index)].shape;
+                let [out, ..] = self.network.graph.layers[index].shape;
+                let patches = self.size(index) / out * channels * kernel[0] * kernel[1];
+                let patches = if *kernel == [1, 1] && *stride == 1 { 0 } else { patches.min(self.storage.workspace) };
+                // Weights of f32 are turned; those of bf16 are rounded first.
+                self.storage.number * weights * (1 + usize::from(self.storage.number < F32)) + patches
+            }
+            Op::Conv { .. } | Op::Linear { .. } if self.storage.number < F32 => self.storage.number * weights,
+            _ => 0,
+        }
+    }
+
+    fn forward(&mut self, training: bool) {
+        let network = self.network;
+        let layers = &network.graph.layers;
+        let read_again = if training { network.read_again() } else { vec![false; layers.len()] };
+        let last_reader = network.last_readers();
+        // The batch as it came, and with its channels last.
+        let batch = self.account.take(F32 * self.size(0) / self.storage.number);
+        self.outputs[0] = self.account.take(self.size(0));
+        for (index, layer) in layers.iter().enumerate().skip(1) {
+            let below = layer.inputs[0];
+            if self.is_view(index, training) {
+                // The memory goes over to the last name that is read.
+                if !network.is_merged(index) && last_reader[below] == index {
+                    self.outputs[index] = std::mem::take(&mut self.outputs[below]);
+                }
+            } else {
+                self.outputs[index] = self.account.take(self.size(index));
+                self.account.pass(self.work(index));
+            }
+            for input in &layer.inputs {
+                let kept = read_again[*input] && !(network.recompute && network.is_cheap(*input));
+                if last_reader[*input] == index && !kept {
+                    self.account.give(std::mem::take(&mut self.outputs[*input]));
+                }
+            }
+        }
+        if !training {
+            self.account.give(batch);
+        }
+    }
+
+    fn backward(&mut self) {
+        let network = self.network;
+        let layers = &network.graph.layers;
+        let (wanted, read_again) = (network.reaches_training(), network.read_again());
+        let last = layers.len() - 1;
+        let mut flows = vec![0; layers.len()];
+        let mut reached = vec![false; layers.len()];
+        flows[last] = self.account.take(self.size(last));
+        reached[last] = true;
+        for index in (1..layers.len()).rev() {
+            let inputs = &layers[index].inputs;
+            if reached[index] && wanted[index] {
+                for needed in inputs.iter().chain([&index]) {
+                    if read_again[*needed]
+                        && self.outputs[*needed] == 0
+                        && network.recompute
+                        && network.is_cheap(*needed)
+                    {
+                        self.outputs[*needed] = self.account.take(self.size(*needed));
+                    }
+                }
+                self.layer(index, &mut flows, &mut reached, &wanted);
+            }
+            if network.is_absorbed(index) {
+                self.outputs[inputs[0]] += std::mem::take(&mut self.outputs[index]);
+            }
+            self.account.give(std::mem::take(&mut self.outputs[index]));
+            self.account.give(std::mem::take(&mut flows[index]));
+        }
+    }
+
+    /// The gradients of one layer, from that of its output.
+    fn layer(&mut self, index: usize, flows: &mut [usize], reached: &mut [bool], wanted: &[bool]) {
+        let network = self.network;
+        let layer = &network.graph.layers[index];
+        let gradients = |learned: bool| {
+            let params = network.graph.params(index).into_iter().zip(&network.params[index]);
+            params
+                .filter(|(param, _)| param.learned && learned)
+                .map(|(_, tensor)| F32 * tensor.elem_count())
+                .sum::<usize>()
+        };
+        let own = match &layer.op {
+            Op::Conv { activation, .. } | Op::Linear { activation, .. } => *activation,
+            Op::Activation(activation) if !network.is_absorbed(index) => *activation,
+            Op::Add => network.fused(index),
+            _ => Activation::Linear,
+        };
+        // The gradient before the activation stands beside the one behind it.
+        let before = if function(own) == Function::Linear { 0 } else { self.account.take(self.size(index)) };
+        let views = matches!(layer.op, Op::Flatten | Op::Add | Op::Dropout(_) | Op::Input)
+            || matches!(layer.op, Op::Activation(_))
+            || network.is_merged(index);
+        for input in &layer.inputs {
+            if !wanted[*input] {
+                continue;
+            }
+            let source = if network.is_merged(*input) { network.graph.layers[*input].inputs[0] } else { *input };
+            let new = if views { 0 } else { self.size(source) };
+            let taken = self.account.take(new);
+            // Two gradients of one output are added into a third.
+            if reached[*input] {
+                let sum = self.account.take(self.size(*input));
+                self.account.give(std::mem::replace(&mut flows[*input], sum));
+                self.account.give(taken);
+            } else {
+                flows[*input] += taken;
+            }
+            reached[*input] = true;
+        }
+        let work = self.work(index);
+        let grads = gradients(network.trains(index));
+        self.account.pass(work.max(grads + work));
+        // A view of this layer's gradient lives on below it.
+        if views && let Some(input) = layer.inputs.iter().find(|input| wanted[**input]) {
+            flows[*input] += std::mem::take(&mut flows[index]) + before;
+        } else {
+            self.account.give(before);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! How much memory of a device a stage takes, and what to say where that was not enough.
+
+use candle_core::Device as CandleDevice;
+
+use super::encode;
+use super::evaluate;
+use crate::device::Precision;
+use crate::exec::{Network, Storage};
+use crate::model::graph::Graph;
+use crate::model::init;
+use crate::nn::memory;
+use crate::phase::Phase;
+use crate::plan::stage::{Encode, Encoded, Pretrain, Stage, Train, Work};
+use crate::recipe::Optimizer;
+
+/// Bytes that a convolution works in, at most: `nn` lays no more patches out at once. How much cuDNN wants is known to the
+/// device alone; most of its algorithms that repeat want less than this.
+const WORKSPACE: usize = if cfg!(feature = "cudnn") { 1 << 25 } else { 1 << 28 };
+
+/// The most bytes of device memory that a stage takes by itself; with `batch`, as if its batches were of so many images.
+///
+/// # Errors
+/// The stage names a network that there is none of.
+pub fn bytes(work: &Work, batch: Option<usize>) -> anyhow::Result<usize> {
+    match &work.stage {
+        Stage::Pretrain(stage) => of_pretrain(stage, batch),
+        Stage::Encode(stage) => of_encode(stage, batch),
+        Stage::Train(stage) => of_train(stage, work, batch),
+    }
+}
+
+fn storage(precision: Precision, phase: Option<&Phase>) -> Storage {
+    let memories = match phase.map(|phase| &phase.optimizer) {
+        Some(Optimizer::Adamw) => 2,
+        Some(_) => 1,
+        None => 0,
+    };
+    let number = if precision == Precision::Bf16 { 2 } else { 4 };
+    Storage { number, memories, workspace: WORKSPACE }
+}
+
+fn network(graph: Graph) -> anyhow::Result<Network> {
+    let weights = init::zeros(&graph)?;
+    Ok(Network::new(graph, &weights, &CandleDevice::Cpu)?)
+}
+
+fn of_pretrain(stage: &Pretrain, batch: Option<usize>) -> anyhow::Result<usize> {
+    let network = network(stage.arch.graph(stage.classes).map_err(anyhow::Error::msg)?)?;
+    let batch = batch.unwrap_or(stage.phase.batch);
+    Ok(network.training_bytes(batch, storage(stage.precision, Some(&stage.phase))))
+}
+
+fn of_encode(stage: &Encode, batch: Option<usize>) -> anyhow::Result<usize> {
+    let backbone = stage.backbone.arch.backbone(&stage.backbone.tap).map_err(anyhow::Error::msg)?;
+    let mut network = network(backbone.find(&stage.cut).map_or(backbone.clone(), |cut| backbone.truncate(cut)))?;
+    network.frozen = network.graph.layers.len();
+    Ok(network.evaluation_bytes(batch.unwrap_or(encode::BATCH), storage(stage.precision, None)))
+}
+
+/// The network above what is read, in its most expensive phase, and what runs below it.
+fn of_train(stage: &Train, work: &Work, batch: Option<usize>) -> anyhow::Result<usize> {
+    let (whole, _) = stage.network().map_err(anyhow::Error::msg)?;
+    let stored = work.encode.as_ref().is_some_and(|encode| encode.images != Encoded::Evaluated);
+    let cut = if stored || work.prefix { stage.shared_cut().map_err(anyhow::Error::msg)? } else { None };
+    let (own, below) = cut.map_or((whole.clone(), 0), |cut| (whole.above(cut), cut));
+    let mut own = network(own)?;
+    let mut prefix = match cut {
+        Some(cut) if !stored => Some(network(whole.truncate(cut))?),
+        _ => None,
+    };
+    if let Some(prefix) = &mut prefix {
+        prefix.frozen = prefix.graph.layers.len();
+    }
+    let mut most = 0;
+    for phase in &stage.phases {
+        let (batch, storage) = (batch.unwrap_or(phase.batch), storage(stage.precision, Some(phase)));
+        own.frozen = stage.frozen(phase).map_err(anyhow::Error::msg)?.saturating_sub(below);
+        own.batch_norm = phase.batch_norm;
+        let under = |images| prefix.as_ref().map_or(0, |prefix| prefix.evaluation_bytes(images, storage));
+        most = most.max(own.training_bytes(batch, storage) + under(batch));
+        let evaluated = batch.min(evaluate::BATCH);
+        most = most.max(own.evaluation_bytes(evaluated, storage) + under(evaluated));
+    }
+    Ok(most)
+}
+
+/// The batch of a stage.
+fn batch_of(work: &Work) -> usize {
+    match &work.stage {
+        Stage::Pretrain(stage) => stage.phase.batch,
+        Stage::Encode(_) => encode::BATCH,
+        Stage::Train(stage) => stage.phases.iter().map(|phase| phase.batch).max().unwrap_or(1),
+    }
+}
+
+/// What a person needs to know of memory that was not enough: what was asked for, what there is, and what would fit.
+pub fn too_little(works: &[Work], device: &CandleDevice, error: &str) -> String {
+    let gigabytes = |bytes: usize| format!("{:.2} GB", bytes as f64 / 1e9);
+    let Some(first) = works.first() else { return error.to_owned() };
+    let group = if works.len() > 1 {
+        format!("; {} stages ran together, and are tried apart", works.len())
+    } else {
+        String::new()
+    };
+    let (Ok((free, all)), Ok(needs)) = (memory(device), bytes(first, None)) else { return format!("{error}{group}") };
+    let batch = batch_of(first);
+    let fits = (0..).map(|halved| batch >> halved).take_while(|batch| *batch > 0).skip(1);
+    let fitting = fits.into_iter().find(|batch| bytes(first, Some(*batch)).is_ok_and(|bytes| bytes < free));
+    let cure = match (&first.stage, fitting) {
+        _ if needs < free => "others take part of it: free the device, or use fewer --slots".to_owned(),
+        (Stage::Encode(_), _) => "a smaller `input` would need less".to_owned(),
+        (_, Some(batch)) => format!("batch = {batch} would fit"),
+        (_, None) => "no batch would fit: freeze more layers, or take a smaller `input`".to_owned(),
+    };
+    let kind = first.stage.kind();
+    format!(
+        "out of memory: a {kind} stage with batches of {batch} images takes about {}, and {} of {} are free: {cure}{group} ({error})",
+        gigabytes(needs),
+        gigabytes(free),
+        gigabytes(all)
+    )
+}

@@ -1,0 +1,38 @@
+// The driver's management library on the stand-in: one device.
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct { unsigned long long total, free, used; } Memory;
+typedef struct { unsigned version; unsigned long long total, reserved, free, used; } Memory2;
+typedef struct { char legacy[16]; unsigned domain, bus, device, id, subsystem; char bus_id[32]; } Pci;
+
+static unsigned long long capacity(void) {
+    const char *text = getenv("STANDIN_MEMORY");
+    return text ? strtoull(text, NULL, 10) : 4ull << 30;
+}
+
+int nvmlInit_v2(void) { return 0; }
+int nvmlInitWithFlags(unsigned flags) { return 0; }
+int nvmlShutdown(void) { return 0; }
+const char *nvmlErrorString(int status) { return status ? "an error of the stand-in" : "fine"; }
+int nvmlSystemGetDriverVersion(char *text, unsigned size) { return snprintf(text, size, "580.0"), 0; }
+int nvmlSystemGetCudaDriverVersion(int *version) { return *version = 13000, 0; }
+int nvmlSystemGetCudaDriverVersion_v2(int *version) { return *version = 13000, 0; }
+int nvmlDeviceGetCount_v2(unsigned *count) { return *count = 1, 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) { return *device = (void *)1, index ? 2 : 0; }
+int nvmlDeviceGetName(void *device, char *text, unsigned size) { return snprintf(text, size, "stand-in"), 0; }
+int nvmlDeviceGetUUID(void *device, char *text, unsigned size) {
+    return snprintf(text, size, "GPU-07070707-0707-0707-0707-070707070707"), 0;
+}
+int nvmlDeviceGetPciInfo_v3(void *device, Pci *pci) {
+    memset(pci, 0, sizeof *pci);
+    return snprintf(pci->bus_id, sizeof pci->bus_id, "00000000:01:00.0"), 0;
+}
+int nvmlDeviceGetMemoryInfo(void *device, Memory *memory) { return *memory = (Memory){capacity(), capacity(), 0}, 0; }
+int nvmlDeviceGetMemoryInfo_v2(void *device, Memory2 *memory) {
+    memory->total = memory->free = capacity(), memory->reserved = memory->used = 0;
+    return 0;
+}
+int nvmlDeviceGetCudaComputeCapability(void *device, int *major, int *minor) { return *major = 9, *minor = 0, 0; }
