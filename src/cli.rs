@@ -29,7 +29,7 @@ pub struct Common {
     /// auto, cpu, or cuda:0,cuda:1
     #[arg(long, global = true, value_name = "LIST", default_value = "auto")]
     pub devices: String,
-    /// Trials side by side on each device; on CPU one per core unless given
+    /// Trials side by side on each device; on CPU one per core unless given, on a GPU one: more are streams of one process
     #[arg(long, global = true, value_name = "N")]
     pub slots: Option<usize>,
     /// Instructions of the CPU's loops, to repeat what another machine computed: avx512, avx2 or portable; without it
@@ -229,6 +229,8 @@ pub enum Verb {
     Worker {
         #[arg(long)]
         device: String,
+        #[arg(long, default_value_t = 1)]
+        lanes: usize,
         #[arg(long)]
         cache: PathBuf,
     },

@@ -139,10 +139,10 @@ impl Devices {
         Some(least as f64 / slots.div_ceil(self.count()).max(1) as f64)
     }
 
-    /// The device of a slot, as a process of its own is to call it, and what must be in that process' environment: it sees
+    /// The device of a process, as it is to call it, and what must be in that process' environment: it sees
     /// its one GPU, whatever the driver's own order is.
-    pub fn of_slot(&self, slot: usize) -> (Device, Vec<(&'static str, String)>) {
-        let place = slot % self.count();
+    pub fn of_process(&self, process: usize) -> (Device, Vec<(&'static str, String)>) {
+        let place = process % self.count();
         match self.gpus.get(place) {
             None => (self.list[place], Vec::new()),
             Some(gpu) => {
@@ -188,11 +188,11 @@ mod tests {
     }
 
     #[test]
-    fn each_slot_sees_the_gpu_of_its_own() {
+    fn each_process_sees_the_gpu_of_its_own() {
         let both = Devices::of(vec![Device::Cuda(1), Device::Cuda(0)], Ok(driver(&[8, 6])), true).expect("two GPUs");
-        let seen: Vec<String> = (0..4).map(|slot| both.of_slot(slot).1[0].1.clone()).collect();
+        let seen: Vec<String> = (0..4).map(|process| both.of_process(process).1[0].1.clone()).collect();
         assert_eq!(seen, ["GPU-1", "GPU-0", "GPU-1", "GPU-0"]);
-        assert_eq!(both.of_slot(0).0, Device::Cuda(0));
+        assert_eq!(both.of_process(0).0, Device::Cuda(0));
         assert_eq!((both.memory(2), both.memory(4)), (Some(6.0), Some(3.0)));
         assert!(both.numerics().starts_with("cuda-sm95"), "{}", both.numerics());
         assert_eq!(Devices::auto(Ok(driver(&[8, 6])), true).count(), 2);

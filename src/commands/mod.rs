@@ -126,7 +126,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         }
         Verb::Weights { what: WeightsVerb::List } => weights::list(common),
         Verb::Weights { what: WeightsVerb::Inspect { look } } => weights::inspect(&look, common),
-        Verb::Worker { device, cache } => worker::run(&device, cache),
+        Verb::Worker { device, lanes, cache } => worker::run(&device, lanes, &cache),
     }
 }
 

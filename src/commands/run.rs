@@ -241,18 +241,22 @@ fn listen_for_interrupts() -> anyhow::Result<Arc<AtomicUsize>> {
     Ok(interrupts)
 }
 
-/// A single-threaded worker process for each slot; large buffers stay with the process instead of going back to the kernel.
+/// On CPU a single-threaded worker process for each slot; for each GPU one process, whose slots are streams of the device.
+/// Large buffers stay with a process instead of going back to the kernel.
 pub fn pool(world: &World, jobs: usize) -> anyhow::Result<Pool> {
     let program = std::env::current_exe()?;
     let (devices, cache) = (world.devices.clone(), world.cache.clone());
     let slots = world.facts.slots.min(jobs.max(1));
-    Ok(Pool::new(slots, move |slot| {
+    let processes = if devices.first() == Device::Cpu { slots } else { devices.count().min(slots) };
+    let lanes = slots.div_ceil(processes);
+    Ok(Pool::new(processes, lanes, move |process| {
         let mut command = Command::new(&program);
-        let (device, environment) = devices.of_slot(slot);
-        command.args(["worker", "--device", &device.to_string(), "--cache"]).arg(&cache).envs(environment);
+        let (device, environment) = devices.of_process(process);
+        command.args(["worker", "--device", &device.to_string(), "--lanes", &lanes.to_string(), "--cache"]).arg(&cache);
+        command.envs(environment);
         command.env("TL_SWEEP_CPU_PATH", CpuPath::current().name());
         // On a GPU the threads prepare images.
-        let threads = if device == Device::Cpu { 1 } else { (machine::threads() / slots).max(1) };
+        let threads = if device == Device::Cpu { 1 } else { (machine::threads() / processes).max(1) };
         command.env("RAYON_NUM_THREADS", threads.to_string()).env("CANDLE_NUM_THREADS", "1");
         command
             .env("MALLOC_MMAP_THRESHOLD_", "4294967296")

@@ -3,6 +3,7 @@
 //! channels. On CPU the operators are our own loops; on CUDA devices they are those of `cuda`.
 
 use std::cell::Cell;
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Result};
 use rayon::prelude::*;
@@ -31,11 +32,34 @@ thread_local! {
     static PRECISION: Cell<Precision> = const { Cell::new(Precision::F32) };
 }
 
-/// How products of this thread round from here on; on CPU they are f32 whatever is said.
-pub fn round(precision: Precision) {
+/// How the process rounds, and how many threads ask for it: cuBLAS' handles take it from one place.
+static ROUNDING: (Mutex<(Precision, usize)>, Condvar) = (Mutex::new((Precision::F32, 0)), Condvar::new());
+
+/// Products of this thread round as asked for while this is held.
+#[must_use]
+pub struct Rounding(());
+
+/// How products of this thread round from here on; on CPU they are f32 whatever is said. Waits for threads that round
+/// otherwise.
+pub fn round(precision: Precision) -> Rounding {
+    let (state, changed) = &ROUNDING;
+    let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    let busy = |state: &mut (Precision, usize)| state.1 > 0 && state.0 != precision;
+    let mut state = changed.wait_while(state, busy).unwrap_or_else(PoisonError::into_inner);
+    *state = (precision, state.1 + 1);
     PRECISION.set(precision);
     #[cfg(feature = "cuda")]
     cuda::device::round(precision);
+    Rounding(())
+}
+
+impl Drop for Rounding {
+    fn drop(&mut self) {
+        let (state, changed) = &ROUNDING;
+        state.lock().unwrap_or_else(PoisonError::into_inner).1 -= 1;
+        PRECISION.set(Precision::F32);
+        changed.notify_all();
+    }
 }
 
 /// The numbers that images and activations are on `device`.

@@ -1,10 +1,13 @@
-//! Worker processes, one per slot: started, fed, listened to, and started again when they die.
+//! Worker processes: started, fed, listened to, and started again when they die. Each has as many lanes that run orders side
+//! by side as there are slots on its device.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use super::protocol::{Line, Order};
+use super::protocol::{Line, Order, Said};
+use crate::plan::stage::Work;
 
 /// What the pool hears, with the slot it comes from.
 #[derive(Debug)]
@@ -15,11 +18,15 @@ pub enum Heard {
 }
 
 pub struct Pool {
-    /// Builds the command of a slot's worker.
+    /// Builds the command of a process.
     command: Box<dyn Fn(usize) -> Command>,
     workers: Vec<Option<Worker>>,
-    sender: Sender<(usize, u64, Heard)>,
-    receiver: Receiver<(usize, u64, Heard)>,
+    /// Of each process.
+    lanes: usize,
+    sender: Sender<(usize, u64, Option<Said>)>,
+    receiver: Receiver<(usize, u64, Option<Said>)>,
+    /// What is heard of a death by the slots that have not been told yet.
+    pending: VecDeque<(usize, Heard)>,
     /// Counts processes, so that the last words of a dead one are not taken for its successor's.
     started: u64,
 }
@@ -31,21 +38,28 @@ struct Worker {
 }
 
 impl Pool {
-    pub fn new(slots: usize, command: impl Fn(usize) -> Command + 'static) -> Self {
+    /// So many processes with so many lanes each; slot s is lane s / processes of process s % processes.
+    pub fn new(processes: usize, lanes: usize, command: impl Fn(usize) -> Command + 'static) -> Self {
         let (sender, receiver) = channel();
-        Self { command: Box::new(command), workers: (0..slots).map(|_| None).collect(), sender, receiver, started: 0 }
+        let workers = (0..processes).map(|_| None).collect();
+        let pending = VecDeque::new();
+        Self { command: Box::new(command), workers, lanes, sender, receiver, pending, started: 0 }
     }
 
     pub fn slots(&self) -> usize {
-        self.workers.len()
+        self.workers.len() * self.lanes
     }
 
-    /// Starts the worker of a slot.
+    /// Starts the worker of a slot, unless another slot's start has.
     ///
     /// # Errors
     /// The process cannot be started.
     pub fn start(&mut self, slot: usize) -> std::io::Result<()> {
-        let mut command = (self.command)(slot);
+        let process = slot % self.workers.len();
+        if self.workers[process].is_some() {
+            return Ok(());
+        }
+        let mut command = (self.command)(process);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         // A group of its own, so that Ctrl-C in the terminal reaches the main process only.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -55,25 +69,27 @@ impl Pool {
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(std::io::Error::other("a worker without pipes"));
         };
-        self.workers[slot] = Some(Worker { child, stdin, id });
+        self.workers[process] = Some(Worker { child, stdin, id });
         let sender = self.sender.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines() {
                 let parsed = line.ok().and_then(|line| serde_json::from_str(&line).ok());
                 let Some(parsed) = parsed else { break };
-                if sender.send((slot, id, Heard::Line(parsed))).is_err() {
+                if sender.send((process, id, Some(parsed))).is_err() {
                     return;
                 }
             }
             // The main process may be gone itself; then nobody needs to know.
-            let _ = sender.send((slot, id, Heard::Gone(String::new())));
+            let _ = sender.send((process, id, None));
         });
         Ok(())
     }
 
     /// Hands an order to a slot. A worker that cannot take it is about to be heard as gone.
-    pub fn order(&mut self, slot: usize, order: &Order) {
-        if let Some(worker) = &mut self.workers[slot] {
+    pub fn order(&mut self, slot: usize, jobs: Vec<usize>, works: Vec<Work>) {
+        let processes = self.workers.len();
+        let order = &Order { lane: slot / processes, jobs, works };
+        if let Some(worker) = &mut self.workers[slot % processes] {
             let written = serde_json::to_string(order)
                 .map_err(std::io::Error::other)
                 .and_then(|text| writeln!(worker.stdin, "{text}"));
@@ -85,22 +101,27 @@ impl Pool {
 
     /// The next thing heard, or nothing within `wait`.
     pub fn hear(&mut self, wait: std::time::Duration) -> Option<(usize, Heard)> {
-        let (slot, id, heard) = self.receiver.recv_timeout(wait).ok()?;
-        let current = self.workers[slot].as_ref().is_some_and(|worker| worker.id == id);
+        if let Some(pending) = self.pending.pop_front() {
+            return Some(pending);
+        }
+        let (process, id, said) = self.receiver.recv_timeout(wait).ok()?;
+        let current = self.workers[process].as_ref().is_some_and(|worker| worker.id == id);
         if !current {
             return None;
         }
-        match heard {
-            Heard::Gone(_) => {
-                let status = self.workers[slot].take().and_then(|mut worker| {
-                    drop(worker.stdin);
-                    let _ = worker.child.kill();
-                    worker.child.wait().ok()
-                });
-                Some((slot, Heard::Gone(status.map_or_else(|| "unknown".to_owned(), |status| status.to_string()))))
-            }
-            line => Some((slot, line)),
+        let slot = |lane: usize| lane * self.workers.len() + process;
+        if let Some(Said { lane, line }) = said {
+            return Some((slot(lane), Heard::Line(line)));
         }
+        let slots: Vec<usize> = (0..self.lanes).map(slot).collect();
+        let status = self.workers[process].take().and_then(|mut worker| {
+            drop(worker.stdin);
+            let _ = worker.child.kill();
+            worker.child.wait().ok()
+        });
+        let how = status.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
+        self.pending.extend(slots.into_iter().map(|slot| (slot, Heard::Gone(how.clone()))));
+        self.pending.pop_front()
     }
 
     /// Ends all workers: at once, if `kill`, else when they have read the end of their orders.

@@ -8,12 +8,20 @@ use crate::plan::stage::Work;
 /// Main process to worker: stages that run together.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Order {
+    /// Which of the worker's lanes runs it.
+    pub lane: usize,
     pub jobs: Vec<usize>,
     /// One for each job.
     pub works: Vec<Work>,
 }
 
-/// Worker to main process.
+/// Worker to main process: a line, and the lane that says it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Said {
+    pub lane: usize,
+    pub line: Line,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Line {

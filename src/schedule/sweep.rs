@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::event::Event;
 use super::pool::{Heard, Pool};
-use super::protocol::{Line, Order};
+use super::protocol::Line;
 use super::queue::Queue;
 use crate::outcome::{Failure, FailureClass};
 use crate::plan::stage::Work;
@@ -127,7 +127,7 @@ fn feed(
             break;
         }
         let works = jobs.iter().map(|job| work(*job)).collect::<anyhow::Result<_>>()?;
-        pool.order(slot, &Order { jobs: jobs.clone(), works });
+        pool.order(slot, jobs.clone(), works);
         listen(Event::Started { jobs: jobs.clone() })?;
         idle.remove(0);
         busy.insert(slot, jobs);

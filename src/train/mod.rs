@@ -96,7 +96,7 @@ pub fn run(works: &[Work], shelf: &mut Shelf, hear: &mut dyn FnMut(Told)) -> Res
     if works.iter().any(|work| work.stage.precision() != precision) {
         return Err(classify(&anyhow::anyhow!("stages that round differently do not run together")));
     }
-    crate::nn::round(precision);
+    let _rounding = crate::nn::round(precision);
     let mut group = Group { works: works.iter().collect(), hear };
     let (mut encodes, mut trials) = (Vec::new(), Vec::new());
     let mut result = Ok(());

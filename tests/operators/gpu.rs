@@ -47,16 +47,15 @@ fn run(tests: &[&str], variables: &[&str]) -> String {
 #[test]
 fn operators_and_steps_hold_on_the_gpu() {
     if std::env::var_os(ASKED).is_none() {
-        let tests = ["operators::fast", "operators::torch", "operators::steps", "operators::solve", "operators::gpu"];
-        let said = run(&tests, &[ASKED]);
+        let said = run(&["operators::fast", "operators::torch", "operators::steps", "operators::solve"], &[ASKED]);
         assert!(said.contains("test operators::steps::twenty_steps_of_resnet20 ... ok"), "{said}");
     }
 }
 
 #[test]
-fn memory_is_predicted() {
+fn precisions_repeats_and_memory_hold_on_the_gpu() {
     if std::env::var_os(ASKED).is_none() {
-        run(&["operators::gpu::a_step_takes_the_memory_that_was_predicted"], &[ASKED, ALONE]);
+        run(&["operators::gpu", "--test-threads", "1"], &[ASKED, ALONE]);
     }
 }
 
@@ -74,7 +73,7 @@ fn a_step_takes_the_memory_that_was_predicted() {
             (false, true, Precision::F32),
             (false, false, Precision::Bf16),
         ] {
-            nn::round(precision);
+            let _rounding = nn::round(precision);
             let graph = Arch::new(name, side, 0.5).graph(10).unwrap();
             let weights = init::fresh(&graph, 0, 1, 0).unwrap();
             let mut network = Network::new(graph, &weights, &device).unwrap();
@@ -97,7 +96,6 @@ fn a_step_takes_the_memory_that_was_predicted() {
             assert!((predicted / seen - 1.0).abs() < 0.15, "{name}: {predicted} bytes predicted, {seen} seen");
         }
     }
-    nn::round(Precision::F32);
 }
 
 fn step(network: &mut Network, states: &mut BTreeMap<(usize, usize), State>, x: &Tensor) {
@@ -127,7 +125,7 @@ fn reduced_precisions_stay_near_f32() {
     }
     let device = device();
     let losses = |precision: Precision| -> Vec<f64> {
-        nn::round(precision);
+        let _rounding = nn::round(precision);
         let graph = Arch::new("resnet8", 16, 1.0).graph(10).unwrap();
         let weights = init::fresh(&graph, 0, 1, 0).unwrap();
         let mut network = Network::new(graph, &weights, &device).unwrap();
@@ -144,7 +142,6 @@ fn reduced_precisions_stay_near_f32() {
             .collect()
     };
     let [exact, tf32, bf16] = Precision::ALL.map(losses);
-    nn::round(Precision::F32);
     for (other, tolerance) in [(tf32, 2e-3), (bf16, 5e-2)] {
         assert_ne!(other, exact);
         for (step, (other, exact)) in other.iter().zip(&exact).enumerate() {

@@ -1,0 +1,175 @@
+//! Our side of `benches/gpu.py`: reads cases as JSON lines, runs whole networks and heads on the first CUDA device, and answers
+//! with milliseconds and bytes. By hand: `echo '{"arch": "resnet20", "input": 32, "batch": 128, "pass": "step"}' |
+//! cargo bench --features cudnn --bench gpu`.
+
+use std::collections::BTreeMap;
+use std::io::BufRead;
+use std::time::Instant;
+
+use candle_core::{Device, Result, Tensor};
+use serde_json::{Value, json};
+use tl_sweep::device::Precision;
+use tl_sweep::exec::{Mode, Network, Storage};
+use tl_sweep::model::arch::Arch;
+use tl_sweep::model::init;
+use tl_sweep::nn::activation::Activation;
+use tl_sweep::nn::loss::{Targets, cross_entropies};
+use tl_sweep::nn::optim::{HeadStep, Rule, State, Step, step_heads};
+use tl_sweep::nn::{self, cuda, linear};
+use tl_sweep::seed::{Stream, stream};
+
+const RULE: Rule = Rule::Sgd { momentum: 0.9, nesterov: false };
+const STEP: Step = Step { lr: 1e-3, coupled_decay: 0.0, decoupled_decay: 0.0 };
+
+fn main() -> anyhow::Result<()> {
+    for line in std::io::stdin().lock().lines() {
+        let spec: Value = serde_json::from_str(&line?)?;
+        println!("{}", answer(&spec)?);
+    }
+    Ok(())
+}
+
+fn number(spec: &Value, key: &str, default: usize) -> usize {
+    spec[key].as_u64().map_or(default, |value| value as usize)
+}
+
+fn precision(spec: &Value) -> Precision {
+    let named = |precision: &Precision| spec["precision"] == precision.name();
+    Precision::ALL.into_iter().find(named).unwrap_or_default()
+}
+
+/// Each case on threads of its own: `at_once` networks, each on a stream.
+fn answer(spec: &Value) -> anyhow::Result<Value> {
+    let threads = number(spec, "at_once", 1);
+    let start = Instant::now();
+    let answers: Vec<anyhow::Result<Vec<f64>>> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(|| timed(spec))).collect();
+        running.into_iter().map(|thread| thread.join().expect("a case has panicked")).collect()
+    });
+    let seconds = start.elapsed().as_secs_f64();
+    let times = answers.into_iter().collect::<anyhow::Result<Vec<Vec<f64>>>>()?.concat();
+    let device = cuda::device::open(0)?;
+    let peak = cuda::device::peak(&device)?;
+    cuda::device::trim(&device, 0)?;
+    Ok(json!({"ms": times, "seconds": seconds, "peak": peak, "predicted": predicted(spec)?}))
+}
+
+/// Milliseconds of each round, the device synchronised before and behind it.
+fn timed(spec: &Value) -> anyhow::Result<Vec<f64>> {
+    let _rounding = nn::round(precision(spec));
+    let device = cuda::device::open(0)?;
+    let mut case = Case::new(spec, &device)?;
+    let (steps, rounds) = (number(spec, "steps", 10), number(spec, "rounds", 7));
+    for _ in 0..number(spec, "warmup", 5) {
+        case.run()?;
+    }
+    case.wait()?;
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        let start = Instant::now();
+        for _ in 0..steps {
+            case.run()?;
+        }
+        case.wait()?;
+        times.push(start.elapsed().as_secs_f64() * 1e3 / steps as f64);
+    }
+    Ok(times)
+}
+
+enum Case {
+    Network { network: Box<Network>, states: BTreeMap<(usize, usize), State>, x: Tensor, labels: Vec<u32>, step: bool },
+    Heads { x: Tensor, weight: Tensor, bias: Tensor, states: Vec<[State; 2]>, labels: Vec<u32> },
+}
+
+fn network(spec: &Value, device: &Device) -> anyhow::Result<Network> {
+    let name = spec["arch"].as_str().unwrap_or("resnet20").to_owned();
+    let graph = Arch::new(&name, number(spec, "input", 32), 1.0).graph(10).map_err(anyhow::Error::msg)?;
+    let weights = init::fresh(&graph, 0, 1, 0)?;
+    let mut network = Network::new(graph, &weights, device)?;
+    network.frozen = number(spec, "frozen", 0).min(network.graph.layers.len());
+    network.own()?;
+    Ok(network)
+}
+
+/// Numbers that are not zero: those would multiply faster.
+fn noise(shape: &[usize], device: &Device) -> Result<Tensor> {
+    let mut rng = stream(1, Stream::Init, &[]);
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.normal() as f32).collect();
+    Tensor::from_vec(values, shape, device)
+}
+
+impl Case {
+    fn new(spec: &Value, device: &Device) -> anyhow::Result<Self> {
+        let batch = number(spec, "batch", 64);
+        let labels = (0..batch as u32).map(|label| label % 10).collect();
+        if spec["pass"] == "heads" {
+            let (heads, inputs) = (number(spec, "heads", 480), number(spec, "inputs", 512));
+            let states = (0..heads).map(|_| Default::default()).collect();
+            let (weight, bias) = (noise(&[heads * 10, inputs], device)?, noise(&[heads * 10], device)?);
+            return Ok(Self::Heads { x: noise(&[batch, inputs], device)?, weight, bias, states, labels });
+        }
+        let mut network = Box::new(network(spec, device)?);
+        let step = spec["pass"] == "step";
+        if !step {
+            network.frozen = network.graph.layers.len();
+        }
+        let [channels, height, width] = network.graph.layers[0].shape;
+        let x = noise(&[batch, channels, height, width], device)?;
+        Ok(Self::Network { network, states: BTreeMap::new(), x, labels, step })
+    }
+
+    fn run(&mut self) -> Result<()> {
+        match self {
+            Self::Network { network, x, step: false, .. } => network.infer(x).map(drop),
+            Self::Network { network, states, x, labels, step: true } => {
+                let mut rng = stream(1, Stream::Dropout, &[]);
+                let mut tape = network.forward(x, Mode::Train(&mut rng))?;
+                let (_, gradient) = cross_entropies(&tape.result()?, labels, &[Targets::default()])?;
+                let params = &network.params;
+                let mut take = |layer: usize, gradients: Vec<Tensor>| {
+                    for (which, gradient) in gradients.iter().enumerate() {
+                        states.entry((layer, which)).or_default().step(RULE, STEP, &params[layer][which], gradient)?;
+                    }
+                    Ok(())
+                };
+                network.backward_into(&mut tape, gradient, &mut take)?;
+                network.follow(tape);
+                Ok(())
+            }
+            Self::Heads { x, weight, bias, states, labels } => {
+                let logits = linear::forward(x, weight, bias, Activation::Linear)?;
+                let targets = vec![Targets::default(); states.len()];
+                let (_, dy) = cross_entropies(&logits, labels, &targets)?;
+                let gradients = linear::heads_backward(x, &dy, states.len())?;
+                for (which, (parameter, gradient)) in [weight, bias].into_iter().zip(&gradients).enumerate() {
+                    let own = |state| Some(HeadStep { state, rule: RULE, step: STEP });
+                    let mut heads: Vec<_> = states.iter_mut().map(|states| own(&mut states[which])).collect();
+                    step_heads(&mut heads, parameter, gradient)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn wait(&self) -> Result<()> {
+        match self {
+            Self::Network { x, .. } | Self::Heads { x, .. } => cuda::device::synchronise(x),
+        }
+    }
+}
+
+/// Bytes that the graph says a network's case takes.
+fn predicted(spec: &Value) -> anyhow::Result<Value> {
+    if spec["pass"] == "heads" {
+        return Ok(Value::Null);
+    }
+    let network = network(spec, &Device::Cpu)?;
+    let number_bytes = if precision(spec) == Precision::Bf16 { 2 } else { 4 };
+    let storage = Storage { number: number_bytes, memories: 1, workspace: cuda::device::workspace() };
+    let batch = number(spec, "batch", 64);
+    let bytes = match spec["pass"] == "step" {
+        true => network.training_bytes(batch, storage),
+        false => network.evaluation_bytes(batch, storage),
+    };
+    Ok(json!(bytes * number(spec, "at_once", 1)))
+}
