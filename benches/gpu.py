@@ -1,0 +1,153 @@
+"""Our GPU times beside PyTorch's on the same GPU, in one run: `benches/gpu.sh` calls it.
+
+Usage: gpu.py BINARY [--quick]. BINARY is the bench `gpu`. PyTorch runs at its best: channels_last, cudnn.benchmark, the fused
+optimiser; TF32 where the case says so, autocast for bf16. Both sides warm up and synchronise before and behind each of the
+rounds; medians. Ratios are our time / PyTorch's. Without PyTorch for CUDA its columns are empty."""
+
+import json
+import statistics
+import subprocess
+import sys
+
+# What each case must reach, and its aim: our time / PyTorch's, or how many times PyTorch's rate.
+CASES = [
+    ("VGG19 @224 batch 64, step, TF32", {"arch": "vgg19", "input": 224, "batch": 64, "precision": "tf32", "pass": "step"}, "<= 1.05 (0.95)"),
+    ("VGG19 @224 batch 64, step, bf16", {"arch": "vgg19", "input": 224, "batch": 64, "precision": "bf16", "pass": "step"}, "<= 1.05 (0.95)"),
+    ("VGG19 @224 batch 64, step, f32", {"arch": "vgg19", "input": 224, "batch": 64, "pass": "step", "steps": 4}, ""),
+    ("ResNet-50 @224 batch 64, step, bf16", {"arch": "resnet50_torchvision", "input": 224, "batch": 64, "precision": "bf16", "pass": "step"}, "<= 1.1 (1.0)"),
+    ("MobileNetV2 @224 batch 64, step, bf16", {"arch": "mobilenet_v2_torchvision", "input": 224, "batch": 64, "precision": "bf16", "pass": "step"}, ""),
+    ("VGG19 @224 batch 64, frozen encoding, TF32", {"arch": "vgg19", "input": 224, "batch": 64, "precision": "tf32", "pass": "encode"}, "<= 1.0 (0.83)"),
+    ("ResNet-20 @32 batch 128, step, TF32, one", {"arch": "resnet20", "input": 32, "batch": 128, "precision": "tf32", "pass": "step", "steps": 50}, ""),
+    ("ResNet-20 @32 batch 128, step, TF32, 16 at once", {"arch": "resnet20", "input": 32, "batch": 128, "precision": "tf32", "pass": "step", "steps": 50, "at_once": 16}, ">= 4x trials per hour (8x)"),
+    ("480 linear heads on 512 features, batch 64, step", {"pass": "heads", "heads": 480, "inputs": 512, "batch": 64, "steps": 50}, ">= 100x one by one (400x)"),
+]
+
+
+def ours(binary, spec):
+    answer = subprocess.run([binary], input=json.dumps(spec) + "\n", capture_output=True, text=True)
+    if answer.returncode:
+        return {"error": answer.stderr.strip().splitlines()[-1] if answer.stderr.strip() else "no answer"}
+    return json.loads(answer.stdout.strip().splitlines()[-1])
+
+
+def network(torch, spec):
+    """PyTorch's network of a case, ten classes."""
+    import torchvision
+
+    name = spec["arch"]
+    if name == "vgg19":
+        # Ours ends in a pooled linear head behind the convolutions, as Keras' without its top.
+        features = torchvision.models.vgg19(weights=None).features
+        return torch.nn.Sequential(features, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(512, 10))
+    if name.startswith("resnet50"):
+        return torchvision.models.resnet50(weights=None, num_classes=10)
+    if name.startswith("mobilenet_v2"):
+        return torchvision.models.mobilenet_v2(weights=None, num_classes=10)
+    return resnet20(torch)
+
+
+def resnet20(torch):
+    nn = torch.nn
+
+    class Block(nn.Module):
+        def __init__(self, inputs, out, stride):
+            super().__init__()
+            self.main = nn.Sequential(
+                nn.Conv2d(inputs, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True),
+                nn.Conv2d(out, out, 3, 1, 1, bias=False), nn.BatchNorm2d(out))
+            self.stride, self.more = stride, (out - inputs) // 2
+
+        def forward(self, x):
+            short = x[:, :, :: self.stride, :: self.stride]
+            if self.more:
+                short = nn.functional.pad(short, (0, 0, 0, 0, self.more, self.more))
+            return torch.relu(self.main(x) + short)
+
+    layers = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)]
+    width = 16
+    for stage, out in enumerate([16, 32, 64]):
+        for block in range(3):
+            layers.append(Block(width, out, 2 if stage and not block else 1))
+            width = out
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+
+
+def theirs(torch, spec):
+    """Milliseconds of a step, and bytes; of heads, one of them."""
+    torch.backends.cudnn.benchmark = True
+    tf32 = spec.get("precision") == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    batch = spec["batch"]
+    labels = torch.arange(batch, device="cuda") % 10
+    if spec["pass"] == "heads":
+        net, x = torch.nn.Linear(spec["inputs"], 10).cuda(), torch.randn(batch, spec["inputs"], device="cuda")
+    else:
+        net = network(torch, spec).cuda().to(memory_format=torch.channels_last)
+        x = torch.randn(batch, 3, spec["input"], spec["input"], device="cuda").to(memory_format=torch.channels_last)
+    encode = spec["pass"] == "encode"
+    net.train(not encode)
+    optimiser = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, fused=True)
+    cast = torch.autocast("cuda", dtype=torch.bfloat16, enabled=spec.get("precision") == "bf16")
+
+    def once():
+        if encode:
+            with torch.no_grad(), cast:
+                return net(x)
+        optimiser.zero_grad(set_to_none=True)
+        with cast:
+            loss = torch.nn.functional.cross_entropy(net(x), labels)
+        loss.backward()
+        optimiser.step()
+
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    for _ in range(10):
+        once()
+    times, steps = [], spec.get("steps", 10)
+    for _ in range(spec.get("rounds", 7)):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda.synchronize()
+        start.record()
+        for _ in range(steps):
+            once()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end) / steps)
+    return {"ms": times, "peak": torch.cuda.max_memory_allocated()}
+
+
+def main():
+    binary, quick = sys.argv[1], "--quick" in sys.argv
+    try:
+        import torch
+
+        torch = torch if torch.cuda.is_available() else None
+    except ImportError:
+        torch = None
+    if torch:
+        print(f"{torch.cuda.get_device_name(0)}, PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}.\n")
+    print("| case | ours, ms | PyTorch, ms | ratio | must (aim) | peak ours / predicted / PyTorch, MB |\n|---|---|---|---|---|---|")
+    for name, spec, must in CASES:
+        if quick:
+            spec = {**spec, "steps": 1, "rounds": 1, "warmup": 1, "batch": min(spec["batch"], 4), "input": min(spec.get("input", 32), 32),
+                    "heads": 8, "at_once": min(spec.get("at_once", 1), 2)}
+        own = ours(binary, spec)
+        if "error" in own:
+            print(f"| {name} | {own['error']} | | | {must} | |", flush=True)
+            continue
+        at_once = spec.get("at_once", 1)
+        # Networks at once share the device: a step of one takes the mean, and that over their number is its share.
+        time = statistics.median(own["ms"]) / at_once
+        megabytes = lambda bytes: "" if bytes is None else f"{bytes / 1e6:.0f}"
+        memory = f"{megabytes(own['peak'])} / {megabytes(own['predicted'])}"
+        if torch is None:
+            print(f"| {name} | {time:.3f} | | | {must} | {memory} |", flush=True)
+            continue
+        other = theirs(torch, spec)
+        reference = statistics.median(other["ms"])
+        rate = reference * spec.get("heads", 1) / time if spec["pass"] == "heads" or at_once > 1 else None
+        ratio = f"{rate:.1f}x" if rate else f"{time / reference:.2f}"
+        print(f"| {name} | {time:.3f} | {reference:.3f} | **{ratio}** | {must} | {memory} / {megabytes(other['peak'])} |", flush=True)
+
+
+main()

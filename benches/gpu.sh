@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Everything that a machine with an NVIDIA GPU is to show, in one call: what is there, whether the numbers are right, how fast
+# it is beside PyTorch on the same GPU, and what faults do. Writes benches/gpu.md with the machine and the date.
+#   benches/gpu.sh                  builds here (CUDA toolkit needed), then runs
+#   benches/gpu.sh BIN TESTS BENCH  runs binaries that were built elsewhere: the program, the test binary, the bench `gpu`
+# PYTHON names a Python with PyTorch for CUDA (default python3); without one its columns stay empty. QUICK=1: small shapes.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+export RUST_BACKTRACE=0
+if [[ $# -eq 0 ]]; then
+  cargo build --release --features cudnn || exit 1
+  built() { grep -oE '"executable":"[^"]+"' | tail -1 | cut -d'"' -f4; }
+  bin=$PWD/target/release/tl-sweep
+  tests=$(cargo test --features cudnn --test tests --no-run --message-format json 2>/dev/null | built)
+  bench=$(cargo bench --features cudnn --bench gpu --no-run --message-format json 2>/dev/null | built)
+else
+  bin=$(realpath "$1"); tests=$(realpath "$2"); bench=$(realpath "$3")
+fi
+python=${PYTHON:-python3}
+# Libraries that came with PyTorch, where the system has none.
+libraries=$("$python" -c 'import glob, os, site; print(":".join(glob.glob(os.path.join(site.getsitepackages()[0], "nvidia", "*", "lib"))))' 2>/dev/null)
+export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$libraries
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+out=$work/gpu.md
+failed=0
+
+say() { printf '%s\n' "$*" | tee -a "$out"; }
+check() { # name command...: a row with what it came to
+  local name=$1; shift
+  if "$@" > "$work/log" 2>&1; then say "| $name | ok |"; else failed=1; say "| $name | **failed**: $(tail -3 "$work/log" | tr '\n|' '  ' | cut -c1-300) |"; fi
+}
+
+say "# On a GPU"
+say ""
+say "\`bash benches/gpu.sh\` wrote this on $(date -u +%F), commit $(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)."
+say ""
+say '```'
+"$bin" doctor --devices cuda:0 2>&1 | grep -v 'not found' | tee -a "$out"
+say '```'
+say ""
+say "| correctness | |"
+say "|---|---|"
+check "operators, steps, precisions, repeats and memory against the definitions (\`operators::gpu\`)" "$tests" operators::gpu
+
+verdicts() { # device folder: the verdicts of the quickstart, or of a small part of it
+  local experiment=experiments/quickstart.toml
+  "$bin" run "$experiment" --devices "$1" --db "$work/$2/r.sqlite" ${QUICK:+--limit 6} --quiet > "$work/$2.log" 2>&1
+  local code=$?
+  [[ $code -eq 0 || ( -n ${QUICK:-} && $code -eq 5 ) ]] || return 1
+  "$bin" report --db "$work/$2/r.sqlite" --format json 2>/dev/null |
+    "$python" -c 'import json, sys; print([(v.get("claim"), v.get("where"), v.get("verdict")) for v in json.load(sys.stdin).get("verdicts", [])])'
+}
+same_verdicts() {
+  local gpu cpu
+  gpu=$(verdicts cuda:0 gpu) && cpu=$(verdicts cpu cpu) || return 1
+  echo "GPU: $gpu"; echo "CPU: $cpu"
+  [[ $gpu == "$cpu" ]]
+}
+check "the quickstart, the same verdicts as on the CPU" same_verdicts
+check "\`verify\`: trials alone give what the store holds" "$bin" verify experiments/quickstart.toml --db "$work/gpu/r.sqlite" --devices cuda:0 --sample 3
+
+say ""
+say "## Beside PyTorch"
+say ""
+"$python" benches/gpu.py "$bench" ${QUICK:+--quick} 2>&1 | tee -a "$out"
+
+say ""
+say "| faults | |"
+say "|---|---|"
+too_large() { # an allocation that fails: the message tells what would fit
+  sed -e 's/^batch = .*/batch = 1000000/' -e 's/^steps = .*/steps = 2/' experiments/quickstart.toml > "$work/large.toml"
+  "$bin" run "$work/large.toml" --devices cuda:0 --db "$work/large/r.sqlite" --quiet > "$work/large.log" 2>&1
+  [[ $? -eq 4 ]] && grep -q "would fit\|no batch would fit" "$work/large.log"
+}
+killed() { # a worker that is killed costs its stages, not the sweep
+  "$bin" run experiments/quickstart.toml --devices cuda:0 --db "$work/killed/r.sqlite" ${QUICK:+--limit 3} > "$work/killed.log" 2>&1 &
+  local sweep=$! worker=
+  for _ in $(seq 100); do worker=$(pgrep -P $sweep -f ' worker ' | head -1); [[ -n $worker ]] && break; sleep 0.1; done
+  sleep 2; [[ -n $worker ]] && kill -9 "$worker"
+  wait $sweep; local code=$?
+  [[ -n $worker && ( $code -eq 0 || ( -n ${QUICK:-} && $code -eq 5 ) ) ]]
+}
+two() { # two processes on one GPU
+  local pids=()
+  for name in one two; do
+    "$bin" run experiments/quickstart.toml --devices cuda:0 --db "$work/$name/r.sqlite" ${QUICK:+--limit 2} --quiet > "$work/$name.log" 2>&1 & pids+=($!)
+  done
+  for pid in "${pids[@]}"; do wait "$pid"; local code=$?; [[ $code -eq 0 || ( -n ${QUICK:-} && $code -eq 5 ) ]] || return 1; done
+}
+streams() { "$bin" run experiments/quickstart.toml --devices cuda:0 --slots 4 --db "$work/streams/r.sqlite" ${QUICK:+--limit 4} --quiet; local code=$?; [[ $code -eq 0 || ( -n ${QUICK:-} && $code -eq 5 ) ]]; }
+missing() { "$bin" run experiments/quickstart.toml --devices cuda:99 --db "$work/missing/r.sqlite"; [[ $? -eq 3 ]]; }
+check "an allocation that fails is told with what would fit (exit 4)" too_large
+check "a killed worker" killed
+check "two processes on one GPU" two
+check "four streams in one process (\`--slots 4\`)" streams
+check "a device that is not there (exit 3)" missing
+# The stand-in is no GPU: what it shows is not kept.
+if "$bin" doctor 2>/dev/null | grep -q 'stand-in'; then echo "run on the stand-in: benches/gpu.md stays as it is"; else cp "$out" benches/gpu.md; fi
+exit $failed
