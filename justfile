@@ -35,6 +35,20 @@ bench-costs:
 bench-together:
     bash benches/together.sh
 
+# Compiles every CUDA line on a machine without a GPU, NVIDIA's compiler from the Python registry; 15 minutes the first time
+cuda-check:
+    CARGO_TARGET_DIR=target/cuda-build bash .ci/cuda-build.sh target/cuda -- cargo clippy --features cudnn --all-targets -- -D warnings
+    CARGO_TARGET_DIR=target/cuda-build bash .ci/cuda-build.sh target/cuda -- cargo check --features cuda --all-targets
+
+# The GPU's tests on the stand-in of tests/standin: a CUDA device made of the processor
+cuda-test:
+    CARGO_TARGET_DIR=target/cuda-build bash .ci/cuda-build.sh target/cuda -- cargo test --features cudnn --test tests --no-run
+    CARGO_TARGET_DIR=target/cuda-build bash .ci/cuda-build.sh target/cuda -- bash tests/standin/run.sh target/cuda -- cargo test --features cudnn --test tests operators::gpu
+
+# Correctness, speed beside PyTorch and faults on a GPU; writes benches/gpu.md
+gpu *ARGS:
+    bash benches/gpu.sh {{ARGS}}
+
 # Writes docs/reference.md and the schema anew
 docs:
     UPDATE=1 cargo test --test tests docs

@@ -77,10 +77,11 @@ fn wrong(driver: &Result<Driver, String>, libraries: &[Library]) -> Vec<String> 
     {
         found.push(format!("{} ({}) was not found: put its folder on LD_LIBRARY_PATH", library.name, library.what));
     }
-    if cfg!(feature = "cuda") && !driver.visible.is_empty() {
-        if let Err(failure) = train::open_device(Device::Cuda(0)) {
-            found.push(failure.message);
-        }
+    if cfg!(feature = "cuda")
+        && !driver.visible.is_empty()
+        && let Err(failure) = train::open_device(Device::Cuda(0))
+    {
+        found.push(failure.message);
     }
     found
 }

@@ -1,5 +1,6 @@
 //! Whole training runs against PyTorch, from the same weights and batches (`fixtures/steps.py` made
-//! `fixtures/steps.json`): the same losses to 1e-3, and total updates within 2e-2 of theirs, tensor by tensor.
+//! `fixtures/steps.json`): the same losses to 1e-3, and total updates within 2e-2 of theirs
+//! (on a GPU 5e-2), tensor by tensor.
 
 use candle_core::Tensor;
 use serde_json::Value;
@@ -120,6 +121,8 @@ fn check(number: usize) {
         let (loss, expected) = (run.step(step), expected.as_f64().unwrap());
         assert!((loss - expected).abs() < 1e-3, "step {step}: {loss} against {expected}");
     }
+    // Another order of sums flips a ReLU or a maximum here and there, and twenty steps make more of it.
+    let limit = if device().is_cpu() { 2e-2 } else { 5e-2 };
     let updates = case["updates"].as_array().unwrap();
     assert_eq!(updates.len(), run.network.trainable().len());
     for (index, ((layer, which), theirs)) in run.network.trainable().into_iter().zip(updates).enumerate() {
@@ -127,14 +130,14 @@ fn check(number: usize) {
         let update = doubles(&floats(&update));
         let length = theirs["norm"].as_f64().unwrap();
         let name = &run.network.graph.layers[layer].name;
-        assert!((norm(&update) - length).abs() <= 2e-2 * length, "{name}: |update| {} not {length}", norm(&update));
+        assert!((norm(&update) - length).abs() <= limit * length, "{name}: |update| {} not {length}", norm(&update));
         let signs: Vec<f64> =
             words(SKETCH * update.len(), 5000 + index as u64).map(|w| f64::from(w & 1) * 2.0 - 1.0).collect();
         let sketch = signs.chunks(update.len()).map(|row| row.iter().zip(&update).map(|(s, u)| s * u).sum::<f64>());
         let theirs = theirs["sketch"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap());
         let differences: Vec<f64> = sketch.zip(theirs).map(|(ours, theirs)| ours - theirs).collect();
         let distance = norm(&differences) / (SKETCH as f64).sqrt();
-        assert!(distance <= 2e-2 * length, "{name}[{which}]: the update is {} off", distance / length);
+        assert!(distance <= limit * length, "{name}[{which}]: the update is {} off", distance / length);
     }
 }
 
