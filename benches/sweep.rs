@@ -175,7 +175,7 @@ impl Dump {
     fn weights(&self, key: &str, work: Work) {
         let Stage::Train(stage) = &work.stage else { return };
         let places = Places { cache: self.world.cache.clone() };
-        let mut shelf = Shelf::new(places, candle_core::Device::Cpu)?;
+        let mut shelf = Shelf::new(places, candle_core::Device::Cpu).unwrap();
         let (whole, backbone) = stage.network().unwrap();
         let mut weights =
             shelf.weights(&stage.backbone, &work).unwrap().map_or_else(Default::default, |own| (*own).clone());

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use indicatif::HumanDuration;
 
-use super::jobs::{self, Jobs, Kept, Totals};
+use super::jobs::{self, Jobs, Kept, Totals, What};
 use super::world::World;
 use super::{Exit, print, table_style};
 use crate::cli::{Common, Format};
 use crate::experiment::Experiment;
+use crate::plan::stage::Work;
 use crate::plan::{Cell, Facts, Plan};
 use crate::report::table::{Style, table};
 use crate::store::Store;
+use crate::train;
 use crate::value::{Layer, Value};
 
 /// Real runs take between these times the forecast.
@@ -102,6 +104,7 @@ fn text(experiment: &Experiment, plan: &Plan, jobs: &Jobs, world: &World, style:
     parts.push(format!("stages\n{}", table(style, &["stage", "count"], &stages)));
     parts.extend(features(&jobs.kept, style));
     parts.push(cost(totals, world, style));
+    parts.extend(memory(plan, jobs, world));
     for (reason, count) in &plan.excluded {
         parts.push(format!("excluded: {count} cells: {reason}"));
     }
@@ -183,6 +186,30 @@ fn cost(totals: &Totals, world: &World, style: Style) -> String {
         world.facts.slots,
         world.devices.names()
     )
+}
+
+/// What the stage that takes most of a GPU's memory takes, and whether that is there.
+fn memory(plan: &Plan, jobs: &Jobs, world: &World) -> Option<String> {
+    let free = world.devices.memory(world.facts.slots)?;
+    let mut seen = std::collections::HashSet::new();
+    let cells = plan.cells.iter().filter(|cell| seen.insert(cell.shape()));
+    let trials = cells.filter_map(|cell| jobs::trial_work(plan, cell, 0, world, &jobs.kept).ok());
+    let shared = jobs.list.iter().filter_map(|job| match &job.what {
+        What::Shared(work) => Some((**work).clone()),
+        What::Trial { .. } => None,
+    });
+    let bytes = |work: Work| Some((train::device_bytes(&work, None).ok()?, work.stage.kind()));
+    let (most, kind) = shared.chain(trials).filter_map(bytes).max()?;
+    let fits = if most as f64 <= free {
+        ""
+    } else {
+        ": too much; a smaller `batch` or `input`, or more frozen layers, need less"
+    };
+    Some(format!(
+        "memory\nthe largest stage, a {kind}, takes about {:.2} GB of a GPU; a slot has {:.2} GB free{fits}",
+        most as f64 / 1e9,
+        free / 1e9
+    ))
 }
 
 fn human(seconds: f64) -> String {
