@@ -93,8 +93,8 @@ killed() { # a worker that is killed costs its stages, not the sweep
   wait $sweep && [[ -n $worker ]]
 }
 two() { # two processes on one GPU
-  local pids=()
-  for name in one two; do sweep cuda:0 $name & pids+=($!); done
+  local pids=() folder
+  for folder in one two; do sweep cuda:0 $folder & pids+=($!); done
   for pid in "${pids[@]}"; do wait "$pid" || return 1; done
 }
 streams() { sweep cuda:0 streams --slots 4; }

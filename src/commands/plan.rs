@@ -206,7 +206,7 @@ fn memory(plan: &Plan, jobs: &Jobs, world: &World) -> Option<String> {
         ": too much; a smaller `batch` or `input`, or more frozen layers, need less"
     };
     Some(format!(
-        "memory\nthe largest stage, a {kind}, takes about {:.2} GB of a GPU; a slot has {:.2} GB free{fits}",
+        "memory\nthe largest stage ({kind}) takes about {:.2} GB of a GPU; a slot has {:.2} GB free{fits}",
         most as f64 / 1e9,
         free / 1e9
     ))
