@@ -114,9 +114,10 @@ pub fn too_little(works: &[Work], device: &CandleDevice, error: &str) -> String 
     };
     let kind = first.stage.kind();
     format!(
-        "out of memory: a {kind} stage with batches of {batch} images takes about {}, and {} of {} are free: {cure}{group} ({error})",
+        "out of memory: a {kind} stage with batches of {batch} images takes about {}, and {} of {} are free: {cure}{group} ({})",
         gigabytes(needs),
         gigabytes(free),
-        gigabytes(all)
+        gigabytes(all),
+        error.lines().next().unwrap_or_default()
     )
 }

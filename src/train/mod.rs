@@ -121,8 +121,9 @@ pub fn run(works: &[Work], shelf: &mut Shelf, hear: &mut dyn FnMut(Told)) -> Res
     crate::nn::buffer::release();
     result.map_err(|error| match classify(&error) {
         Failure { class: FailureClass::OutOfMemory, message } => {
-            let message = memory::too_little(works, &shelf.device, &message);
+            // What is kept for later tensors is free as well.
             crate::nn::give_back(&shelf.device);
+            let message = memory::too_little(works, &shelf.device, &message);
             Failure { class: FailureClass::OutOfMemory, message }
         }
         other => other,
