@@ -14,8 +14,12 @@ pub(super) mod optim;
 pub mod pixels;
 pub(super) mod pool;
 
-use candle_core::cuda_backend::cudarc::driver::{DevicePtr, LaunchConfig, PushKernelArg};
-use candle_core::cuda_backend::{CudaDevice, CudaStorage, WrapErr};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use candle_core::cuda_backend::cudarc::driver::{CudaFunction, DevicePtr, LaunchConfig, PushKernelArg};
+use candle_core::cuda_backend::{CudaDevice, CudaStorage, DeviceId, WrapErr};
 use candle_core::op::BackpropOp;
 use candle_core::{DType, Result, Shape, Storage, Tensor, bail};
 use half::bf16;
@@ -84,10 +88,28 @@ fn strips(rows: usize) -> (usize, usize) {
     (strip, rows.div_ceil(strip))
 }
 
+thread_local! {
+    /// Kernels that were launched before: looking one up again asks the driver.
+    static KERNELS: RefCell<HashMap<(DeviceId, String), Rc<CudaFunction>>> = RefCell::default();
+}
+
+fn kernel(device: &CudaDevice, name: &str) -> Result<Rc<CudaFunction>> {
+    KERNELS.with_borrow_mut(|known| {
+        let key = (device.id(), name.to_owned());
+        if let Some(found) = known.get(&key) {
+            return Ok(found.clone());
+        }
+        let found = Rc::new(device.get_or_load_custom_func(name, "tl-sweep", compiled::KERNELS)?.into_cuda_function());
+        known.insert(key, found.clone());
+        Ok(found)
+    })
+}
+
 /// Runs a kernel of `kernels.cu` on the device's stream.
 fn launch(device: &CudaDevice, name: &str, threads: Threads, args: &[Arg]) -> Result<()> {
-    let function = device.get_or_load_custom_func(name, "tl-sweep", compiled::KERNELS)?;
-    let mut builder = function.builder();
+    let function = kernel(device, name)?;
+    let stream = device.cuda_stream();
+    let mut builder = stream.launch_builder(&function);
     for arg in args {
         match arg {
             Arg::Pointer(value) => builder.arg(value),
