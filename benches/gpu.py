@@ -11,12 +11,12 @@ import sys
 
 # What each case must reach, and its aim: our time / PyTorch's, or how many times PyTorch's rate.
 CASES = [
-    ("VGG19 @224 batch 64, step, TF32", {"arch": "vgg19", "input": 224, "batch": 64, "precision": "tf32", "pass": "step"}, "<= 1.05 (0.95)"),
-    ("VGG19 @224 batch 64, step, bf16", {"arch": "vgg19", "input": 224, "batch": 64, "precision": "bf16", "pass": "step"}, "<= 1.05 (0.95)"),
-    ("VGG19 @224 batch 64, step, f32", {"arch": "vgg19", "input": 224, "batch": 64, "pass": "step", "steps": 4}, ""),
+    ("VGG19 @224 batch 64, step, TF32", {"arch": "vgg19", "tap": "block5_pool", "input": 224, "batch": 64, "precision": "tf32", "pass": "step"}, "<= 1.05 (0.95)"),
+    ("VGG19 @224 batch 64, step, bf16", {"arch": "vgg19", "tap": "block5_pool", "input": 224, "batch": 64, "precision": "bf16", "pass": "step"}, "<= 1.05 (0.95)"),
+    ("VGG19 @224 batch 64, step, f32", {"arch": "vgg19", "tap": "block5_pool", "input": 224, "batch": 64, "pass": "step", "steps": 4}, ""),
     ("ResNet-50 @224 batch 64, step, bf16", {"arch": "resnet50_torchvision", "input": 224, "batch": 64, "precision": "bf16", "pass": "step"}, "<= 1.1 (1.0)"),
     ("MobileNetV2 @224 batch 64, step, bf16", {"arch": "mobilenet_v2_torchvision", "input": 224, "batch": 64, "precision": "bf16", "pass": "step"}, ""),
-    ("VGG19 @224 batch 64, frozen encoding, TF32", {"arch": "vgg19", "input": 224, "batch": 64, "precision": "tf32", "pass": "encode"}, "<= 1.0 (0.83)"),
+    ("VGG19 @224 batch 64, frozen encoding, TF32", {"arch": "vgg19", "tap": "block5_pool", "input": 224, "batch": 64, "precision": "tf32", "pass": "encode"}, "<= 1.0 (0.83)"),
     ("ResNet-20 @32 batch 128, step, TF32, one", {"arch": "resnet20", "input": 32, "batch": 128, "precision": "tf32", "pass": "step", "steps": 50}, ""),
     ("ResNet-20 @32 batch 128, step, TF32, 16 at once", {"arch": "resnet20", "input": 32, "batch": 128, "precision": "tf32", "pass": "step", "steps": 50, "at_once": 16}, ">= 4x trials per hour (8x)"),
     ("480 linear heads on 512 features, batch 64, step", {"pass": "heads", "heads": 480, "inputs": 512, "batch": 64, "steps": 50}, ">= 100x one by one (400x)"),
@@ -36,7 +36,7 @@ def network(torch, spec):
 
     name = spec["arch"]
     if name == "vgg19":
-        # Ours ends in a pooled linear head behind the convolutions, as Keras' without its top.
+        # Up to block5_pool, pooled, with a linear head: ours is cut there too.
         features = torchvision.models.vgg19(weights=None).features
         return torch.nn.Sequential(features, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(512, 10))
     if name.startswith("resnet50"):

@@ -11,11 +11,13 @@ use serde_json::{Value, json};
 use tl_sweep::device::Precision;
 use tl_sweep::exec::{Mode, Network, Storage};
 use tl_sweep::model::arch::Arch;
+use tl_sweep::model::freezing::with_head;
 use tl_sweep::model::init;
 use tl_sweep::nn::activation::Activation;
 use tl_sweep::nn::loss::{Targets, cross_entropies};
 use tl_sweep::nn::optim::{HeadStep, Rule, State, Step, step_heads};
 use tl_sweep::nn::{self, cuda, linear};
+use tl_sweep::recipe::{Head, Pool};
 use tl_sweep::seed::{Stream, stream};
 
 const RULE: Rule = Rule::Sgd { momentum: 0.9, nesterov: false };
@@ -64,6 +66,8 @@ fn timed(spec: &Value) -> anyhow::Result<Vec<f64>> {
         case.run()?;
     }
     case.wait()?;
+    // What building took is not what running takes; networks at once are all built by the time that the last one warms up.
+    cuda::device::peak(&device)?;
     let mut times = Vec::new();
     for _ in 0..rounds {
         let start = Instant::now();
@@ -83,7 +87,13 @@ enum Case {
 
 fn network(spec: &Value, device: &Device) -> anyhow::Result<Network> {
     let name = spec["arch"].as_str().unwrap_or("resnet20").to_owned();
-    let graph = Arch::new(&name, number(spec, "input", 32), 1.0).graph(10).map_err(anyhow::Error::msg)?;
+    let arch = Arch::new(&name, number(spec, "input", 32), 1.0);
+    // Up to a tap, pooled, with a linear head; or as it is.
+    let graph = match spec["tap"].as_str() {
+        Some(tap) => arch.backbone(tap).map(|backbone| with_head(&backbone, Pool::Avg(1), &Head::Linear, 10, 0.0)),
+        None => arch.graph(10),
+    };
+    let graph = graph.map_err(anyhow::Error::msg)?;
     let weights = init::fresh(&graph, 0, 1, 0)?;
     let mut network = Network::new(graph, &weights, device)?;
     network.frozen = number(spec, "frozen", 0).min(network.graph.layers.len());

@@ -55,7 +55,8 @@ fn operators_and_steps_hold_on_the_gpu() {
 #[test]
 fn precisions_repeats_and_memory_hold_on_the_gpu() {
     if std::env::var_os(ASKED).is_none() {
-        run(&["operators::gpu", "--test-threads", "1"], &[ASKED, ALONE]);
+        let said = run(&["operators::gpu", "--test-threads", "1"], &[ASKED, ALONE]);
+        assert!(said.contains("5 passed"), "{said}");
     }
 }
 

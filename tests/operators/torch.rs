@@ -12,7 +12,7 @@ use tl_sweep::nn::optim::{Rule, State, Step, clip};
 use tl_sweep::nn::pool::{self, Pool, Reduce, Windows};
 
 use super::twin::size;
-use super::{close, on_path, tensor, uniform};
+use super::{close, floats, on_path, tensor, uniform};
 
 fn fixture() -> Value {
     serde_json::from_str(include_str!("../fixtures/operators.json")).unwrap()
@@ -157,6 +157,9 @@ fn optimisers() {
     let gradient = uniform(7, 10);
     let mut parts = [tensor(&gradient[..3], &[3]), tensor(&gradient[3..], &[4])];
     clip(parts.iter_mut(), 0.5).unwrap();
+    // What clipping multiplied with tells the norm that it found.
+    let factor = f64::from(floats(&parts[0])[0]) / gradient[0];
+    assert!((0.5 / factor - fixture["clip"]["norm"].as_f64().unwrap()).abs() < 1e-5);
     close("clipped", &Tensor::cat(&parts, 0).unwrap(), &list(&fixture["clip"]["grad"]));
     let mut small = [tensor(&[0.1, 0.2], &[2])];
     clip(small.iter_mut(), 1.0).unwrap();
