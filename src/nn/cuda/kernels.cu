@@ -347,6 +347,11 @@ __device__ void shortcut_gradient(unsigned count, int height, int width, int inn
 
 // ---- convolutions without cuDNN, and those that it does slowly
 
+// The output along one axis whose tap lies `from` the first pixel of the padded side, or -1.
+__device__ __forceinline__ int reader(int from, int stride, int outs) {
+    return from < 0 || from % stride || from / stride >= outs ? -1 : from / stride;
+}
+
 // Patches [n, rows, columns, taps, group channels] of x [n, height, width, channels], for one group from channel `first`.
 template <typename T>
 __device__ void patches(unsigned count, int rows, int columns, int taps_across, int taps, int own, int height, int width,
@@ -372,10 +377,9 @@ __device__ void patches_gradient(unsigned count, int rows, int columns, int taps
         unsigned image = i / own / width / height;
         float sum = 0.0f;
         for (int tap = 0; tap < taps; ++tap) {
-            int row = v + top - tap / taps_across * dilation, column = u + left - tap % taps_across * dilation;
-            if (row < 0 || column < 0 || row % stride || column % stride) continue;
-            row /= stride, column /= stride;
-            if (row >= rows || column >= columns) continue;
+            int row = reader(v + top - tap / taps_across * dilation, stride, rows);
+            int column = reader(u + left - tap % taps_across * dilation, stride, columns);
+            if (row < 0 || column < 0) continue;
             sum += get(dy[(((image * rows + row) * columns + column) * taps + tap) * own + channel]);
         }
         dx[((image * height + v) * width + u) * channels + first + channel] = put<T>(sum);
@@ -409,10 +413,9 @@ __device__ void depthwise_input(unsigned count, int rows, int columns, int chann
         unsigned image = i / channels / width / height;
         float sum = 0.0f;
         for (int tap = 0; tap < taps; ++tap) {
-            int row = v + top - tap / taps_across * dilation, column = u + left - tap % taps_across * dilation;
-            if (row < 0 || column < 0 || row % stride || column % stride) continue;
-            row /= stride, column /= stride;
-            if (row >= rows || column >= columns) continue;
+            int row = reader(v + top - tap / taps_across * dilation, stride, rows);
+            int column = reader(u + left - tap % taps_across * dilation, stride, columns);
+            if (row < 0 || column < 0) continue;
             unsigned at = ((image * rows + row) * columns + column) * channels + channel;
             sum = fmaf(get(dy[at]), get(w[channel * taps + tap]), sum);
         }
