@@ -22,9 +22,15 @@ CASES = [
     ("480 linear heads on 512 features, batch 64, step", {"pass": "heads", "heads": 480, "inputs": 512, "batch": 64, "steps": 50}, ">= 100x one by one (400x)"),
 ]
 
+# Seconds that a case of ours may take: one that hangs does not cost the rest.
+LIMIT = 60
+
 
 def ours(binary, spec):
-    answer = subprocess.run([binary], input=json.dumps(spec) + "\n", capture_output=True, text=True)
+    try:
+        answer = subprocess.run([binary], input=json.dumps(spec) + "\n", capture_output=True, text=True, timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        return {"error": f"not done after {LIMIT} s"}
     if answer.returncode:
         return {"error": answer.stderr.strip().splitlines()[-1] if answer.stderr.strip() else "no answer"}
     return json.loads(answer.stdout.strip().splitlines()[-1])
@@ -150,4 +156,5 @@ def main():
         print(f"| {name} | {time:.3f} | {reference:.3f} | **{ratio}** | {must} | {memory} / {megabytes(other['peak'])} |", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

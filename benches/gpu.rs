@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::time::Instant;
 
+use candle_core::cuda_backend::cudarc::driver::Profiler;
 use candle_core::{Device, Result, Tensor};
 use serde_json::{Value, json};
 use tl_sweep::device::Precision;
@@ -44,20 +45,38 @@ fn precision(spec: &Value) -> Precision {
 fn answer(spec: &Value) -> anyhow::Result<Value> {
     let threads = number(spec, "at_once", 1);
     let start = Instant::now();
-    let answers: Vec<anyhow::Result<Vec<f64>>> = std::thread::scope(|scope| {
+    let answers: Vec<anyhow::Result<Times>> = std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads).map(|_| scope.spawn(|| timed(spec))).collect();
         running.into_iter().map(|thread| thread.join().expect("a case has panicked")).collect()
     });
     let seconds = start.elapsed().as_secs_f64();
-    let times = answers.into_iter().collect::<anyhow::Result<Vec<Vec<f64>>>>()?.concat();
+    let mut all = Times::default();
+    for answer in answers {
+        let own = answer?;
+        all.ms.extend(own.ms);
+        all.host_ms.extend(own.host_ms);
+        all.workspace = own.workspace;
+    }
     let device = cuda::device::open(0)?;
     let peak = cuda::device::peak(&device)?;
     cuda::device::trim(&device, 0)?;
-    Ok(json!({"ms": times, "seconds": seconds, "peak": peak, "predicted": predicted(spec)?}))
+    let predicted = predicted(spec, all.workspace)?;
+    Ok(json!({"ms": all.ms, "host_ms": all.host_ms, "seconds": seconds, "peak": peak, "predicted": predicted}))
 }
 
-/// Milliseconds of each round, the device synchronised before and behind it.
-fn timed(spec: &Value) -> anyhow::Result<Vec<f64>> {
+#[derive(Default)]
+struct Times {
+    /// Milliseconds of a step, for each round.
+    ms: Vec<f64>,
+    /// Those of asking for it alone, without waiting.
+    host_ms: Vec<f64>,
+    /// Bytes that convolutions keep to work in, and the most for the moment.
+    workspace: (usize, usize),
+}
+
+/// Steps in rounds, the device synchronised before and behind each. With `profile` one more step runs between the marks that a
+/// profiler starts and stops at.
+fn timed(spec: &Value) -> anyhow::Result<Times> {
     let _rounding = nn::round(precision(spec));
     let device = cuda::device::open(0)?;
     let mut case = Case::new(spec, &device)?;
@@ -68,15 +87,22 @@ fn timed(spec: &Value) -> anyhow::Result<Vec<f64>> {
     case.wait()?;
     // What building took is not what running takes; networks at once are all built by the time that the last one warms up.
     cuda::device::peak(&device)?;
-    let mut times = Vec::new();
+    let mut times = Times::default();
     for _ in 0..rounds {
         let start = Instant::now();
         for _ in 0..steps {
             case.run()?;
         }
+        times.host_ms.push(start.elapsed().as_secs_f64() * 1e3 / steps as f64);
         case.wait()?;
-        times.push(start.elapsed().as_secs_f64() * 1e3 / steps as f64);
+        times.ms.push(start.elapsed().as_secs_f64() * 1e3 / steps as f64);
     }
+    if spec["profile"] == true {
+        let _marks = Profiler::new()?;
+        case.run()?;
+        case.wait()?;
+    }
+    times.workspace = cuda::device::workspace();
     Ok(times)
 }
 
@@ -169,13 +195,13 @@ impl Case {
 }
 
 /// Bytes that the graph says a network's case takes.
-fn predicted(spec: &Value) -> anyhow::Result<Value> {
+fn predicted(spec: &Value, (workspace, patches): (usize, usize)) -> anyhow::Result<Value> {
     if spec["pass"] == "heads" {
         return Ok(Value::Null);
     }
     let network = network(spec, &Device::Cpu)?;
-    let number_bytes = if precision(spec) == Precision::Bf16 { 2 } else { 4 };
-    let storage = Storage { number: number_bytes, memories: 1, workspace: cuda::device::workspace() };
+    let storage =
+        Storage { number: if precision(spec) == Precision::Bf16 { 2 } else { 4 }, memories: 1, workspace, patches };
     let batch = number(spec, "batch", 64);
     let bytes = match spec["pass"] == "step" {
         true => network.training_bytes(batch, storage),

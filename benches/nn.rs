@@ -134,7 +134,7 @@ impl Case {
                 let (y, statistics, _) = norm::batch(norm, 1e-5, follow, x, Function::Relu)?;
                 buffer::recycle(y)?;
                 if !forward {
-                    buffer::recycle(norm::batch_backward(norm, &statistics, x, dy, Function::Relu)?.0)?;
+                    buffer::recycle(norm::batch_backward(&statistics, x, dy, Function::Relu)?.0)?;
                 }
             }
             Self::Pool { windows, reduce, x, dy } => {

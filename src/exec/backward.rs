@@ -105,15 +105,21 @@ impl Network {
         };
         match &layer.op {
             Op::Conv { bias, activation, .. } => {
-                let dy = self.before_activation(tape, index, dy, *activation)?;
+                let (dy, db) = match function(*activation) {
+                    own if learn && *bias && own != Activation::Linear => {
+                        let [dy, db] = conv::before_activation(tape.output(index)?, &dy, own)?;
+                        (Value::new(dy), Some(db))
+                    }
+                    _ => {
+                        let dy = self.before_activation(tape, index, dy, *activation)?;
+                        let db = (learn && *bias).then(|| conv::bias_gradient(&dy)).transpose()?;
+                        (dy, db)
+                    }
+                };
                 let shape = [tape.images, shape[1], shape[2], shape[0]];
                 let x = if learn { Some(&**input()?) } else { None };
                 let [dx, dw] = conv::backward(&self.geometry(index), shape, x, &params[0], &dy, want[0])?;
-                let mut own: Vec<Tensor> = dw.into_iter().collect();
-                if learn && *bias {
-                    own.push(conv::bias_gradient(&dy)?);
-                }
-                Ok((vec![dx.map(Value::new)], own))
+                Ok((vec![dx.map(Value::new)], dw.into_iter().chain(db).collect()))
             }
             Op::Linear { activation, .. } => {
                 let dy = self.before_activation(tape, index, dy, *activation)?;
@@ -124,13 +130,13 @@ impl Network {
                 Ok((vec![dx], own.map_or_else(Vec::new, Vec::from)))
             }
             Op::BatchNorm { eps, scale, .. } => {
-                let (norm, fused) = (self.norm(index)?, function(self.fused(index)));
+                let fused = function(self.fused(index));
                 let (dx, own) = match &tape.saved[index] {
                     Saved::Batch(statistics) => {
-                        let (dx, own) = norm::batch_backward(&norm, statistics, input()?, &dy, fused)?;
+                        let (dx, own) = norm::batch_backward(statistics, input()?, &dy, fused)?;
                         (dx, Some(own))
                     }
-                    _ => norm::stored_backward(&norm, *eps, input()?, &dy, fused, learn)?,
+                    _ => norm::stored_backward(&self.norm(index)?, *eps, input()?, &dy, fused, learn)?,
                 };
                 Ok((
                     vec![Some(Value::new(dx))],
@@ -187,7 +193,8 @@ impl Network {
         if height * width == 1 || self.graph.framework == graph::Framework::Keras {
             return dx.reshaped((tape.images, height, width, channels));
         }
-        Ok(Value::new(layout::channels_last(&*dx.reshaped((tape.images, channels, height, width))?)?))
+        let planes = dx.reshaped((tape.images, channels, height, width))?;
+        Ok(Value::new(layout::channels_last(&planes)?))
     }
 
     /// The activation that a product applies itself.

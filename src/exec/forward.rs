@@ -341,7 +341,7 @@ impl Network {
         let x = tape.output(layer.inputs[0])?;
         let output = match (&layer.op, &tape.saved[source]) {
             (Op::BatchNorm { .. }, Saved::Batch(statistics)) => {
-                norm::batch_again(&self.norm(source)?, statistics, x, function(self.fused(source)))?
+                norm::batch_again(statistics, x, function(self.fused(source)))?
             }
             (Op::BatchNorm { eps, .. }, _) => norm::stored(&self.norm(source)?, *eps, x, function(self.fused(source)))?,
             (Op::Activation(activation), _) => activation::forward(x, function(*activation))?,

@@ -144,10 +144,10 @@ impl Network {
         if x.dims()[1..] != self.graph.layers[0].shape {
             candle_core::bail!("the network reads {:?}, not {:?}", self.graph.layers[0].shape, x.shape());
         }
-        let x = x.to_dtype(numbers(&self.device))?;
+        let numbers = numbers(&self.device);
         if height * width == 1 {
-            return Value::borrowed(&x).reshaped((images, 1, 1, channels));
+            return Value::borrowed(&x.to_dtype(numbers)?).reshaped((images, 1, 1, channels));
         }
-        Ok(Value::new(layout::channels_last(&x)?))
+        Ok(Value::new(layout::channels_last_as(x, numbers)?))
     }
 }

@@ -40,8 +40,10 @@ pub struct Storage {
     pub number: usize,
     /// Numbers that the optimiser remembers of each that trains.
     pub memories: usize,
-    /// Bytes that convolutions work in, at most.
+    /// Bytes that are kept for convolutions to work in.
     pub workspace: usize,
+    /// Bytes of patches that a convolution lays out at once, at most.
+    pub patches: usize,
 }
 
 /// The walk of one pass.
@@ -66,7 +68,7 @@ impl Network {
         let trains: usize =
             self.trainable().iter().map(|(layer, which)| self.params[*layer][*which].elem_count()).sum();
         let mut walk = Walk::new(self, images, storage);
-        walk.account.take(self.parameters() + F32 * trains * storage.memories);
+        walk.account.take(self.parameters() + F32 * trains * storage.memories + storage.workspace);
         walk.forward(true);
         walk.backward();
         walk.account.most
@@ -75,9 +77,15 @@ impl Network {
     /// The most bytes that an evaluation of `images` images takes.
     pub fn evaluation_bytes(&self, images: usize, storage: Storage) -> usize {
         let mut walk = Walk::new(self, images, storage);
-        walk.account.take(self.parameters());
+        walk.account.take(self.parameters() + storage.workspace);
         walk.forward(false);
         walk.account.most
+    }
+
+    /// Bytes of the most patches that a convolution of `images` images has, numbers of `number` bytes.
+    pub fn patches_bytes(&self, images: usize, number: usize) -> usize {
+        let walk = Walk::new(self, images, Storage { number, memories: 0, workspace: 0, patches: usize::MAX });
+        (1..self.graph.layers.len()).map(|index| walk.patches(index)).max().unwrap_or(0)
     }
 }
 
@@ -104,19 +112,23 @@ impl<'a> Walk<'a> {
         passes || network.is_absorbed(index) || network.is_folded(index, training) || network.is_merged(index)
     }
 
-    /// What a convolution works in: its weights turned around, and its patches, or cuDNN's workspace, which is taken to be no
-    /// more than those.
+    /// Bytes of a convolution's patches; pixels that are their own patches are not laid out.
+    fn patches(&self, index: usize) -> usize {
+        match &self.network.graph.layers[index].op {
+            Op::Conv { groups: 1, kernel, stride, .. } if *kernel != [1, 1] || *stride != 1 => {
+                let [channels, ..] = self.network.graph.layers[self.network.source(index)].shape;
+                let [out, ..] = self.network.graph.layers[index].shape;
+                (self.size(index) / out * channels * kernel[0] * kernel[1]).min(self.storage.patches)
+            }
+            _ => 0,
+        }
+    }
+
+    /// What a product works in: its weights as it reads them, and patches.
     fn work(&self, index: usize) -> usize {
         let weights = self.network.params[index].first().map_or(0, |tensor| tensor.elem_count());
         match &self.network.graph.layers[index].op {
-            Op::Conv { groups, kernel, stride, .. } if *groups == 1 => {
-                let [channels, ..] = self.network.graph.layers[self.network.source(index)].shape;
-                let [out, ..] = self.network.graph.layers[index].shape;
-                let patches = self.size(index) / out * channels * kernel[0] * kernel[1];
-                let patches = if *kernel == [1, 1] && *stride == 1 { 0 } else { patches.min(self.storage.workspace) };
-                // Weights of f32 are turned; those of bf16 are rounded first.
-                self.storage.number * weights * (1 + usize::from(self.storage.number < F32)) + patches
-            }
+            Op::Conv { groups: 1, .. } => self.storage.number * weights + self.patches(index),
             Op::Conv { .. } | Op::Linear { .. } if self.storage.number < F32 => self.storage.number * weights,
             _ => 0,
         }

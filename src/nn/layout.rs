@@ -1,7 +1,7 @@
 //! The two layouts of images: as planes, [n, channels, height, width], in files, features and PyTorch's flattened
 //! vectors; and channels last, [n, height, width, channels], inside networks.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use rayon::prelude::*;
 
 use super::buffer::{self, tensor, with};
@@ -11,11 +11,22 @@ use super::buffer::{self, tensor, with};
 /// # Errors
 /// x has not four dimensions.
 pub fn channels_last(x: &Tensor) -> Result<Tensor> {
+    channels_last_as(x, x.dtype())
+}
+
+/// The same, rounded to `dtype` on the way: f32, or bf16 on a GPU.
+///
+/// # Errors
+/// x has not four dimensions.
+pub fn channels_last_as(x: &Tensor, dtype: DType) -> Result<Tensor> {
     let (images, channels, height, width) = x.dims4()?;
+    #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return x.permute((0, 2, 3, 1))?.contiguous();
+        return super::cuda::join::turn(x, images, channels, height * width, dtype)?
+            .reshape((images, height, width, channels));
     }
-    let y = with([x], |[x]| turned(x, images, channels, height * width))?;
+    let x = x.to_dtype(dtype)?;
+    let y = with([&x], |[x]| turned(x, images, channels, height * width))?;
     tensor(y, (images, height, width, channels))
 }
 
@@ -25,8 +36,10 @@ pub fn channels_last(x: &Tensor) -> Result<Tensor> {
 /// x has not four dimensions.
 pub fn planes(x: &Tensor) -> Result<Tensor> {
     let (images, height, width, channels) = x.dims4()?;
+    #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return x.permute((0, 3, 1, 2))?.contiguous();
+        return super::cuda::join::turn(x, images, height * width, channels, x.dtype())?
+            .reshape((images, channels, height, width));
     }
     let y = with([x], |[x]| turned(x, images, height * width, channels))?;
     tensor(y, (images, channels, height, width))

@@ -112,7 +112,7 @@ pub fn heads_backward(x: &Tensor, dy: &Tensor, heads: usize) -> Result<[Tensor; 
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
         let dw = dy.t()?.matmul(x)?.to_dtype(candle_core::DType::F32)?;
-        return Ok([dw, super::cuda::norm::column_sums(dy)?]);
+        return Ok([dw, super::cuda::norm::column_sums_singly(dy)?]);
     }
     let out = columns / heads;
     let (dw, db) = with([x, dy], |[x, dy]| {

@@ -13,9 +13,11 @@ use crate::phase::Phase;
 use crate::plan::stage::{Encode, Encoded, Pretrain, Stage, Train, Work};
 use crate::recipe::Optimizer;
 
-/// Bytes that a convolution works in, at most: `nn` lays no more patches out at once. How much cuDNN wants is known to the
-/// device alone; most of its algorithms that repeat want less than this.
-const WORKSPACE: usize = if cfg!(feature = "cudnn") { 1 << 25 } else { 1 << 28 };
+/// Bytes that cuDNN keeps to work in: how many it wants is known to the device alone, and is taken to be no more than this,
+/// or than a convolution's patches.
+const WORKSPACE: usize = if cfg!(feature = "cudnn") { 1 << 25 } else { 0 };
+/// Bytes of patches that `nn` lays out at once, at most, where there is no cuDNN.
+const PATCHES: usize = if cfg!(feature = "cudnn") { 0 } else { 1 << 28 };
 
 /// The most bytes of device memory that a stage takes by itself; with `batch`, as if its batches were of so many images.
 ///
@@ -29,14 +31,16 @@ pub fn bytes(work: &Work, batch: Option<usize>) -> anyhow::Result<usize> {
     }
 }
 
-fn storage(precision: Precision, phase: Option<&Phase>) -> Storage {
+/// How `network` is stored for batches of `batch` images.
+fn storage(network: &Network, batch: usize, precision: Precision, phase: Option<&Phase>) -> Storage {
     let memories = match phase.map(|phase| &phase.optimizer) {
         Some(Optimizer::Adamw) => 2,
         Some(_) => 1,
         None => 0,
     };
     let number = if precision == Precision::Bf16 { 2 } else { 4 };
-    Storage { number, memories, workspace: WORKSPACE }
+    let workspace = network.patches_bytes(batch, number).min(WORKSPACE);
+    Storage { number, memories, workspace, patches: PATCHES }
 }
 
 fn network(graph: Graph) -> anyhow::Result<Network> {
@@ -47,14 +51,15 @@ fn network(graph: Graph) -> anyhow::Result<Network> {
 fn of_pretrain(stage: &Pretrain, batch: Option<usize>) -> anyhow::Result<usize> {
     let network = network(stage.arch.graph(stage.classes).map_err(anyhow::Error::msg)?)?;
     let batch = batch.unwrap_or(stage.phase.batch);
-    Ok(network.training_bytes(batch, storage(stage.precision, Some(&stage.phase))))
+    Ok(network.training_bytes(batch, storage(&network, batch, stage.precision, Some(&stage.phase))))
 }
 
 fn of_encode(stage: &Encode, batch: Option<usize>) -> anyhow::Result<usize> {
     let backbone = stage.backbone.arch.backbone(&stage.backbone.tap).map_err(anyhow::Error::msg)?;
     let mut network = network(backbone.find(&stage.cut).map_or(backbone.clone(), |cut| backbone.truncate(cut)))?;
     network.frozen = network.graph.layers.len();
-    Ok(network.evaluation_bytes(batch.unwrap_or(encode::BATCH), storage(stage.precision, None)))
+    let batch = batch.unwrap_or(encode::BATCH);
+    Ok(network.evaluation_bytes(batch, storage(&network, batch, stage.precision, None)))
 }
 
 /// The network above what is read, in its most expensive phase, and what runs below it.
@@ -73,9 +78,10 @@ fn of_train(stage: &Train, work: &Work, batch: Option<usize>) -> anyhow::Result<
     }
     let mut most = 0;
     for phase in &stage.phases {
-        let (batch, storage) = (batch.unwrap_or(phase.batch), storage(stage.precision, Some(phase)));
+        let batch = batch.unwrap_or(phase.batch);
         own.frozen = stage.frozen(phase).map_err(anyhow::Error::msg)?.saturating_sub(below);
         own.batch_norm = phase.batch_norm;
+        let storage = storage(&own, batch, stage.precision, Some(phase));
         let under = |images| prefix.as_ref().map_or(0, |prefix| prefix.evaluation_bytes(images, storage));
         most = most.max(own.training_bytes(batch, storage) + under(batch));
         let evaluated = batch.min(evaluate::BATCH);

@@ -96,7 +96,7 @@ fn threads_do_not_show_in_norms_and_pools() {
     let work = || {
         let follow = Follow { momentum: 0.1, unbiased: true };
         let (y, statistics, moved) = norm::batch(&norm, 1e-5, follow, &x, Activation::Relu).unwrap();
-        let (dx, [dw, db]) = norm::batch_backward(&norm, &statistics, &x, &dy, Activation::Relu).unwrap();
+        let (dx, [dw, db]) = norm::batch_backward(&statistics, &x, &dy, Activation::Relu).unwrap();
         let windows = pool::Windows::Moved(pool::Pool { kernel: 3, stride: 2, padding: [1; 4], ceil: false });
         let best = pool::forward(&windows, pool::Reduce::Max, &x).unwrap();
         [y, moved.running_var, dx, dw, db, pool::max_backward(&windows, &x, &best, &best).unwrap()].map(|t| bits(&t))

@@ -88,7 +88,8 @@ fn a_step_takes_the_memory_that_was_predicted() {
             cuda::device::peak(&device).unwrap();
             step(&mut network, &mut states, &x);
             let seen = cuda::device::peak(&device).unwrap() as f64;
-            let storage = Storage { number, memories: 1, workspace: cuda::device::workspace() };
+            let (workspace, patches) = cuda::device::workspace();
+            let storage = Storage { number, memories: 1, workspace, patches };
             let predicted = network.training_bytes(batch, storage) as f64;
             println!(
                 "{name}, half frozen {half}, recompute {recompute}, {precision:?}: {predicted:.3e} for {seen:.3e}, {:.2}",

@@ -44,12 +44,20 @@ static float *rows(const void *x, int type, int across, int count, int depth, in
     return found;
 }
 
+// STANDIN_IDLE=1: nothing is computed, so that what is left is what the host costs.
+static int idle(void) {
+    static int known = -1;
+    if (known < 0) known = getenv("STANDIN_IDLE") != NULL;
+    return known;
+}
+
 int cublasGemmStridedBatchedEx(void *handle, int ta, int tb, int m, int n, int k, const void *alpha, const void *a, int at,
                                int lda, long long sa, const void *b, int bt, int ldb, long long sb, const void *beta, void *c,
                                int ct, int ldc, long long sc, int batch, int compute, int algorithm) {
     int tf32 = compute == COMPUTE_32F_FAST_TF32;
     float scale = *(const float *)alpha, old = *(const float *)beta;
     size_t wa = at == R_16BF ? 2 : 4, wb = bt == R_16BF ? 2 : 4, wc = ct == R_16BF ? 2 : 4;
+    if (idle()) return 0;
     if ((at != R_32F && at != R_16BF) || at != bt || bt != ct) return 15;
     for (int item = 0; item < batch; ++item) {
         float *left = rows((const char *)a + item * sa * wa, at, ta != 0, m, k, lda, tf32);

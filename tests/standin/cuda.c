@@ -27,6 +27,13 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 // ---- memory
 
+// STANDIN_IDLE=1: nothing is computed, so that what is left is what the host costs.
+static int idle(void) {
+    static int known = -1;
+    if (known < 0) known = getenv("STANDIN_IDLE") != NULL;
+    return known;
+}
+
 typedef struct Block { struct Block *next; void *at; size_t bytes; } Block;
 static Block *blocks;
 static size_t used, high, all = (size_t)4 << 30;
@@ -41,7 +48,7 @@ static int take(uint64_t *at, size_t bytes) {
     Block *block = malloc(sizeof *block);
     // What nobody has written is no number: reading it must show.
     block->at = malloc(bytes ? bytes : 1);
-    memset(block->at, 0xff, bytes);
+    if (!idle()) memset(block->at, 0xff, bytes);
     block->bytes = bytes, block->next = blocks, blocks = block;
     used += bytes;
     if (used > high) high = used;
@@ -298,5 +305,5 @@ static int launch(Function *function, unsigned gx, unsigned gy, unsigned gz, uns
 
 int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void *stream, void **params, void **extra) {
-    return LOCKED(launch(function, gx, gy, gz, bx, by, bz, shared, params));
+    return idle() ? OK : LOCKED(launch(function, gx, gy, gz, bx, by, bz, shared, params));
 }

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::depthwise::{self, Taps};
 use super::{Conv, Sizes, pixels, winograd, winograd_gradient};
+use crate::nn::activation::{self, Activation};
 use crate::nn::buffer::{self, tensor, with};
 use crate::nn::gemm::{After, Left, Panels, Place, Table, multiply, multiply_rows, transposed};
 use crate::nn::kernel::ABSENT;
@@ -42,6 +43,20 @@ pub fn backward(
         None => None,
     };
     Ok([dx, dw])
+}
+
+/// The gradient before the activation, from the output `y` and its gradient, and that of the bias.
+///
+/// # Errors
+/// The shapes differ.
+pub fn before_activation(y: &Tensor, dy: &Tensor, activation: Activation) -> Result<[Tensor; 2]> {
+    #[cfg(feature = "cuda")]
+    if y.device().is_cuda() && activation != Activation::Linear && y.shape() == dy.shape() {
+        return crate::nn::cuda::norm::pass_sums(y, dy, activation);
+    }
+    let dy = activation::backward(y, dy, activation)?;
+    let bias = bias_gradient(&dy)?;
+    Ok([dy, bias])
 }
 
 /// The gradient of a bias `[out]`: the sum over images and pixels.

@@ -15,7 +15,7 @@ use super::gemm::Table;
 use super::kernel::ABSENT;
 use tiles::Frame;
 
-pub use backward::{backward, bias_gradient};
+pub use backward::{backward, before_activation, bias_gradient};
 pub use forward::{Ready, forward};
 pub use several::{forward_several, weight_gradients};
 

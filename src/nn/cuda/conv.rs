@@ -3,19 +3,26 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{Arg, Threads, activation, at, at_some, count, device_of, empty, int, launch_of, norm, strips};
+use super::join::turn;
+use super::{Arg, Strips, Threads, activation, at, at_some, count, device_of, empty, int, launch_of, norm};
 use crate::nn::activation::Activation;
 use crate::nn::conv::{Conv, Sizes};
 
 /// Bytes of patches that are laid out at once.
 const PATCHES: usize = 1 << 28;
 
-/// Bytes that a convolution works in, at most: those of its patches, or what cuDNN has asked for so far.
-pub fn workspace() -> usize {
+/// Bytes that convolutions keep to work in, and the most that one takes for the moment.
+pub fn workspace() -> (usize, usize) {
     #[cfg(feature = "cudnn")]
-    return super::cudnn::workspace();
+    return (super::cudnn::workspace(), 0);
     #[cfg(not(feature = "cudnn"))]
-    PATCHES
+    (0, PATCHES)
+}
+
+/// Gives back what is kept.
+pub fn give_back() {
+    #[cfg(feature = "cudnn")]
+    super::cudnn::give_back();
 }
 
 /// As `nn::conv::forward`.
@@ -27,11 +34,10 @@ pub fn forward(
     bias: Option<&Tensor>,
     activation: Activation,
 ) -> Result<Tensor> {
-    let w = w.to_dtype(x.dtype())?;
     if sizes.is_depthwise() {
-        return depthwise(conv, sizes, x, &w, bias, activation);
+        return depthwise(conv, sizes, x, &w.to_dtype(x.dtype())?, bias, activation);
     }
-    let rows = turned(&w)?;
+    let rows = turned(w, x.dtype())?;
     #[cfg(feature = "cudnn")]
     let found = super::cudnn::forward(conv, sizes, x, &rows)?;
     #[cfg(not(feature = "cudnn"))]
@@ -47,16 +53,16 @@ pub fn forward(
 
 /// The gradient of the input.
 pub fn input_gradient(conv: &Conv, sizes: &Sizes, w: &Tensor, dy: &Tensor) -> Result<Tensor> {
-    let w = w.to_dtype(dy.dtype())?;
     if sizes.is_depthwise() {
+        let w = w.to_dtype(dy.dtype())?;
         let dx = empty(device_of(dy)?, dy.dtype(), sizes.input_shape())?;
         let mut args = around(conv, sizes, dx.elem_count())?;
         args.extend([at(dy)?, at(&w)?, at(&dx)?]);
-        let threads = Threads::Each(dx.elem_count());
+        let threads = Threads::lots(dx.elem_count(), dy.dtype());
         launch_of(device_of(dy)?, "depthwise_input", dy.dtype(), threads, &args)?;
         return Ok(dx);
     }
-    let rows = turned(&w)?;
+    let rows = turned(w, dy.dtype())?;
     #[cfg(feature = "cudnn")]
     if let Some(dx) = super::cudnn::input_gradient(conv, sizes, &rows, dy)? {
         return Ok(dx);
@@ -73,14 +79,15 @@ pub fn weight_gradient(conv: &Conv, sizes: &Sizes, x: &Tensor, dy: &Tensor) -> R
     let found = super::cudnn::weight_gradient(conv, sizes, x, dy)?;
     #[cfg(not(feature = "cudnn"))]
     let found = None;
-    let rows = found.map_or_else(|| product_weights(conv, sizes, x, dy), Ok)?.to_dtype(DType::F32)?;
-    let [height, width] = conv.kernel;
-    rows.reshape((sizes.out, height, width, sizes.group_in))?.permute((0, 3, 1, 2))?.contiguous()
+    let rows = found.map_or_else(|| product_weights(conv, sizes, x, dy), Ok)?;
+    let planes = turn(&rows, sizes.out, conv.taps(), sizes.group_in, DType::F32)?;
+    planes.reshape((sizes.out, sizes.group_in, conv.kernel[0], conv.kernel[1]))
 }
 
-/// Weights [out, channels, height, width] as [out, height, width, channels].
-fn turned(w: &Tensor) -> Result<Tensor> {
-    w.permute((0, 2, 3, 1))?.contiguous()
+/// Weights [out, channels, height, width] as [out, height, width, channels] of `dtype`.
+fn turned(w: &Tensor, dtype: DType) -> Result<Tensor> {
+    let (out, channels, height, width) = w.dims4()?;
+    turn(w, out, channels, height * width, dtype)?.reshape((out, height, width, channels))
 }
 
 // ---- products of patches
@@ -224,18 +231,17 @@ fn depthwise(
     let y = empty(device_of(x)?, x.dtype(), (sizes.images, sizes.out_height, sizes.out_width, sizes.out))?;
     let mut args = around(conv, sizes, y.elem_count())?;
     args.extend([at(x)?, at(w)?, at_some(bias)?, at(&y)?, low.into(), high.into()]);
-    launch_of(device_of(x)?, "depthwise", x.dtype(), Threads::Each(y.elem_count()), &args)?;
+    launch_of(device_of(x)?, "depthwise", x.dtype(), Threads::lots(y.elem_count(), x.dtype()), &args)?;
     Ok(y)
 }
 
 fn depthwise_weights(conv: &Conv, sizes: &Sizes, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let (pixels, taps, channels) = (sizes.images * sizes.out_height * sizes.out_width, conv.taps(), sizes.channels);
-    let (strip, strips) = strips(pixels);
-    let parts = empty(device_of(x)?, DType::F32, (strips, taps * channels))?;
+    let by = Strips::new(pixels, channels, x.dtype(), &[at(x)?, at(dy)?]);
+    let parts = empty(device_of(x)?, DType::F32, (by.strips, taps * channels))?;
     let mut args = around(conv, sizes, pixels)?;
-    args.extend([count(strip)?, at(x)?, at(dy)?, at(&parts)?]);
-    let threads = Threads::Strips { channels, strips, layers: taps };
-    launch_of(device_of(x)?, "depthwise_weights", x.dtype(), threads, &args)?;
-    let sums = norm::sum_strips(&parts, None)?.reshape((taps, channels))?;
-    sums.t()?.contiguous()?.reshape((channels, 1, conv.kernel[0], conv.kernel[1]))
+    args.extend([count(by.strip)?, int(by.lot), at(x)?, at(dy)?, at(&parts)?]);
+    launch_of(device_of(x)?, "depthwise_weights", x.dtype(), Threads::Strips(by, taps), &args)?;
+    let sums = turn(&norm::sum_strips(&parts)?, 1, taps, channels, DType::F32)?;
+    sums.reshape((channels, 1, conv.kernel[0], conv.kernel[1]))
 }

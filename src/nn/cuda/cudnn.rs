@@ -1,8 +1,9 @@
 //! Convolutions by cuDNN, images and weights with the channels last. Algorithms come from cuDNN's own table for the shape,
 //! never from timing, and only those that repeat bit for bit are taken.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use candle_core::cuda_backend::cudarc::cudnn::sys::{
@@ -23,8 +24,8 @@ use half::bf16;
 use super::{device_of, join};
 use crate::nn::conv::{Conv, Sizes};
 
-/// What an algorithm was chosen for.
-type Case = (Conv3, [usize; 7], DType, bool);
+/// What an algorithm is chosen for: the convolution, the sizes, and whether products round.
+type Case = (DeviceId, Conv3, [usize; 7], bool);
 /// Convolution as plain numbers, to look it up.
 type Conv3 = ([usize; 2], usize, usize, [usize; 4], usize);
 
@@ -35,9 +36,10 @@ type Choice<A> = Option<(A, usize)>;
 struct Kept {
     /// A handle belongs to one thread.
     handles: HashMap<DeviceId, Arc<Cudnn>>,
-    forward: HashMap<Case, Choice<ForwardAlgo>>,
-    data: HashMap<Case, Choice<DataAlgo>>,
-    filter: HashMap<Case, Choice<FilterAlgo>>,
+    f32: HashMap<Case, Rc<Shapes<f32>>>,
+    bf16: HashMap<Case, Rc<Shapes<bf16>>>,
+    /// What algorithms work in, one after the other.
+    spaces: HashMap<DeviceId, CudaSlice<u8>>,
 }
 
 thread_local! {
@@ -48,25 +50,38 @@ thread_local! {
 trait Number: CudnnDataType + CudaDType + DeviceRepr + WithDType {
     const ONE: Self;
     const ZERO: Self;
+
+    /// The convolutions of such numbers that were run before.
+    fn known(kept: &mut Kept) -> &mut HashMap<Case, Rc<Shapes<Self>>>;
 }
 
 impl Number for f32 {
     const ONE: Self = 1.0;
     const ZERO: Self = 0.0;
+
+    fn known(kept: &mut Kept) -> &mut HashMap<Case, Rc<Shapes<Self>>> {
+        &mut kept.f32
+    }
 }
 
 impl Number for bf16 {
     const ONE: Self = Self::ONE;
     const ZERO: Self = Self::ZERO;
+
+    fn known(kept: &mut Kept) -> &mut HashMap<Case, Rc<Shapes<Self>>> {
+        &mut kept.bf16
+    }
 }
 
-/// The descriptors of one convolution.
+/// The descriptors of one convolution, and the algorithms that were chosen for it.
 struct Shapes<T> {
     conv: ConvDescriptor<f32>,
     x: TensorDescriptor<T>,
     w: FilterDescriptor<T>,
     y: TensorDescriptor<T>,
-    case: Case,
+    forward: OnceCell<Choice<ForwardAlgo>>,
+    data: OnceCell<Choice<DataAlgo>>,
+    filter: OnceCell<Choice<FilterAlgo>>,
 }
 
 /// Whether products of f32 may round their factors to TF32.
@@ -76,22 +91,41 @@ fn tf32() -> bool {
 
 impl<T: Number> Shapes<T> {
     /// The padding of `conv` is the same on opposite sides.
-    fn new(device: &CudaDevice, conv: &Conv, sizes: &Sizes) -> std::result::Result<Self, CudnnError> {
-        let cudnn = KEPT.with_borrow_mut(|kept| match kept.handles.get(&device.id()) {
-            Some(handle) => Ok(handle.clone()),
-            None => {
-                let handle = Cudnn::new(device.cuda_stream())?;
-                kept.handles.insert(device.id(), handle.clone());
-                Ok(handle)
+    fn of(device: &CudaDevice, conv: &Conv, sizes: &Sizes) -> std::result::Result<Rc<Self>, CudnnError> {
+        let [high, wide] = conv.kernel;
+        let case = (
+            device.id(),
+            (conv.kernel, conv.stride, conv.dilation, conv.padding, conv.groups),
+            [sizes.images, sizes.channels, sizes.height, sizes.width, sizes.out, high, wide],
+            T::DTYPE == DType::F32 && !tf32(),
+        );
+        KEPT.with_borrow_mut(|kept| {
+            if let Some(shapes) = T::known(kept).get(&case) {
+                return Ok(shapes.clone());
             }
-        })?;
+            let handle = match kept.handles.get(&device.id()) {
+                Some(handle) => handle.clone(),
+                None => Cudnn::new(device.cuda_stream())?,
+            };
+            kept.handles.insert(device.id(), handle.clone());
+            let shapes = Rc::new(Self::new(&handle, conv, sizes, case.3)?);
+            T::known(kept).insert(case, shapes.clone());
+            Ok(shapes)
+        })
+    }
+
+    fn new(cudnn: &Arc<Cudnn>, conv: &Conv, sizes: &Sizes, exact: bool) -> std::result::Result<Self, CudnnError> {
         let both = |number: usize| [number as i32; 2];
         let padding = [conv.padding[0] as i32, conv.padding[2] as i32];
         let (stride, dilation) = (both(conv.stride), both(conv.dilation));
         let mut descriptor = cudnn.create_conv2d::<f32>(padding, stride, dilation, Mode::CUDNN_CROSS_CORRELATION)?;
         descriptor.set_group_count(conv.groups as i32)?;
-        let exact = T::DTYPE == DType::F32 && !tf32();
-        descriptor.set_math_type(if exact { MathType::CUDNN_FMA_MATH } else { MathType::CUDNN_DEFAULT_MATH })?;
+        // Without being told so, cuDNN multiplies bf16 outside of the tensor cores: 240 times slower on an H200.
+        descriptor.set_math_type(match T::DTYPE {
+            DType::F32 if exact => MathType::CUDNN_FMA_MATH,
+            DType::F32 => MathType::CUDNN_DEFAULT_MATH,
+            _ => MathType::CUDNN_TENSOR_OP_MATH,
+        })?;
         let last = Format::CUDNN_TENSOR_NHWC;
         let dims = |numbers: [usize; 4]| numbers.map(|number| number as i32);
         let [high, wide] = conv.kernel;
@@ -100,27 +134,21 @@ impl<T: Number> Shapes<T> {
             x: cudnn.create_4d_tensor(last, dims([sizes.images, sizes.channels, sizes.height, sizes.width]))?,
             w: cudnn.create_4d_filter(last, dims([sizes.out, sizes.group_in, high, wide]))?,
             y: cudnn.create_4d_tensor(last, dims([sizes.images, sizes.out, sizes.out_height, sizes.out_width]))?,
-            case: (
-                (conv.kernel, conv.stride, conv.dilation, conv.padding, conv.groups),
-                [sizes.images, sizes.channels, sizes.height, sizes.width, sizes.out, high, wide],
-                T::DTYPE,
-                exact,
-            ),
+            forward: OnceCell::new(),
+            data: OnceCell::new(),
+            filter: OnceCell::new(),
         })
     }
 }
 
-/// What is known of a case, or what `find` finds.
-fn chosen<A: Copy>(known: &mut HashMap<Case, Choice<A>>, case: Case, find: impl FnOnce() -> Choice<A>) -> Choice<A> {
-    *known.entry(case).or_insert_with(find)
+/// The bytes that this thread keeps for algorithms to work in.
+pub fn workspace() -> usize {
+    KEPT.with_borrow(|kept| kept.spaces.values().map(CudaSlice::num_bytes).max().unwrap_or(0))
 }
 
-/// The most bytes that an algorithm has worked in so far, on this thread.
-pub fn workspace() -> usize {
-    fn most<A>(known: &HashMap<Case, Choice<A>>) -> usize {
-        known.values().flatten().map(|(_, bytes)| *bytes).max().unwrap_or(0)
-    }
-    KEPT.with_borrow(|kept| most(&kept.forward).max(most(&kept.data)).max(most(&kept.filter)))
+/// Gives them back.
+pub fn give_back() {
+    KEPT.with_borrow_mut(|kept| kept.spaces.clear());
 }
 
 /// The convolution as cuDNN has it: what is not the same on opposite sides is padded first.
@@ -148,14 +176,13 @@ pub fn forward(conv: &Conv, sizes: &Sizes, x: &Tensor, rows: &Tensor) -> Result<
 
 fn forward_of<T: Number>(conv: &Conv, sizes: &Sizes, x: &Tensor, rows: &Tensor) -> Result<Option<Tensor>> {
     let device = device_of(x)?;
-    let shapes = Shapes::<T>::new(device, conv, sizes)?;
+    let shapes = Shapes::<T>::of(device, conv, sizes)?;
     let product = ConvForward { conv: &shapes.conv, x: &shapes.x, w: &shapes.w, y: &shapes.y };
     let find = || {
         let algorithm = product.pick_algorithm().ok()?;
         Some((algorithm, product.get_workspace_size(algorithm).ok()?))
     };
-    let choice = KEPT.with_borrow_mut(|kept| chosen(&mut kept.forward, shapes.case, find));
-    let Some((algorithm, bytes)) = choice else { return Ok(None) };
+    let Some((algorithm, bytes)) = *shapes.forward.get_or_init(find) else { return Ok(None) };
     let shape = (sizes.images, sizes.out_height, sizes.out_width, sizes.out);
     written(device, shape, bytes, |y, workspace| {
         with::<T, _>([x, rows], |[x, rows]| {
@@ -180,7 +207,7 @@ pub fn input_gradient(conv: &Conv, sizes: &Sizes, rows: &Tensor, dy: &Tensor) ->
 
 fn input_gradient_of<T: Number>(conv: &Conv, sizes: &Sizes, rows: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
     let device = device_of(dy)?;
-    let shapes = Shapes::<T>::new(device, conv, sizes)?;
+    let shapes = Shapes::<T>::of(device, conv, sizes)?;
     let product = ConvBackwardData { conv: &shapes.conv, dx: &shapes.x, w: &shapes.w, dy: &shapes.y };
     let find = || {
         // NVIDIA, cuDNN 9, cudnnConvolutionBackwardData: algorithm 0 is the one that does not repeat.
@@ -190,8 +217,7 @@ fn input_gradient_of<T: Number>(conv: &Conv, sizes: &Sizes, rows: &Tensor, dy: &
         };
         Some((algorithm, product.get_workspace_size(algorithm).ok()?))
     };
-    let choice = KEPT.with_borrow_mut(|kept| chosen(&mut kept.data, shapes.case, find));
-    let Some((algorithm, bytes)) = choice else { return Ok(None) };
+    let Some((algorithm, bytes)) = *shapes.data.get_or_init(find) else { return Ok(None) };
     written(device, sizes.input_shape(), bytes, |dx, workspace| {
         with::<T, _>([rows, dy], |[rows, dy]| {
             // Safety: the descriptors are those of the tensors' shapes and numbers.
@@ -214,7 +240,7 @@ pub fn weight_gradient(conv: &Conv, sizes: &Sizes, x: &Tensor, dy: &Tensor) -> R
 
 fn weight_gradient_of<T: Number>(conv: &Conv, sizes: &Sizes, x: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
     let device = device_of(x)?;
-    let shapes = Shapes::<T>::new(device, conv, sizes)?;
+    let shapes = Shapes::<T>::of(device, conv, sizes)?;
     let product = ConvBackwardFilter { conv: &shapes.conv, x: &shapes.x, dw: &shapes.w, dy: &shapes.y };
     let find = || {
         // NVIDIA, cuDNN 9, cudnnConvolutionBackwardFilter: algorithms 0 and 3 do not repeat.
@@ -226,8 +252,7 @@ fn weight_gradient_of<T: Number>(conv: &Conv, sizes: &Sizes, x: &Tensor, dy: &Te
         };
         Some((algorithm, product.get_workspace_size(algorithm).ok()?))
     };
-    let choice = KEPT.with_borrow_mut(|kept| chosen(&mut kept.filter, shapes.case, find));
-    let Some((algorithm, bytes)) = choice else { return Ok(None) };
+    let Some((algorithm, bytes)) = *shapes.filter.get_or_init(find) else { return Ok(None) };
     let shape = (sizes.out, conv.kernel[0], conv.kernel[1], sizes.group_in);
     written(device, shape, bytes, |dw, workspace| {
         with::<T, _>([x, dy], |[x, dy]| {
@@ -246,12 +271,26 @@ fn written<T: Number>(
     write: impl FnOnce(&mut CudaSlice<T>, Option<&mut CudaSlice<u8>>) -> Result<std::result::Result<(), CudnnError>>,
 ) -> Result<Tensor> {
     let shape = shape.into();
-    // Safety: cuDNN writes all of the result, and reads of the workspace only what it wrote.
+    // Safety: cuDNN writes all of the result.
     let mut result = unsafe { device.alloc::<T>(shape.elem_count())? };
-    let mut workspace = if bytes > 0 { Some(unsafe { device.alloc::<u8>(bytes)? }) } else { None };
+    let mut workspace = if bytes > 0 { Some(space(device, bytes)?) } else { None };
     write(&mut result, workspace.as_mut())??;
+    // The next algorithm runs behind this one, on the same stream.
+    if let Some(space) = workspace {
+        KEPT.with_borrow_mut(|kept| kept.spaces.insert(device.id(), space));
+    }
     let storage = CudaStorage::wrap_cuda_slice(result, device.clone());
     Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
+}
+
+/// Memory of at least so many bytes: that of the algorithm before, where it is large enough.
+fn space(device: &CudaDevice, bytes: usize) -> Result<CudaSlice<u8>> {
+    let kept = KEPT.with_borrow_mut(|kept| kept.spaces.remove(&device.id()));
+    match kept.filter(|space| space.num_bytes() >= bytes) {
+        Some(space) => Ok(space),
+        // Safety: cuDNN reads of it only what it wrote.
+        None => unsafe { device.alloc::<u8>(bytes) },
+    }
 }
 
 /// Runs `work` over the numbers of two contiguous tensors on the device.

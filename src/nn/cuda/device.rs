@@ -42,6 +42,7 @@ fn keep_memory(context: &CudaContext) -> Result<()> {
 /// The context is broken.
 pub fn trim(device: &Device, left: usize) -> Result<()> {
     let Device::Cuda(cuda) = device else { return Ok(()) };
+    super::conv::give_back();
     let stream = cuda.cuda_stream();
     if !stream.context().has_async_alloc() {
         return Ok(());
@@ -87,8 +88,8 @@ pub fn capability(device: &Device) -> Result<(u32, u32)> {
     Ok((major.unsigned_abs(), minor.unsigned_abs()))
 }
 
-/// Bytes that a convolution works in, at most, as far as this thread knows.
-pub fn workspace() -> usize {
+/// Bytes that this thread keeps for convolutions to work in, and the most that one takes for the moment.
+pub fn workspace() -> (usize, usize) {
     super::conv::workspace()
 }
 

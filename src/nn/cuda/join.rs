@@ -1,8 +1,8 @@
 //! Operators that move numbers, on CUDA.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
-use super::{Arg, Threads, at, count, device_of, empty, int, launch_of};
+use super::{Arg, Threads, at, count, device_of, empty, int, launch, launch_of};
 use crate::nn::activation::Activation;
 
 /// As `nn::join::add`.
@@ -11,7 +11,7 @@ pub fn add(left: &Tensor, right: &Tensor, activation: Activation) -> Result<Tens
     let sum = empty(device_of(left)?, left.dtype(), left.shape())?;
     let n = left.elem_count();
     let args = [count(n)?, at(left)?, at(right)?, at(&sum)?, low.into(), high.into()];
-    launch_of(device_of(left)?, "add_hold", left.dtype(), Threads::Each(n), &args)?;
+    launch_of(device_of(left)?, "add_hold", left.dtype(), Threads::lots(n, left.dtype()), &args)?;
     Ok(sum)
 }
 
@@ -35,7 +35,7 @@ fn placed(x: &Tensor, shape: [usize; 3], stride: usize, top: i32, left: i32, bef
     let mut args = vec![count(n)?];
     args.extend(sizes);
     args.extend([Arg::Int(top), Arg::Int(left), int(before), at(x)?, at(&y)?]);
-    launch_of(device_of(x)?, "placed", x.dtype(), Threads::Each(n), &args)?;
+    launch_of(device_of(x)?, "placed", x.dtype(), Threads::lots(n, x.dtype()), &args)?;
     Ok(y)
 }
 
@@ -67,8 +67,26 @@ pub fn shortcut_backward(dy: &Tensor, stride: usize, shape: [usize; 4]) -> Resul
     let mut args = vec![count(n)?];
     args.extend(sizes);
     args.extend([at(dy)?, at(&dx)?]);
-    launch_of(device_of(dy)?, "shortcut_gradient", dy.dtype(), Threads::Each(n), &args)?;
+    launch_of(device_of(dy)?, "shortcut_gradient", dy.dtype(), Threads::lots(n, dy.dtype()), &args)?;
     Ok(dx)
+}
+
+/// x [n, rows, columns] as [n, columns, rows] of `dtype`: f32 and bf16.
+pub fn turn(x: &Tensor, images: usize, rows: usize, columns: usize, dtype: DType) -> Result<Tensor> {
+    if rows == 1 || columns == 1 {
+        return x.to_dtype(dtype)?.reshape((images, columns, rows));
+    }
+    let n = x.elem_count();
+    let y = empty(device_of(x)?, dtype, (images, columns, rows))?;
+    let name = match (x.dtype(), dtype) {
+        (DType::F32, DType::F32) => "turn_f32_f32",
+        (DType::F32, DType::BF16) => "turn_f32_bf16",
+        (DType::BF16, DType::F32) => "turn_bf16_f32",
+        (DType::BF16, DType::BF16) => "turn_bf16_bf16",
+        (from, to) => candle_core::bail!("no kernel turns {from:?} into {to:?}"),
+    };
+    launch(device_of(x)?, name, Threads::Each(n), &[count(n)?, int(rows), int(columns), at(x)?, at(&y)?])?;
+    Ok(y)
 }
 
 /// Copies `channels` channels of every pixel, from channel `from_first` of `from` to channel `to_first` of `to`.
@@ -78,7 +96,7 @@ fn copy(from: &Tensor, from_first: usize, to: &Tensor, to_first: usize, channels
     let mut args = vec![count(n)?];
     args.extend(sizes);
     args.extend([at(from)?, at(to)?]);
-    launch_of(device_of(from)?, "channels_of", from.dtype(), Threads::Each(n), &args)
+    launch_of(device_of(from)?, "channels_of", from.dtype(), Threads::lots(n, from.dtype()), &args)
 }
 
 /// As `nn::join::concat`; the parts are of one size.

@@ -23,23 +23,101 @@ __device__ __forceinline__ float hold(float value, float low, float high) {
     for (unsigned index = blockIdx.x * blockDim.x + threadIdx.x; index < unsigned(count); \
          index += gridDim.x * blockDim.x)
 
-// ---- activations
+// ---- lots: the numbers of 16 bytes, which one instruction reads or writes
 
-template <typename T> __device__ void hold_all(unsigned count, const T *x, T *y, float low, float high) {
-    EACH(i, count) y[i] = put<T>(hold(get(x[i]), low, high));
-}
+#define LOT int(16 / sizeof(T))
+#define EVERY(k) _Pragma("unroll") for (int k = 0; k < N; ++k)
 
-// dy where y lies between the bounds, zero elsewhere.
-template <typename T> __device__ void pass(unsigned count, const T *y, const T *dy, T *dx, float low, float high) {
-    EACH(i, count) {
-        float at = get(y[i]);
-        dx[i] = at > low && at < high ? dy[i] : put<T>(0.0f);
+// N numbers as f32: a lot of them, or (N = 1) a single one.
+template <typename T, int N> __device__ __forceinline__ void take(const T *from, float (&into)[N]) {
+    if constexpr (N == 1) {
+        into[0] = get(*from);
+    } else {
+        uint4 bits = *reinterpret_cast<const uint4 *>(from);
+        const T *own = reinterpret_cast<const T *>(&bits);
+        EVERY(k) into[k] = get(own[k]);
     }
 }
 
+template <typename T, int N> __device__ __forceinline__ void give(T *to, const float (&from)[N]) {
+    if constexpr (N == 1) {
+        *to = put<T>(from[0]);
+    } else {
+        uint4 bits;
+        T *own = reinterpret_cast<T *>(&bits);
+        EVERY(k) own[k] = put<T>(from[k]);
+        *reinterpret_cast<uint4 *>(to) = bits;
+    }
+}
+
+// N numbers of channels, which are f32 always.
+template <int N> __device__ __forceinline__ void of_channels(const float *from, float (&into)[N]) {
+    if constexpr (N == 1) {
+        into[0] = *from;
+    } else {
+#pragma unroll
+        for (int k = 0; k < N; k += 4) {
+            float4 four = *reinterpret_cast<const float4 *>(from + k);
+            into[k] = four.x, into[k + 1] = four.y, into[k + 2] = four.z, into[k + 3] = four.w;
+        }
+    }
+}
+
+// Whether lots can be read and written at all of these places.
+__device__ __forceinline__ bool level(const void *a, const void *b = 0, const void *c = 0, const void *d = 0) {
+    return (uintptr_t(a) | uintptr_t(b) | uintptr_t(c) | uintptr_t(d)) % 16 == 0;
+}
+
+// Calls `name##_of` with lots where `condition` holds, and number by number elsewhere.
+#define IN_LOTS(condition, name, arguments) \
+    if (condition)                          \
+        name##_of<T, LOT> arguments;        \
+    else                                    \
+        name##_of<T, 1> arguments;
+
+// ---- activations
+
+template <typename T, int N>
+__device__ __forceinline__ void hold_all_of(unsigned count, const T *x, T *y, float low, float high) {
+    EACH(i, count / N) {
+        float value[N];
+        take<T, N>(x + i * N, value);
+        EVERY(k) value[k] = hold(value[k], low, high);
+        give<T, N>(y + i * N, value);
+    }
+}
+template <typename T> __device__ void hold_all(unsigned count, const T *x, T *y, float low, float high) {
+    IN_LOTS(count % LOT == 0 && level(x, y), hold_all, (count, x, y, low, high))
+}
+
+// dy where y lies between the bounds, zero elsewhere.
+template <typename T, int N>
+__device__ __forceinline__ void pass_of(unsigned count, const T *y, const T *dy, T *dx, float low, float high) {
+    EACH(i, count / N) {
+        float at[N], value[N];
+        take<T, N>(y + i * N, at);
+        take<T, N>(dy + i * N, value);
+        EVERY(k) value[k] = at[k] > low && at[k] < high ? value[k] : 0.0f;
+        give<T, N>(dx + i * N, value);
+    }
+}
+template <typename T> __device__ void pass(unsigned count, const T *y, const T *dy, T *dx, float low, float high) {
+    IN_LOTS(count % LOT == 0 && level(y, dy, dx), pass, (count, y, dy, dx, low, high))
+}
+
+template <typename T, int N>
+__device__ __forceinline__ void add_hold_of(unsigned count, const T *left, const T *right, T *sum, float low, float high) {
+    EACH(i, count / N) {
+        float value[N], other[N];
+        take<T, N>(left + i * N, value);
+        take<T, N>(right + i * N, other);
+        EVERY(k) value[k] = hold(value[k] + other[k], low, high);
+        give<T, N>(sum + i * N, value);
+    }
+}
 template <typename T>
 __device__ void add_hold(unsigned count, const T *left, const T *right, T *sum, float low, float high) {
-    EACH(i, count) sum[i] = put<T>(hold(get(left[i]) + get(right[i]), low, high));
+    IN_LOTS(count % LOT == 0 && level(left, right, sum), add_hold, (count, left, right, sum, low, high))
 }
 
 template <typename T> __device__ void masked(unsigned count, const T *x, const float *mask, T *y) {
@@ -49,141 +127,298 @@ template <typename T> __device__ void masked(unsigned count, const T *x, const f
 // ---- per channel
 
 // hold(x * scale + shift); without scale, hold(x + shift). x and y may be the same.
+template <typename T, int N>
+__device__ __forceinline__ void affine_of(unsigned count, int channels, const T *x, const float *scale, const float *shift,
+                                          T *y, float low, float high) {
+    unsigned across = unsigned(channels / N);
+    EACH(i, count / N) {
+        int channel = int(i % across) * N;
+        float value[N], factor[N], term[N];
+        take<T, N>(x + i * N, value);
+        of_channels<N>(shift + channel, term);
+        if (scale) {
+            of_channels<N>(scale + channel, factor);
+            EVERY(k) value[k] = fmaf(value[k], factor[k], term[k]);
+        } else {
+            EVERY(k) value[k] += term[k];
+        }
+        EVERY(k) value[k] = hold(value[k], low, high);
+        give<T, N>(y + i * N, value);
+    }
+}
 template <typename T>
 __device__ void affine(unsigned count, int channels, const T *x, const float *scale, const float *shift, T *y, float low,
                        float high) {
-    EACH(i, count) {
-        int channel = int(i % channels);
-        float value = get(x[i]);
-        value = scale ? fmaf(value, scale[channel], shift[channel]) : value + shift[channel];
-        y[i] = put<T>(hold(value, low, high));
-    }
+    IN_LOTS(channels % LOT == 0 && level(x, y, scale, shift), affine, (count, channels, x, scale, shift, y, low, high))
 }
 
-// Sums over rows of [rows, channels] run in blocks of `strip` rows: 32 channels and 8 lanes of rows in a block, the lanes
-// added in their order. What the strips give is added by `sum_strips`.
-#define LANES 8
+// Sums over rows of [rows, channels] run in strips of rows, blockIdx.y, and the lanes of a block, threadIdx.y, which are added
+// in their order; a thread sums the channels of a lot. What the strips give is added by `sum_strips` and its like.
 
-template <typename T>
-__device__ void column_sums(unsigned rows, int channels, unsigned strip, const T *x, float *parts) {
-    __shared__ float lanes[LANES][33];
-    int channel = blockIdx.x * 32 + threadIdx.x;
-    unsigned first = blockIdx.y * strip, last = min(first + strip, rows);
-    float sum = 0.0f;
-    if (channel < channels)
-        for (unsigned row = first + threadIdx.y; row < last; row += LANES) sum += get(x[row * channels + channel]);
-    lanes[threadIdx.y][threadIdx.x] = sum;
+// Channels of a block times lanes, at most.
+#define LANE_NUMBERS 2048
+
+// Adds what the lanes have of each channel, and calls `then` with the channel and its sums.
+template <int N, int SUMS, typename F>
+__device__ __forceinline__ void join_lanes(const float (&own)[SUMS][N], int channels, F then) {
+    __shared__ float all[SUMS][LANE_NUMBERS];
+    int across = blockDim.x * N, first = blockIdx.x * across;
+#pragma unroll
+    for (int s = 0; s < SUMS; ++s) {
+        EVERY(k) all[s][threadIdx.y * across + threadIdx.x * N + k] = own[s][k];
+    }
     __syncthreads();
-    if (threadIdx.y == 0 && channel < channels) {
-        for (int lane = 1; lane < LANES; ++lane) sum += lanes[lane][threadIdx.x];
-        parts[blockIdx.y * channels + channel] = sum;
+    for (int c = threadIdx.y * blockDim.x + threadIdx.x; c < across && first + c < channels; c += blockDim.x * blockDim.y) {
+        float sums[SUMS];
+#pragma unroll
+        for (int s = 0; s < SUMS; ++s) {
+            sums[s] = 0.0f;
+            for (int lane = 0; lane < int(blockDim.y); ++lane) sums[s] += all[s][lane * across + c];
+        }
+        then(first + c, sums);
     }
 }
 
-extern "C" __global__ void sum_strips(int strips, int channels, const float *parts, const float *factor, float *sums) {
-    EACH(channel, channels) {
-        double sum = 0.0;
-        for (int strip = 0; strip < strips; ++strip) sum += parts[strip * channels + channel];
-        sums[channel] = float(factor ? sum * factor[channel] : sum);
-    }
-}
+// The rows of a strip that a thread sums, and the first channel of its lot.
+#define ROWS_OF_STRIP(row) \
+    for (unsigned row = blockIdx.y * strip + threadIdx.y; row < min((blockIdx.y + 1) * strip, rows); row += blockDim.y)
+#define OWN_CHANNEL int(blockIdx.x * blockDim.x + threadIdx.x) * N
 
-// Mean and sum of squared distances from it of each strip (Welford, 1962), the lanes joined as Chan et al. (1979) do.
+template <typename T, int N>
+__device__ __forceinline__ void column_sums_of(unsigned rows, int channels, unsigned strip, const T *__restrict__ x,
+                                               float *__restrict__ parts) {
+    int channel = OWN_CHANNEL;
+    float sums[1][N] = {};
+    if (channel < channels) {
+#pragma unroll 4
+        ROWS_OF_STRIP(row) {
+            float value[N];
+            take<T, N>(x + row * channels + channel, value);
+            EVERY(k) sums[0][k] += value[k];
+        }
+    }
+    float *into = parts + blockIdx.y * channels;
+    join_lanes<N, 1>(sums, channels, [=](int c, const float(&sum)[1]) { into[c] = sum[0]; });
+}
 template <typename T>
-__device__ void strip_moments(unsigned rows, int channels, unsigned strip, const T *x, float *means, float *squares) {
-    __shared__ float lane_means[LANES][33], lane_squares[LANES][33];
-    int channel = blockIdx.x * 32 + threadIdx.x;
-    unsigned first = blockIdx.y * strip, last = min(first + strip, rows);
-    float mean = 0.0f, square = 0.0f;
-    int seen = 0;
-    if (channel < channels)
-        for (unsigned row = first + threadIdx.y; row < last; row += LANES) {
-            float value = get(x[row * channels + channel]), away = value - mean;
-            mean += away / float(++seen);
-            square += away * (value - mean);
-        }
-    lane_means[threadIdx.y][threadIdx.x] = mean;
-    lane_squares[threadIdx.y][threadIdx.x] = square;
-    __syncthreads();
-    if (threadIdx.y == 0 && channel < channels) {
-        for (int lane = 1; lane < LANES; ++lane) {
-            int more = max(0, (int(last - first) - lane + LANES - 1) / LANES);
-            if (more == 0) continue;
-            float away = lane_means[lane][threadIdx.x] - mean;
-            float share = float(more) / float(seen + more);
-            mean += away * share;
-            square += lane_squares[lane][threadIdx.x] + away * away * float(seen) * share;
-            seen += more;
-        }
-        means[blockIdx.y * channels + channel] = mean;
-        squares[blockIdx.y * channels + channel] = square;
-    }
+__device__ void column_sums(unsigned rows, int channels, unsigned strip, int lot, const T *x, float *parts) {
+    IN_LOTS(lot > 1, column_sums, (rows, channels, strip, x, parts))
 }
 
-// The mean and the biased variance of all strips.
-extern "C" __global__ void join_moments(unsigned rows, int channels, unsigned strip, int strips, const float *means,
-                                        const float *squares, float *mean, float *variance) {
-    EACH(channel, channels) {
-        double middle = 0.0, square = 0.0, seen = 0.0;
-        for (int index = 0; index < strips; ++index) {
-            double more = double(min(strip, rows - index * strip));
-            double away = means[index * channels + channel] - middle;
-            middle += away * more / (seen + more);
-            square += squares[index * channels + channel] + away * away * seen * more / (seen + more);
-            seen += more;
+// `pass`, and the sums of what passes.
+template <typename T, int N>
+__device__ __forceinline__ void pass_sums_of(unsigned rows, int channels, unsigned strip, const T *__restrict__ y,
+                                             const T *__restrict__ dy, T *__restrict__ dx, float low, float high,
+                                             float *__restrict__ parts) {
+    int channel = OWN_CHANNEL;
+    float sums[1][N] = {};
+    if (channel < channels) {
+#pragma unroll 2
+        ROWS_OF_STRIP(row) {
+            float at[N], value[N];
+            take<T, N>(y + row * channels + channel, at);
+            take<T, N>(dy + row * channels + channel, value);
+            EVERY(k) {
+                value[k] = at[k] > low && at[k] < high ? value[k] : 0.0f;
+                sums[0][k] += value[k];
+            }
+            give<T, N>(dx + row * channels + channel, value);
         }
-        mean[channel] = float(middle);
-        variance[channel] = float(square / rows);
     }
+    float *into = parts + blockIdx.y * channels;
+    join_lanes<N, 1>(sums, channels, [=](int c, const float(&sum)[1]) { into[c] = sum[0]; });
+}
+template <typename T>
+__device__ void pass_sums(unsigned rows, int channels, unsigned strip, int lot, const T *y, const T *dy, T *dx, float low,
+                          float high, float *parts) {
+    IN_LOTS(lot > 1, pass_sums, (rows, channels, strip, y, dy, dx, low, high, parts))
+}
+
+// Each strip's mean and sum of squared distances from it: parts [2, strips, channels]. Distances are summed from a number of
+// the strip, so that a mean that is far from zero costs no digits.
+template <typename T, int N>
+__device__ __forceinline__ void strip_moments_of(unsigned rows, int channels, unsigned strip, const T *__restrict__ x,
+                                                 float *__restrict__ parts) {
+    int channel = OWN_CHANNEL;
+    const T *first = x + blockIdx.y * strip * channels;
+    float sums[2][N] = {};
+    if (channel < channels) {
+        float middle[N];
+        take<T, N>(first + channel, middle);
+#pragma unroll 4
+        ROWS_OF_STRIP(row) {
+            float value[N];
+            take<T, N>(x + row * channels + channel, value);
+            EVERY(k) {
+                float away = value[k] - middle[k];
+                sums[0][k] += away;
+                sums[1][k] = fmaf(away, away, sums[1][k]);
+            }
+        }
+    }
+    float seen = float(min(strip, rows - blockIdx.y * strip));
+    float *into = parts + blockIdx.y * channels;
+    unsigned all = gridDim.y * channels;
+    join_lanes<N, 2>(sums, channels, [=](int c, const float(&sum)[2]) {
+        float away = sum[0] / seen;
+        into[c] = get(first[c]) + away;
+        into[all + c] = fmaxf(sum[1] - away * sum[0], 0.0f);
+    });
+}
+template <typename T>
+__device__ void strip_moments(unsigned rows, int channels, unsigned strip, int lot, const T *x, float *parts) {
+    IN_LOTS(lot > 1, strip_moments, (rows, channels, strip, x, parts))
 }
 
 // dy where the activation behind x * scale + shift let it pass.
-template <typename T>
-__device__ __forceinline__ float passed(float x, T dy, float scale, float shift, float low, float high) {
+__device__ __forceinline__ float passed(float x, float dy, float scale, float shift, float low, float high) {
     float y = fmaf(x, scale, shift);
-    return y > low && y < high ? get(dy) : 0.0f;
+    return y > low && y < high ? dy : 0.0f;
 }
 
-// Sums of dy * (x - mean) and of dy, as far as dy passes.
+// Sums of dy * (x - mean) and of dy, as far as dy passes: parts [2, strips, channels].
+template <typename T, int N>
+__device__ __forceinline__ void norm_sums_of(unsigned rows, int channels, unsigned strip, const T *__restrict__ x,
+                                             const T *__restrict__ dy, const float *__restrict__ scale,
+                                             const float *__restrict__ shift, const float *__restrict__ mean, float low,
+                                             float high, float *__restrict__ parts) {
+    int channel = OWN_CHANNEL;
+    float sums[2][N] = {};
+    if (channel < channels) {
+        float own_scale[N], own_shift[N], own_mean[N];
+        EVERY(k) {
+            own_scale[k] = scale[channel + k];
+            own_shift[k] = shift[channel + k];
+            own_mean[k] = mean[channel + k];
+        }
+#pragma unroll 2
+        ROWS_OF_STRIP(row) {
+            float value[N], gradient[N];
+            take<T, N>(x + row * channels + channel, value);
+            take<T, N>(dy + row * channels + channel, gradient);
+            EVERY(k) {
+                float rest = passed(value[k], gradient[k], own_scale[k], own_shift[k], low, high);
+                sums[0][k] = fmaf(rest, value[k] - own_mean[k], sums[0][k]);
+                sums[1][k] += rest;
+            }
+        }
+    }
+    float *into = parts + blockIdx.y * channels;
+    unsigned all = gridDim.y * channels;
+    join_lanes<N, 2>(sums, channels, [=](int c, const float(&sum)[2]) { into[c] = sum[0], into[all + c] = sum[1]; });
+}
 template <typename T>
-__device__ void norm_sums(unsigned rows, int channels, unsigned strip, const T *x, const T *dy, const float *scale,
-                          const float *shift, const float *mean, float low, float high, float *products, float *plain) {
-    __shared__ float lane_products[LANES][33], lane_plain[LANES][33];
-    int c = blockIdx.x * 32 + threadIdx.x;
-    unsigned first = blockIdx.y * strip, last = min(first + strip, rows);
-    float product = 0.0f, sum = 0.0f;
-    if (c < channels) {
-        float own_scale = scale[c], own_shift = shift[c], own_mean = mean[c];
-        for (unsigned row = first + threadIdx.y; row < last; row += LANES) {
-            float value = get(x[row * channels + c]);
-            float rest = passed(value, dy[row * channels + c], own_scale, own_shift, low, high);
-            product = fmaf(rest, value - own_mean, product);
-            sum += rest;
-        }
-    }
-    lane_products[threadIdx.y][threadIdx.x] = product;
-    lane_plain[threadIdx.y][threadIdx.x] = sum;
+__device__ void norm_sums(unsigned rows, int channels, unsigned strip, int lot, const T *x, const T *dy, const float *scale,
+                          const float *shift, const float *mean, float low, float high, float *parts) {
+    IN_LOTS(lot > 1, norm_sums, (rows, channels, strip, x, dy, scale, shift, mean, low, high, parts))
+}
+
+// Blocks of 32 channels, threadIdx.x, and 32 lanes of strips, threadIdx.y, which are added in their order: `of` gives what a
+// strip adds. All threads receive the sum.
+template <typename F> __device__ __forceinline__ double over_strips(int strips, bool inside, F of) {
+    __shared__ double lanes[32][33];
+    double sum = 0.0;
+    if (inside)
+        for (int strip = threadIdx.y; strip < strips; strip += 32) sum += of(strip);
+    lanes[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
-    if (threadIdx.y == 0 && c < channels) {
-        for (int lane = 1; lane < LANES; ++lane) {
-            product += lane_products[lane][threadIdx.x];
-            sum += lane_plain[lane][threadIdx.x];
-        }
-        products[blockIdx.y * channels + c] = product;
-        plain[blockIdx.y * channels + c] = sum;
+    double all = 0.0;
+    for (int lane = 0; lane < 32; ++lane) all += lanes[lane][threadIdx.x];
+    __syncthreads();
+    return all;
+}
+
+// parts [strips, channels]
+extern "C" __global__ void sum_strips(int strips, int channels, const float *parts, float *sums) {
+    int channel = int(blockIdx.x * 32 + threadIdx.x);
+    double sum = over_strips(strips, channel < channels, [=](int strip) { return double(parts[strip * channels + channel]); });
+    if (threadIdx.y == 0 && channel < channels) sums[channel] = float(sum);
+}
+
+// What a batch norm makes of the strips' moments, parts [2, strips, channels]: mean, 1 / sqrt(variance + eps), the scale and
+// the shift that normalise, and the statistics that follow the batches (with the variance times `correction`):
+// found [6, channels].
+extern "C" __global__ void batch_norm(unsigned rows, int channels, unsigned strip, int strips, const float *parts,
+                                      const float *weight, const float *bias, const float *running_mean,
+                                      const float *running_var, float eps, float momentum, float correction, float *found) {
+    int channel = int(blockIdx.x * 32 + threadIdx.x);
+    bool inside = channel < channels;
+    auto seen = [=](int index) { return double(min(strip, rows - index * strip)); };
+    double mean = over_strips(strips, inside, [=](int index) { return parts[index * channels + channel] * seen(index); }) / rows;
+    double variance = over_strips(strips, inside, [=](int index) {
+        double away = parts[index * channels + channel] - mean;
+        return parts[(strips + index) * channels + channel] + away * away * seen(index);
+    }) / rows;
+    if (threadIdx.y > 0 || !inside) return;
+    float middle = float(mean), inverse = 1.0f / sqrtf(float(variance) + eps), scale = weight[channel] * inverse;
+    float *into = found + channel;
+    into[0] = middle;
+    into[channels] = inverse;
+    into[2 * channels] = scale;
+    into[3 * channels] = fmaf(-middle, scale, bias[channel]);
+    into[4 * channels] = (1.0f - momentum) * running_mean[channel] + momentum * middle;
+    into[5 * channels] = (1.0f - momentum) * running_var[channel] + momentum * (float(variance) * correction);
+}
+
+// The same for statistics that stand still: scale, shift and 1 / sqrt(variance + eps), found [3, channels].
+extern "C" __global__ void stored_norm(int channels, const float *weight, const float *bias, const float *mean,
+                                       const float *variance, float eps, float *found) {
+    EACH(channel, channels) {
+        float inverse = 1.0f / sqrtf(variance[channel] + eps), scale = weight[channel] * inverse;
+        found[channel] = scale;
+        found[channels + channel] = fmaf(-mean[channel], scale, bias[channel]);
+        found[2 * channels + channel] = inverse;
     }
 }
 
-// scale * (dy - back - (x - mean) * slope), as far as dy passes.
+// The gradients of weight and bias from `norm_sums`, and what of the gradient of x goes back through the batch's statistics:
+// found [4, channels], the last two the slope and the constant, times the scale.
+extern "C" __global__ void norm_parameters(unsigned rows, int channels, int strips, const float *parts, const float *scale,
+                                           const float *inverse, float *found) {
+    int channel = int(blockIdx.x * 32 + threadIdx.x);
+    bool inside = channel < channels;
+    double product = over_strips(strips, inside, [=](int index) { return double(parts[index * channels + channel]); });
+    double plain =
+        over_strips(strips, inside, [=](int index) { return double(parts[(strips + index) * channels + channel]); });
+    if (threadIdx.y > 0 || !inside) return;
+    float own = inverse[channel], weight = float(product * own), bias = float(plain);
+    float *into = found + channel;
+    into[0] = weight;
+    into[channels] = bias;
+    into[2 * channels] = scale[channel] * (own * weight / float(rows));
+    into[3 * channels] = scale[channel] * (bias / float(rows));
+}
+
+// scale * dy - back - (x - mean) * slope, as far as dy passes; without slope, scale * dy.
+template <typename T, int N>
+__device__ __forceinline__ void norm_gradient_of(unsigned count, int channels, const T *x, const T *dy, const float *scale,
+                                                 const float *shift, const float *mean, const float *slope,
+                                                 const float *back, float low, float high, T *dx) {
+    unsigned across = unsigned(channels / N);
+    EACH(i, count / N) {
+        int channel = int(i % across) * N;
+        float value[N], gradient[N], factor[N], term[N];
+        take<T, N>(x + i * N, value);
+        take<T, N>(dy + i * N, gradient);
+        of_channels<N>(scale + channel, factor);
+        of_channels<N>(shift + channel, term);
+        EVERY(k) gradient[k] = factor[k] * passed(value[k], gradient[k], factor[k], term[k], low, high);
+        if (slope) {
+            of_channels<N>(mean + channel, factor);
+            EVERY(k) value[k] -= factor[k];
+            of_channels<N>(slope + channel, factor);
+            of_channels<N>(back + channel, term);
+            EVERY(k) gradient[k] -= fmaf(value[k], factor[k], term[k]);
+        }
+        give<T, N>(dx + i * N, gradient);
+    }
+}
 template <typename T>
 __device__ void norm_gradient(unsigned count, int channels, const T *x, const T *dy, const float *scale,
                               const float *shift, const float *mean, const float *slope, const float *back, float low,
                               float high, T *dx) {
-    EACH(i, count) {
-        int c = int(i % channels);
-        float value = get(x[i]), rest = passed(value, dy[i], scale[c], shift[c], low, high);
-        dx[i] = put<T>(scale[c] * (rest - back[c] - (value - mean[c]) * slope[c]));
-    }
+    IN_LOTS(channels % LOT == 0 && level(x, dy, dx) && level(scale, shift, mean) && level(slope, back), norm_gradient,
+            (count, channels, x, dy, scale, shift, mean, slope, back, low, high, dx))
 }
 
 // ---- pooling
@@ -230,35 +465,91 @@ __device__ __forceinline__ float divisor(int reduce, int rows, int columns, int 
     return reduce == 2 ? float(padded_rows * padded_columns) : float(rows * columns);
 }
 
-template <typename T> __device__ void pool(unsigned count, int channels, int reduce, AXES, const T *x, T *y) {
-    MAKE_AXES
-    EACH(i, count) {
-        int channel = int(i % channels), column = int(i / channels % columns), row = int(i / channels / columns % rows);
-        unsigned image = i / channels / columns / rows;
+template <typename T, int N>
+__device__ __forceinline__ void pool_of(unsigned count, int channels, int reduce, const Axis &down, const Axis &along,
+                                        const T *x, T *y) {
+    int across = channels / N, height = down.side, width = along.side, rows = down.outs, columns = along.outs;
+    EACH(i, count / N) {
+        int channel = int(i % across) * N, column = int(i / across % columns), row = int(i / across / columns % rows);
+        unsigned image = i / across / columns / rows;
         int top, bottom, left, right, high, wide;
         span(down, row, top, bottom, high);
         span(along, column, left, right, wide);
-        float found = reduce == 0 ? -INFINITY : 0.0f;
+        float found[N];
+        EVERY(k) found[k] = reduce == 0 ? -INFINITY : 0.0f;
         for (int at = top; at < bottom; ++at)
             for (int pixel = left; pixel < right; ++pixel) {
-                float value = get(x[((image * height + at) * width + pixel) * channels + channel]);
-                if (reduce == 0)
-                    found = value > found || isnan(value) ? value : found;
-                else
-                    found += value;
+                float value[N];
+                take<T, N>(x + ((image * height + at) * width + pixel) * channels + channel, value);
+                EVERY(k) {
+                    if (reduce == 0)
+                        found[k] = value[k] > found[k] || isnan(value[k]) ? value[k] : found[k];
+                    else
+                        found[k] += value[k];
+                }
             }
-        y[i] = put<T>(reduce == 0 ? found : found / divisor(reduce, bottom - top, right - left, high, wide));
+        float by = divisor(reduce, bottom - top, right - left, high, wide);
+        if (reduce != 0) {
+            EVERY(k) found[k] /= by;
+        }
+        give<T, N>(y + i * N, found);
     }
+}
+template <typename T> __device__ void pool(unsigned count, int channels, int reduce, AXES, const T *x, T *y) {
+    MAKE_AXES
+    IN_LOTS(channels % LOT == 0 && level(x, y), pool, (count, channels, reduce, down, along, x, y))
 }
 
 // Of several equal maxima the first, row by row, receives all.
+template <typename T, int N>
+__device__ __forceinline__ void max_gradient_of(unsigned count, int channels, const Axis &down, const Axis &along,
+                                                const T *x, const T *y, const T *dy, T *dx) {
+    int across = channels / N, height = down.side, width = along.side, rows = down.outs, columns = along.outs;
+    EACH(i, count / N) {
+        int channel = int(i % across) * N, at_x = int(i / across % width), at_y = int(i / across / width % height);
+        unsigned image = i / across / width / height;
+        float own[N], sum[N] = {};
+        take<T, N>(x + i * N, own);
+        int first_row, last_row, first_column, last_column;
+        holders(down, at_y, first_row, last_row);
+        holders(along, at_x, first_column, last_column);
+        for (int row = first_row; row < last_row; ++row)
+            for (int column = first_column; column < last_column; ++column) {
+                int top, bottom, left, right, high, wide;
+                span(down, row, top, bottom, high);
+                span(along, column, left, right, wide);
+                if (at_y < top || at_y >= bottom || at_x < left || at_x >= right) continue;
+                unsigned out = ((image * rows + row) * columns + column) * channels + channel;
+                float best[N], gradient[N];
+                bool taken[N];
+                take<T, N>(y + out, best);
+                take<T, N>(dy + out, gradient);
+                EVERY(k) taken[k] = !(own[k] == best[k] || isnan(own[k]));
+                for (int v = top; v <= at_y; ++v)
+                    for (int u = left; u < (v == at_y ? at_x : right); ++u) {
+                        float other[N];
+                        take<T, N>(x + ((image * height + v) * width + u) * channels + channel, other);
+                        EVERY(k) taken[k] = taken[k] || other[k] == best[k] || isnan(other[k]);
+                    }
+                EVERY(k) sum[k] += taken[k] ? 0.0f : gradient[k];
+            }
+        give<T, N>(dx + i * N, sum);
+    }
+}
 template <typename T>
 __device__ void max_gradient(unsigned count, int channels, AXES, const T *x, const T *y, const T *dy, T *dx) {
     MAKE_AXES
-    EACH(i, count) {
-        int channel = int(i % channels), at_x = int(i / channels % width), at_y = int(i / channels / width % height);
-        unsigned image = i / channels / width / height;
-        float own = get(x[i]), sum = 0.0f;
+    IN_LOTS(channels % LOT == 0 && level(x, y, dy, dx), max_gradient, (count, channels, down, along, x, y, dy, dx))
+}
+
+template <typename T, int N>
+__device__ __forceinline__ void mean_gradient_of(unsigned count, int channels, int reduce, const Axis &down,
+                                                 const Axis &along, const T *dy, T *dx) {
+    int across = channels / N, height = down.side, width = along.side, rows = down.outs, columns = along.outs;
+    EACH(i, count / N) {
+        int channel = int(i % across) * N, at_x = int(i / across % width), at_y = int(i / across / width % height);
+        unsigned image = i / across / width / height;
+        float sum[N] = {};
         int first_row, last_row, first_column, last_column;
         holders(down, at_y, first_row, last_row);
         holders(along, at_x, first_column, last_column);
@@ -268,80 +559,90 @@ __device__ void max_gradient(unsigned count, int channels, AXES, const T *x, con
                 span(down, row, top, bottom, high);
                 span(along, column, left, right, wide);
                 if (at_y < top || at_y >= bottom || at_x < left || at_x >= right) continue;
-                unsigned out = ((image * rows + row) * columns + column) * channels + channel;
-                float best = get(y[out]);
-                if (!(own == best || isnan(own))) continue;
-                bool earlier = false;
-                for (int v = top; v <= at_y && !earlier; ++v)
-                    for (int u = left; u < (v == at_y ? at_x : right) && !earlier; ++u) {
-                        float other = get(x[((image * height + v) * width + u) * channels + channel]);
-                        earlier = other == best || isnan(other);
-                    }
-                if (!earlier) sum += get(dy[out]);
+                float gradient[N], by = divisor(reduce, bottom - top, right - left, high, wide);
+                take<T, N>(dy + ((image * rows + row) * columns + column) * channels + channel, gradient);
+                EVERY(k) sum[k] += gradient[k] / by;
             }
-        dx[i] = put<T>(sum);
+        give<T, N>(dx + i * N, sum);
     }
 }
-
 template <typename T>
 __device__ void mean_gradient(unsigned count, int channels, int reduce, AXES, const T *dy, T *dx) {
     MAKE_AXES
-    EACH(i, count) {
-        int channel = int(i % channels), at_x = int(i / channels % width), at_y = int(i / channels / width % height);
-        unsigned image = i / channels / width / height;
-        float sum = 0.0f;
-        int first_row, last_row, first_column, last_column;
-        holders(down, at_y, first_row, last_row);
-        holders(along, at_x, first_column, last_column);
-        for (int row = first_row; row < last_row; ++row)
-            for (int column = first_column; column < last_column; ++column) {
-                int top, bottom, left, right, high, wide;
-                span(down, row, top, bottom, high);
-                span(along, column, left, right, wide);
-                if (at_y < top || at_y >= bottom || at_x < left || at_x >= right) continue;
-                unsigned out = ((image * rows + row) * columns + column) * channels + channel;
-                sum += get(dy[out]) / divisor(reduce, bottom - top, right - left, high, wide);
-            }
-        dx[i] = put<T>(sum);
-    }
+    IN_LOTS(channels % LOT == 0 && level(dy, dx), mean_gradient, (count, channels, reduce, down, along, dy, dx))
 }
 
 // ---- moving numbers
 
 // Channels from `from_first` of one image to channels from `to_first` of another; `count` numbers, `channels` a pixel.
+template <typename T, int N>
+__device__ __forceinline__ void channels_of_of(unsigned count, int channels, int from_all, int from_first, int to_all,
+                                               int to_first, const T *from, T *to) {
+    unsigned across = unsigned(channels / N);
+    EACH(i, count / N) {
+        unsigned pixel = i / across, channel = i % across * N;
+        float value[N];
+        take<T, N>(from + pixel * from_all + from_first + channel, value);
+        give<T, N>(to + pixel * to_all + to_first + channel, value);
+    }
+}
 template <typename T>
 __device__ void channels_of(unsigned count, int channels, int from_all, int from_first, int to_all, int to_first,
                             const T *from, T *to) {
-    EACH(i, count) {
-        unsigned pixel = i / channels, channel = i % channels;
-        to[pixel * to_all + to_first + channel] = from[pixel * from_all + from_first + channel];
-    }
+    bool even = (channels | from_all | from_first | to_all | to_first) % LOT == 0;
+    IN_LOTS(even && level(from, to), channels_of, (count, channels, from_all, from_first, to_all, to_first, from, to))
 }
 
 // y [n, rows, columns, channels] from x [n, height, width, inner]: pixel (row * stride - top, column * stride - left),
 // channel - before, zero where that is outside. Padding, cropping (negative top and left) and the parameter-free shortcut.
+template <typename T, int N>
+__device__ __forceinline__ void placed_of(unsigned count, int rows, int columns, int channels, int height, int width,
+                                          int inner, int stride, int top, int left, int before, const T *x, T *y) {
+    unsigned across = unsigned(channels / N);
+    EACH(i, count / N) {
+        int channel = int(i % across) * N - before, u = int(i / across % columns) * stride - left;
+        int v = int(i / across / columns % rows) * stride - top;
+        unsigned image = i / across / columns / rows;
+        bool inside = channel >= 0 && channel < inner && u >= 0 && u < width && v >= 0 && v < height;
+        float value[N] = {};
+        if (inside) take<T, N>(x + ((image * height + v) * width + u) * inner + channel, value);
+        give<T, N>(y + i * N, value);
+    }
+}
 template <typename T>
 __device__ void placed(unsigned count, int rows, int columns, int channels, int height, int width, int inner, int stride,
                        int top, int left, int before, const T *x, T *y) {
-    EACH(i, count) {
-        int channel = int(i % channels) - before, u = int(i / channels % columns) * stride - left;
-        int v = int(i / channels / columns % rows) * stride - top;
-        unsigned image = i / channels / columns / rows;
-        bool inside = channel >= 0 && channel < inner && u >= 0 && u < width && v >= 0 && v < height;
-        y[i] = inside ? x[((image * height + v) * width + u) * inner + channel] : put<T>(0.0f);
-    }
+    IN_LOTS((channels | inner | before) % LOT == 0 && level(x, y), placed,
+            (count, rows, columns, channels, height, width, inner, stride, top, left, before, x, y))
 }
 
 // The gradient of the shortcut's input [n, height, width, inner].
+template <typename T, int N>
+__device__ __forceinline__ void shortcut_gradient_of(unsigned count, int height, int width, int inner, int rows,
+                                                     int columns, int channels, int stride, int before, const T *dy, T *dx) {
+    unsigned across = unsigned(inner / N);
+    EACH(i, count / N) {
+        int channel = int(i % across) * N, u = int(i / across % width), v = int(i / across / width % height);
+        unsigned image = i / across / width / height;
+        float value[N] = {};
+        if (u % stride == 0 && v % stride == 0)
+            take<T, N>(dy + ((image * rows + v / stride) * columns + u / stride) * channels + before + channel, value);
+        give<T, N>(dx + i * N, value);
+    }
+}
 template <typename T>
 __device__ void shortcut_gradient(unsigned count, int height, int width, int inner, int rows, int columns, int channels,
                                   int stride, int before, const T *dy, T *dx) {
+    IN_LOTS((channels | inner | before) % LOT == 0 && level(dy, dx), shortcut_gradient,
+            (count, height, width, inner, rows, columns, channels, stride, before, dy, dx))
+}
+
+// x [n, rows, columns] as y [n, columns, rows]: planes and pixels, and weights' channels and taps.
+template <typename From, typename To>
+__device__ void turn(unsigned count, int rows, int columns, const From *x, To *y) {
     EACH(i, count) {
-        int channel = int(i % inner), u = int(i / inner % width), v = int(i / inner / width % height);
-        unsigned image = i / inner / width / height;
-        bool read = u % stride == 0 && v % stride == 0;
-        unsigned from = ((image * rows + v / stride) * columns + u / stride) * channels + before + channel;
-        dx[i] = read ? dy[from] : put<T>(0.0f);
+        unsigned row = i % rows, column = i / rows % columns, image = i / rows / columns;
+        y[i] = put<To>(get(x[(image * rows + row) * columns + column]));
     }
 }
 
@@ -387,67 +688,92 @@ __device__ void patches_gradient(unsigned count, int rows, int columns, int taps
 }
 
 // One kernel for each channel; w [channels, taps].
+template <typename T, int N>
+__device__ __forceinline__ void depthwise_of(unsigned count, int rows, int columns, int channels, int taps_across, int taps,
+                                             int height, int width, int stride, int dilation, int top, int left,
+                                             const T *x, const T *w, const float *bias, T *y, float low, float high) {
+    unsigned across = unsigned(channels / N);
+    EACH(i, count / N) {
+        int channel = int(i % across) * N, column = int(i / across % columns), row = int(i / across / columns % rows);
+        unsigned image = i / across / columns / rows;
+        float sum[N] = {};
+        for (int tap = 0; tap < taps; ++tap) {
+            int v = row * stride + tap / taps_across * dilation - top;
+            int u = column * stride + tap % taps_across * dilation - left;
+            if (u < 0 || u >= width || v < 0 || v >= height) continue;
+            float value[N];
+            take<T, N>(x + ((image * height + v) * width + u) * channels + channel, value);
+            EVERY(k) sum[k] = fmaf(value[k], get(w[(channel + k) * taps + tap]), sum[k]);
+        }
+        EVERY(k) sum[k] = hold(bias ? sum[k] + bias[channel + k] : sum[k], low, high);
+        give<T, N>(y + i * N, sum);
+    }
+}
 template <typename T>
 __device__ void depthwise(unsigned count, int rows, int columns, int channels, int taps_across, int taps, int height,
                           int width, int stride, int dilation, int top, int left, const T *x, const T *w,
                           const float *bias, T *y, float low, float high) {
-    EACH(i, count) {
-        int channel = int(i % channels), column = int(i / channels % columns), row = int(i / channels / columns % rows);
-        unsigned image = i / channels / columns / rows;
-        float sum = 0.0f;
-        for (int tap = 0; tap < taps; ++tap) {
-            int v = row * stride + tap / taps_across * dilation - top;
-            int u = column * stride + tap % taps_across * dilation - left;
-            if (u < 0 || u >= width || v < 0 || v >= height) continue;
-            sum = fmaf(get(x[((image * height + v) * width + u) * channels + channel]), get(w[channel * taps + tap]), sum);
-        }
-        y[i] = put<T>(hold(bias ? sum + bias[channel] : sum, low, high));
-    }
+    IN_LOTS(channels % LOT == 0 && level(x, y), depthwise,
+            (count, rows, columns, channels, taps_across, taps, height, width, stride, dilation, top, left, x, w, bias, y,
+             low, high))
 }
 
-template <typename T>
-__device__ void depthwise_input(unsigned count, int rows, int columns, int channels, int taps_across, int taps, int height,
-                                int width, int stride, int dilation, int top, int left, const T *dy, const T *w, T *dx) {
-    EACH(i, count) {
-        int channel = int(i % channels), u = int(i / channels % width), v = int(i / channels / width % height);
-        unsigned image = i / channels / width / height;
-        float sum = 0.0f;
+template <typename T, int N>
+__device__ __forceinline__ void depthwise_input_of(unsigned count, int rows, int columns, int channels, int taps_across,
+                                                   int taps, int height, int width, int stride, int dilation, int top,
+                                                   int left, const T *dy, const T *w, T *dx) {
+    unsigned across = unsigned(channels / N);
+    EACH(i, count / N) {
+        int channel = int(i % across) * N, u = int(i / across % width), v = int(i / across / width % height);
+        unsigned image = i / across / width / height;
+        float sum[N] = {};
         for (int tap = 0; tap < taps; ++tap) {
             int row = reader(v + top - tap / taps_across * dilation, stride, rows);
             int column = reader(u + left - tap % taps_across * dilation, stride, columns);
             if (row < 0 || column < 0) continue;
-            unsigned at = ((image * rows + row) * columns + column) * channels + channel;
-            sum = fmaf(get(dy[at]), get(w[channel * taps + tap]), sum);
+            float value[N];
+            take<T, N>(dy + ((image * rows + row) * columns + column) * channels + channel, value);
+            EVERY(k) sum[k] = fmaf(value[k], get(w[(channel + k) * taps + tap]), sum[k]);
         }
-        dx[i] = put<T>(sum);
+        give<T, N>(dx + i * N, sum);
     }
+}
+template <typename T>
+__device__ void depthwise_input(unsigned count, int rows, int columns, int channels, int taps_across, int taps, int height,
+                                int width, int stride, int dilation, int top, int left, const T *dy, const T *w, T *dx) {
+    IN_LOTS(channels % LOT == 0 && level(dy, dx), depthwise_input,
+            (count, rows, columns, channels, taps_across, taps, height, width, stride, dilation, top, left, dy, w, dx))
 }
 
 // Strips of output pixels in blockIdx.y, the taps in blockIdx.z: parts [strips, taps, channels].
-template <typename T>
-__device__ void depthwise_weights(unsigned pixels, int rows, int columns, int channels, int taps_across, int taps,
-                                  int height, int width, int stride, int dilation, int top, int left, unsigned strip,
-                                  const T *x, const T *dy, float *parts) {
-    __shared__ float lanes[LANES][33];
-    int tap = blockIdx.z, channel = blockIdx.x * 32 + threadIdx.x;
-    unsigned first = blockIdx.y * strip, last = min(first + strip, pixels);
-    float sum = 0.0f;
+template <typename T, int N>
+__device__ __forceinline__ void depthwise_weights_of(unsigned rows, int down, int columns, int channels, int taps_across,
+                                                     int height, int width, int stride, int dilation, int top, int left,
+                                                     unsigned strip, const T *__restrict__ x, const T *__restrict__ dy,
+                                                     float *__restrict__ parts) {
+    int channel = OWN_CHANNEL, tap = blockIdx.z;
+    float sums[1][N] = {};
     if (channel < channels)
-        for (unsigned pixel = first + threadIdx.y; pixel < last; pixel += LANES) {
-            int column = int(pixel % columns), row = int(pixel / columns % rows);
-            unsigned image = pixel / columns / rows;
+        ROWS_OF_STRIP(pixel) {
+            int column = int(pixel % columns), row = int(pixel / columns % down);
+            unsigned image = pixel / columns / down;
             int v = row * stride + tap / taps_across * dilation - top;
             int u = column * stride + tap % taps_across * dilation - left;
             if (u < 0 || u >= width || v < 0 || v >= height) continue;
-            float value = get(x[((image * height + v) * width + u) * channels + channel]);
-            sum = fmaf(value, get(dy[pixel * channels + channel]), sum);
+            float value[N], gradient[N];
+            take<T, N>(x + ((image * height + v) * width + u) * channels + channel, value);
+            take<T, N>(dy + pixel * channels + channel, gradient);
+            EVERY(k) sums[0][k] = fmaf(value[k], gradient[k], sums[0][k]);
         }
-    lanes[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.y == 0 && channel < channels) {
-        for (int lane = 1; lane < LANES; ++lane) sum += lanes[lane][threadIdx.x];
-        parts[(blockIdx.y * taps + tap) * channels + channel] = sum;
-    }
+    float *into = parts + (blockIdx.y * gridDim.z + tap) * channels;
+    join_lanes<N, 1>(sums, channels, [=](int c, const float(&sum)[1]) { into[c] = sum[0]; });
+}
+template <typename T>
+__device__ void depthwise_weights(unsigned pixels, int rows, int columns, int channels, int taps_across, int taps,
+                                  int height, int width, int stride, int dilation, int top, int left, unsigned strip,
+                                  int lot, const T *x, const T *dy, float *parts) {
+    IN_LOTS(lot > 1, depthwise_weights,
+            (pixels, rows, columns, channels, taps_across, height, width, stride, dilation, top, left, strip, x, dy, parts))
 }
 
 // ---- losses
@@ -630,18 +956,33 @@ BOTH(add_hold, ADD_HOLD, (n, a, b, y, low, high))
 BOTH(masked, MASKED, (n, x, mask, y))
 #define AFFINE(T) (unsigned n, int c, const T *x, const float *scale, const float *shift, T *y, float low, float high)
 BOTH(affine, AFFINE, (n, c, x, scale, shift, y, low, high))
-#define COLUMN_SUMS(T) (unsigned rows, int c, unsigned strip, const T *x, float *parts)
-BOTH(column_sums, COLUMN_SUMS, (rows, c, strip, x, parts))
-#define STRIP_MOMENTS(T) (unsigned rows, int c, unsigned strip, const T *x, float *means, float *squares)
-BOTH(strip_moments, STRIP_MOMENTS, (rows, c, strip, x, means, squares))
+#define COLUMN_SUMS(T) (unsigned rows, int c, unsigned strip, int lot, const T *x, float *parts)
+BOTH(column_sums, COLUMN_SUMS, (rows, c, strip, lot, x, parts))
+#define PASS_SUMS(T)                                                                                                 \
+    (unsigned rows, int c, unsigned strip, int lot, const T *y, const T *dy, T *dx, float low, float high, float *parts)
+BOTH(pass_sums, PASS_SUMS, (rows, c, strip, lot, y, dy, dx, low, high, parts))
+BOTH(strip_moments, COLUMN_SUMS, (rows, c, strip, lot, x, parts))
 #define NORM_SUMS(T)                                                                                                 \
-    (unsigned rows, int c, unsigned strip, const T *x, const T *dy, const float *scale, const float *shift,             \
-     const float *mean, float low, float high, float *products, float *plain)
-BOTH(norm_sums, NORM_SUMS, (rows, c, strip, x, dy, scale, shift, mean, low, high, products, plain))
+    (unsigned rows, int c, unsigned strip, int lot, const T *x, const T *dy, const float *scale, const float *shift,    \
+     const float *mean, float low, float high, float *parts)
+BOTH(norm_sums, NORM_SUMS, (rows, c, strip, lot, x, dy, scale, shift, mean, low, high, parts))
 #define NORM_GRADIENT(T)                                                                                             \
     (unsigned n, int c, const T *x, const T *dy, const float *scale, const float *shift, const float *mean,            \
      const float *slope, const float *back, float low, float high, T *dx)
 BOTH(norm_gradient, NORM_GRADIENT, (n, c, x, dy, scale, shift, mean, slope, back, low, high, dx))
+
+extern "C" __global__ void turn_f32_f32(unsigned n, int rows, int columns, const float *x, float *y) {
+    turn(n, rows, columns, x, y);
+}
+extern "C" __global__ void turn_f32_bf16(unsigned n, int rows, int columns, const float *x, bf16 *y) {
+    turn(n, rows, columns, x, y);
+}
+extern "C" __global__ void turn_bf16_f32(unsigned n, int rows, int columns, const bf16 *x, float *y) {
+    turn(n, rows, columns, x, y);
+}
+extern "C" __global__ void turn_bf16_bf16(unsigned n, int rows, int columns, const bf16 *x, bf16 *y) {
+    turn(n, rows, columns, x, y);
+}
 
 #define AXES_PASSED                                                                                                  \
     height, rows, row_kernel, row_stride, row_before, row_after, row_grid, width, columns, column_kernel,             \
@@ -683,6 +1024,6 @@ BOTH(depthwise_input, DEPTHWISE_INPUT,
      (n, rows, columns, channels, across, taps, height, width, stride, dilation, top, left, dy, w, dx))
 #define DEPTHWISE_WEIGHTS(T)                                                                                         \
     (unsigned pixels, int rows, int columns, int channels, int across, int taps, int height, int width, int stride,    \
-     int dilation, int top, int left, unsigned strip, const T *x, const T *dy, float *parts)
+     int dilation, int top, int left, unsigned strip, int lot, const T *x, const T *dy, float *parts)
 BOTH(depthwise_weights, DEPTHWISE_WEIGHTS,
-     (pixels, rows, columns, channels, across, taps, height, width, stride, dilation, top, left, strip, x, dy, parts))
+     (pixels, rows, columns, channels, across, taps, height, width, stride, dilation, top, left, strip, lot, x, dy, parts))

@@ -33,11 +33,8 @@ mod compiled {
 const BLOCK: u32 = 256;
 /// Blocks at most: threads go on to the numbers that are left.
 const MOST_BLOCKS: u32 = 1 << 16;
-/// Channels and lanes of rows in a block that sums over rows, as in `kernels.cu`.
-const COLUMNS: usize = 32;
-const LANES: usize = 8;
-/// Strips that rows are summed in, at most.
-const MOST_STRIPS: usize = 256;
+/// Blocks that sum over rows, at most: enough for every multiprocessor of the largest GPU to have several.
+const MOST_STRIPS: usize = 1024;
 
 /// An argument of a kernel.
 #[derive(Clone, Copy)]
@@ -61,31 +58,77 @@ enum Threads {
     /// One for each number.
     Each(usize),
     /// Blocks of channels, strips of rows, and layers of both.
-    Strips { channels: usize, strips: usize, layers: usize },
+    Strips(Strips, usize),
+    /// What strips gave, summed for each channel.
+    Channels(usize),
     /// One block.
     Block,
 }
 
 impl Threads {
+    /// One for each lot of 16 bytes.
+    fn lots(count: usize, dtype: DType) -> Self {
+        Self::Each(count.div_ceil(lot(dtype)))
+    }
+
     fn config(self) -> LaunchConfig {
         let (grid_dim, block_dim) = match self {
             Self::Each(count) => {
                 let blocks = count.div_ceil(BLOCK as usize).clamp(1, MOST_BLOCKS as usize);
                 ((blocks as u32, 1, 1), (BLOCK, 1, 1))
             }
-            Self::Strips { channels, strips, layers } => {
-                ((channels.div_ceil(COLUMNS) as u32, strips as u32, layers as u32), (COLUMNS as u32, LANES as u32, 1))
+            Self::Strips(by, layers) => {
+                ((by.blocks as u32, by.strips as u32, layers as u32), (by.wide as u32, by.lanes as u32, 1))
             }
+            Self::Channels(channels) => ((channels.div_ceil(32) as u32, 1, 1), (32, 32, 1)),
             Self::Block => ((1, 1, 1), (BLOCK, 1, 1)),
         };
         LaunchConfig { grid_dim, block_dim, shared_mem_bytes: 0 }
     }
 }
 
-/// Rows of a strip, and strips, for sums over `rows` rows: they follow from the shape alone, and so does the order of sums.
-fn strips(rows: usize) -> (usize, usize) {
-    let strip = rows.div_ceil(MOST_STRIPS).max(8 * LANES);
-    (strip, rows.div_ceil(strip))
+/// Numbers of 16 bytes, which one instruction reads.
+fn lot(dtype: DType) -> usize {
+    16 / dtype.size_in_bytes()
+}
+
+/// How rows of channels are summed. It follows from shapes and types alone, and so does the order of sums.
+#[derive(Clone, Copy)]
+struct Strips {
+    /// Channels of a thread.
+    lot: usize,
+    /// Lots and rows of a block, side by side.
+    wide: usize,
+    lanes: usize,
+    /// Blocks that the channels take.
+    blocks: usize,
+    /// Rows of a strip, and strips.
+    strip: usize,
+    strips: usize,
+}
+
+impl Strips {
+    /// For `rows` rows of contiguous tensors whose places are `at`.
+    fn new(rows: usize, channels: usize, dtype: DType, at: &[Arg]) -> Self {
+        let level = at.iter().all(|at| matches!(at, Arg::Pointer(at) if at.is_multiple_of(16)));
+        let lot = lot(dtype);
+        if level && channels.is_multiple_of(lot) { Self::of(rows, channels, lot) } else { Self::singly(rows, channels) }
+    }
+
+    fn of(rows: usize, channels: usize, lot: usize) -> Self {
+        let lots = channels / lot;
+        let wide = lots.next_power_of_two().min(32);
+        let (lanes, blocks) = ((BLOCK as usize / wide).min(32), lots.div_ceil(wide));
+        let strip = rows.div_ceil((MOST_STRIPS / blocks).max(1)).max(8 * lanes);
+        Self { lot, wide, lanes, blocks, strip, strips: rows.div_ceil(strip) }
+    }
+
+    /// Each channel by a thread: a channel's sum does not depend on how many stand beside it.
+    fn singly(rows: usize, channels: usize) -> Self {
+        let (wide, lanes) = (32, BLOCK as usize / 32);
+        let strip = rows.div_ceil(256).max(8 * lanes);
+        Self { lot: 1, wide, lanes, blocks: channels.div_ceil(wide), strip, strips: rows.div_ceil(strip) }
+    }
 }
 
 thread_local! {

@@ -37,7 +37,7 @@ pub fn forward(windows: &Windows, reduce: Reduce, x: &Tensor, outs: [usize; 2]) 
     let mut args = vec![count(n)?, int(channels), reduction(reduce)];
     args.extend(axes(windows, height, width, outs));
     args.extend([at(x)?, at(&y)?]);
-    launch_of(device_of(x)?, "pool", x.dtype(), Threads::Each(n), &args)?;
+    launch_of(device_of(x)?, "pool", x.dtype(), Threads::lots(n, x.dtype()), &args)?;
     Ok(y)
 }
 
@@ -49,7 +49,7 @@ pub fn max_backward(windows: &Windows, x: &Tensor, y: &Tensor, dy: &Tensor) -> R
     let mut args = vec![count(n)?, int(channels)];
     args.extend(axes(windows, height, width, [y.dim(1)?, y.dim(2)?]));
     args.extend([at(x)?, at(y)?, at(dy)?, at(&dx)?]);
-    launch_of(device_of(x)?, "max_gradient", x.dtype(), Threads::Each(n), &args)?;
+    launch_of(device_of(x)?, "max_gradient", x.dtype(), Threads::lots(n, x.dtype()), &args)?;
     Ok(dx)
 }
 
@@ -66,6 +66,6 @@ pub fn avg_backward(
     let mut args = vec![count(n)?, int(channels), reduction(reduce)];
     args.extend(axes(windows, height, width, [dy.dim(1)?, dy.dim(2)?]));
     args.extend([at(dy)?, at(&dx)?]);
-    launch_of(device_of(dy)?, "mean_gradient", dy.dtype(), Threads::Each(n), &args)?;
+    launch_of(device_of(dy)?, "mean_gradient", dy.dtype(), Threads::lots(n, dy.dtype()), &args)?;
     Ok(dx)
 }

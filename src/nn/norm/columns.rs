@@ -90,10 +90,6 @@ impl Moments {
 }
 
 pub fn moments(x: &Tensor, channels: usize) -> Result<(Tensor, Tensor)> {
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return crate::nn::cuda::norm::moments(x);
-    }
     let found = with([x], |[x]| {
         let parts: Vec<Option<Moments>> = x
             .par_chunks(tasks(channels))

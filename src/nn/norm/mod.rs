@@ -32,11 +32,14 @@ pub struct Follow {
     pub unbiased: bool,
 }
 
-/// What the backward pass needs of a forward pass with batch statistics: per channel, mean and 1 / sqrt(var + eps).
+/// What the backward pass needs of a forward pass with batch statistics: per channel, mean and 1 / sqrt(var + eps), and the
+/// scale and the shift that normalise.
 #[derive(Clone, Debug)]
 pub struct Statistics {
     pub mean: Tensor,
     pub inverse: Tensor,
+    pub scale: Tensor,
+    pub shift: Tensor,
 }
 
 /// y = activation((x - running_mean) / sqrt(running_var + eps) * weight + bias), as one scale and one shift.
@@ -50,6 +53,11 @@ pub fn stored(norm: &Norm, eps: f64, x: &Tensor, activation: Activation) -> Resu
 
 /// weight / sqrt(running_var + eps), and what is added to x times that; each [channels].
 fn stored_affine(norm: &Norm, eps: f64) -> Result<[Tensor; 2]> {
+    #[cfg(feature = "cuda")]
+    if norm.weight.device().is_cuda() {
+        let [scale, shift, _] = super::cuda::norm::stored(norm, eps)?;
+        return Ok([scale, shift]);
+    }
     let scale = norm.weight.div(&(&norm.running_var + eps)?.sqrt()?)?;
     let shift = norm.bias.sub(&norm.running_mean.mul(&scale)?)?;
     Ok([scale, shift])
@@ -76,12 +84,6 @@ pub fn folded(norm: &Norm, eps: f64, w: &Tensor, bias: Option<&Tensor>) -> Resul
         }
     })?;
     Ok([tensor(scaled, w.shape().clone())?, shift])
-}
-
-fn batch_affine(norm: &Norm, statistics: &Statistics) -> Result<[Tensor; 2]> {
-    let scale = norm.weight.mul(&statistics.inverse)?;
-    let shift = norm.bias.sub(&statistics.mean.mul(&scale)?)?;
-    Ok([scale, shift])
 }
 
 /// activation(x * scale + shift).
@@ -124,6 +126,15 @@ pub fn stored_backward(
     activation: Activation,
     learn: bool,
 ) -> Result<(Tensor, Option<[Tensor; 2]>)> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        use super::cuda::norm::{gradient, parameters, stored};
+        let [scale, shift, inverse] = stored(norm, eps)?;
+        let known = Statistics { mean: norm.running_mean.clone(), inverse, scale, shift };
+        let dx = gradient(x, dy, &known, None, activation)?;
+        let own = learn.then(|| parameters(x, dy, &known, activation)).transpose()?;
+        return Ok((dx, own.map(|[dweight, dbias, ..]| [dweight, dbias])));
+    }
     let [scale, shift] = stored_affine(norm, eps)?;
     let inverse = (&norm.running_var + eps)?.sqrt()?.recip()?;
     let zeros = scale.zeros_like()?;
@@ -141,10 +152,6 @@ fn gradient(
     [scale, shift, mean, slope, back]: [&Tensor; 5],
     activation: Activation,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return super::cuda::norm::gradient(x, dy, [scale, shift, mean, slope, back], activation);
-    }
     let (_, _, _, channels) = x.dims4()?;
     let (low, high) = activation.bounds();
     let mut dx = buffer::take(x.elem_count());
@@ -181,10 +188,6 @@ fn sums(
     [scale, shift, mean, inverse]: [&Tensor; 4],
     activation: Activation,
 ) -> Result<[Tensor; 2]> {
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return super::cuda::norm::sums(x, dy, [scale, shift, mean, inverse], activation);
-    }
     let (_, _, _, channels) = x.dims4()?;
     let (low, high) = activation.bounds();
     let both = with([x, dy, scale, shift, mean], |[x, dy, scale, shift, mean]| {
@@ -252,10 +255,18 @@ pub fn batch(
     if count < 2 {
         candle_core::bail!("batch norm in training needs more than one value per channel");
     }
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let (statistics, [running_mean, running_var]) = super::cuda::norm::batch(norm, eps, follow, x)?;
+        let y = affine(x, &statistics.scale, &statistics.shift, activation)?;
+        return Ok((y, statistics, Norm { running_mean, running_var, ..norm.clone() }));
+    }
     let (mean, variance) = moments(x, channels)?;
-    let statistics = Statistics { inverse: (&variance + eps)?.sqrt()?.recip()?, mean };
-    let [scale, shift] = batch_affine(norm, &statistics)?;
+    let inverse = (&variance + eps)?.sqrt()?.recip()?;
+    let scale = norm.weight.mul(&inverse)?;
+    let shift = norm.bias.sub(&mean.mul(&scale)?)?;
     let y = affine(x, &scale, &shift, activation)?;
+    let statistics = Statistics { mean, inverse, scale, shift };
     let correction = if follow.unbiased { count as f64 / (count - 1) as f64 } else { 1.0 };
     let moved = |old: &Tensor, new: &Tensor| (old * (1.0 - follow.momentum))?.add(&(new * follow.momentum)?);
     let updated = Norm {
@@ -270,9 +281,8 @@ pub fn batch(
 ///
 /// # Errors
 /// The shapes differ.
-pub fn batch_again(norm: &Norm, statistics: &Statistics, x: &Tensor, activation: Activation) -> Result<Tensor> {
-    let [scale, shift] = batch_affine(norm, statistics)?;
-    affine(x, &scale, &shift, activation)
+pub fn batch_again(statistics: &Statistics, x: &Tensor, activation: Activation) -> Result<Tensor> {
+    affine(x, &statistics.scale, &statistics.shift, activation)
 }
 
 /// Gradients of `batch`: of x, weight and bias. Statistics are part of what is differentiated.
@@ -280,17 +290,22 @@ pub fn batch_again(norm: &Norm, statistics: &Statistics, x: &Tensor, activation:
 /// # Errors
 /// The shapes differ.
 pub fn batch_backward(
-    norm: &Norm,
     statistics: &Statistics,
     x: &Tensor,
     dy: &Tensor,
     activation: Activation,
 ) -> Result<(Tensor, [Tensor; 2])> {
-    let [scale, shift] = batch_affine(norm, statistics)?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        use super::cuda::norm::{gradient, parameters};
+        let [dweight, dbias, slope, back] = parameters(x, dy, statistics, activation)?;
+        return Ok((gradient(x, dy, statistics, Some([&slope, &back]), activation)?, [dweight, dbias]));
+    }
+    let Statistics { mean, inverse, scale, shift } = statistics;
     let (images, height, width, _) = x.dims4()?;
     let share = 1.0 / (images * height * width) as f64;
-    let [dweight, dbias] = sums(x, dy, [&scale, &shift, &statistics.mean, &statistics.inverse], activation)?;
-    let slope = (statistics.inverse.mul(&dweight)? * share)?;
-    let dx = gradient(x, dy, [&scale, &shift, &statistics.mean, &slope, &(&dbias * share)?], activation)?;
+    let [dweight, dbias] = sums(x, dy, [scale, shift, mean, inverse], activation)?;
+    let slope = (inverse.mul(&dweight)? * share)?;
+    let dx = gradient(x, dy, [scale, shift, mean, &slope, &(&dbias * share)?], activation)?;
     Ok((dx, [dweight, dbias]))
 }
