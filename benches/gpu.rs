@@ -16,8 +16,8 @@ use tl_sweep::model::freezing::with_head;
 use tl_sweep::model::init;
 use tl_sweep::nn::activation::Activation;
 use tl_sweep::nn::loss::{Targets, cross_entropies};
-use tl_sweep::nn::optim::{HeadStep, Rule, State, Step, step_heads};
-use tl_sweep::nn::{self, cuda, linear};
+use tl_sweep::nn::optim::{HeadStep, Rule, State, Step, Steps, step_heads};
+use tl_sweep::nn::{self, activation, cuda, linear};
 use tl_sweep::recipe::{Head, Pool};
 use tl_sweep::seed::{Stream, stream};
 
@@ -107,8 +107,26 @@ fn timed(spec: &Value) -> anyhow::Result<Times> {
 }
 
 enum Case {
-    Network { network: Box<Network>, states: BTreeMap<(usize, usize), State>, x: Tensor, labels: Vec<u32>, step: bool },
-    Heads { x: Tensor, weight: Tensor, bias: Tensor, states: Vec<[State; 2]>, labels: Vec<u32> },
+    Network {
+        network: Box<Network>,
+        states: BTreeMap<(usize, usize), State>,
+        x: Tensor,
+        labels: Vec<u32>,
+        step: bool,
+    },
+    /// A hundred launches of a small kernel, with and without memory for what it gives: what asking costs.
+    Calls {
+        x: Tensor,
+        state: State,
+        allocate: bool,
+    },
+    Heads {
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        states: Vec<[State; 2]>,
+        labels: Vec<u32>,
+    },
 }
 
 fn network(spec: &Value, device: &Device) -> anyhow::Result<Network> {
@@ -144,6 +162,10 @@ impl Case {
             let (weight, bias) = (noise(&[heads * 10, inputs], device)?, noise(&[heads * 10], device)?);
             return Ok(Self::Heads { x: noise(&[batch, inputs], device)?, weight, bias, states, labels });
         }
+        if spec["pass"] == "launches" || spec["pass"] == "allocations" {
+            let allocate = spec["pass"] == "allocations";
+            return Ok(Self::Calls { x: noise(&[1024], device)?, state: State::default(), allocate });
+        }
         let mut network = Box::new(network(spec, device)?);
         let step = spec["pass"] == "step";
         if !step {
@@ -161,15 +183,31 @@ impl Case {
                 let mut rng = stream(1, Stream::Dropout, &[]);
                 let mut tape = network.forward(x, Mode::Train(&mut rng))?;
                 let (_, gradient) = cross_entropies(&tape.result()?, labels, &[Targets::default()])?;
-                let params = &network.params;
+                let (params, mut steps) = (&network.params, Steps::default());
                 let mut take = |layer: usize, gradients: Vec<Tensor>| {
                     for (which, gradient) in gradients.iter().enumerate() {
-                        states.entry((layer, which)).or_default().step(RULE, STEP, &params[layer][which], gradient)?;
+                        steps.step(
+                            states.entry((layer, which)).or_default(),
+                            RULE,
+                            STEP,
+                            &params[layer][which],
+                            gradient,
+                        )?;
                     }
                     Ok(())
                 };
                 network.backward_into(&mut tape, gradient, &mut take)?;
+                steps.finish()?;
                 network.follow(tape);
+                Ok(())
+            }
+            Self::Calls { x, state, allocate } => {
+                for _ in 0..100 {
+                    match allocate {
+                        true => drop(activation::forward(x, Activation::Relu)?),
+                        false => drop(state.step(RULE, STEP, x, x)?),
+                    }
+                }
                 Ok(())
             }
             Self::Heads { x, weight, bias, states, labels } => {
@@ -189,14 +227,14 @@ impl Case {
 
     fn wait(&self) -> Result<()> {
         match self {
-            Self::Network { x, .. } | Self::Heads { x, .. } => cuda::device::synchronise(x),
+            Self::Network { x, .. } | Self::Heads { x, .. } | Self::Calls { x, .. } => cuda::device::synchronise(x),
         }
     }
 }
 
 /// Bytes that the graph says a network's case takes.
 fn predicted(spec: &Value, (workspace, patches): (usize, usize)) -> anyhow::Result<Value> {
-    if spec["pass"] == "heads" {
+    if spec["arch"].is_null() {
         return Ok(Value::Null);
     }
     let network = network(spec, &Device::Cpu)?;

@@ -53,6 +53,13 @@ impl State {
         if parameter.shape() != gradient.shape() {
             candle_core::bail!("a gradient of {:?} does not fit {:?}", gradient.shape(), parameter.shape());
         }
+        #[cfg(feature = "cuda")]
+        if let candle_core::Device::Cuda(device) = parameter.device() {
+            let mut waiting = super::cuda::optim::Waiting::default();
+            waiting.add(parameter, gradient, self.numbers(rule, step, parameter)?, constants())?;
+            waiting.take(device, constants())?;
+            return Ok(parameter.clone());
+        }
         self.steps += 1;
         match rule {
             Rule::Sgd { momentum, nesterov } => self.sgd(momentum, nesterov, step, parameter, gradient),
@@ -84,7 +91,7 @@ impl State {
         Ok(memory)
     }
 
-    /// What a step of one head is, for the kernel that steps all of them; `part` has the shape of its parameter.
+    /// What a step is, for the kernels that step many; `part` has the shape of the parameter.
     #[cfg(feature = "cuda")]
     fn numbers(&mut self, rule: Rule, step: Step, part: &Tensor) -> Result<super::cuda::optim::HeadNumbers> {
         self.steps += 1;
@@ -115,12 +122,6 @@ impl State {
     ) -> Result<Tensor> {
         let (decay, shrink, lr, momentum) =
             (step.coupled_decay as f32, 1.0 - (step.lr * step.decoupled_decay) as f32, step.lr as f32, momentum as f32);
-        #[cfg(feature = "cuda")]
-        if parameter.device().is_cuda() {
-            let velocity = self.on_device(parameter, 0)?;
-            super::cuda::optim::sgd(parameter, &velocity, gradient, [decay, shrink, lr, momentum], nesterov)?;
-            return Ok(parameter.clone());
-        }
         let count = parameter.elem_count();
         let [velocity, _] = &mut self.host;
         velocity.resize(count, 0.0);
@@ -141,14 +142,6 @@ impl State {
         let corrections = (correction(BETAS.0), correction(BETAS.1));
         let (decay, shrink) = (step.coupled_decay as f32, (1.0 - step.lr * step.decoupled_decay) as f32);
         let (rate, second_scale) = ((step.lr / corrections.0) as f32, (1.0 / corrections.1) as f32);
-        #[cfg(feature = "cuda")]
-        if parameter.device().is_cuda() {
-            let (beta, beta_second) = (BETAS.0 as f32, BETAS.1 as f32);
-            let numbers = [decay, shrink, rate, second_scale, beta, beta_second, EPSILON as f32];
-            let memories = [self.on_device(parameter, 0)?, self.on_device(parameter, 1)?];
-            super::cuda::optim::adam(parameter, memories.each_ref(), gradient, numbers)?;
-            return Ok(parameter.clone());
-        }
         let count = parameter.elem_count();
         let [first, second] = &mut self.host;
         first.resize(count, 0.0);
@@ -192,6 +185,54 @@ on_every_path! {
     }
 }
 
+/// Steps that are asked for one parameter after the other, and taken before `finish` returns: on a GPU, small ones together.
+#[derive(Default)]
+pub struct Steps {
+    #[cfg(feature = "cuda")]
+    waiting: super::cuda::optim::Waiting,
+}
+
+impl Steps {
+    /// As `State::step`. The parameter has moved for certain only when `finish` returns.
+    ///
+    /// # Errors
+    /// As `State::step`.
+    pub fn step(
+        &mut self,
+        state: &mut State,
+        rule: Rule,
+        step: Step,
+        parameter: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if parameter.device().is_cuda() && parameter.shape() == gradient.shape() {
+            self.waiting.add(parameter, gradient, state.numbers(rule, step, parameter)?, constants())?;
+            return Ok(parameter.clone());
+        }
+        state.step(rule, step, parameter, gradient)
+    }
+
+    /// Takes what still waits.
+    ///
+    /// # Errors
+    /// Only those of the device.
+    pub fn finish(self) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if let Some(candle_core::Device::Cuda(device)) = self.waiting.device() {
+            let mut waiting = self.waiting;
+            waiting.take(&device, constants())?;
+        }
+        Ok(())
+    }
+}
+
+/// What of AdamW is the same for all.
+#[cfg(feature = "cuda")]
+fn constants() -> [f32; 3] {
+    [BETAS.0 as f32, BETAS.1 as f32, EPSILON as f32]
+}
+
 /// A step of one of several heads whose parameters lie one below the other.
 pub struct HeadStep<'a> {
     pub state: &'a mut State,
@@ -218,8 +259,7 @@ pub fn step_heads(heads: &mut [Option<HeadStep>], parameter: &Tensor, gradient: 
             None => Ok(([-1.0; 6], [None, None])),
         };
         let numbers = heads.iter_mut().map(numbers).collect::<Result<Vec<_>>>()?;
-        let constants = [BETAS.0 as f32, BETAS.1 as f32, EPSILON as f32];
-        return super::cuda::optim::step_heads(&numbers, parameter, gradient, constants);
+        return super::cuda::optim::step_heads(&numbers, parameter, gradient, constants());
     }
     for (index, head) in heads.iter_mut().enumerate() {
         if let Some(head) = head {

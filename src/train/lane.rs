@@ -10,7 +10,7 @@ use crate::exec::{Ahead, Mode, Network, OfLayers, Pending, Tape};
 use crate::model::graph::Op;
 use crate::nn::buffer;
 use crate::nn::loss::{Means, cross_entropies};
-use crate::nn::optim::{State, all_finite, clip};
+use crate::nn::optim::{State, Steps, all_finite, clip};
 use crate::outcome::Ending;
 use crate::phase::Phase;
 use crate::seed::Rng;
@@ -164,10 +164,11 @@ impl Lane {
     /// # Errors
     /// Only those of the device.
     pub fn follow(&mut self, gradients: OfLayers, turn: &Turn) -> candle_core::Result<()> {
-        let mut moved = Vec::new();
+        let (mut steps, mut moved) = (Steps::default(), Vec::new());
         for (layer, own) in gradients {
-            moved.extend(stepped(&self.network, &mut self.states, self.head, turn, layer, own)?);
+            moved.extend(stepped(&self.network, &mut self.states, &mut steps, self.head, turn, layer, own)?);
         }
+        steps.finish()?;
         self.move_to(moved);
         Ok(())
     }
@@ -176,9 +177,9 @@ impl Lane {
     /// are there, so that they never all take memory at once.
     fn backward(&mut self, tape: &mut Tape, dy: Tensor, turn: &Turn) -> candle_core::Result<()> {
         let (network, states, head) = (&self.network, &mut self.states, self.head);
-        let mut moved = Vec::new();
+        let (mut steps, mut moved) = (Steps::default(), Vec::new());
         let mut learn = |layer: usize, gradients: Vec<Tensor>| {
-            moved.extend(stepped(network, states, head, turn, layer, gradients)?);
+            moved.extend(stepped(network, states, &mut steps, head, turn, layer, gradients)?);
             Ok(())
         };
         match turn.phase.clip {
@@ -191,6 +192,7 @@ impl Lane {
                 layers.filter(|(_, own)| !own.is_empty()).try_for_each(|(layer, own)| learn(layer, own))?;
             }
         }
+        steps.finish()?;
         self.move_to(moved);
         Ok(())
     }
@@ -256,6 +258,7 @@ pub fn read_all(owed: &mut Vec<Means>) -> candle_core::Result<Vec<Vec<f64>>> {
 fn stepped(
     network: &Network,
     states: &mut BTreeMap<(usize, usize), State>,
+    steps: &mut Steps,
     head: usize,
     turn: &Turn,
     layer: usize,
@@ -265,7 +268,7 @@ fn stepped(
     for (which, gradient) in gradients.into_iter().enumerate() {
         let state = states.entry((layer, which)).or_default();
         let size = step(turn.phase, &turn.now, layer >= head);
-        let stepped = state.step(rule(turn.phase), size, &network.params[layer][which], &gradient)?;
+        let stepped = steps.step(state, rule(turn.phase), size, &network.params[layer][which], &gradient)?;
         moved.push((layer, which, stepped));
         buffer::recycle(gradient)?;
     }

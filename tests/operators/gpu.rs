@@ -11,7 +11,7 @@ use tl_sweep::exec::{Mode, Network, Storage};
 use tl_sweep::model::arch::Arch;
 use tl_sweep::model::init;
 use tl_sweep::nn::loss::{Targets, cross_entropies};
-use tl_sweep::nn::optim::{Rule, State, Step};
+use tl_sweep::nn::optim::{Rule, State, Step, Steps};
 use tl_sweep::nn::{self, cuda};
 use tl_sweep::seed::{Stream, stream};
 
@@ -107,14 +107,15 @@ fn step(network: &mut Network, states: &mut BTreeMap<(usize, usize), State>, x: 
     let (_, gradient) = cross_entropies(&tape.result().unwrap(), &labels, &[Targets::default()]).unwrap();
     let rule = Rule::Sgd { momentum: 0.9, nesterov: false };
     let plain = Step { lr: 0.01, coupled_decay: 0.0, decoupled_decay: 0.0 };
-    let params = &network.params;
+    let (params, mut steps) = (&network.params, Steps::default());
     let mut take = |layer: usize, gradients: Vec<Tensor>| {
         for (which, gradient) in gradients.iter().enumerate() {
-            states.entry((layer, which)).or_default().step(rule, plain, &params[layer][which], gradient)?;
+            steps.step(states.entry((layer, which)).or_default(), rule, plain, &params[layer][which], gradient)?;
         }
         Ok(())
     };
     network.backward_into(&mut tape, gradient, &mut take).unwrap();
+    steps.finish().unwrap();
     network.follow(tape);
 }
 

@@ -19,13 +19,27 @@ enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500 
 typedef struct { uint32_t tid[3], ntid[3], ctaid[3], nctaid[3]; uint8_t *shared; } Thread;
 typedef void Kernel(void **params, Thread *thread);
 typedef struct { char *path; } Module;
-typedef struct { Kernel *run; int waits, shared; } Function;
+typedef struct { Kernel *run; int waits, shared; const char *name; } Function;
 
 // One thing at a time: the device is one thread, whoever asks.
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 #define LOCKED(work) ({ pthread_mutex_lock(&lock); int found = (work); pthread_mutex_unlock(&lock); found; })
 
 // ---- memory
+
+// STANDIN_COUNT=1: says at the end what was asked for how many times.
+static struct { const char *name; long count; } counts[512];
+static void counted(const char *name) {
+    static int wanted = -1;
+    if (wanted < 0) wanted = getenv("STANDIN_COUNT") != NULL;
+    if (!wanted) return;
+    int i = 0;
+    while (counts[i].name && strcmp(counts[i].name, name)) ++i;
+    counts[i].name = name, ++counts[i].count;
+}
+__attribute__((destructor)) static void say_counts(void) {
+    for (int i = 0; counts[i].name; ++i) fprintf(stderr, "%8ld %s\n", counts[i].count, counts[i].name);
+}
 
 // STANDIN_IDLE=1: nothing is computed, so that what is left is what the host costs.
 static int idle(void) {
@@ -70,13 +84,13 @@ static int give(uint64_t at) {
 }
 
 int cuMemAlloc_v2(uint64_t *at, size_t bytes) { return LOCKED(take(at, bytes)); }
-int cuMemAllocAsync(uint64_t *at, size_t bytes, void *stream) { return LOCKED(take(at, bytes)); }
+int cuMemAllocAsync(uint64_t *at, size_t bytes, void *stream) { counted("cuMemAllocAsync"); return LOCKED(take(at, bytes)); }
 int cuMemFree_v2(uint64_t at) { return LOCKED(give(at)); }
-int cuMemFreeAsync(uint64_t at, void *stream) { return LOCKED(give(at)); }
-int cuMemsetD8Async(uint64_t at, unsigned char value, size_t count, void *stream) { return memset((void *)at, value, count), OK; }
-int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) { return memcpy((void *)to, from, bytes), OK; }
-int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) { return memcpy(to, (void *)from, bytes), OK; }
-int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) { return memmove((void *)to, (void *)from, bytes), OK; }
+int cuMemFreeAsync(uint64_t at, void *stream) { counted("cuMemFreeAsync"); return LOCKED(give(at)); }
+int cuMemsetD8Async(uint64_t at, unsigned char value, size_t count, void *stream) { counted("cuMemsetD8Async"); return memset((void *)at, value, count), OK; }
+int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) { counted("cuMemcpyHtoDAsync_v2"); return memcpy((void *)to, from, bytes), OK; }
+int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) { counted("cuMemcpyDtoHAsync_v2"); return memcpy(to, (void *)from, bytes), OK; }
+int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) { counted("cuMemcpyDtoDAsync_v2"); return memmove((void *)to, (void *)from, bytes), OK; }
 int cuMemHostAlloc(void **at, size_t bytes, unsigned flags) { return *at = malloc(bytes), OK; }
 int cuMemFreeHost(void *at) { return free(at), OK; }
 int cuMemGetInfo_v2(size_t *left, size_t *total) { return *total = capacity(), *left = *total - used, OK; }
@@ -112,18 +126,18 @@ int cuDeviceGetAttribute(int *value, int what, int device) {
 }
 int cuDevicePrimaryCtxRetain(void **context, int device) { return *context = &all, OK; }
 int cuDevicePrimaryCtxRelease_v2(int device) { return OK; }
-int cuCtxSetCurrent(void *context) { return OK; }
-int cuCtxGetCurrent(void **context) { return *context = &all, OK; }
+int cuCtxSetCurrent(void *context) { counted("cuCtxSetCurrent"); return OK; }
+int cuCtxGetCurrent(void **context) { counted("cuCtxGetCurrent"); return *context = &all, OK; }
 int cuCtxGetDevice(int *device) { return *device = 0, OK; }
 int cuCtxSynchronize(void) { return OK; }
 int cuStreamCreate(void **stream, unsigned flags) { return *stream = malloc(1), OK; }
 int cuStreamDestroy_v2(void *stream) { return OK; }
-int cuStreamSynchronize(void *stream) { return OK; }
-int cuStreamWaitEvent(void *stream, void *event, unsigned flags) { return OK; }
-int cuStreamIsCapturing(void *stream, int *status) { return *status = 0, OK; }
-int cuEventCreate(void **event, unsigned flags) { return *event = malloc(1), OK; }
+int cuStreamSynchronize(void *stream) { counted("cuStreamSynchronize"); return OK; }
+int cuStreamWaitEvent(void *stream, void *event, unsigned flags) { counted("cuStreamWaitEvent"); return OK; }
+int cuStreamIsCapturing(void *stream, int *status) { counted("cuStreamIsCapturing"); return *status = 0, OK; }
+int cuEventCreate(void **event, unsigned flags) { counted("cuEventCreate"); return *event = malloc(1), OK; }
 int cuEventDestroy_v2(void *event) { return free(event), OK; }
-int cuEventRecord(void *event, void *stream) { return OK; }
+int cuEventRecord(void *event, void *stream) { counted("cuEventRecord"); return OK; }
 int cuEventSynchronize(void *event) { return OK; }
 int cuEventQuery(void *event) { return OK; }
 
@@ -190,6 +204,7 @@ static int find_kernel(void **function, void *module, const char *name) {
     void *handle = dlopen(library, RTLD_NOW);
     if (!handle) return fprintf(stderr, "stand-in: %s\n", dlerror()), NOT_FOUND;
     Function *found = malloc(sizeof *found);
+    found->name = strrchr(key, '/') + 1;
     found->run = (Kernel *)dlsym(handle, name);
     found->waits = *(int *)dlsym(handle, "standin_waits");
     found->shared = *(int *)dlsym(handle, "standin_shared");
@@ -305,5 +320,6 @@ static int launch(Function *function, unsigned gx, unsigned gy, unsigned gz, uns
 
 int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void *stream, void **params, void **extra) {
+    counted(function->name);
     return idle() ? OK : LOCKED(launch(function, gx, gy, gz, bx, by, bz, shared, params));
 }

@@ -47,7 +47,7 @@ static inline uint16_t f16_of(float f) { _Float16 h = (_Float16)f; uint16_t b; m
 class Kernel:
     def __init__(self, name, params, body, shared):
         self.name, self.shared = name, shared
-        self.params = [p.split()[-1] for p in params.split(",") if p.strip()]
+        self.params = [p.split()[-1].split("[")[0] for p in params.split(",") if p.strip()]
         self.local, self.registers = {}, {}
         self.lines = [self.line(text) for text in statements(body)]
 

@@ -855,30 +855,41 @@ extern "C" __global__ void answers(int rows, int heads, int classes, const float
 
 // ---- optimisers
 
-extern "C" __global__ void sgd(unsigned count, float *w, float *velocity, const float *gradient, float decay, float shrink,
-                               float lr, float momentum, int nesterov) {
-    EACH(i, count) {
-        float g = gradient[i] + decay * w[i];
-        float v = momentum * velocity[i] + g;
-        velocity[i] = v;
-        w[i] = shrink * w[i] - lr * (nesterov ? g + momentum * v : v);
+// One step of a number by SGD (kind 0) or AdamW (kind 1). n: kind, decay that is coupled, shrink, rate, momentum or the scale
+// of the second moment, nesterov.
+__device__ __forceinline__ void step_number(const float *n, float *w, float *first, float *second, float gradient,
+                                            float beta, float beta_second, float epsilon) {
+    float g = gradient + n[1] * *w;
+    if (n[0] == 0.0f) {
+        float v = n[4] * *first + g;
+        *first = v;
+        *w = n[2] * *w - n[3] * (n[5] != 0.0f ? g + n[4] * v : v);
+    } else {
+        float m = beta * *first + (1.0f - beta) * g;
+        float v = beta_second * *second + (1.0f - beta_second) * g * g;
+        *first = m;
+        *second = v;
+        *w = n[2] * *w - n[3] * m / (sqrtf(v * n[4]) + epsilon);
     }
 }
 
-extern "C" __global__ void adam(unsigned count, float *w, float *first, float *second, const float *gradient, float decay,
-                                float shrink, float rate, float second_scale, float beta, float beta_second, float epsilon) {
-    EACH(i, count) {
-        float g = gradient[i] + decay * w[i];
-        float m = beta * first[i] + (1.0f - beta) * g;
-        float v = beta_second * second[i] + (1.0f - beta_second) * g * g;
-        first[i] = m;
-        second[i] = v;
-        w[i] = shrink * w[i] - rate * m / (sqrtf(v * second_scale) + epsilon);
-    }
+// Parameters that step in one launch: blockIdx.y is the place of one among them.
+struct Steps {
+    struct {
+        float *w, *first, *second;
+        const float *gradient;
+        float numbers[6];
+        unsigned count, unused;
+    } of[32];
+};
+
+extern "C" __global__ void step_several(const __grid_constant__ Steps steps, float beta, float beta_second, float epsilon) {
+    const auto &own = steps.of[blockIdx.y];
+    EACH(i, own.count)
+        step_number(own.numbers, own.w + i, own.first + i, own.second + i, own.gradient[i], beta, beta_second, epsilon);
 }
 
-// One step of many heads, `own` numbers each: by SGD (kind 0) or AdamW (kind 1), each with its own six numbers (kind, decay,
-// shrink, rate, momentum or scale of the second moment, nesterov) and its own memories; kind -1 stands still.
+// One step of many heads, `own` numbers each, each with its own six numbers and memories; kind -1 stands still.
 extern "C" __global__ void step_heads(unsigned count, int own, const float *numbers, const long long *memories, float *w,
                                       const float *gradient, float beta, float beta_second, float epsilon) {
     EACH(i, count) {
@@ -886,18 +897,7 @@ extern "C" __global__ void step_heads(unsigned count, int own, const float *numb
         const float *n = numbers + 6 * head;
         if (n[0] < 0.0f) continue;
         float *first = (float *)memories[2 * head], *second = (float *)memories[2 * head + 1];
-        float g = gradient[i] + n[1] * w[i];
-        if (n[0] == 0.0f) {
-            float v = n[4] * first[place] + g;
-            first[place] = v;
-            w[i] = n[2] * w[i] - n[3] * (n[5] != 0.0f ? g + n[4] * v : v);
-        } else {
-            float m = beta * first[place] + (1.0f - beta) * g;
-            float v = beta_second * second[place] + (1.0f - beta_second) * g * g;
-            first[place] = m;
-            second[place] = v;
-            w[i] = n[2] * w[i] - n[3] * m / (sqrtf(v * n[4]) + epsilon);
-        }
+        step_number(n, w + i, first + place, second + place, gradient[i], beta, beta_second, epsilon);
     }
 }
 

@@ -1,24 +1,84 @@
 //! Optimiser steps and clipping on CUDA, in the parameters' own memory.
 
+use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, PushKernelArg};
+use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{DType, Result, Tensor};
 
-use super::{Arg, Threads, at, count, device_of, empty, int, launch};
+use super::{Arg, Threads, at, count, device_of, empty, int, kernel, launch};
 
-/// SGD as of `nn::optim`: decay that is coupled, shrink of the parameter, rate, momentum.
-pub fn sgd(w: &Tensor, velocity: &Tensor, gradient: &Tensor, numbers: [f32; 4], nesterov: bool) -> Result<()> {
-    let n = w.elem_count();
-    let mut args = vec![count(n)?, at(w)?, at(velocity)?, at(gradient)?];
-    args.extend(numbers.map(Arg::Float));
-    args.push(Arg::Int(i32::from(nesterov)));
-    launch(device_of(w)?, "sgd", Threads::Each(n), &args)
+/// Parameters of one launch, as in `kernels.cu`.
+const TOGETHER: usize = 32;
+/// Numbers of a parameter that is worth a launch of its own.
+const ALONE: usize = 1 << 17;
+
+/// One parameter's step, as the kernel reads it.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Entry {
+    /// The parameter, two memories (the second may be missing) and the gradient.
+    places: [u64; 4],
+    numbers: [f32; 6],
+    count: u32,
+    unused: u32,
 }
 
-/// AdamW as of `nn::optim`: decay that is coupled, shrink, rate, scale of the second moment, both betas, epsilon.
-pub fn adam(w: &Tensor, [first, second]: [&Tensor; 2], gradient: &Tensor, numbers: [f32; 7]) -> Result<()> {
-    let n = w.elem_count();
-    let mut args = vec![count(n)?, at(w)?, at(first)?, at(second)?, at(gradient)?];
-    args.extend(numbers.map(Arg::Float));
-    launch(device_of(w)?, "adam", Threads::Each(n), &args)
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Entries([Entry; TOGETHER]);
+
+// Safety: plain numbers, laid out as the kernel's struct.
+unsafe impl DeviceRepr for Entries {}
+
+/// Steps that wait to be taken in one launch.
+#[derive(Default)]
+pub struct Waiting {
+    entries: Vec<Entry>,
+    /// What the entries' addresses are of.
+    held: Vec<Tensor>,
+}
+
+impl Waiting {
+    /// Adds the step of a parameter; `constants` are both betas and epsilon of AdamW.
+    pub fn add(&mut self, w: &Tensor, gradient: &Tensor, own: HeadNumbers, constants: [f32; 3]) -> Result<()> {
+        let (numbers, memories) = own;
+        let Arg::Count(count) = count(w.elem_count())? else { unreachable!("a count is one") };
+        let mut places = [0; 4];
+        for (place, tensor) in
+            places.iter_mut().zip([Some(w), memories[0].as_ref(), memories[1].as_ref(), Some(gradient)])
+        {
+            let Arg::Pointer(at) = super::at_some(tensor)? else { unreachable!("a place is one") };
+            *place = at;
+        }
+        self.entries.push(Entry { places, numbers, count, unused: 0 });
+        self.held.push(gradient.clone());
+        if self.entries.len() == TOGETHER || w.elem_count() >= ALONE {
+            self.take(device_of(w)?, constants)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Takes all steps that wait.
+    pub fn take(&mut self, device: &CudaDevice, [beta, second, epsilon]: [f32; 3]) -> Result<()> {
+        let Some(most) = self.entries.iter().map(|entry| entry.count).max() else { return Ok(()) };
+        let mut all = Entries::default();
+        all.0[..self.entries.len()].copy_from_slice(&self.entries);
+        let mut config = Threads::Each(most as usize).config();
+        config.grid_dim.1 = self.entries.len() as u32;
+        let (function, stream) = (kernel(device, "step_several")?, device.cuda_stream());
+        let mut builder = stream.launch_builder(&function);
+        builder.arg(&all).arg(&beta).arg(&second).arg(&epsilon);
+        // Safety: the addresses are of parameters and memories that outlive this, and of gradients that are held.
+        unsafe { builder.launch(config) }.w()?;
+        self.entries.clear();
+        self.held.clear();
+        Ok(())
+    }
+
+    /// The device of what waits.
+    pub fn device(&self) -> Option<candle_core::Device> {
+        self.held.first().map(|tensor| tensor.device().clone())
+    }
 }
 
 /// A head's kind of step, five numbers of it, and its memories: what the kernel reads of it.
