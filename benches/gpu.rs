@@ -185,7 +185,7 @@ impl Case {
                 let (_, gradient) = cross_entropies(&tape.result()?, labels, &[Targets::default()])?;
                 let (params, mut steps) = (&network.params, Steps::default());
                 let mut take = |layer: usize, gradients: Vec<Tensor>| {
-                    for (which, gradient) in gradients.iter().enumerate() {
+                    for (which, gradient) in gradients.into_iter().enumerate() {
                         steps.step(
                             states.entry((layer, which)).or_default(),
                             RULE,

@@ -1,8 +1,11 @@
 //! How much memory a pass takes at its fullest: the walk of `forward` and `backward`, with sizes in the place of tensors.
 
+use std::collections::BTreeMap;
+
 use super::Network;
 use super::forward::function;
 use crate::model::graph::{Activation, Op};
+use crate::nn::LARGEST_KEPT;
 use crate::nn::activation::Activation as Function;
 
 /// Bytes of a number of f32.
@@ -13,17 +16,26 @@ const F32: usize = 4;
 struct Account {
     now: usize,
     most: usize,
+    /// Memory that is kept for the next tensor of its size: how often each size is there.
+    kept: BTreeMap<usize, usize>,
 }
 
 impl Account {
     fn take(&mut self, bytes: usize) -> usize {
-        self.now += bytes;
+        match self.kept.get_mut(&bytes).filter(|count| **count > 0) {
+            Some(count) => *count -= 1,
+            None => self.now += bytes,
+        }
         self.most = self.most.max(self.now);
         bytes
     }
 
     fn give(&mut self, bytes: usize) {
-        self.now -= bytes;
+        if (1..=LARGEST_KEPT).contains(&bytes) {
+            *self.kept.entry(bytes).or_default() += 1;
+        } else {
+            self.now -= bytes;
+        }
     }
 
     /// Something that is needed for a moment.
@@ -84,7 +96,8 @@ impl Network {
 
     /// Bytes of the most patches that a convolution of `images` images has, numbers of `number` bytes.
     pub fn patches_bytes(&self, images: usize, number: usize) -> usize {
-        let walk = Walk::new(self, images, Storage { number, memories: 0, workspace: 0, patches: usize::MAX });
+        let storage = Storage { number, memories: 0, workspace: 0, patches: usize::MAX };
+        let walk = Walk::new(self, images, storage);
         (1..self.graph.layers.len()).map(|index| walk.patches(index)).max().unwrap_or(0)
     }
 }

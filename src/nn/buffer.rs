@@ -56,21 +56,26 @@ pub fn keep(vector: Vec<f32>) {
     });
 }
 
-/// Keeps the memory of a tensor that nobody reads any more. Whoever still holds a copy of it gets an error from then
-/// on, never other numbers. Tensors on other devices are just dropped.
+/// Keeps the memory of a tensor that nobody reads any more. On CPU, whoever still holds a copy of it gets an error from then
+/// on, never other numbers; what runs on a GPU runs here as well.
 ///
 /// # Errors
 /// None that can be met: the tensor is plain f32.
 pub fn recycle(tensor: Tensor) -> Result<()> {
     if tensor.device().is_cpu() && tensor.dtype() == candle_core::DType::F32 {
         tensor.inplace_op1(&Empty)?;
+        return Ok(());
     }
+    #[cfg(feature = "cuda")]
+    super::cuda::memory::keep(tensor);
     Ok(())
 }
 
 /// Frees what is kept.
 pub fn release() {
     STORE.with_borrow_mut(|store| store.free.clear());
+    #[cfg(feature = "cuda")]
+    super::cuda::memory::release();
 }
 
 /// Runs `work` over the numbers of a CPU tensor, in place: whoever shares its memory sees the new ones.

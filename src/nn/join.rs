@@ -155,7 +155,8 @@ pub fn stack(parts: &[&Tensor]) -> Result<Tensor> {
         bail!("only tensors of one shape are stacked");
     }
     if first.device().is_cuda() {
-        return Tensor::cat(parts, 0);
+        // One tensor would be itself: whoever stacks gets memory of its own.
+        return if parts.len() == 1 { first.copy() } else { Tensor::cat(parts, 0) };
     }
     let own = first.elem_count();
     let mut all = buffer::take(own * parts.len());
@@ -178,7 +179,7 @@ pub fn unstack(all: &Tensor, parts: usize) -> Result<Vec<Tensor>> {
     }
     let own = rows / parts;
     if all.device().is_cuda() {
-        return (0..parts).map(|part| all.narrow(0, part * own, own)?.contiguous()).collect();
+        return (0..parts).map(|part| all.narrow(0, part * own, own)?.copy()).collect();
     }
     let mut shape = all.dims().to_vec();
     shape[0] = own;

@@ -79,6 +79,9 @@ pub fn memory(device: &Device) -> Result<(usize, usize)> {
     candle_core::bail!("{device:?} has no memory of its own")
 }
 
+/// Bytes of the largest tensor whose device memory is kept for the next one of its size.
+pub const LARGEST_KEPT: usize = 1 << 27;
+
 /// Gives memory that is kept for later tensors back to whoever needs it.
 pub fn give_back(device: &Device) {
     buffer::release();

@@ -56,7 +56,7 @@ impl State {
         #[cfg(feature = "cuda")]
         if let candle_core::Device::Cuda(device) = parameter.device() {
             let mut waiting = super::cuda::optim::Waiting::default();
-            waiting.add(parameter, gradient, self.numbers(rule, step, parameter)?, constants())?;
+            waiting.add(parameter, gradient.clone(), self.numbers(rule, step, parameter)?, constants())?;
             waiting.take(device, constants())?;
             return Ok(parameter.clone());
         }
@@ -186,14 +186,22 @@ on_every_path! {
 }
 
 /// Steps that are asked for one parameter after the other, and taken before `finish` returns: on a GPU, small ones together.
-#[derive(Default)]
 pub struct Steps {
     #[cfg(feature = "cuda")]
     waiting: super::cuda::optim::Waiting,
 }
 
+impl Default for Steps {
+    fn default() -> Self {
+        Self {
+            #[cfg(feature = "cuda")]
+            waiting: super::cuda::optim::Waiting::owning(),
+        }
+    }
+}
+
 impl Steps {
-    /// As `State::step`. The parameter has moved for certain only when `finish` returns.
+    /// As `State::step`, the gradient's memory kept for others. The parameter has moved for certain when `finish` returns.
     ///
     /// # Errors
     /// As `State::step`.
@@ -203,14 +211,16 @@ impl Steps {
         rule: Rule,
         step: Step,
         parameter: &Tensor,
-        gradient: &Tensor,
+        gradient: Tensor,
     ) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if parameter.device().is_cuda() && parameter.shape() == gradient.shape() {
             self.waiting.add(parameter, gradient, state.numbers(rule, step, parameter)?, constants())?;
             return Ok(parameter.clone());
         }
-        state.step(rule, step, parameter, gradient)
+        let stepped = state.step(rule, step, parameter, &gradient)?;
+        buffer::recycle(gradient)?;
+        Ok(stepped)
     }
 
     /// Takes what still waits.

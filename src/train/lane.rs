@@ -8,7 +8,6 @@ use super::course::{Course, Now, rule, step, targets};
 use super::record::History;
 use crate::exec::{Ahead, Mode, Network, OfLayers, Pending, Tape};
 use crate::model::graph::Op;
-use crate::nn::buffer;
 use crate::nn::loss::{Means, cross_entropies};
 use crate::nn::optim::{State, Steps, all_finite, clip};
 use crate::outcome::Ending;
@@ -268,9 +267,8 @@ fn stepped(
     for (which, gradient) in gradients.into_iter().enumerate() {
         let state = states.entry((layer, which)).or_default();
         let size = step(turn.phase, &turn.now, layer >= head);
-        let stepped = steps.step(state, rule(turn.phase), size, &network.params[layer][which], &gradient)?;
+        let stepped = steps.step(state, rule(turn.phase), size, &network.params[layer][which], gradient)?;
         moved.push((layer, which, stepped));
-        buffer::recycle(gradient)?;
     }
     Ok(moved)
 }

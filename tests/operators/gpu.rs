@@ -75,6 +75,7 @@ fn a_step_takes_the_memory_that_was_predicted() {
             (false, false, Precision::Bf16),
         ] {
             let _rounding = nn::round(precision);
+            nn::give_back(&device);
             let graph = Arch::new(name, side, 0.5).graph(10).unwrap();
             let weights = init::fresh(&graph, 0, 1, 0).unwrap();
             let mut network = Network::new(graph, &weights, &device).unwrap();
@@ -109,7 +110,7 @@ fn step(network: &mut Network, states: &mut BTreeMap<(usize, usize), State>, x: 
     let plain = Step { lr: 0.01, coupled_decay: 0.0, decoupled_decay: 0.0 };
     let (params, mut steps) = (&network.params, Steps::default());
     let mut take = |layer: usize, gradients: Vec<Tensor>| {
-        for (which, gradient) in gradients.iter().enumerate() {
+        for (which, gradient) in gradients.into_iter().enumerate() {
             steps.step(states.entry((layer, which)).or_default(), rule, plain, &params[layer][which], gradient)?;
         }
         Ok(())

@@ -4,7 +4,7 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::join::turn;
-use super::{Arg, Strips, Threads, activation, at, at_some, count, device_of, empty, int, launch_of, norm};
+use super::{Arg, Strips, Threads, activation, at, at_some, count, device_of, empty, int, launch_of, memory, norm};
 use crate::nn::activation::Activation;
 use crate::nn::conv::{Conv, Sizes};
 
@@ -37,12 +37,12 @@ pub fn forward(
     if sizes.is_depthwise() {
         return depthwise(conv, sizes, x, &w.to_dtype(x.dtype())?, bias, activation);
     }
-    let rows = turned(w, x.dtype())?;
+    let rows = Rows::new(w, x.dtype())?;
     #[cfg(feature = "cudnn")]
-    let found = super::cudnn::forward(conv, sizes, x, &rows)?;
+    let found = super::cudnn::forward(conv, sizes, x, &rows.rows)?;
     #[cfg(not(feature = "cudnn"))]
     let found = None;
-    let y = found.map_or_else(|| product(conv, sizes, x, &rows), Ok)?;
+    let y = found.map_or_else(|| product(conv, sizes, x, &rows.rows), Ok)?;
     match bias {
         Some(bias) => activation::add_bias(&y, bias, activation)?,
         None if activation == Activation::Linear => {}
@@ -62,12 +62,12 @@ pub fn input_gradient(conv: &Conv, sizes: &Sizes, w: &Tensor, dy: &Tensor) -> Re
         launch_of(device_of(dy)?, "depthwise_input", dy.dtype(), threads, &args)?;
         return Ok(dx);
     }
-    let rows = turned(w, dy.dtype())?;
+    let rows = Rows::new(w, dy.dtype())?;
     #[cfg(feature = "cudnn")]
-    if let Some(dx) = super::cudnn::input_gradient(conv, sizes, &rows, dy)? {
+    if let Some(dx) = super::cudnn::input_gradient(conv, sizes, &rows.rows, dy)? {
         return Ok(dx);
     }
-    product_input(conv, sizes, &rows, dy)
+    product_input(conv, sizes, &rows.rows, dy)
 }
 
 /// The gradient of the weights, in f32 and of their shape.
@@ -80,14 +80,43 @@ pub fn weight_gradient(conv: &Conv, sizes: &Sizes, x: &Tensor, dy: &Tensor) -> R
     #[cfg(not(feature = "cudnn"))]
     let found = None;
     let rows = found.map_or_else(|| product_weights(conv, sizes, x, dy), Ok)?;
+    let shape = (sizes.out, sizes.group_in, conv.kernel[0], conv.kernel[1]);
+    if rows.dtype() == DType::F32 && is_turned(conv.taps(), sizes.group_in) {
+        return rows.reshape(shape);
+    }
     let planes = turn(&rows, sizes.out, conv.taps(), sizes.group_in, DType::F32)?;
-    planes.reshape((sizes.out, sizes.group_in, conv.kernel[0], conv.kernel[1]))
+    memory::keep(rows);
+    planes.reshape(shape)
 }
 
-/// Weights [out, channels, height, width] as [out, height, width, channels] of `dtype`.
-fn turned(w: &Tensor, dtype: DType) -> Result<Tensor> {
-    let (out, channels, height, width) = w.dims4()?;
-    turn(w, out, channels, height * width, dtype)?.reshape((out, height, width, channels))
+/// Whether weights lie in memory alike with the channels last and first.
+fn is_turned(taps: usize, channels: usize) -> bool {
+    taps == 1 || channels == 1
+}
+
+/// Weights [out, channels, height, width] as products read them, [out, height, width, channels] of their type, for as long as
+/// one product takes.
+struct Rows {
+    rows: Tensor,
+    /// Whether they are the weights themselves.
+    borrowed: bool,
+}
+
+impl Rows {
+    fn new(w: &Tensor, dtype: DType) -> Result<Self> {
+        let (out, channels, height, width) = w.dims4()?;
+        let borrowed = w.dtype() == dtype && is_turned(height * width, channels);
+        let rows = if borrowed { w.clone() } else { turn(w, out, channels, height * width, dtype)? };
+        Ok(Self { rows: rows.reshape((out, height, width, channels))?, borrowed })
+    }
+}
+
+impl Drop for Rows {
+    fn drop(&mut self) {
+        if !self.borrowed {
+            memory::keep(self.rows.clone());
+        }
+    }
 }
 
 // ---- products of patches
@@ -242,6 +271,6 @@ fn depthwise_weights(conv: &Conv, sizes: &Sizes, x: &Tensor, dy: &Tensor) -> Res
     let mut args = around(conv, sizes, pixels)?;
     args.extend([count(by.strip)?, int(by.lot), at(x)?, at(dy)?, at(&parts)?]);
     launch_of(device_of(x)?, "depthwise_weights", x.dtype(), Threads::Strips(by, taps), &args)?;
-    let sums = turn(&norm::sum_strips(&parts)?, 1, taps, channels, DType::F32)?;
+    let sums = turn(&norm::sum_strips(parts)?, 1, taps, channels, DType::F32)?;
     sums.reshape((channels, 1, conv.kernel[0], conv.kernel[1]))
 }

@@ -3,6 +3,7 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
+use std::mem::ManuallyDrop;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,12 +17,11 @@ use candle_core::cuda_backend::cudarc::cudnn::{
     FilterDescriptor, TensorDescriptor,
 };
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, DeviceRepr};
-use candle_core::cuda_backend::{CudaDType, CudaDevice, CudaStorage, DeviceId};
-use candle_core::op::BackpropOp;
+use candle_core::cuda_backend::{CudaDType, CudaDevice, DeviceId};
 use candle_core::{DType, Result, Storage, Tensor, WithDType, bail};
 use half::bf16;
 
-use super::{device_of, join};
+use super::{Arg, at, device_of, empty, join, memory};
 use crate::nn::conv::{Conv, Sizes};
 
 /// What an algorithm is chosen for: the convolution, the sizes, and whether products round.
@@ -166,7 +166,10 @@ fn padded(conv: &Conv, sizes: &Sizes) -> Sizes {
 /// y [n, out height, out width, out], for weights [out, height, width, channels]; nothing where no algorithm fits.
 pub fn forward(conv: &Conv, sizes: &Sizes, x: &Tensor, rows: &Tensor) -> Result<Option<Tensor>> {
     if let Some(bare) = even(conv) {
-        return forward(&bare, &padded(conv, sizes), &join::pad(x, conv.padding)?, rows);
+        let x = join::pad(x, conv.padding)?;
+        let y = forward(&bare, &padded(conv, sizes), &x, rows);
+        memory::keep(x);
+        return y;
     }
     match x.dtype() {
         DType::BF16 => forward_of::<bf16>(conv, sizes, x, rows),
@@ -197,7 +200,12 @@ fn forward_of<T: Number>(conv: &Conv, sizes: &Sizes, x: &Tensor, rows: &Tensor) 
 pub fn input_gradient(conv: &Conv, sizes: &Sizes, rows: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
     if let Some(bare) = even(conv) {
         let dx = input_gradient(&bare, &padded(conv, sizes), rows, dy)?;
-        return dx.map(|dx| join::unpad(&dx, conv.padding, sizes.height, sizes.width)).transpose();
+        let inner = |dx: Tensor| {
+            let inner = join::unpad(&dx, conv.padding, sizes.height, sizes.width);
+            memory::keep(dx);
+            inner
+        };
+        return dx.map(inner).transpose();
     }
     match dy.dtype() {
         DType::BF16 => input_gradient_of::<bf16>(conv, sizes, rows, dy),
@@ -230,7 +238,10 @@ fn input_gradient_of<T: Number>(conv: &Conv, sizes: &Sizes, rows: &Tensor, dy: &
 /// The gradient of the weights [out, height, width, channels]; nothing where no algorithm repeats.
 pub fn weight_gradient(conv: &Conv, sizes: &Sizes, x: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
     if let Some(bare) = even(conv) {
-        return weight_gradient(&bare, &padded(conv, sizes), &join::pad(x, conv.padding)?, dy);
+        let x = join::pad(x, conv.padding)?;
+        let dw = weight_gradient(&bare, &padded(conv, sizes), &x, dy);
+        memory::keep(x);
+        return dw;
     }
     match x.dtype() {
         DType::BF16 => weight_gradient_of::<bf16>(conv, sizes, x, dy),
@@ -270,17 +281,18 @@ fn written<T: Number>(
     bytes: usize,
     write: impl FnOnce(&mut CudaSlice<T>, Option<&mut CudaSlice<u8>>) -> Result<std::result::Result<(), CudnnError>>,
 ) -> Result<Tensor> {
-    let shape = shape.into();
-    // Safety: cuDNN writes all of the result.
-    let mut result = unsafe { device.alloc::<T>(shape.elem_count())? };
+    let result = empty(device, T::DTYPE, shape)?;
+    let Arg::Pointer(place) = at(&result)? else { bail!("a place is a pointer") };
+    // Safety: the memory is the result's, which nobody else has yet; it is not freed through this.
+    let mut numbers =
+        ManuallyDrop::new(unsafe { device.cuda_stream().upgrade_device_ptr::<T>(place, result.elem_count()) });
     let mut workspace = if bytes > 0 { Some(space(device, bytes)?) } else { None };
-    write(&mut result, workspace.as_mut())??;
+    write(&mut numbers, workspace.as_mut())??;
     // The next algorithm runs behind this one, on the same stream.
     if let Some(space) = workspace {
         KEPT.with_borrow_mut(|kept| kept.spaces.insert(device.id(), space));
     }
-    let storage = CudaStorage::wrap_cuda_slice(result, device.clone());
-    Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
+    Ok(result)
 }
 
 /// Memory of at least so many bytes: that of the algorithm before, where it is large enough.

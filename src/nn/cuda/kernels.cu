@@ -336,11 +336,12 @@ extern "C" __global__ void sum_strips(int strips, int channels, const float *par
 }
 
 // What a batch norm makes of the strips' moments, parts [2, strips, channels]: mean, 1 / sqrt(variance + eps), the scale and
-// the shift that normalise, and the statistics that follow the batches (with the variance times `correction`):
-// found [6, channels].
+// the shift that normalise, found [4, channels], and the statistics that follow the batches, moved [2, channels] (with the
+// variance times `correction`).
 extern "C" __global__ void batch_norm(unsigned rows, int channels, unsigned strip, int strips, const float *parts,
                                       const float *weight, const float *bias, const float *running_mean,
-                                      const float *running_var, float eps, float momentum, float correction, float *found) {
+                                      const float *running_var, float eps, float momentum, float correction, float *found,
+                                      float *moved) {
     int channel = int(blockIdx.x * 32 + threadIdx.x);
     bool inside = channel < channels;
     auto seen = [=](int index) { return double(min(strip, rows - index * strip)); };
@@ -356,8 +357,8 @@ extern "C" __global__ void batch_norm(unsigned rows, int channels, unsigned stri
     into[channels] = inverse;
     into[2 * channels] = scale;
     into[3 * channels] = fmaf(-middle, scale, bias[channel]);
-    into[4 * channels] = (1.0f - momentum) * running_mean[channel] + momentum * middle;
-    into[5 * channels] = (1.0f - momentum) * running_var[channel] + momentum * (float(variance) * correction);
+    moved[channel] = (1.0f - momentum) * running_mean[channel] + momentum * middle;
+    moved[channels + channel] = (1.0f - momentum) * running_var[channel] + momentum * (float(variance) * correction);
 }
 
 // The same for statistics that stand still: scale, shift and 1 / sqrt(variance + eps), found [3, channels].
@@ -372,9 +373,9 @@ extern "C" __global__ void stored_norm(int channels, const float *weight, const 
 }
 
 // The gradients of weight and bias from `norm_sums`, and what of the gradient of x goes back through the batch's statistics:
-// found [4, channels], the last two the slope and the constant, times the scale.
+// through [2, channels], the slope and the constant, times the scale.
 extern "C" __global__ void norm_parameters(unsigned rows, int channels, int strips, const float *parts, const float *scale,
-                                           const float *inverse, float *found) {
+                                           const float *inverse, float *dweight, float *dbias, float *through) {
     int channel = int(blockIdx.x * 32 + threadIdx.x);
     bool inside = channel < channels;
     double product = over_strips(strips, inside, [=](int index) { return double(parts[index * channels + channel]); });
@@ -382,11 +383,10 @@ extern "C" __global__ void norm_parameters(unsigned rows, int channels, int stri
         over_strips(strips, inside, [=](int index) { return double(parts[(strips + index) * channels + channel]); });
     if (threadIdx.y > 0 || !inside) return;
     float own = inverse[channel], weight = float(product * own), bias = float(plain);
-    float *into = found + channel;
-    into[0] = weight;
-    into[channels] = bias;
-    into[2 * channels] = scale[channel] * (own * weight / float(rows));
-    into[3 * channels] = scale[channel] * (bias / float(rows));
+    dweight[channel] = weight;
+    dbias[channel] = bias;
+    through[channel] = scale[channel] * (own * weight / float(rows));
+    through[channels + channel] = scale[channel] * (bias / float(rows));
 }
 
 // scale * dy - back - (x - mean) * slope, as far as dy passes; without slope, scale * dy.

@@ -9,6 +9,7 @@ mod cudnn;
 pub mod device;
 pub(super) mod join;
 pub(super) mod loss;
+pub mod memory;
 pub(super) mod norm;
 pub(super) mod optim;
 pub mod pixels;
@@ -220,6 +221,17 @@ fn int(number: usize) -> Arg {
 /// A tensor whose numbers a kernel is about to write.
 fn empty(device: &CudaDevice, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
     let shape = shape.into();
+    if let Some(kept) = memory::take(device, dtype, shape.elem_count()) {
+        return kept.reshape(shape);
+    }
+    fresh(device, dtype, &shape).or_else(|_| {
+        // What is kept may be what is missing.
+        memory::release();
+        fresh(device, dtype, &shape)
+    })
+}
+
+fn fresh(device: &CudaDevice, dtype: DType, shape: &Shape) -> Result<Tensor> {
     let count = shape.elem_count();
     // Safety: whoever asks for it writes all of it before anybody reads it.
     let storage = unsafe {
@@ -231,7 +243,7 @@ fn empty(device: &CudaDevice, dtype: DType, shape: impl Into<Shape>) -> Result<T
             other => bail!("no kernel writes {other:?}"),
         }
     };
-    Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
+    Ok(Tensor::from_storage(Storage::Cuda(storage), shape.clone(), BackpropOp::none(), false))
 }
 
 /// The device of a tensor.

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{Arg, Strips, Threads, at, count, device_of, empty, int, launch, launch_of};
+use super::{Arg, Strips, Threads, at, count, device_of, empty, int, launch, launch_of, memory};
 use crate::nn::activation::Activation;
 use crate::nn::norm::{Follow, Norm, Statistics};
 
@@ -30,11 +30,12 @@ pub fn affine(x: &Tensor, scale: &Tensor, shift: &Tensor, activation: Activation
 }
 
 /// Adds up strips [strips, channels].
-pub(super) fn sum_strips(parts: &Tensor) -> Result<Tensor> {
+pub(super) fn sum_strips(parts: Tensor) -> Result<Tensor> {
     let (strips, channels) = parts.dims2()?;
-    let sums = empty(device_of(parts)?, DType::F32, channels)?;
-    let args = [int(strips), int(channels), at(parts)?, at(&sums)?];
-    launch(device_of(parts)?, "sum_strips", Threads::Channels(channels), &args)?;
+    let sums = empty(device_of(&parts)?, DType::F32, channels)?;
+    let args = [int(strips), int(channels), at(&parts)?, at(&sums)?];
+    launch(device_of(&parts)?, "sum_strips", Threads::Channels(channels), &args)?;
+    memory::keep(parts);
     Ok(sums)
 }
 
@@ -55,7 +56,7 @@ fn column_sums_by(x: &Tensor, by: Strips) -> Result<Tensor> {
     let parts = empty(device_of(x)?, DType::F32, (by.strips, channels))?;
     let args = [count(rows)?, int(channels), count(by.strip)?, int(by.lot), at(x)?, at(&parts)?];
     launch_of(device_of(x)?, "column_sums", x.dtype(), Threads::Strips(by, 1), &args)?;
-    sum_strips(&parts)
+    sum_strips(parts)
 }
 
 /// As `nn::activation::backward`, with the sum of what passes for every channel, in f32.
@@ -71,7 +72,7 @@ pub fn pass_sums(y: &Tensor, dy: &Tensor, activation: Activation) -> Result<[Ten
     args.extend(places);
     args.extend([low.into(), high.into(), at(&parts)?]);
     launch_of(device, "pass_sums", y.dtype(), Threads::Strips(by, 1), &args)?;
-    Ok([dx, sum_strips(&parts)?])
+    Ok([dx, sum_strips(parts)?])
 }
 
 /// The batch's statistics, and the running mean and variance that follow them.
@@ -82,17 +83,19 @@ pub fn batch(norm: &Norm, eps: f64, follow: Follow, x: &Tensor) -> Result<(Stati
     let parts = empty(device, DType::F32, (2 * by.strips, channels))?;
     let args = [count(rows)?, int(channels), count(by.strip)?, int(by.lot), at(x)?, at(&parts)?];
     launch_of(device, "strip_moments", x.dtype(), Threads::Strips(by, 1), &args)?;
-    let found = empty(device, DType::F32, (6, channels))?;
+    // Running statistics outlive the step.
+    let (found, moved) = (empty(device, DType::F32, (4, channels))?, empty(device, DType::F32, (2, channels))?);
     let correction = if follow.unbiased { rows as f64 / (rows - 1) as f64 } else { 1.0 };
     let mut args = vec![count(rows)?, int(channels), count(by.strip)?, int(by.strips), at(&parts)?];
     for tensor in [&norm.weight, &norm.bias, &norm.running_mean, &norm.running_var] {
         args.push(at(tensor)?);
     }
     args.extend([eps, follow.momentum, correction].map(|number| Arg::Float(number as f32)));
-    args.push(at(&found)?);
+    args.extend([at(&found)?, at(&moved)?]);
     launch(device, "batch_norm", Threads::Channels(channels), &args)?;
-    let [mean, inverse, scale, shift, running_mean, running_var] = each_row(&found)?;
-    Ok((Statistics { mean, inverse, scale, shift }, [running_mean, running_var]))
+    memory::keep(parts);
+    let [mean, inverse, scale, shift] = each_row(&found)?;
+    Ok((Statistics { mean, inverse, scale, shift, whole: Some(found) }, each_row(&moved)?))
 }
 
 /// Of statistics that stand still: the scale, the shift and 1 / sqrt(variance + eps).
@@ -108,8 +111,8 @@ pub fn stored(norm: &Norm, eps: f64) -> Result<[Tensor; 3]> {
     each_row(&found)
 }
 
-/// The gradients of weight and bias, and what goes back through the batch's statistics to x.
-pub fn parameters(x: &Tensor, dy: &Tensor, known: &Statistics, activation: Activation) -> Result<[Tensor; 4]> {
+/// The gradients of weight and bias, and [2, channels] what goes back through the batch's statistics to x.
+pub fn parameters(x: &Tensor, dy: &Tensor, known: &Statistics, activation: Activation) -> Result<[Tensor; 3]> {
     let (low, high) = activation.bounds();
     let (rows, channels) = rows_of(x)?;
     let device = device_of(x)?;
@@ -118,19 +121,22 @@ pub fn parameters(x: &Tensor, dy: &Tensor, known: &Statistics, activation: Activ
     let mut args = vec![count(rows)?, int(channels), count(by.strip)?, int(by.lot), at(x)?, at(dy)?];
     args.extend([at(&known.scale)?, at(&known.shift)?, at(&known.mean)?, low.into(), high.into(), at(&parts)?]);
     launch_of(device, "norm_sums", x.dtype(), Threads::Strips(by, 1), &args)?;
-    let found = empty(device, DType::F32, (4, channels))?;
+    let (dweight, dbias) = (empty(device, DType::F32, channels)?, empty(device, DType::F32, channels)?);
+    let through = empty(device, DType::F32, (2, channels))?;
     let mut args = vec![count(rows)?, int(channels), int(by.strips), at(&parts)?];
-    args.extend([at(&known.scale)?, at(&known.inverse)?, at(&found)?]);
+    args.extend([at(&known.scale)?, at(&known.inverse)?, at(&dweight)?, at(&dbias)?, at(&through)?]);
     launch(device, "norm_parameters", Threads::Channels(channels), &args)?;
-    each_row(&found)
+    memory::keep(parts);
+    Ok([dweight, dbias, through])
 }
 
-/// scale * dy - back - (x - mean) * slope, where dy passes only where the activation did; `through` [slope, back].
+/// scale * dy - back - (x - mean) * slope, where dy passes only where the activation did; `through` [2, channels] is the slope
+/// and the constant.
 pub fn gradient(
     x: &Tensor,
     dy: &Tensor,
     known: &Statistics,
-    through: Option<[&Tensor; 2]>,
+    through: Option<Tensor>,
     activation: Activation,
 ) -> Result<Tensor> {
     let (low, high) = activation.bounds();
@@ -138,11 +144,12 @@ pub fn gradient(
     let n = x.elem_count();
     let mut args = vec![count(n)?, int(known.scale.elem_count()), at(x)?, at(dy)?];
     args.extend([at(&known.scale)?, at(&known.shift)?, at(&known.mean)?]);
-    args.extend(match through {
-        Some([slope, back]) => [at(slope)?, at(back)?],
+    args.extend(match &through {
+        Some(through) => [at(&through.get(0)?)?, at(&through.get(1)?)?],
         None => [Arg::Pointer(0); 2],
     });
     args.extend([low.into(), high.into(), at(&dx)?]);
     launch_of(device_of(x)?, "norm_gradient", x.dtype(), Threads::lots(n, x.dtype()), &args)?;
+    through.map(memory::keep);
     Ok(dx)
 }

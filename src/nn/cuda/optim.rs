@@ -4,7 +4,7 @@ use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, PushKernelArg};
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{DType, Result, Tensor};
 
-use super::{Arg, Threads, at, count, device_of, empty, int, kernel, launch};
+use super::{Arg, Threads, at, count, device_of, empty, int, kernel, launch, memory};
 
 /// Parameters of one launch, as in `kernels.cu`.
 const TOGETHER: usize = 32;
@@ -35,22 +35,29 @@ pub struct Waiting {
     entries: Vec<Entry>,
     /// What the entries' addresses are of.
     held: Vec<Tensor>,
+    /// Whether nobody else reads the gradients, so that their memory is kept for others.
+    owns: bool,
 }
 
 impl Waiting {
+    /// Of gradients that nobody else reads.
+    pub fn owning() -> Self {
+        Self { owns: true, ..Self::default() }
+    }
+
     /// Adds the step of a parameter; `constants` are both betas and epsilon of AdamW.
-    pub fn add(&mut self, w: &Tensor, gradient: &Tensor, own: HeadNumbers, constants: [f32; 3]) -> Result<()> {
+    pub fn add(&mut self, w: &Tensor, gradient: Tensor, own: HeadNumbers, constants: [f32; 3]) -> Result<()> {
         let (numbers, memories) = own;
         let Arg::Count(count) = count(w.elem_count())? else { unreachable!("a count is one") };
         let mut places = [0; 4];
         for (place, tensor) in
-            places.iter_mut().zip([Some(w), memories[0].as_ref(), memories[1].as_ref(), Some(gradient)])
+            places.iter_mut().zip([Some(w), memories[0].as_ref(), memories[1].as_ref(), Some(&gradient)])
         {
             let Arg::Pointer(at) = super::at_some(tensor)? else { unreachable!("a place is one") };
             *place = at;
         }
         self.entries.push(Entry { places, numbers, count, unused: 0 });
-        self.held.push(gradient.clone());
+        self.held.push(gradient);
         if self.entries.len() == TOGETHER || w.elem_count() >= ALONE {
             self.take(device_of(w)?, constants)
         } else {
@@ -71,7 +78,10 @@ impl Waiting {
         // Safety: the addresses are of parameters and memories that outlive this, and of gradients that are held.
         unsafe { builder.launch(config) }.w()?;
         self.entries.clear();
-        self.held.clear();
+        let held = std::mem::take(&mut self.held);
+        if self.owns {
+            held.into_iter().for_each(memory::keep);
+        }
         Ok(())
     }
 

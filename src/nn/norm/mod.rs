@@ -34,12 +34,23 @@ pub struct Follow {
 
 /// What the backward pass needs of a forward pass with batch statistics: per channel, mean and 1 / sqrt(var + eps), and the
 /// scale and the shift that normalise.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Statistics {
     pub mean: Tensor,
     pub inverse: Tensor,
     pub scale: Tensor,
     pub shift: Tensor,
+    /// The memory of all of them, where they share it.
+    pub whole: Option<Tensor>,
+}
+
+impl Drop for Statistics {
+    fn drop(&mut self) {
+        if let Some(whole) = self.whole.take() {
+            // Memory that cannot be kept is freed like any other.
+            let _ = buffer::recycle(whole);
+        }
+    }
 }
 
 /// y = activation((x - running_mean) / sqrt(running_var + eps) * weight + bias), as one scale and one shift.
@@ -130,10 +141,10 @@ pub fn stored_backward(
     if x.device().is_cuda() {
         use super::cuda::norm::{gradient, parameters, stored};
         let [scale, shift, inverse] = stored(norm, eps)?;
-        let known = Statistics { mean: norm.running_mean.clone(), inverse, scale, shift };
+        let known = Statistics { mean: norm.running_mean.clone(), inverse, scale, shift, whole: None };
         let dx = gradient(x, dy, &known, None, activation)?;
         let own = learn.then(|| parameters(x, dy, &known, activation)).transpose()?;
-        return Ok((dx, own.map(|[dweight, dbias, ..]| [dweight, dbias])));
+        return Ok((dx, own.map(|[dweight, dbias, _]| [dweight, dbias])));
     }
     let [scale, shift] = stored_affine(norm, eps)?;
     let inverse = (&norm.running_var + eps)?.sqrt()?.recip()?;
@@ -266,7 +277,7 @@ pub fn batch(
     let scale = norm.weight.mul(&inverse)?;
     let shift = norm.bias.sub(&mean.mul(&scale)?)?;
     let y = affine(x, &scale, &shift, activation)?;
-    let statistics = Statistics { mean, inverse, scale, shift };
+    let statistics = Statistics { mean, inverse, scale, shift, whole: None };
     let correction = if follow.unbiased { count as f64 / (count - 1) as f64 } else { 1.0 };
     let moved = |old: &Tensor, new: &Tensor| (old * (1.0 - follow.momentum))?.add(&(new * follow.momentum)?);
     let updated = Norm {
@@ -298,10 +309,10 @@ pub fn batch_backward(
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
         use super::cuda::norm::{gradient, parameters};
-        let [dweight, dbias, slope, back] = parameters(x, dy, statistics, activation)?;
-        return Ok((gradient(x, dy, statistics, Some([&slope, &back]), activation)?, [dweight, dbias]));
+        let [dweight, dbias, through] = parameters(x, dy, statistics, activation)?;
+        return Ok((gradient(x, dy, statistics, Some(through), activation)?, [dweight, dbias]));
     }
-    let Statistics { mean, inverse, scale, shift } = statistics;
+    let Statistics { mean, inverse, scale, shift, .. } = statistics;
     let (images, height, width, _) = x.dims4()?;
     let share = 1.0 / (images * height * width) as f64;
     let [dweight, dbias] = sums(x, dy, [scale, shift, mean, inverse], activation)?;
