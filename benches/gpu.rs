@@ -211,7 +211,7 @@ impl Case {
                 Ok(())
             }
             Self::Heads { x, weight, bias, states, labels } => {
-                let logits = linear::forward(x, weight, bias, Activation::Linear)?;
+                let logits = linear::heads_forward(x, weight, bias)?;
                 let targets = vec![Targets::default(); states.len()];
                 let (_, dy) = cross_entropies(&logits, labels, &targets)?;
                 let gradients = linear::heads_backward(x, &dy, states.len())?;

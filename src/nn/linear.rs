@@ -49,6 +49,23 @@ pub fn forward(x: &Tensor, w: &Tensor, bias: &Tensor, activation: Activation) ->
     tensor(y, (images, out))
 }
 
+/// The outputs x w^T + bias of several layers that read the same `x` [n, k], w [heads x out, k], bias `[heads x out]`: each has
+/// the bits that it has alone, and on a GPU products of f32 whatever the precision.
+///
+/// # Errors
+/// The shapes do not fit.
+pub fn heads_forward(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let ((images, depth), (_, w_depth)) = (x.dims2()?, w.dims2()?);
+        if depth != w_depth || images == 0 {
+            bail!("heads of {w_depth} inputs do not fit {images} x {depth} features");
+        }
+        return super::cuda::heads::forward(x, w, bias);
+    }
+    forward(x, w, bias, Activation::Linear)
+}
+
 /// The gradient of the input where `want_dx`, and of w and bias where the input `x` is given. `dy` is the gradient
 /// before the activation.
 ///
@@ -64,8 +81,11 @@ pub fn backward(
     #[cfg(feature = "cuda")]
     if w.device().is_cuda() {
         let dx = if want_dx { Some(dy.matmul(&w.to_dtype(dy.dtype())?)?) } else { None };
-        let own = x.map(|x| heads_backward(x, dy, 1)).transpose()?;
-        return Ok((dx, own));
+        let own = |x: &Tensor| {
+            let dw = dy.t()?.matmul(x)?.to_dtype(candle_core::DType::F32)?;
+            Ok::<_, candle_core::Error>([dw, super::cuda::norm::column_sums(dy)?])
+        };
+        return Ok((dx, x.map(own).transpose()?));
     }
     let table = Table::plain(out);
     let dx = match want_dx {
@@ -111,7 +131,7 @@ pub fn heads_backward(x: &Tensor, dy: &Tensor, heads: usize) -> Result<[Tensor; 
     }
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        let dw = dy.t()?.matmul(x)?.to_dtype(candle_core::DType::F32)?;
+        let dw = super::cuda::heads::weight_gradient(x, dy)?;
         return Ok([dw, super::cuda::norm::column_sums_singly(dy)?]);
     }
     let out = columns / heads;

@@ -6,7 +6,6 @@ use candle_core::{Result, Tensor};
 use super::course::{Course, Now, rule, step, targets};
 use super::lane::read_all;
 use super::record::History;
-use crate::nn::activation::Activation;
 use crate::nn::linear;
 use crate::nn::loss::{Means, Targets, cross_entropies};
 use crate::nn::optim::{HeadStep, State, all_finite, clip, step_heads};
@@ -58,7 +57,7 @@ impl Bank {
     /// # Errors
     /// The features have another size.
     pub fn infer(&self, x: &Tensor) -> Result<Tensor> {
-        linear::forward(&x.flatten_from(1)?, &self.weight, &self.bias, Activation::Linear)
+        linear::heads_forward(&x.flatten_from(1)?, &self.weight, &self.bias)
     }
 
     /// One step of every head on the same rows, each with its own settings; `balanced` is for those that balance classes.
@@ -67,7 +66,7 @@ impl Bank {
     /// The shapes do not fit, or a label is beyond the classes.
     pub fn learn(&mut self, x: &Tensor, labels: &[u32], balanced: &[f64], turns: &[Turn]) -> Result<()> {
         let x = x.flatten_from(1)?;
-        let logits = linear::forward(&x, &self.weight, &self.bias, Activation::Linear)?;
+        let logits = linear::heads_forward(&x, &self.weight, &self.bias)?;
         let targets: Vec<Targets> = turns.iter().map(|turn| targets(turn.course.phase(0), balanced)).collect();
         let (losses, dy) = cross_entropies(&logits, labels, &targets)?;
         let gradients = linear::heads_backward(&x, &dy, self.heads.len())?;

@@ -51,7 +51,7 @@ pub fn heads() -> anyhow::Result<f64> {
     let (x, weight, bias) = (ones((BATCH, 128))?, ones((HEADS * 10, 128))?, ones((1, HEADS * 10))?.flatten_all()?);
     let targets: Vec<Targets> = (0..HEADS).map(|_| Targets::default()).collect();
     let step = || {
-        let logits = linear::forward(&x, &weight, &bias, crate::nn::activation::Activation::Linear)?;
+        let logits = linear::heads_forward(&x, &weight, &bias)?;
         let (_, dy) = cross_entropies(&logits, &[0; BATCH], &targets)?;
         linear::heads_backward(&x, &dy, HEADS).map(drop)
     };

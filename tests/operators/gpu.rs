@@ -10,6 +10,7 @@ use tl_sweep::device::Precision;
 use tl_sweep::exec::{Mode, Network, Storage};
 use tl_sweep::model::arch::Arch;
 use tl_sweep::model::init;
+use tl_sweep::nn::linear::{heads_backward, heads_forward};
 use tl_sweep::nn::loss::{Targets, cross_entropies};
 use tl_sweep::nn::optim::{Rule, State, Step, Steps};
 use tl_sweep::nn::{self, cuda};
@@ -56,7 +57,7 @@ fn operators_and_steps_hold_on_the_gpu() {
 fn precisions_repeats_and_memory_hold_on_the_gpu() {
     if std::env::var_os(ASKED).is_none() {
         let said = run(&["operators::gpu", "--test-threads", "1"], &[ASKED, ALONE]);
-        assert!(said.contains("5 passed"), "{said}");
+        assert!(said.contains("6 passed"), "{said}");
     }
 }
 
@@ -151,6 +152,43 @@ fn reduced_precisions_stay_near_f32() {
         for (step, (other, exact)) in other.iter().zip(&exact).enumerate() {
             assert!((other - exact).abs() < tolerance * exact.max(1.0), "step {step}: {other} for {exact}");
         }
+    }
+}
+
+/// Heads among others have the bits that they have alone, and those are near the sums' own.
+#[test]
+fn heads_have_the_bits_that_they_have_alone() {
+    if std::env::var_os(ASKED).is_none() {
+        return;
+    }
+    let (images, inputs, out, heads) = (70, 131, 10, 37);
+    let (x, w) = (uniform(images * inputs, 1), uniform(heads * out * inputs, 2));
+    let (bias, dy) = (uniform(heads * out, 3), uniform(images * heads * out, 4));
+    let tx = tensor(&x, &[images, inputs]);
+    let run = |first: usize, count: usize| {
+        let rows = first * out..(first + count) * out;
+        let own_w = tensor(&w[rows.start * inputs..rows.end * inputs], &[count * out, inputs]);
+        let own_dy: Vec<f64> = dy.chunks(heads * out).flat_map(|dy| dy[rows.clone()].to_vec()).collect();
+        let y = heads_forward(&tx, &own_w, &tensor(&bias[rows.clone()], &[count * out])).unwrap();
+        let [dw, db] = heads_backward(&tx, &tensor(&own_dy, &[images, count * out]), count).unwrap();
+        (y, dw, db)
+    };
+    let (all_y, all_dw, all_db) = run(0, heads);
+    for head in [0, 17, 36] {
+        let (y, dw, db) = run(head, 1);
+        assert_eq!(bits(&all_y.narrow(1, head * out, out).unwrap().contiguous().unwrap()), bits(&y), "head {head}");
+        assert_eq!(bits(&all_dw.narrow(0, head * out, out).unwrap()), bits(&dw), "head {head}");
+        assert_eq!(bits(&all_db.narrow(0, head * out, out).unwrap()), bits(&db), "head {head}");
+    }
+    let y = all_y.to_vec2::<f32>().unwrap();
+    let dw = all_dw.to_vec2::<f32>().unwrap();
+    for (image, output, input) in [(0, 0, 0), (69, 369, 130), (33, 64, 64)] {
+        let product = |k: usize| x[image * inputs + k] * w[output * inputs + k];
+        let expected = bias[output] + (0..inputs).map(product).sum::<f64>();
+        assert!((f64::from(y[image][output]) - expected).abs() < 1e-4, "{} for {expected}", y[image][output]);
+        let product = |n: usize| dy[n * heads * out + output] * x[n * inputs + input];
+        let expected: f64 = (0..images).map(product).sum();
+        assert!((f64::from(dw[output][input]) - expected).abs() < 1e-4, "{} for {expected}", dw[output][input]);
     }
 }
 

@@ -7,6 +7,7 @@ pub(super) mod conv;
 #[cfg(feature = "cudnn")]
 mod cudnn;
 pub mod device;
+pub(super) mod heads;
 pub(super) mod join;
 pub(super) mod loss;
 pub mod memory;
@@ -62,6 +63,8 @@ enum Threads {
     Strips(Strips, usize),
     /// What strips gave, summed for each channel.
     Channels(usize),
+    /// Tiles of rows and columns of results.
+    Tiles(usize, usize),
     /// One block.
     Block,
 }
@@ -82,6 +85,10 @@ impl Threads {
                 ((by.blocks as u32, by.strips as u32, layers as u32), (by.wide as u32, by.lanes as u32, 1))
             }
             Self::Channels(channels) => ((channels.div_ceil(32) as u32, 1, 1), (32, 32, 1)),
+            Self::Tiles(rows, columns) => {
+                let tiles = |numbers: usize| numbers.div_ceil(heads::TILE) as u32;
+                ((tiles(columns), tiles(rows), 1), (BLOCK, 1, 1))
+            }
             Self::Block => ((1, 1, 1), (BLOCK, 1, 1)),
         };
         LaunchConfig { grid_dim, block_dim, shared_mem_bytes: 0 }
