@@ -25,6 +25,9 @@ pub fn forward(x: &Tensor, w: &Tensor, bias: &Tensor, activation: Activation) ->
     }
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
+        if super::cuda::heads::is_head(out, depth) {
+            return super::cuda::heads::forward(x, w, bias, activation);
+        }
         let y = x.matmul(&w.to_dtype(x.dtype())?.t()?)?;
         super::cuda::activation::add_bias(&y, bias, activation)?;
         return Ok(y);
@@ -50,7 +53,7 @@ pub fn forward(x: &Tensor, w: &Tensor, bias: &Tensor, activation: Activation) ->
 }
 
 /// The outputs x w^T + bias of several layers that read the same `x` [n, k], w [heads x out, k], bias `[heads x out]`: each has
-/// the bits that it has alone, and on a GPU products of f32 whatever the precision.
+/// the bits that it has alone.
 ///
 /// # Errors
 /// The shapes do not fit.
@@ -61,7 +64,7 @@ pub fn heads_forward(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
         if depth != w_depth || images == 0 {
             bail!("heads of {w_depth} inputs do not fit {images} x {depth} features");
         }
-        return super::cuda::heads::forward(x, w, bias);
+        return super::cuda::heads::forward(x, w, bias, Activation::Linear);
     }
     forward(x, w, bias, Activation::Linear)
 }
@@ -82,6 +85,9 @@ pub fn backward(
     if w.device().is_cuda() {
         let dx = if want_dx { Some(dy.matmul(&w.to_dtype(dy.dtype())?)?) } else { None };
         let own = |x: &Tensor| {
+            if super::cuda::heads::is_head(out, depth) {
+                return super::cuda::heads::gradients(x, dy);
+            }
             let dw = dy.t()?.matmul(x)?.to_dtype(candle_core::DType::F32)?;
             Ok::<_, candle_core::Error>([dw, super::cuda::norm::column_sums(dy)?])
         };
@@ -131,8 +137,7 @@ pub fn heads_backward(x: &Tensor, dy: &Tensor, heads: usize) -> Result<[Tensor; 
     }
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        let dw = super::cuda::heads::weight_gradient(x, dy)?;
-        return Ok([dw, super::cuda::norm::column_sums_singly(dy)?]);
+        return super::cuda::heads::gradients(x, dy);
     }
     let out = columns / heads;
     let (dw, db) = with([x, dy], |[x, dy]| {

@@ -1,14 +1,14 @@
 //! Linear heads on one tap, trained together: one read of the features and one product for all of them at each step. Each
 //! head's sums run as they run alone, so its bits are the same.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::course::{Course, Now, rule, step, targets};
 use super::lane::read_all;
 use super::record::History;
-use crate::nn::linear;
 use crate::nn::loss::{Means, Targets, cross_entropies};
 use crate::nn::optim::{HeadStep, State, all_finite, clip, step_heads};
+use crate::nn::{linear, numbers};
 use crate::outcome::Ending;
 
 pub struct Bank {
@@ -57,7 +57,8 @@ impl Bank {
     /// # Errors
     /// The features have another size.
     pub fn infer(&self, x: &Tensor) -> Result<Tensor> {
-        linear::heads_forward(&x.flatten_from(1)?, &self.weight, &self.bias)
+        let x = x.flatten_from(1)?.to_dtype(numbers(x.device()))?;
+        linear::heads_forward(&x, &self.weight, &self.bias)?.to_dtype(DType::F32)
     }
 
     /// One step of every head on the same rows, each with its own settings; `balanced` is for those that balance classes.
@@ -65,11 +66,12 @@ impl Bank {
     /// # Errors
     /// The shapes do not fit, or a label is beyond the classes.
     pub fn learn(&mut self, x: &Tensor, labels: &[u32], balanced: &[f64], turns: &[Turn]) -> Result<()> {
-        let x = x.flatten_from(1)?;
-        let logits = linear::heads_forward(&x, &self.weight, &self.bias)?;
+        // Rounded where a network on the same features rounds.
+        let x = x.flatten_from(1)?.to_dtype(numbers(x.device()))?;
+        let logits = linear::heads_forward(&x, &self.weight, &self.bias)?.to_dtype(DType::F32)?;
         let targets: Vec<Targets> = turns.iter().map(|turn| targets(turn.course.phase(0), balanced)).collect();
         let (losses, dy) = cross_entropies(&logits, labels, &targets)?;
-        let gradients = linear::heads_backward(&x, &dy, self.heads.len())?;
+        let gradients = linear::heads_backward(&x, &dy.to_dtype(x.dtype())?, self.heads.len())?;
         let known = match losses {
             Means::Known(losses) => Some(losses),
             owed => {
