@@ -152,6 +152,7 @@ def main():
     print("| case | ours, ms (host) | PyTorch, ms | ratio | must (aim) | peak ours / predicted / PyTorch, MB |\n|---|---|---|---|---|---|")
     known = {}
     for name, spec, must in OTHERS if "--others" in sys.argv else CASES:
+        spec = {"rounds": 5, **spec}
         if quick:
             spec = {**spec, "steps": 1, "rounds": 1, "warmup": 1, "batch": min(spec["batch"], 4), "input": min(spec.get("input", 32), 32),
                     "heads": 8, "at_once": min(spec.get("at_once", 1), 2)}

@@ -4,6 +4,7 @@
 #   benches/gpu.sh                  builds here (CUDA toolkit needed), then runs
 #   benches/gpu.sh BIN TESTS BENCH  runs binaries that were built elsewhere: the program, the test binary, the bench `gpu`
 # PYTHON names a Python with PyTorch for CUDA (default python3); without one its columns stay empty. QUICK=1: small shapes.
+# COMMIT names what was built, where git cannot tell; LOGS is a file for all that failed checks say.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export RUST_BACKTRACE=0
@@ -34,12 +35,12 @@ if [[ -n ${QUICK:-} ]]; then cp "$short" "$experiment"; else cp experiments/quic
 say() { printf '%s\n' "$*" | tee -a "$out"; }
 check() { # name command...: a row with what it came to
   local name=$1; shift
-  if "$@" > "$work/log" 2>&1; then say "| $name | ok |"; else failed=1; say "| $name | **failed**: $(tail -3 "$work/log" | tr '\n|' '  ' | cut -c1-300) |"; fi
+  if "$@" > "$work/log" 2>&1; then say "| $name | ok |"; else failed=1; { echo "== $name"; cat "$work/log"; } >> "${LOGS:-/dev/null}"; say "| $name | **failed**: $(tail -3 "$work/log" | tr '\n|' '  ' | cut -c1-300) |"; fi
 }
 
 say "# On a GPU"
 say ""
-say "\`bash benches/gpu.sh\` wrote this on $(date -u +%F), commit $(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)."
+say "\`bash benches/gpu.sh\` wrote this on $(date -u +%F), commit ${COMMIT:-$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)}."
 say ""
 say '```'
 "$bin" doctor --devices cuda:0 2>&1 | grep -v 'not found' | tee -a "$out"
@@ -58,15 +59,15 @@ sweep() { # device folder [more flags]
   echo $((SECONDS - start)) > "$work/$folder.seconds"
   return $code
 }
-verdicts() { # device folder: what the rules come to
-  sweep "$1" "$2" || { cat "$work/$2.log"; return 1; }
+verdicts() { # device folder [more flags]: what the rules come to
+  sweep "$@" || { cat "$work/$2.log"; return 1; }
   "$bin" report --db "$work/$2/r.sqlite" --format json 2>/dev/null |
     "$python" -c 'import json, sys
 for v in json.load(sys.stdin)["verdicts"]: print(v["rule"]["better"], ">", v["rule"]["worse"], v["context"], v["answer"])'
 }
 same_verdicts() {
   local gpu cpu
-  gpu=$(verdicts cuda:0 gpu) && wait "$on_cpu" && cpu=$(cat "$work/cpu.verdicts") || return 1
+  gpu=$(verdicts cuda:0 gpu --slots 8) && wait "$on_cpu" && cpu=$(cat "$work/cpu.verdicts") || return 1
   echo "GPU: $gpu"; echo "CPU: $cpu"
   # A verdict that nothing tested says nothing.
   [[ $gpu == "$cpu" && $gpu =~ SUPPORTED|REFUTED|EQUIVALENT|INCONCLUSIVE ]]
@@ -75,9 +76,11 @@ same_verdicts() {
 verdicts cpu cpu > "$work/cpu.verdicts" &
 on_cpu=$!
 check "operators, steps, precisions, repeats and memory against the definitions (\`operators::gpu\`)" "$tests" operators::gpu
-check "the quickstart, the same verdicts as on the CPU" same_verdicts
+check "the quickstart on eight streams (\`--slots 8\`), the same verdicts as on the CPU" same_verdicts
 check "\`verify\`: trials alone give what the store holds" "$bin" verify "$experiment" --db "$work/gpu/r.sqlite" --devices cuda:0 --sample 3
 
+say ""
+say "The quickstart took $(cat "$work/gpu.seconds") s on the GPU and $(cat "$work/cpu.seconds") s on the CPU ($(nproc) threads, while the GPU was tested)."
 say ""
 say "| faults | |"
 say "|---|---|"
@@ -101,7 +104,7 @@ time.sleep(300)' > "$work/held" &
   [[ $code -eq 4 ]] && grep -q "would fit" "$work/large.log"
 )
 killed() { # a worker that is killed costs its stages, not the sweep
-  sweep cuda:0 killed &
+  sweep cuda:0 killed --slots 8 &
   local sweep=$! worker=
   for _ in $(seq 100); do worker=$(pgrep -f "$work/killed/cache" | head -1); [[ -n $worker ]] && break; sleep 0.1; done
   sleep 2; [[ -n $worker ]] && kill -9 "$worker"
@@ -113,15 +116,11 @@ two() { # two processes on one GPU
   for folder in one two; do sweep cuda:0 $folder & pids+=($!); done
   for pid in "${pids[@]}"; do wait "$pid" || return 1; done
 }
-streams() { sweep cuda:0 streams --slots 8; }
 missing() { sweep cuda:99 missing; [[ $? -eq 3 ]]; }
 check "an allocation that fails is told with what would fit (exit 4)" too_large
-check "a killed worker" killed
 check "two processes on one GPU" two
-check "eight streams in one process (\`--slots 8\`)" streams
 check "a device that is not there (exit 3)" missing
-say ""
-say "The quickstart took $(cat "$work/gpu.seconds") s on the GPU with one stream, $(cat "$work/streams.seconds") s with eight, and $(cat "$work/cpu.seconds") s on the CPU ($(nproc) threads, while the GPU was tested)."
+check "a killed worker" killed
 say ""
 say "## More times"
 say ""
