@@ -1,6 +1,6 @@
 """Our GPU times beside PyTorch's on the same GPU, in one run: `benches/gpu.sh` calls it.
 
-Usage: gpu.py BINARY [--quick] [--others]. BINARY is the bench `gpu`. PyTorch runs at its best: channels_last, cudnn.benchmark, the fused
+Usage: gpu.py BINARY [--quick] [--others], or gpu.py --verdicts GPU.json CPU.json (two reports of one experiment). BINARY is the bench `gpu`. PyTorch runs at its best: channels_last, cudnn.benchmark, the fused
 optimiser; TF32 where the case says so, autocast for bf16. Both sides warm up and synchronise before and behind each of the
 rounds; medians. Ratios are our time / PyTorch's. Without PyTorch for CUDA its columns are empty."""
 
@@ -139,7 +139,33 @@ def theirs(torch, spec):
     return {"ms": times, "peak": torch.cuda.max_memory_allocated()}
 
 
+def verdicts(paths):
+    """Whether two reports come to the same verdicts. Sums run in other orders, and so trials end elsewhere: of a verdict that
+    one side reaches and the other does not, the two differences must be the same to twice their standard errors."""
+    reports = [json.load(open(path))["verdicts"] for path in paths]
+    edges, tested = [], 0
+    for one, other in zip(*reports, strict=True):
+        answers, found = [one["answer"], other["answer"]], [one["difference"], other["difference"]]
+        if one["rule"] != other["rule"] or one["context"] != other["context"]:
+            sys.exit("the reports are not of one experiment")
+        tested += "NOT TESTED" not in answers
+        if answers[0] == answers[1]:
+            continue
+        says = [f"{a} ({d['mean']:+.3f}, p {v['adjusted_p']:.3f})" if d else a
+                for a, d, v in zip(answers, found, (one, other))]
+        says = f"{one['rule']['better']} > {one['rule']['worse']}: {says[0]} here, {says[1]} on the CPU"
+        spread = sum(d["standard_error"] ** 2 for d in found if d) ** 0.5
+        if set(answers) == {"SUPPORTED", "REFUTED"} or not all(found) or abs(found[0]["mean"] - found[1]["mean"]) > 2 * spread:
+            sys.exit(says)
+        edges.append(says)
+    if not tested:
+        sys.exit("no verdict was tested")
+    print(f"; at the edge, within the standard errors: {'; '.join(edges)}" if edges else f"; all {tested}")
+
+
 def main():
+    if "--verdicts" in sys.argv:
+        return verdicts(sys.argv[2:])
     binary, quick = sys.argv[1], "--quick" in sys.argv
     try:
         import torch

@@ -35,7 +35,7 @@ if [[ -n ${QUICK:-} ]]; then cp "$short" "$experiment"; else cp experiments/quic
 say() { printf '%s\n' "$*" | tee -a "$out"; }
 check() { # name command...: a row with what it came to
   local name=$1; shift
-  if "$@" > "$work/log" 2>&1; then say "| $name | ok |"; else failed=1; { echo "== $name"; cat "$work/log"; } >> "${LOGS:-/dev/null}"; say "| $name | **failed**: $(tail -3 "$work/log" | tr '\n|' '  ' | cut -c1-300) |"; fi
+  if "$@" > "$work/log" 2>&1; then say "| $name | ok$(grep -h '^; ' "$work/log") |"; else failed=1; { echo "== $name"; cat "$work/log"; } >> "${LOGS:-/dev/null}"; say "| $name | **failed**: $(tail -3 "$work/log" | tr '\n|' '  ' | LC_ALL=C.UTF-8 sed -E 's/^(.{300}).*/\1/') |"; fi
 }
 
 say "# On a GPU"
@@ -59,24 +59,18 @@ sweep() { # device folder [more flags]
   echo $((SECONDS - start)) > "$work/$folder.seconds"
   return $code
 }
-verdicts() { # device folder [more flags]: what the rules come to
+reported() { # device folder [more flags]: a sweep, and what its report says
   sweep "$@" || { cat "$work/$2.log"; return 1; }
-  "$bin" report --db "$work/$2/r.sqlite" --format json 2>/dev/null |
-    "$python" -c 'import json, sys
-for v in json.load(sys.stdin)["verdicts"]: print(v["rule"]["better"], ">", v["rule"]["worse"], v["context"], v["answer"])'
+  "$bin" report --db "$work/$2/r.sqlite" --format json > "$work/$2.json" 2>/dev/null
 }
 same_verdicts() {
-  local gpu cpu
-  gpu=$(verdicts cuda:0 gpu --slots 8) && wait "$on_cpu" && cpu=$(cat "$work/cpu.verdicts") || return 1
-  echo "GPU: $gpu"; echo "CPU: $cpu"
-  # A verdict that nothing tested says nothing.
-  [[ $gpu == "$cpu" && $gpu =~ SUPPORTED|REFUTED|EQUIVALENT|INCONCLUSIVE ]]
+  reported cuda:0 gpu --slots 8 && wait "$on_cpu" && "$python" benches/gpu.py --verdicts "$work/gpu.json" "$work/cpu.json"
 }
 # The CPU's side runs while the GPU is tested.
-verdicts cpu cpu > "$work/cpu.verdicts" &
+reported cpu cpu &
 on_cpu=$!
 check "operators, steps, precisions, repeats and memory against the definitions (\`operators::gpu\`)" "$tests" operators::gpu
-check "the quickstart on eight streams (\`--slots 8\`), the same verdicts as on the CPU" same_verdicts
+check "the quickstart on eight streams (\`--slots 8\`), the CPU's verdicts" same_verdicts
 check "\`verify\`: trials alone give what the store holds" "$bin" verify "$experiment" --db "$work/gpu/r.sqlite" --devices cuda:0 --sample 3
 
 say ""

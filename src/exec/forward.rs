@@ -77,12 +77,40 @@ struct Product {
     activation: Activation,
 }
 
+/// Images whose features are computed together on a GPU.
+pub const AT_ONCE: usize = 64;
 /// Bytes that the activations of a few images may take, so that they stay in a processor's last cache.
 const CACHE: usize = 1 << 22;
 /// Products that each weight must be worth in a part of a batch: every part reads all of them again.
 const REUSE: u64 = 64;
 
 impl Network {
+    /// What `taps` gives, in batches of one size on a GPU: there the order of a product's sums may follow from the number of
+    /// images, and what is computed of an image must not depend on how many stand beside it.
+    ///
+    /// # Errors
+    /// As `taps`.
+    pub fn features(&self, x: &Tensor, taps: &[usize]) -> Result<Vec<Tensor>> {
+        if x.device().is_cpu() {
+            return self.taps(x, taps);
+        }
+        let images = x.dim(0)?;
+        let mut parts = vec![Vec::new(); taps.len()];
+        for start in (0..images).step_by(AT_ONCE) {
+            let own = AT_ONCE.min(images - start);
+            let mut part = x.narrow(0, start, own)?;
+            if own < AT_ONCE {
+                let mut shape = part.dims().to_vec();
+                shape[0] = AT_ONCE - own;
+                part = Tensor::cat(&[part, Tensor::zeros(shape, x.dtype(), x.device())?], 0)?;
+            }
+            for (parts, found) in parts.iter_mut().zip(self.taps(&part, taps)?) {
+                parts.push(found.narrow(0, 0, own)?);
+            }
+        }
+        parts.iter().map(|parts| Tensor::cat(parts, 0)).collect()
+    }
+
     /// What the network gives for `x` [n, channels, height, width], with stored statistics and no dropout: the bits that
     /// `forward` gives.
     ///

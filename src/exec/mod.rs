@@ -9,7 +9,7 @@ mod peak;
 mod value;
 
 pub use backward::Gradients;
-pub use forward::{Mode, Tape};
+pub use forward::{AT_ONCE, Mode, Tape};
 pub use front::{Ahead, Front, OfLayers, Pending};
 pub use network::Network;
 pub use peak::Storage;

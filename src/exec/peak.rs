@@ -31,17 +31,17 @@ impl Account {
     }
 
     fn give(&mut self, bytes: usize) {
-        if (1..=LARGEST_KEPT).contains(&bytes) {
-            *self.kept.entry(bytes).or_default() += 1;
-        } else {
+        if bytes > LARGEST_KEPT {
             self.now -= bytes;
+        } else if bytes > 0 {
+            *self.kept.entry(bytes).or_default() += 1;
         }
     }
 
-    /// Something that is needed for a moment.
-    fn pass(&mut self, bytes: usize) {
-        let taken = self.take(bytes);
-        self.give(taken);
+    /// Tensors that are needed for a moment, all at once.
+    fn pass(&mut self, tensors: &[usize]) {
+        tensors.iter().for_each(|bytes| _ = self.take(*bytes));
+        tensors.iter().for_each(|bytes| self.give(*bytes));
     }
 }
 
@@ -81,8 +81,12 @@ impl Network {
             self.trainable().iter().map(|(layer, which)| self.params[*layer][*which].elem_count()).sum();
         let mut walk = Walk::new(self, images, storage);
         walk.account.take(self.parameters() + F32 * trains * storage.memories + storage.workspace);
-        walk.forward(true);
-        walk.backward();
+        // The second step finds what the first one has left to be kept.
+        for _ in 0..2 {
+            let batch = walk.forward(true);
+            walk.backward();
+            walk.end(batch);
+        }
         walk.account.most
     }
 
@@ -90,7 +94,10 @@ impl Network {
     pub fn evaluation_bytes(&self, images: usize, storage: Storage) -> usize {
         let mut walk = Walk::new(self, images, storage);
         walk.account.take(self.parameters() + storage.workspace);
-        walk.forward(false);
+        for _ in 0..2 {
+            let batch = walk.forward(false);
+            walk.end(batch);
+        }
         walk.account.most
     }
 
@@ -138,16 +145,17 @@ impl<'a> Walk<'a> {
     }
 
     /// What a product works in: its weights as it reads them, and patches.
-    fn work(&self, index: usize) -> usize {
+    fn work(&self, index: usize) -> [usize; 2] {
         let weights = self.network.params[index].first().map_or(0, |tensor| tensor.elem_count());
         match &self.network.graph.layers[index].op {
-            Op::Conv { groups: 1, .. } => self.storage.number * weights + self.patches(index),
-            Op::Conv { .. } | Op::Linear { .. } if self.storage.number < F32 => self.storage.number * weights,
-            _ => 0,
+            Op::Conv { groups: 1, .. } => [self.storage.number * weights, self.patches(index)],
+            Op::Conv { .. } | Op::Linear { .. } if self.storage.number < F32 => [self.storage.number * weights, 0],
+            _ => [0, 0],
         }
     }
 
-    fn forward(&mut self, training: bool) {
+    /// The forward pass; returns the bytes of the batch as it came.
+    fn forward(&mut self, training: bool) -> usize {
         let network = self.network;
         let layers = &network.graph.layers;
         let read_again = if training { network.read_again() } else { vec![false; layers.len()] };
@@ -164,7 +172,8 @@ impl<'a> Walk<'a> {
                 }
             } else {
                 self.outputs[index] = self.account.take(self.size(index));
-                self.account.pass(self.work(index));
+                let work = self.work(index);
+                self.account.pass(&work);
             }
             for input in &layer.inputs {
                 let kept = read_again[*input] && !(network.recompute && network.is_cheap(*input));
@@ -173,8 +182,14 @@ impl<'a> Walk<'a> {
                 }
             }
         }
-        if !training {
-            self.account.give(batch);
+        batch
+    }
+
+    /// Lets go of what a pass has left, and of the batch that it was for.
+    fn end(&mut self, batch: usize) {
+        self.account.give(batch);
+        for output in &mut self.outputs {
+            self.account.give(std::mem::take(output));
         }
     }
 
@@ -213,13 +228,9 @@ impl<'a> Walk<'a> {
     fn layer(&mut self, index: usize, flows: &mut [usize], reached: &mut [bool], wanted: &[bool]) {
         let network = self.network;
         let layer = &network.graph.layers[index];
-        let gradients = |learned: bool| {
-            let params = network.graph.params(index).into_iter().zip(&network.params[index]);
-            params
-                .filter(|(param, _)| param.learned && learned)
-                .map(|(_, tensor)| F32 * tensor.elem_count())
-                .sum::<usize>()
-        };
+        let learned = network.graph.params(index).into_iter().zip(&network.params[index]);
+        let learned = learned.filter(|(param, _)| param.learned && network.trains(index));
+        let gradients: Vec<usize> = learned.map(|(_, tensor)| F32 * tensor.elem_count()).collect();
         let own = match &layer.op {
             Op::Conv { activation, .. } | Op::Linear { activation, .. } => *activation,
             Op::Activation(activation) if !network.is_absorbed(index) => *activation,
@@ -249,8 +260,7 @@ impl<'a> Walk<'a> {
             reached[*input] = true;
         }
         let work = self.work(index);
-        let grads = gradients(network.trains(index));
-        self.account.pass(work.max(grads + work));
+        self.account.pass(&[&work[..], &gradients].concat());
         // A view of this layer's gradient lives on below it.
         if views && let Some(input) = layer.inputs.iter().find(|input| wanted[**input]) {
             flows[*input] += std::mem::take(&mut flows[index]) + before;

@@ -10,7 +10,7 @@ use super::inputs::ALL_REPLICATES;
 use super::source::{Change, Source};
 use super::{Group, Shelf};
 use crate::data::split::split;
-use crate::exec::Network;
+use crate::exec::{AT_ONCE, Network};
 use crate::key::Key;
 use crate::model::freezing::with_head;
 use crate::outcome::Outcome;
@@ -18,7 +18,7 @@ use crate::outcome::Progress;
 use crate::plan::stage::{Encode, Encoded, Work};
 use crate::recipe::{Head, Pool};
 
-pub const BATCH: usize = 64;
+pub const BATCH: usize = AT_ONCE;
 
 /// Runs encodings of one backbone on one set of images. A layer that the deepest pass has not got as a tensor of its own
 /// gets a pass of its own.
@@ -108,7 +108,7 @@ impl Pass {
         let mut rows: Vec<Vec<f32>> = vec![Vec::new(); self.kept.len()];
         for (index, batch) in ids.chunks(BATCH).enumerate() {
             let x = inputs(&source, stage, batch, shelf)?;
-            for ((kept, found), rows) in self.kept.iter().zip(self.network.taps(&x, &layers)?).zip(&mut rows) {
+            for ((kept, found), rows) in self.kept.iter().zip(self.network.features(&x, &layers)?).zip(&mut rows) {
                 let found = match &kept.tail {
                     Some(tail) => tail.infer(&self.network.as_images(kept.layer, &found)?)?,
                     None => found,

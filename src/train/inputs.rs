@@ -95,7 +95,9 @@ impl Inputs {
             preprocess: stage.backbone.preprocess,
         };
         self.images.get_or_insert(images);
-        let cut = if work.prefix { stage.shared_cut().map_err(anyhow::Error::msg)? } else { None };
+        // On a GPU frozen layers run by themselves for a trial alone, too: in batches of one size they give the same bits.
+        let cut =
+            if work.prefix || shelf.device.is_cuda() { stage.shared_cut().map_err(anyhow::Error::msg)? } else { None };
         let Some(cut) = cut else {
             return Ok((self.feed(Feed { kind: Kind::Images, evaluated: None, same: String::new() }), 0));
         };
@@ -224,7 +226,7 @@ impl Inputs {
                 continue;
             }
             let layers: Vec<usize> = readers.iter().map(|(_, layer, _)| *layer).collect();
-            for ((place, layer, tail), output) in readers.iter().zip(prefix.network.taps(images, &layers)?) {
+            for ((place, layer, tail), output) in readers.iter().zip(prefix.network.features(images, &layers)?) {
                 let output = prefix.network.as_images(*layer, &output)?;
                 found[*place] = Some(match tail {
                     Some(tail) => tail.as_images(tail.graph.last(), &tail.infer(&output)?)?,

@@ -5,7 +5,7 @@ use candle_core::Device as CandleDevice;
 use super::encode;
 use super::evaluate;
 use crate::device::Precision;
-use crate::exec::{Network, Storage};
+use crate::exec::{AT_ONCE, Network, Storage};
 use crate::model::graph::Graph;
 use crate::model::init;
 use crate::nn::memory;
@@ -66,7 +66,7 @@ fn of_encode(stage: &Encode, batch: Option<usize>) -> anyhow::Result<usize> {
 fn of_train(stage: &Train, work: &Work, batch: Option<usize>) -> anyhow::Result<usize> {
     let (whole, _) = stage.network().map_err(anyhow::Error::msg)?;
     let stored = work.encode.as_ref().is_some_and(|encode| encode.images != Encoded::Evaluated);
-    let cut = if stored || work.prefix { stage.shared_cut().map_err(anyhow::Error::msg)? } else { None };
+    let cut = stage.shared_cut().map_err(anyhow::Error::msg)?;
     let (own, below) = cut.map_or((whole.clone(), 0), |cut| (whole.above(cut), cut));
     let mut own = network(own)?;
     let mut prefix = match cut {
@@ -82,10 +82,9 @@ fn of_train(stage: &Train, work: &Work, batch: Option<usize>) -> anyhow::Result<
         own.frozen = stage.frozen(phase).map_err(anyhow::Error::msg)?.saturating_sub(below);
         own.batch_norm = phase.batch_norm;
         let storage = storage(&own, batch, stage.precision, Some(phase));
-        let under = |images| prefix.as_ref().map_or(0, |prefix| prefix.evaluation_bytes(images, storage));
-        most = most.max(own.training_bytes(batch, storage) + under(batch));
-        let evaluated = batch.min(evaluate::BATCH);
-        most = most.max(own.evaluation_bytes(evaluated, storage) + under(evaluated));
+        let under = prefix.as_ref().map_or(0, |prefix| prefix.evaluation_bytes(AT_ONCE, storage));
+        most = most.max(own.training_bytes(batch, storage) + under);
+        most = most.max(own.evaluation_bytes(batch.min(evaluate::BATCH), storage) + under);
     }
     Ok(most)
 }

@@ -57,7 +57,7 @@ fn operators_and_steps_hold_on_the_gpu() {
 fn precisions_repeats_and_memory_hold_on_the_gpu() {
     if std::env::var_os(ASKED).is_none() {
         let said = run(&["operators::gpu", "--test-threads", "1"], &[ASKED, ALONE]);
-        assert!(said.contains("6 passed"), "{said}");
+        assert!(said.contains("7 passed"), "{said}");
     }
 }
 
@@ -189,6 +189,25 @@ fn heads_have_the_bits_that_they_have_alone() {
         let product = |n: usize| dy[n * heads * out + output] * x[n * inputs + input];
         let expected: f64 = (0..images).map(product).sum();
         assert!((f64::from(dw[output][input]) - expected).abs() < 1e-4, "{} for {expected}", dw[output][input]);
+    }
+}
+
+/// What a frozen network gives for an image does not depend on how many images stand beside it.
+#[test]
+fn features_do_not_depend_on_the_batch() {
+    if std::env::var_os(ASKED).is_none() {
+        return;
+    }
+    let graph = Arch::new("resnet8", 16, 1.0).graph(10).unwrap();
+    let weights = init::fresh(&graph, 0, 1, 0).unwrap();
+    let mut network = Network::new(graph, &weights, &device()).unwrap();
+    network.frozen = network.graph.layers.len();
+    let (images, last) = (70, network.graph.last());
+    let x = tensor(&uniform(images * 3 * 16 * 16, 4), &[images, 3, 16, 16]);
+    let all = network.features(&x, &[last]).unwrap().remove(0);
+    for (first, count) in [(0, 16), (64, 6), (5, 1)] {
+        let own = network.features(&x.narrow(0, first, count).unwrap(), &[last]).unwrap().remove(0);
+        assert_eq!(bits(&own), bits(&all.narrow(0, first, count).unwrap()), "{count} images from {first}");
     }
 }
 

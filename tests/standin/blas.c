@@ -58,7 +58,7 @@ int cublasGemmStridedBatchedEx(void *handle, int ta, int tb, int m, int n, int k
     float scale = *(const float *)alpha, old = *(const float *)beta;
     size_t wa = at == R_16BF ? 2 : 4, wb = bt == R_16BF ? 2 : 4, wc = ct == R_16BF ? 2 : 4;
     if (idle()) return 0;
-    if ((at != R_32F && at != R_16BF) || at != bt || bt != ct) return 15;
+    if ((at != R_32F && at != R_16BF) || at != bt || (ct != at && ct != R_32F)) return 15;
     for (int item = 0; item < batch; ++item) {
         float *left = rows((const char *)a + item * sa * wa, at, ta != 0, m, k, lda, tf32);
         float *right = rows((const char *)b + item * sb * wb, bt, tb == 0, n, k, ldb, tf32);
@@ -71,7 +71,8 @@ int cublasGemmStridedBatchedEx(void *handle, int ta, int tb, int m, int n, int k
                 for (; at_k + 8 <= k; at_k += 8)
                     for (int lane = 0; lane < 8; ++lane) lanes[lane] += l[at_k + lane] * r[at_k + lane];
                 for (; at_k < k; ++at_k) sum += l[at_k] * r[at_k];
-                for (int lane = 0; lane < 8; ++lane) sum += lanes[lane];
+                // cuBLAS chooses by the shape: so does the order of sums here.
+                for (int lane = 0; lane < 8; ++lane) sum += lanes[(m + n) % 2 ? 7 - lane : lane];
                 size_t place = (size_t)column * ldc + row;
                 put(into, ct, place, scale * sum + (old == 0 ? 0 : old * number(into, ct, place, 0)));
             }

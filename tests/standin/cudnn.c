@@ -107,7 +107,9 @@ static float *sums(const Shape *x, const void *xs, const Shape *w, const void *w
                             int v = row * c->stride[0] + a * c->dilation[0] - c->pad[0];
                             int u = column * c->stride[1] + b * c->dilation[1] - c->pad[1];
                             if (v < 0 || u < 0 || v >= x->dims[2] || u >= x->dims[3]) continue;
-                            for (int i = 0; i < own; ++i) {
+                            for (int j = 0; j < own; ++j) {
+                                // cuDNN chooses by the number of images, too: so does the order of sums here.
+                                int i = x->dims[0] / 16 % 2 ? own - 1 - j : j;
                                 size_t at_x = place(x, n, k / out * own + i, v, u), at_w = place(w, k, i, a, b);
                                 if (which == 0) sum += get(x, xs, at_x, tf32) * get(w, ws, at_w, tf32);
                                 if (which == 1) total[at_x] += dy * get(w, ws, at_w, tf32);

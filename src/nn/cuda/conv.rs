@@ -4,6 +4,7 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::join::turn;
+use super::product::{Factor, product as gemm};
 use super::{Arg, Strips, Threads, activation, at, at_some, count, device_of, empty, int, launch_of, memory, norm};
 use crate::nn::activation::Activation;
 use crate::nn::conv::{Conv, Sizes};
@@ -38,11 +39,15 @@ pub fn forward(
         return depthwise(conv, sizes, x, &w.to_dtype(x.dtype())?, bias, activation);
     }
     let rows = Rows::new(w, x.dtype())?;
-    #[cfg(feature = "cudnn")]
-    let found = super::cudnn::forward(conv, sizes, x, &rows.rows)?;
-    #[cfg(not(feature = "cudnn"))]
-    let found = None;
-    let y = found.map_or_else(|| product(conv, sizes, x, &rows.rows), Ok)?;
+    let y = if is_plain(conv) {
+        pixels(sizes, x, &rows.rows)?
+    } else {
+        #[cfg(feature = "cudnn")]
+        let found = super::cudnn::forward(conv, sizes, x, &rows.rows)?;
+        #[cfg(not(feature = "cudnn"))]
+        let found = None;
+        found.map_or_else(|| product(conv, sizes, x, &rows.rows), Ok)?
+    };
     match bias {
         Some(bias) => activation::add_bias(&y, bias, activation)?,
         None if activation == Activation::Linear => {}
@@ -63,6 +68,9 @@ pub fn input_gradient(conv: &Conv, sizes: &Sizes, w: &Tensor, dy: &Tensor) -> Re
         return Ok(dx);
     }
     let rows = Rows::new(w, dy.dtype())?;
+    if is_plain(conv) {
+        return pixels_input(sizes, &rows.rows, dy);
+    }
     #[cfg(feature = "cudnn")]
     if let Some(dx) = super::cudnn::input_gradient(conv, sizes, &rows.rows, dy)? {
         return Ok(dx);
@@ -74,6 +82,9 @@ pub fn input_gradient(conv: &Conv, sizes: &Sizes, w: &Tensor, dy: &Tensor) -> Re
 pub fn weight_gradient(conv: &Conv, sizes: &Sizes, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     if sizes.is_depthwise() {
         return depthwise_weights(conv, sizes, x, dy);
+    }
+    if is_plain(conv) {
+        return pixels_weights(sizes, x, dy);
     }
     #[cfg(feature = "cudnn")]
     let found = super::cudnn::weight_gradient(conv, sizes, x, dy)?;
@@ -119,17 +130,40 @@ impl Drop for Rows {
     }
 }
 
+// ---- pixels that are their own patches: a product each, without cuDNN, whose way to the same product takes the host longer
+
+/// Whether an image's pixels are its patches already.
+fn is_plain(conv: &Conv) -> bool {
+    conv.kernel == [1, 1] && conv.stride == 1 && conv.padding == [0; 4] && conv.groups == 1
+}
+
+/// Pixels of all images.
+fn pixels_of(sizes: &Sizes) -> usize {
+    sizes.images * sizes.out_height * sizes.out_width
+}
+
+fn pixels(sizes: &Sizes, x: &Tensor, rows: &Tensor) -> Result<Tensor> {
+    let shape = [pixels_of(sizes), sizes.out, sizes.channels];
+    let y = gemm(&Factor::of(x), &Factor::turned(rows), shape, x.dtype())?;
+    y.reshape((sizes.images, sizes.out_height, sizes.out_width, sizes.out))
+}
+
+fn pixels_input(sizes: &Sizes, rows: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let shape = [pixels_of(sizes), sizes.channels, sizes.out];
+    gemm(&Factor::of(dy), &Factor::of(rows), shape, dy.dtype())?.reshape(sizes.input_shape())
+}
+
+fn pixels_weights(sizes: &Sizes, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let shape = [sizes.out, sizes.channels, pixels_of(sizes)];
+    gemm(&Factor::turned(dy), &Factor::of(x), shape, DType::F32)?.reshape((sizes.out, sizes.channels, 1, 1))
+}
+
 // ---- products of patches
 
 /// Images whose patches fit in the memory that is set aside.
 fn images_at_once(conv: &Conv, sizes: &Sizes, dtype: DType) -> usize {
     let image = sizes.out_height * sizes.out_width * conv.taps() * sizes.group_in * dtype.size_in_bytes();
     (PATCHES / image.max(1)).clamp(1, sizes.images)
-}
-
-/// Whether an image's pixels are its patches already.
-fn is_plain(conv: &Conv) -> bool {
-    conv.kernel == [1, 1] && conv.stride == 1 && conv.padding == [0; 4] && conv.groups == 1
 }
 
 fn parts(sizes: &Sizes, most: usize) -> impl Iterator<Item = (usize, usize)> {
@@ -160,9 +194,6 @@ fn layout(conv: &Conv, sizes: &Sizes, group: usize) -> [Arg; 13] {
 /// The patches [n * out height * out width, taps * channels of a group] of some images.
 fn patches(conv: &Conv, sizes: &Sizes, x: &Tensor, group: usize) -> Result<Tensor> {
     let rows = x.dim(0)? * sizes.out_height * sizes.out_width;
-    if is_plain(conv) {
-        return x.reshape((rows, sizes.channels));
-    }
     let cols = empty(device_of(x)?, x.dtype(), (rows, conv.taps() * sizes.group_in))?;
     let n = cols.elem_count();
     let mut args = vec![count(n)?];

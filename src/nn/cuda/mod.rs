@@ -15,6 +15,7 @@ pub(super) mod norm;
 pub(super) mod optim;
 pub mod pixels;
 pub(super) mod pool;
+mod product;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
