@@ -55,7 +55,7 @@ impl State {
         }
         #[cfg(feature = "cuda")]
         if let candle_core::Device::Cuda(device) = parameter.device() {
-            let mut waiting = super::cuda::optim::Waiting::default();
+            let mut waiting = super::cuda::optim::Waiting::of_lent();
             waiting.add(parameter, gradient.clone(), self.numbers(rule, step, parameter)?, constants())?;
             waiting.take(device, constants())?;
             return Ok(parameter.clone());
@@ -186,18 +186,10 @@ on_every_path! {
 }
 
 /// Steps that are asked for one parameter after the other, and taken before `finish` returns: on a GPU, small ones together.
+#[derive(Default)]
 pub struct Steps {
     #[cfg(feature = "cuda")]
     waiting: super::cuda::optim::Waiting,
-}
-
-impl Default for Steps {
-    fn default() -> Self {
-        Self {
-            #[cfg(feature = "cuda")]
-            waiting: super::cuda::optim::Waiting::owning(),
-        }
-    }
 }
 
 impl Steps {

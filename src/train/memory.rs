@@ -15,7 +15,7 @@ use crate::recipe::Optimizer;
 
 /// Bytes that cuDNN keeps to work in: how many it wants is known to the device alone, and is taken to be no more than this,
 /// or than a convolution's patches.
-const WORKSPACE: usize = if cfg!(feature = "cudnn") { 1 << 25 } else { 0 };
+const WORKSPACE: usize = 1 << 25;
 /// Bytes of patches that `nn` lays out at once, at most, where there is no cuDNN.
 const PATCHES: usize = if cfg!(feature = "cudnn") { 0 } else { 1 << 28 };
 
@@ -39,7 +39,7 @@ fn storage(network: &Network, batch: usize, precision: Precision, phase: Option<
         None => 0,
     };
     let number = if precision == Precision::Bf16 { 2 } else { 4 };
-    let workspace = network.patches_bytes(batch, number).min(WORKSPACE);
+    let workspace = if cfg!(feature = "cudnn") { network.patches_bytes(batch, number).min(WORKSPACE) } else { 0 };
     Storage { number, memories, workspace, patches: PATCHES }
 }
 

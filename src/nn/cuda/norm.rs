@@ -150,6 +150,8 @@ pub fn gradient(
     });
     args.extend([low.into(), high.into(), at(&dx)?]);
     launch_of(device_of(x)?, "norm_gradient", x.dtype(), Threads::lots(n, x.dtype()), &args)?;
-    through.map(memory::keep);
+    if let Some(through) = through {
+        memory::keep(through);
+    }
     Ok(dx)
 }

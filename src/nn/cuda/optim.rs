@@ -35,14 +35,14 @@ pub struct Waiting {
     entries: Vec<Entry>,
     /// What the entries' addresses are of.
     held: Vec<Tensor>,
-    /// Whether nobody else reads the gradients, so that their memory is kept for others.
-    owns: bool,
+    /// Whether somebody else reads the gradients; else their memory is kept for others.
+    lent: bool,
 }
 
 impl Waiting {
-    /// Of gradients that nobody else reads.
-    pub fn owning() -> Self {
-        Self { owns: true, ..Self::default() }
+    /// Of gradients that somebody else goes on reading.
+    pub fn of_lent() -> Self {
+        Self { lent: true, ..Self::default() }
     }
 
     /// Adds the step of a parameter; `constants` are both betas and epsilon of AdamW.
@@ -79,7 +79,7 @@ impl Waiting {
         unsafe { builder.launch(config) }.w()?;
         self.entries.clear();
         let held = std::mem::take(&mut self.held);
-        if self.owns {
+        if !self.lent {
             held.into_iter().for_each(memory::keep);
         }
         Ok(())
