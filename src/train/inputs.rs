@@ -12,7 +12,7 @@ use crate::data::batch::order;
 use crate::exec::Network;
 use crate::model::freezing::pooled;
 use crate::model::graph::Graph;
-use crate::plan::stage::{Encoded, Train, Work};
+use crate::plan::stage::{Encoded, Start, Train, Work};
 
 /// In the stream of changes: those of a stored view, which all replicates share.
 pub const ALL_REPLICATES: u64 = u64::MAX;
@@ -95,9 +95,10 @@ impl Inputs {
             preprocess: stage.backbone.preprocess,
         };
         self.images.get_or_insert(images);
-        // On a GPU frozen layers run by themselves for a trial alone, too: in batches of one size they give the same bits.
-        let cut =
-            if work.prefix || shelf.device.is_cuda() { stage.shared_cut().map_err(anyhow::Error::msg)? } else { None };
+        // On a GPU frozen layers run by themselves for a trial alone, too: in batches of one size they give the same bits. Those
+        // of a random backbone are never shared.
+        let apart = shelf.device.is_cuda() && stage.backbone.start != Start::Random;
+        let cut = if work.prefix || apart { stage.shared_cut().map_err(anyhow::Error::msg)? } else { None };
         let Some(cut) = cut else {
             return Ok((self.feed(Feed { kind: Kind::Images, evaluated: None, same: String::new() }), 0));
         };

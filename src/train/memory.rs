@@ -10,7 +10,7 @@ use crate::model::graph::Graph;
 use crate::model::init;
 use crate::nn::memory;
 use crate::phase::Phase;
-use crate::plan::stage::{Encode, Encoded, Pretrain, Stage, Train, Work};
+use crate::plan::stage::{Encode, Encoded, Pretrain, Stage, Start, Train, Work};
 use crate::recipe::Optimizer;
 
 /// Bytes that cuDNN keeps to work in: how many it wants is known to the device alone, and is taken to be no more than this,
@@ -66,7 +66,8 @@ fn of_encode(stage: &Encode, batch: Option<usize>) -> anyhow::Result<usize> {
 fn of_train(stage: &Train, work: &Work, batch: Option<usize>) -> anyhow::Result<usize> {
     let (whole, _) = stage.network().map_err(anyhow::Error::msg)?;
     let stored = work.encode.as_ref().is_some_and(|encode| encode.images != Encoded::Evaluated);
-    let cut = stage.shared_cut().map_err(anyhow::Error::msg)?;
+    let apart = stage.backbone.start != Start::Random;
+    let cut = if apart { stage.shared_cut().map_err(anyhow::Error::msg)? } else { None };
     let (own, below) = cut.map_or((whole.clone(), 0), |cut| (whole.above(cut), cut));
     let mut own = network(own)?;
     let mut prefix = match cut {

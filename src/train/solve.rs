@@ -127,7 +127,7 @@ impl Codes {
             let codes = match &self.network {
                 Some(network) => {
                     self.macs += network.graph.total_macs() as f64 * samples.len() as f64;
-                    network.infer(&x)?
+                    network.features(&x, &[network.graph.last()])?.remove(0)
                 }
                 None => x,
             };
