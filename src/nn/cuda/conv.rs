@@ -219,7 +219,12 @@ fn product(conv: &Conv, sizes: &Sizes, x: &Tensor, rows: &Tensor) -> Result<Tens
     let mut found = Vec::new();
     for (first, images) in parts(sizes, images_at_once(conv, sizes, x.dtype())) {
         let x = x.narrow(0, first, images)?;
-        let own = |group: usize| patches(conv, sizes, &x, group)?.matmul(&of_group(conv, sizes, rows, group)?.t()?);
+        let own = |group: usize| {
+            let cols = patches(conv, sizes, &x, group)?;
+            let y = cols.matmul(&of_group(conv, sizes, rows, group)?.t()?);
+            memory::keep(cols);
+            y
+        };
         let groups = (0..conv.groups).map(own).collect::<Result<Vec<_>>>()?;
         found.push(Tensor::cat(&groups, 1)?);
     }
@@ -231,12 +236,15 @@ fn product_input(conv: &Conv, sizes: &Sizes, rows: &Tensor, dy: &Tensor) -> Resu
     for (first, images) in parts(sizes, images_at_once(conv, sizes, dy.dtype())) {
         let (dy, into) = (dy.narrow(0, first, images)?, dx.narrow(0, first, images)?);
         for group in 0..conv.groups {
-            let cols = of_outputs(sizes, &dy, group)?.matmul(&of_group(conv, sizes, rows, group)?)?;
+            let (dy, w) = (of_outputs(sizes, &dy, group)?, of_group(conv, sizes, rows, group)?);
+            let shape = [dy.dim(0)?, w.dim(1)?, sizes.group_out];
+            let cols = gemm(&Factor::of(&dy), &Factor::of(&w), shape, dy.dtype())?;
             let n = images * sizes.height * sizes.width * sizes.group_in;
             let mut args = vec![count(n)?];
             args.extend(layout(conv, sizes, group));
             args.extend([at(&cols)?, at(&into)?]);
             launch_of(device_of(&dy)?, "patches_gradient", dy.dtype(), Threads::Each(n), &args)?;
+            memory::keep(cols);
         }
     }
     Ok(dx)
@@ -250,6 +258,7 @@ fn product_weights(conv: &Conv, sizes: &Sizes, x: &Tensor, dy: &Tensor) -> Resul
         for (group, sum) in groups.iter_mut().enumerate() {
             let cols = patches(conv, sizes, &x, group)?;
             let own = of_outputs(sizes, &dy, group)?.t()?.matmul(&cols)?.to_dtype(DType::F32)?;
+            memory::keep(cols);
             *sum = Some(match sum.take() {
                 Some(sum) => sum.add(&own)?,
                 None => own,
