@@ -2,6 +2,7 @@
 //! the two, and what is computed again, is decided from the graph before the first pass.
 
 mod backward;
+mod evaluate;
 mod forward;
 mod front;
 mod network;
@@ -9,7 +10,8 @@ mod peak;
 mod value;
 
 pub use backward::Gradients;
-pub use forward::{AT_ONCE, Mode, Tape};
+pub use evaluate::AT_ONCE;
+pub use forward::{Mode, Tape};
 pub use front::{Ahead, Front, OfLayers, Pending};
 pub use network::Network;
 pub use peak::Storage;

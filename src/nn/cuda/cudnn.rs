@@ -21,7 +21,7 @@ use candle_core::cuda_backend::{CudaDType, CudaDevice, DeviceId};
 use candle_core::{DType, Result, Storage, Tensor, WithDType, bail};
 use half::bf16;
 
-use super::{Arg, at, device_of, empty, join, memory};
+use super::{device_of, empty, join, memory, place};
 use crate::nn::conv::{Conv, Sizes};
 
 /// What an algorithm is chosen for: the convolution, the sizes, and whether products round.
@@ -282,7 +282,7 @@ fn written<T: Number>(
     write: impl FnOnce(&mut CudaSlice<T>, Option<&mut CudaSlice<u8>>) -> Result<std::result::Result<(), CudnnError>>,
 ) -> Result<Tensor> {
     let result = empty(device, T::DTYPE, shape)?;
-    let Arg::Pointer(place) = at(&result)? else { bail!("a place is a pointer") };
+    let place = place(&result)?;
     // Safety: the memory is the result's, which nobody else has yet; it is not freed through this.
     let mut numbers =
         ManuallyDrop::new(unsafe { device.cuda_stream().upgrade_device_ptr::<T>(place, result.elem_count()) });

@@ -101,7 +101,8 @@ fn lot(dtype: DType) -> usize {
     16 / dtype.size_in_bytes()
 }
 
-/// How rows of channels are summed. It follows from shapes and types alone, and so does the order of sums.
+/// How rows of channels are summed. It follows from shapes and types, and so does the order of sums; only a tensor that does
+/// not begin at 16 bytes, as a part of another may, is summed singly.
 #[derive(Clone, Copy)]
 struct Strips {
     /// Channels of a thread.
@@ -188,25 +189,28 @@ fn launch_of(device: &CudaDevice, name: &str, dtype: DType, threads: Threads, ar
 }
 
 /// Where a contiguous tensor's numbers lie on its device.
-fn at(tensor: &Tensor) -> Result<Arg> {
+fn place(tensor: &Tensor) -> Result<u64> {
     let (storage, layout) = tensor.storage_and_layout();
     let (Storage::Cuda(storage), Some((start, _))) = (&*storage, layout.contiguous_offsets()) else {
         bail!("a CUDA operator needs contiguous tensors on the device, not {:?}", tensor.shape());
     };
     let stream = storage.device.cuda_stream();
     let start = (start * tensor.dtype().size_in_bytes()) as u64;
-    Ok(Arg::Pointer(
-        start
-            + match tensor.dtype() {
-                DType::F32 => storage.as_cuda_slice::<f32>()?.device_ptr(&stream).0,
-                DType::F64 => storage.as_cuda_slice::<f64>()?.device_ptr(&stream).0,
-                DType::BF16 => storage.as_cuda_slice::<bf16>()?.device_ptr(&stream).0,
-                DType::U32 => storage.as_cuda_slice::<u32>()?.device_ptr(&stream).0,
-                DType::U8 => storage.as_cuda_slice::<u8>()?.device_ptr(&stream).0,
-                DType::I64 => storage.as_cuda_slice::<i64>()?.device_ptr(&stream).0,
-                other => bail!("no kernel reads {other:?}"),
-            },
-    ))
+    Ok(start
+        + match tensor.dtype() {
+            DType::F32 => storage.as_cuda_slice::<f32>()?.device_ptr(&stream).0,
+            DType::F64 => storage.as_cuda_slice::<f64>()?.device_ptr(&stream).0,
+            DType::BF16 => storage.as_cuda_slice::<bf16>()?.device_ptr(&stream).0,
+            DType::U32 => storage.as_cuda_slice::<u32>()?.device_ptr(&stream).0,
+            DType::U8 => storage.as_cuda_slice::<u8>()?.device_ptr(&stream).0,
+            DType::I64 => storage.as_cuda_slice::<i64>()?.device_ptr(&stream).0,
+            other => bail!("no kernel reads {other:?}"),
+        })
+}
+
+/// The same, as an argument.
+fn at(tensor: &Tensor) -> Result<Arg> {
+    Ok(Arg::Pointer(place(tensor)?))
 }
 
 /// Where an optional tensor lies; nothing is the null pointer.

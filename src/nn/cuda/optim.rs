@@ -4,7 +4,7 @@ use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, PushKernelArg};
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{DType, Result, Tensor};
 
-use super::{Arg, Threads, at, count, device_of, empty, int, kernel, launch, memory};
+use super::{Arg, Threads, at, count, device_of, empty, int, kernel, launch, memory, place};
 
 /// Parameters of one launch, as in `kernels.cu`.
 const TOGETHER: usize = 32;
@@ -48,14 +48,9 @@ impl Waiting {
     /// Adds the step of a parameter; `constants` are both betas and epsilon of AdamW.
     pub fn add(&mut self, w: &Tensor, gradient: Tensor, own: HeadNumbers, constants: [f32; 3]) -> Result<()> {
         let (numbers, memories) = own;
-        let Arg::Count(count) = count(w.elem_count())? else { unreachable!("a count is one") };
-        let mut places = [0; 4];
-        for (place, tensor) in
-            places.iter_mut().zip([Some(w), memories[0].as_ref(), memories[1].as_ref(), Some(&gradient)])
-        {
-            let Arg::Pointer(at) = super::at_some(tensor)? else { unreachable!("a place is one") };
-            *place = at;
-        }
+        let memory = |which: usize| memories[which].as_ref().map_or(Ok(0), place);
+        let places = [place(w)?, memory(0)?, memory(1)?, place(&gradient)?];
+        let count = u32::try_from(w.elem_count()).map_err(candle_core::Error::wrap)?;
         self.entries.push(Entry { places, numbers, count, unused: 0 });
         self.held.push(gradient);
         if self.entries.len() == TOGETHER || w.elem_count() >= ALONE {
@@ -105,10 +100,7 @@ pub fn step_heads(
     let numbers: Vec<f32> = heads.iter().flat_map(|(numbers, _)| *numbers).collect();
     let mut memories = Vec::with_capacity(2 * heads.len());
     for memory in heads.iter().flat_map(|(_, memories)| memories) {
-        memories.push(match super::at_some(memory.as_ref())? {
-            Arg::Pointer(at) => at as i64,
-            _ => 0,
-        });
+        memories.push(memory.as_ref().map_or(Ok(0), place)? as i64);
     }
     let numbers = Tensor::from_vec(numbers, 6 * heads.len(), device)?;
     let memories = Tensor::from_vec(memories, 2 * heads.len(), device)?;

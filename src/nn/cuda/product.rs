@@ -6,7 +6,7 @@ use candle_core::cuda_backend::cudarc::cublas::{result::gemm_strided_batched_ex,
 use candle_core::cuda_backend::{WrapErr, gemm_reduced_precision_f32};
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::{Arg, at, device_of, empty};
+use super::{device_of, empty, place};
 
 /// A factor, as it lies in memory or as the transpose of what lies there.
 pub struct Factor<'a> {
@@ -25,7 +25,7 @@ impl<'a> Factor<'a> {
 
     /// Its place, what cuBLAS is to do with it, and the length of its rows in memory; `rows` x `columns` as a factor.
     fn operand(&self, rows: usize, columns: usize) -> Result<(*const c_void, sys::cublasOperation_t, i32)> {
-        let Arg::Pointer(place) = at(self.tensor)? else { bail!("a place is a pointer") };
+        let place = place(self.tensor)?;
         Ok(match self.turned {
             false => (place as *const c_void, sys::cublasOperation_t::CUBLAS_OP_N, columns as i32),
             true => (place as *const c_void, sys::cublasOperation_t::CUBLAS_OP_T, rows as i32),
@@ -50,7 +50,7 @@ pub fn product(left: &Factor, right: &Factor, [m, n, k]: [usize; 3], dtype: DTyp
     }
     let device = device_of(left.tensor)?;
     let y = empty(device, dtype, (m, n))?;
-    let Arg::Pointer(into) = at(&y)? else { bail!("a place is a pointer") };
+    let into = place(&y)?;
     let compute = match of == DType::F32 && gemm_reduced_precision_f32() {
         true => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
         false => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,

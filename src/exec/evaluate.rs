@@ -1,0 +1,124 @@
+//! Evaluations: what a network gives without training, in parts of a batch that suit the device.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Result, Tensor};
+
+use super::Network;
+use super::forward::{Mode, Product};
+use crate::model::graph::{self, Op};
+use crate::nn::conv::Ready;
+use crate::nn::each;
+
+/// Images whose features are computed together on a GPU.
+pub const AT_ONCE: usize = 64;
+/// Bytes that the activations of a few images may take, so that they stay in a processor's last cache.
+const CACHE: usize = 1 << 22;
+/// Products that each weight must be worth in a part of a batch: every part reads all of them again.
+const REUSE: u64 = 64;
+
+impl Network {
+    /// What `taps` gives, in batches of one size on a GPU: there the order of a product's sums may follow from the number of
+    /// images, and what is computed of an image must not depend on how many stand beside it.
+    ///
+    /// # Errors
+    /// As `taps`.
+    pub fn features(&self, x: &Tensor, taps: &[usize]) -> Result<Vec<Tensor>> {
+        if x.device().is_cpu() {
+            return self.taps(x, taps);
+        }
+        let images = x.dim(0)?;
+        let mut parts = vec![Vec::new(); taps.len()];
+        for start in (0..images).step_by(AT_ONCE) {
+            let own = AT_ONCE.min(images - start);
+            let mut part = x.narrow(0, start, own)?;
+            if own < AT_ONCE {
+                let mut shape = part.dims().to_vec();
+                shape[0] = AT_ONCE - own;
+                part = Tensor::cat(&[part, Tensor::zeros(shape, x.dtype(), x.device())?], 0)?;
+            }
+            for (parts, found) in parts.iter_mut().zip(self.taps(&part, taps)?) {
+                parts.push(found.narrow(0, 0, own)?);
+            }
+        }
+        parts.iter().map(|parts| Tensor::cat(parts, 0)).collect()
+    }
+
+    /// What the network gives for `x` [n, channels, height, width], with stored statistics and no dropout: the bits that
+    /// `forward` gives.
+    ///
+    /// # Errors
+    /// As `forward`.
+    pub fn infer(&self, x: &Tensor) -> Result<Tensor> {
+        let [only] = &mut self.taps(x, &[self.graph.layers.len() - 1])?[..] else {
+            candle_core::bail!("one tap gives one tensor")
+        };
+        Ok(only.clone())
+    }
+
+    /// What the layers `taps` give for `x` [n, channels, height, width] in one pass: for each the bits of a network that
+    /// ends there, [n, numbers] or [n, channels, height, width]. The batch goes through in parts that stay in the cache.
+    ///
+    /// # Errors
+    /// As `forward`; a layer that does not stand on its own (`stands_alone`).
+    pub fn taps(&self, x: &Tensor, taps: &[usize]) -> Result<Vec<Tensor>> {
+        let (images, ..) = x.dims4()?;
+        let part = self.part();
+        if part >= images || !x.device().is_cpu() {
+            let tape = self.pass(x, Mode::Evaluate, &BTreeMap::new(), taps)?;
+            return taps.iter().map(|tap| tape.result_of(*tap)).collect();
+        }
+        let ready = self.ready()?;
+        let starts: Vec<usize> = (0..images).step_by(part).collect();
+        let parts = each(&starts, |start| {
+            let tape = self.pass(&x.narrow(0, *start, part.min(images - start))?, Mode::Evaluate, &ready, taps)?;
+            taps.iter().map(|tap| tape.result_of(*tap)).collect::<Result<Vec<Tensor>>>()
+        })?;
+        ready.into_values().for_each(|product| product.conv.recycle());
+        let whole = |tap: usize| Tensor::cat(&parts.iter().map(|part| &part[tap]).collect::<Vec<_>>(), 0);
+        (0..taps.len()).map(whole).collect()
+    }
+
+    /// What `taps` gave for `layer`, as a network that stands on it reads it.
+    ///
+    /// # Errors
+    /// It is not of that layer.
+    pub fn as_images(&self, layer: usize, output: &Tensor) -> Result<Tensor> {
+        let [channels, height, width] = self.graph.layers[layer].shape;
+        output.reshape((output.dim(0)?, channels, height, width))
+    }
+
+    /// Whether a layer's output is there in an evaluation: not merged into what stands above it.
+    pub fn stands_alone(&self, index: usize) -> bool {
+        let last = index + 1 == self.graph.layers.len();
+        last || (self.fused(index) == graph::Activation::Linear
+            && self.folds(index, false).is_none()
+            && !self.is_merged(index))
+    }
+
+    /// The convolutions of an evaluation, their weights packed once for all parts of a batch.
+    fn ready(&self) -> Result<BTreeMap<usize, Product>> {
+        let layers = &self.graph.layers;
+        let convolves = |index: &usize| matches!(layers[*index].op, Op::Conv { .. });
+        let product = |index: usize| {
+            let [channels, height, width] = layers[self.source(index)].shape;
+            let (w, bias, activation) = self.product(index, false)?;
+            let conv = Ready::new(&self.geometry(index), [height, width, channels], &w)?;
+            Ok((index, Product { conv, bias, activation }))
+        };
+        (1..layers.len()).filter(convolves).map(product).collect()
+    }
+
+    /// Images that go through together.
+    fn part(&self) -> usize {
+        let graph = &self.graph;
+        let numbers = |index: usize| graph.layers[index].shape.iter().product::<usize>();
+        let step = |index: usize| {
+            graph.layers[index].inputs.iter().map(|input| numbers(*input)).sum::<usize>() + numbers(index)
+        };
+        let bytes = 4 * (1..graph.layers.len()).map(step).max().unwrap_or(1);
+        let weights: usize = self.params.iter().flatten().map(Tensor::elem_count).sum();
+        let least = (REUSE * weights as u64).div_ceil(graph.total_macs().max(1)) as usize;
+        if bytes > CACHE { usize::MAX } else { (CACHE / bytes).max(least) }
+    }
+}
