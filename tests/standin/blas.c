@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "idle.h"
 
 enum { R_32F = 0, R_16BF = 14, COMPUTE_32F_FAST_TF32 = 77 };
 
@@ -42,13 +43,6 @@ static float *rows(const void *x, int type, int across, int count, int depth, in
         for (int k = 0; k < depth; ++k)
             found[(size_t)row * depth + k] = number(x, type, across ? (size_t)row * pitch + k : (size_t)k * pitch + row, tf32);
     return found;
-}
-
-// STANDIN_IDLE=1: nothing is computed, so that what is left is what the host costs.
-static int idle(void) {
-    static int known = -1;
-    if (known < 0) known = getenv("STANDIN_IDLE") != NULL;
-    return known;
 }
 
 int cublasGemmStridedBatchedEx(void *handle, int ta, int tb, int m, int n, int k, const void *alpha, const void *a, int at,

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "idle.h"
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -39,13 +40,6 @@ static void counted(const char *name) {
 }
 __attribute__((destructor)) static void say_counts(void) {
     for (int i = 0; counts[i].name; ++i) fprintf(stderr, "%8ld %s\n", counts[i].count, counts[i].name);
-}
-
-// STANDIN_IDLE=1: nothing is computed, so that what is left is what the host costs.
-static int idle(void) {
-    static int known = -1;
-    if (known < 0) known = getenv("STANDIN_IDLE") != NULL;
-    return known;
 }
 
 typedef struct Block { struct Block *next; void *at; size_t bytes; } Block;

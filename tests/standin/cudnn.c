@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "idle.h"
 
 enum { OK = 0, BAD = 2000, FLOAT = 0, BF16 = 9, NCHW = 0, NHWC = 1, WORKSPACE = 96 };
 
@@ -126,13 +127,6 @@ static int finish(const Shape *s, void *at, float *total, const float *alpha, co
     for (size_t i = 0; i < count; ++i)
         put(s, at, i, spoilt ? NAN : *alpha * total[i] + (*beta == 0 ? 0 : *beta * get(s, at, i, 0)));
     return free(total), OK;
-}
-
-// STANDIN_IDLE=1: nothing is computed, so that what is left is what the host costs.
-static int idle(void) {
-    static int known = -1;
-    if (known < 0) known = getenv("STANDIN_IDLE") != NULL;
-    return known;
 }
 
 int cudnnConvolutionForward(void *h, const float *alpha, Shape *x, const void *xs, Shape *w, const void *ws, Conv *c, int algorithm,

@@ -2,7 +2,8 @@
 # Runs a command that was built with CUDA on the stand-in: a CUDA device made of this machine's processor.
 #   run.sh DIR -- COMMAND...
 # DIR is the folder of .ci/cuda-build.sh; the libraries go into DIR/standin. What the build wants of NVIDIA's libraries and
-# the stand-in has not got says its name and ends the process.
+# the stand-in has not got says its name and ends the process. STANDIN_MEMORY is its memory in bytes, STANDIN_IDLE=1 computes
+# nothing, STANDIN_COUNT=1 says at the end what was asked for.
 set -euo pipefail
 dir=$(cd "$1" && pwd); shift
 [[ ${1:-} == -- ]] && shift
@@ -18,7 +19,7 @@ library() { # name soname pattern exclusion: our source, and every other symbol 
       grep -qE "\b$symbol\(" "$out/$1.own.c" && continue
       echo "int $symbol(void) { fprintf(stderr, \"stand-in: $symbol is not there\\n\"); abort(); }"
     done < "$out/$1.symbols"; } > "$out/$1.rest.c"
-  cc -O3 -march=native -w -shared -fPIC -Wl,-soname,"$2" -o "$out/$2" "$out/$1.own.c" "$out/$1.rest.c" -ldl -lm -lpthread
+  cc -O3 -march=native -w -I"$here" -shared -fPIC -Wl,-soname,"$2" -o "$out/$2" "$out/$1.own.c" "$out/$1.rest.c" -ldl -lm -lpthread
 }
 
 if [[ ! -f $out/libcudnn.so.9 || -n $(find "$here" "$dir/stubs/symbols" -newer "$out/libcudnn.so.9" -print -quit) ]]; then
