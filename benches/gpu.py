@@ -190,10 +190,11 @@ def main():
         # Networks at once share the device: a step of one takes the mean, and that over their number is its share. The host's
         # part is how long asking takes; where it is all of it, the device waits for the host (or the queue is full).
         time, host = (statistics.median(own[key]) / at_once for key in ("ms", "host_ms"))
+        how = f"; {own['recorded']}" if own.get("recorded") else ""
         megabytes = lambda bytes: "" if bytes is None else f"{bytes / 1e6:.0f}"
         memory = f"{megabytes(own['peak'])} / {megabytes(own['predicted'])}"
         if torch is None:
-            print(f"| {name} | {time:.3f} ({host:.3f}) | | | {must} | {memory} |", flush=True)
+            print(f"| {name} | {time:.3f} ({host:.3f}{how}) | | | {must} | {memory} |", flush=True)
             continue
         # One after the other takes PyTorch as long for each, however many there are.
         key = json.dumps({**spec, "at_once": 1})
@@ -201,7 +202,7 @@ def main():
         reference = statistics.median(other["ms"])
         rate = reference * spec.get("heads", 1) / time if spec["pass"] == "heads" or at_once > 1 else None
         ratio = f"{rate:.1f}x" if rate else f"{time / reference:.2f}"
-        print(f"| {name} | {time:.3f} ({host:.3f}) | {reference:.3f} | **{ratio}** | {must} | {memory} / {megabytes(other['peak'])} |", flush=True)
+        print(f"| {name} | {time:.3f} ({host:.3f}{how}) | {reference:.3f} | **{ratio}** | {must} | {memory} / {megabytes(other['peak'])} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 //! with milliseconds and bytes. By hand: `echo '{"arch": "resnet20", "input": 32, "batch": 128, "pass": "step"}' |
 //! cargo bench --features cudnn --bench gpu`.
 
-use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::time::Instant;
 
@@ -10,13 +9,14 @@ use candle_core::cuda_backend::cudarc::driver::Profiler;
 use candle_core::{Device, Result, Tensor};
 use serde_json::{Value, json};
 use tl_sweep::device::Precision;
-use tl_sweep::exec::{Mode, Network, Storage};
+use tl_sweep::exec::routine::{Lesson, Routine, States};
+use tl_sweep::exec::{Network, Storage};
 use tl_sweep::model::arch::Arch;
 use tl_sweep::model::freezing::with_head;
 use tl_sweep::model::init;
 use tl_sweep::nn::activation::Activation;
 use tl_sweep::nn::loss::{Targets, cross_entropies};
-use tl_sweep::nn::optim::{HeadStep, Rule, State, Step, Steps, step_heads};
+use tl_sweep::nn::optim::{HeadStep, Rule, State, Step, step_heads};
 use tl_sweep::nn::{self, activation, cuda, linear};
 use tl_sweep::recipe::{Head, Pool};
 use tl_sweep::seed::{Stream, stream};
@@ -56,12 +56,14 @@ fn answer(spec: &Value) -> anyhow::Result<Value> {
         all.ms.extend(own.ms);
         all.host_ms.extend(own.host_ms);
         all.workspace = own.workspace;
+        all.recorded = own.recorded;
     }
     let device = cuda::device::open(0)?;
     let peak = cuda::device::peak(&device)?;
     cuda::device::trim(&device, 0)?;
     let predicted = predicted(spec, all.workspace)?;
-    Ok(json!({"ms": all.ms, "host_ms": all.host_ms, "seconds": seconds, "peak": peak, "predicted": predicted}))
+    let (ms, host_ms, recorded) = (all.ms, all.host_ms, all.recorded);
+    Ok(json!({"ms": ms, "host_ms": host_ms, "recorded": recorded, "seconds": seconds, "peak": peak, "predicted": predicted}))
 }
 
 #[derive(Default)]
@@ -70,8 +72,10 @@ struct Times {
     ms: Vec<f64>,
     /// Those of asking for it alone, without waiting.
     host_ms: Vec<f64>,
-    /// Bytes that convolutions keep to work in, and the most for the moment.
+    /// Bytes that products and convolutions keep to work in, and the most for the moment.
     workspace: (usize, usize),
+    /// Whether its steps are recorded, or why not.
+    recorded: Option<String>,
 }
 
 /// Steps in rounds, the device synchronised before and behind each. With `profile` one more step runs between the marks that a
@@ -103,13 +107,15 @@ fn timed(spec: &Value) -> anyhow::Result<Times> {
         case.wait()?;
     }
     times.workspace = cuda::device::workspace();
+    times.recorded = case.recorded();
     Ok(times)
 }
 
 enum Case {
     Network {
         network: Box<Network>,
-        states: BTreeMap<(usize, usize), State>,
+        states: States,
+        routine: Routine,
         x: Tensor,
         labels: Vec<u32>,
         step: bool,
@@ -173,33 +179,16 @@ impl Case {
         }
         let [channels, height, width] = network.graph.layers[0].shape;
         let x = noise(&[batch, channels, height, width], device)?;
-        Ok(Self::Network { network, states: BTreeMap::new(), x, labels, step })
+        Ok(Self::Network { network, states: States::new(), routine: Routine::default(), x, labels, step })
     }
 
     fn run(&mut self) -> Result<()> {
         match self {
             Self::Network { network, x, step: false, .. } => network.infer(x).map(drop),
-            Self::Network { network, states, x, labels, step: true } => {
-                let mut rng = stream(1, Stream::Dropout, &[]);
-                let mut tape = network.forward(x, Mode::Train(&mut rng))?;
-                let (_, gradient) = cross_entropies(&tape.result()?, labels, &[Targets::default()])?;
-                let (params, mut steps) = (&network.params, Steps::default());
-                let mut take = |layer: usize, gradients: Vec<Tensor>| {
-                    for (which, gradient) in gradients.into_iter().enumerate() {
-                        steps.step(
-                            states.entry((layer, which)).or_default(),
-                            RULE,
-                            STEP,
-                            &params[layer][which],
-                            gradient,
-                        )?;
-                    }
-                    Ok(())
-                };
-                network.backward_into(&mut tape, gradient, &mut take)?;
-                steps.finish()?;
-                network.follow(tape);
-                Ok(())
+            Self::Network { network, states, routine, x, labels, step: true } => {
+                let sizes = [STEP; 2];
+                let lesson = Lesson { labels, targets: Targets::default(), rule: RULE, sizes, head: 0, clip: None };
+                routine.step(network, states, x, &lesson, &mut stream(1, Stream::Dropout, &[])).map(drop)
             }
             Self::Calls { x, state, allocate } => {
                 for _ in 0..100 {
@@ -222,6 +211,14 @@ impl Case {
                 }
                 Ok(())
             }
+        }
+    }
+
+    fn recorded(&self) -> Option<String> {
+        match self {
+            Self::Network { routine, step: true, .. } if routine.is_recorded() => Some("recorded".to_owned()),
+            Self::Network { routine, step: true, .. } => Some(routine.refused().unwrap_or("one by one").to_owned()),
+            _ => None,
         }
     }
 

@@ -8,6 +8,7 @@ use super::value::Value;
 use super::{Network, Tape};
 use crate::model::graph::{self, Op};
 use crate::nn::activation::Activation;
+use crate::nn::optim::clip;
 use crate::nn::{self, activation, buffer, conv, join, layout, linear, norm, pool};
 
 /// Gradients of learned parameters, per layer in the order of `Graph::params`; empty where nothing trains.
@@ -55,7 +56,7 @@ impl Network {
         let (wanted, read_again) = (self.reaches_training(), self.read_again());
         let mut flows: Vec<Option<Value>> = vec![None; layers.len()];
         let [channels, height, width] = layers[layers.len() - 1].shape;
-        let dy = dy.to_dtype(nn::numbers(&self.device))?;
+        let dy = layout::cast(&dy, nn::numbers(&self.device))?;
         flows[layers.len() - 1] = Some(Value::borrowed(&dy).reshaped((tape.images, height, width, channels))?);
         for index in (1..layers.len()).rev() {
             let inputs = &layers[index].inputs;
@@ -91,6 +92,25 @@ impl Network {
             tape.outputs[index] = None;
         }
         Ok(())
+    }
+
+    /// The same; with a limit, gradients are scaled so that their global norm is no more than that. They are all needed for it,
+    /// and handed over when all are there.
+    ///
+    /// # Errors
+    /// As `backward_into`.
+    pub fn backward_clipped(
+        &self,
+        tape: &mut Tape,
+        dy: Tensor,
+        limit: Option<f64>,
+        take: &mut dyn FnMut(usize, Vec<Tensor>) -> Result<()>,
+    ) -> Result<()> {
+        let Some(limit) = limit else { return self.backward_into(tape, dy, take) };
+        let mut gradients = self.backward(tape, dy)?;
+        clip(gradients.0.iter_mut().flatten(), limit)?;
+        let layers = gradients.0.iter_mut().map(std::mem::take).enumerate();
+        layers.filter(|(_, own)| !own.is_empty()).try_for_each(|(layer, own)| take(layer, own))
     }
 
     fn layer_backward(&self, index: usize, tape: &Tape, dy: Value, want: &[bool]) -> Result<Flows> {
@@ -171,7 +191,7 @@ impl Network {
                 only(join::shortcut_backward(&dy, *stride, [tape.images, shape[1], shape[2], shape[0]])?)
             }
             Op::Dropout(_) => match &tape.saved[index] {
-                Saved::Mask(mask) => only(join::dropout(&dy, mask)?),
+                Saved::Mask(mask) => only(mask.over(&dy)?),
                 _ => Ok((vec![Some(dy)], Vec::new())),
             },
             Op::Input => Ok((vec![Some(dy)], Vec::new())),

@@ -8,7 +8,7 @@ use super::Network;
 use super::forward::{Mode, Product};
 use crate::model::graph::{self, Op};
 use crate::nn::conv::Ready;
-use crate::nn::each;
+use crate::nn::{buffer, each};
 
 /// Images whose features are computed together on a GPU.
 pub const AT_ONCE: usize = 64;
@@ -50,10 +50,12 @@ impl Network {
     /// # Errors
     /// As `forward`.
     pub fn infer(&self, x: &Tensor) -> Result<Tensor> {
-        let [only] = &mut self.taps(x, &[self.graph.layers.len() - 1])?[..] else {
-            candle_core::bail!("one tap gives one tensor")
-        };
-        Ok(only.clone())
+        buffer::pass(x.device(), || {
+            let [only] = &mut self.taps(x, &[self.graph.layers.len() - 1])?[..] else {
+                candle_core::bail!("one tap gives one tensor")
+            };
+            Ok(only.clone())
+        })
     }
 
     /// What the layers `taps` give for `x` [n, channels, height, width] in one pass: for each the bits of a network that

@@ -12,6 +12,8 @@ use crate::nn::activation::{self, Activation};
 use crate::nn::conv::{self, Conv, Ready};
 use crate::nn::norm::{self, Follow, Norm, Statistics};
 use crate::nn::pool::{self, Pool, Reduce, Windows};
+#[cfg(feature = "cuda")]
+use crate::nn;
 use crate::nn::{join, layout, linear};
 use crate::seed::Rng;
 
@@ -21,13 +23,46 @@ pub enum Mode<'a> {
     Evaluate,
     /// Batch statistics and dropout where the network says so, and all that backward needs is kept.
     Train(&'a mut Rng),
+    /// The same, with masks that a GPU has been told, by layer.
+    #[cfg(feature = "cuda")]
+    Told(&'a BTreeMap<usize, Tensor>),
+}
+
+impl Mode<'_> {
+    fn trains(&self) -> bool {
+        !matches!(self, Self::Evaluate)
+    }
+}
+
+/// What a dropout has let through: zeros and 1 / (1 - p).
+pub(super) enum Mask {
+    Drawn(Vec<f32>),
+    #[cfg(feature = "cuda")]
+    Told(Tensor),
+}
+
+impl Mask {
+    /// x times the mask.
+    pub(super) fn over(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Drawn(mask) => join::dropout(x, mask),
+            #[cfg(feature = "cuda")]
+            Self::Told(mask) => nn::cuda::dropout(x, mask),
+        }
+    }
+}
+
+/// A mask of so many numbers.
+pub(super) fn drawn(p: f64, count: usize, rng: &mut Rng) -> Vec<f32> {
+    let keep = (1.0 / (1.0 - p)) as f32;
+    (0..count).map(|_| if rng.chance(p) { 0.0 } else { keep }).collect()
 }
 
 /// What a layer must remember beside its input and output.
 pub(super) enum Saved {
     Nothing,
     Batch(Statistics),
-    Mask(Vec<f32>),
+    Mask(Mask),
     /// The output stood ready; the gradient of the weights is not this pass's either.
     Ahead,
 }
@@ -60,6 +95,14 @@ impl Tape {
             _ => layout::planes(output),
         };
         result?.to_dtype(DType::F32)
+    }
+
+    /// The output of the last layer as [n, numbers] of f32, in memory of the pass.
+    #[cfg(feature = "cuda")]
+    pub(super) fn logits(&self) -> Result<Tensor> {
+        let output = self.output(self.outputs.len() - 1)?;
+        let (images, ..) = output.dims4()?;
+        layout::cast(&output.reshape((images, output.elem_count() / images))?, DType::F32)
     }
 
     pub(super) fn output(&self, index: usize) -> Result<&Value> {
@@ -116,8 +159,8 @@ impl Network {
         let input = ahead.input.clone();
         let images = input.dim(0)?;
         let mut read_again = match mode {
-            Mode::Train(_) => self.read_again(),
             Mode::Evaluate => vec![false; layers.len()],
+            _ => self.read_again(),
         };
         keep.iter().for_each(|index| read_again[*index] = true);
         let last_reader = self.last_readers();
@@ -129,7 +172,7 @@ impl Network {
             pending: Pending::default(),
         };
         for (index, layer) in layers.iter().enumerate().skip(1) {
-            let training = matches!(mode, Mode::Train(_));
+            let training = mode.trains();
             let output = if self.is_absorbed(index) || self.is_folded(index, training) || self.is_merged(index) {
                 // What stood in the layer below is this layer's output; a padding's input may have other readers.
                 let output = tape.output(layer.inputs[0])?.clone();
@@ -181,12 +224,12 @@ impl Network {
             Op::Conv { .. } => match ready.get(&index) {
                 Some(product) => product.conv.apply(x, product.bias.as_ref(), product.activation)?,
                 None => {
-                    let (w, bias, activation) = self.product(index, matches!(mode, Mode::Train(_)))?;
+                    let (w, bias, activation) = self.product(index, mode.trains())?;
                     conv::forward(&self.geometry(index), x, &w, bias.as_ref(), activation)?
                 }
             },
             Op::BatchNorm { eps, momentum, unbiased, .. } => {
-                if matches!(mode, Mode::Train(_)) && self.uses_batch(index) {
+                if mode.trains() && self.uses_batch(index) {
                     let follow = Follow { momentum: *momentum, unbiased: *unbiased };
                     let (y, statistics, moved) = norm::batch(&self.norm(index)?, *eps, follow, x, fused)?;
                     tape.norms.push((index, moved));
@@ -219,9 +262,14 @@ impl Network {
             Op::Shortcut { stride, channels } => join::shortcut(x, *stride, *channels)?,
             Op::Dropout(p) => match mode {
                 Mode::Train(rng) if *p > 0.0 => {
-                    let keep = (1.0 / (1.0 - p)) as f32;
-                    let mask: Vec<f32> = (0..x.elem_count()).map(|_| if rng.chance(*p) { 0.0 } else { keep }).collect();
-                    return Ok((Value::new(join::dropout(x, &mask)?), Saved::Mask(mask)));
+                    let mask = Mask::Drawn(drawn(*p, x.elem_count(), rng));
+                    return Ok((Value::new(mask.over(x)?), Saved::Mask(mask)));
+                }
+                #[cfg(feature = "cuda")]
+                Mode::Told(masks) if *p > 0.0 => {
+                    let Some(mask) = masks.get(&index) else { candle_core::bail!("layer {index} has no mask") };
+                    let mask = Mask::Told(mask.clone());
+                    return Ok((Value::new(mask.over(x)?), Saved::Mask(mask)));
                 }
                 _ => return Ok((x.clone(), Saved::Nothing)),
             },

@@ -146,7 +146,7 @@ impl Network {
         }
         let numbers = numbers(&self.device);
         if height * width == 1 {
-            return Value::borrowed(&x.to_dtype(numbers)?).reshaped((images, 1, 1, channels));
+            return Value::borrowed(&layout::cast(x, numbers)?).reshaped((images, 1, 1, channels));
         }
         Ok(Value::new(layout::channels_last_as(x, numbers)?))
     }

@@ -7,6 +7,8 @@ mod forward;
 mod front;
 mod network;
 mod peak;
+#[cfg(feature = "cuda")]
+pub mod routine;
 mod value;
 
 pub use backward::Gradients;

@@ -32,6 +32,8 @@ pub struct Network {
     normed: Vec<Option<usize>>,
     /// Per layer: whether it is a padding that the convolution behind it does itself.
     pads: Vec<bool>,
+    /// Per layer: the weights of a batch norm that has none.
+    ones: Vec<Option<Tensor>>,
 }
 
 impl Network {
@@ -59,8 +61,13 @@ impl Network {
         let fused = (0..graph.layers.len()).map(|index| fused(&graph, index)).collect();
         let normed = (0..graph.layers.len()).map(|index| normed(&graph, index)).collect();
         let pads = (0..graph.layers.len()).map(|index| pads(&graph, index)).collect();
+        let ones = params.iter().map(|own: &Vec<Tensor>| match &own[..] {
+            [bias, _, _] => bias.ones_like().map(Some),
+            _ => Ok(None),
+        });
+        let ones = ones.collect::<Result<_>>()?;
         let (device, batch_norm) = (device.clone(), BatchNorm::Train);
-        Ok(Self { graph, device, params, frozen: 0, batch_norm, recompute: false, fused, normed, pads })
+        Ok(Self { graph, device, params, frozen: 0, batch_norm, recompute: false, fused, normed, pads, ones })
     }
 
     /// The activation that a layer applies to what it computes: the one behind it, where the pair is fused.
@@ -119,12 +126,12 @@ impl Network {
         }
     }
 
-    /// Gives what trains memory of its own, so that steps can change it in place.
+    /// Gives what steps change memory of its own, so that they can change it in place.
     ///
     /// # Errors
     /// Only those of the device.
     pub fn own(&mut self) -> Result<()> {
-        for (layer, which) in self.trainable() {
+        for (layer, which) in self.changing() {
             self.params[layer][which] = self.params[layer][which].copy()?;
         }
         Ok(())
@@ -136,7 +143,7 @@ impl Network {
     /// Only those of the device.
     pub fn snapshot(&self) -> Result<Vec<Vec<Tensor>>> {
         let mut params = self.params.clone();
-        for (layer, which) in self.trainable() {
+        for (layer, which) in self.changing() {
             params[layer][which] = params[layer][which].copy()?;
         }
         Ok(params)
@@ -218,12 +225,30 @@ impl Network {
             .collect()
     }
 
+    /// What a step changes: what trains, and the running statistics that follow the batches.
+    fn changing(&self) -> Vec<(usize, usize)> {
+        let follows = |index: &usize| {
+            matches!(self.graph.layers[*index].op, Op::BatchNorm { .. }) && self.uses_batch(*index)
+        };
+        let running = |index: usize| {
+            let params = self.graph.params(index);
+            let own = params.into_iter().enumerate().filter(|(_, param)| !param.learned);
+            own.map(move |(which, _)| (index, which)).collect::<Vec<_>>()
+        };
+        let statistics = (0..self.graph.layers.len()).filter(follows).flat_map(running);
+        self.trainable().into_iter().chain(statistics).collect()
+    }
+
     /// The batch norm of a layer.
     pub(super) fn norm(&self, index: usize) -> Result<Norm> {
-        match &self.params[index][..] {
-            [weight, bias, mean, var] => Ok(norm_of(weight.clone(), bias, mean, var)),
-            [bias, mean, var] => Ok(norm_of(bias.ones_like()?, bias, mean, var)),
-            other => candle_core::bail!("layer {index} has {} tensors, not those of a batch norm", other.len()),
+        match (&self.params[index][..], &self.ones[index]) {
+            ([weight, bias, mean, var], _) | ([bias, mean, var], Some(weight)) => Ok(Norm {
+                weight: weight.clone(),
+                bias: bias.clone(),
+                running_mean: mean.clone(),
+                running_var: var.clone(),
+            }),
+            (other, _) => candle_core::bail!("layer {index} has {} tensors, not those of a batch norm", other.len()),
         }
     }
 
@@ -259,10 +284,6 @@ impl Network {
         }
         Ok(hasher.finalize())
     }
-}
-
-fn norm_of(weight: Tensor, bias: &Tensor, running_mean: &Tensor, running_var: &Tensor) -> Norm {
-    Norm { weight, bias: bias.clone(), running_mean: running_mean.clone(), running_var: running_var.clone() }
 }
 
 /// The batch norm that alone reads convolution `index`.

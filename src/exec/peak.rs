@@ -16,6 +16,8 @@ const F32: usize = 4;
 struct Account {
     now: usize,
     most: usize,
+    /// The largest tensor.
+    largest: usize,
     /// Memory that is kept for the next tensor of its size: how often each size is there.
     kept: BTreeMap<usize, usize>,
 }
@@ -27,6 +29,7 @@ impl Account {
             None => self.now += bytes,
         }
         self.most = self.most.max(self.now);
+        self.largest = self.largest.max(bytes);
         bytes
     }
 
@@ -80,25 +83,26 @@ impl Network {
         let trains: usize =
             self.trainable().iter().map(|(layer, which)| self.params[*layer][*which].elem_count()).sum();
         let mut walk = Walk::new(self, images, storage);
-        walk.account.take(self.parameters() + F32 * trains * storage.memories + storage.workspace);
+        let mut batch = 0;
         // The second step finds what the first one has left to be kept.
         for _ in 0..2 {
-            let batch = walk.forward(true);
+            batch = walk.forward(true);
             walk.backward();
             walk.end(batch);
         }
-        walk.account.most
+        // A step that works in kept memory alone is recorded (`routine`), and reads its batch where it always is.
+        let copy = if walk.account.largest <= LARGEST_KEPT { batch } else { 0 };
+        self.parameters() + F32 * trains * storage.memories + storage.workspace + walk.account.most + copy
     }
 
     /// The most bytes that an evaluation of `images` images takes.
     pub fn evaluation_bytes(&self, images: usize, storage: Storage) -> usize {
         let mut walk = Walk::new(self, images, storage);
-        walk.account.take(self.parameters() + storage.workspace);
         for _ in 0..2 {
             let batch = walk.forward(false);
             walk.end(batch);
         }
-        walk.account.most
+        self.parameters() + storage.workspace + walk.account.most
     }
 
     /// Bytes of the most patches that a convolution of `images` images has, numbers of `number` bytes.

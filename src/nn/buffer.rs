@@ -71,6 +71,19 @@ pub fn recycle(tensor: Tensor) -> Result<()> {
     Ok(())
 }
 
+/// Runs a pass that gives back all that it takes: what comes of it is a copy. On a GPU in memory that only such passes have.
+///
+/// # Errors
+/// Those of `work`.
+pub fn pass(device: &candle_core::Device, work: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        return super::cuda::memory::within(|| work()?.copy());
+    }
+    let _ = device;
+    work()
+}
+
 /// Frees what is kept.
 pub fn release() {
     STORE.with_borrow_mut(|store| store.free.clear());

@@ -253,7 +253,7 @@ pub fn dropout(x: &Tensor, mask: &[f32]) -> Result<Tensor> {
     }
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return super::cuda::join::dropout(x, mask);
+        return super::cuda::join::dropout(x, &Tensor::from_slice(mask, mask.len(), x.device())?);
     }
     let mut y = buffer::take(mask.len());
     with([x], |[x]| y.iter_mut().zip(x.iter().zip(mask)).for_each(|(y, (x, mask))| *y = x * mask))?;

@@ -30,6 +30,18 @@ pub fn channels_last_as(x: &Tensor, dtype: DType) -> Result<Tensor> {
     tensor(y, (images, height, width, channels))
 }
 
+/// x as numbers of `dtype`, f32 or bf16: itself, or in memory of its own.
+///
+/// # Errors
+/// Only those of the device.
+pub fn cast(x: &Tensor, dtype: DType) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::join::cast(x, dtype);
+    }
+    x.to_dtype(dtype)
+}
+
 /// [n, height, width, channels] to [n, channels, height, width].
 ///
 /// # Errors

@@ -4,6 +4,11 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::activation::{self, Activation};
+#[cfg(feature = "cuda")]
+use super::cuda::{
+    join::cast,
+    product::{Factor, product},
+};
 use super::buffer::{self, tensor, with};
 use super::gemm::{After, Left, Panels, Place, Table, multiply, transposed};
 use super::kernel::{dots, path};
@@ -28,7 +33,8 @@ pub fn forward(x: &Tensor, w: &Tensor, bias: &Tensor, activation: Activation) ->
         if super::cuda::heads::is_head(out, depth) {
             return super::cuda::heads::forward(x, w, bias, activation);
         }
-        let y = x.matmul(&w.to_dtype(x.dtype())?.t()?)?;
+        let w = cast(w, x.dtype())?;
+        let y = product(&Factor::of(x), &Factor::turned(&w), [images, out, depth], x.dtype())?;
         super::cuda::activation::add_bias(&y, bias, activation)?;
         return Ok(y);
     }
@@ -83,12 +89,14 @@ pub fn backward(
     let ((images, out), (_, depth)) = (dy.dims2()?, w.dims2()?);
     #[cfg(feature = "cuda")]
     if w.device().is_cuda() {
-        let dx = if want_dx { Some(dy.matmul(&w.to_dtype(dy.dtype())?)?) } else { None };
+        let dx = || product(&Factor::of(dy), &Factor::of(&cast(w, dy.dtype())?), [images, depth, out], dy.dtype());
+        let dx = want_dx.then(dx).transpose()?;
         let own = |x: &Tensor| {
             if super::cuda::heads::is_head(out, depth) {
                 return super::cuda::heads::gradients(x, dy);
             }
-            let dw = dy.t()?.matmul(x)?.to_dtype(candle_core::DType::F32)?;
+            let shape = [out, depth, images];
+            let dw = product(&Factor::turned(dy), &Factor::of(x), shape, candle_core::DType::F32)?;
             Ok::<_, candle_core::Error>([dw, super::cuda::norm::column_sums(dy)?])
         };
         return Ok((dx, x.map(own).transpose()?));

@@ -98,7 +98,10 @@ pub fn cross_entropies(logits: &Tensor, labels: &[u32], targets: &[Targets]) -> 
 }
 
 /// What the labels of a batch weigh together.
-fn whole(labels: &[u32], targets: &Targets, classes: usize) -> Result<f64> {
+///
+/// # Errors
+/// It is nothing, or the number of weights is not that of the classes.
+pub fn whole(labels: &[u32], targets: &Targets, classes: usize) -> Result<f64> {
     let Some(weights) = targets.class_weights else { return Ok(labels.len() as f64) };
     if weights.len() != classes {
         candle_core::bail!("{} class weights do not fit {classes} classes", weights.len());

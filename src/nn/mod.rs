@@ -82,6 +82,9 @@ pub fn memory(device: &Device) -> Result<(usize, usize)> {
 /// Bytes of the largest tensor whose device memory is kept for the next one of its size.
 pub const LARGEST_KEPT: usize = 1 << 27;
 
+/// Bytes that a GPU's products work in: what NVIDIA recommends for compute capability 9.0 (cuBLAS 13, `cublasSetWorkspace`).
+pub const PRODUCT_SPACE: usize = 1 << 25;
+
 /// Gives memory that is kept for later tensors back to whoever needs it.
 pub fn give_back(device: &Device) {
     buffer::release();

@@ -56,7 +56,7 @@ impl State {
         #[cfg(feature = "cuda")]
         if let candle_core::Device::Cuda(device) = parameter.device() {
             let mut waiting = super::cuda::optim::Waiting::of_lent();
-            waiting.add(parameter, gradient.clone(), self.numbers(rule, step, parameter)?, constants())?;
+            waiting.add(parameter, gradient.clone(), self.numbers(rule, step, parameter)?, None, constants())?;
             waiting.take(device, constants())?;
             return Ok(parameter.clone());
         }
@@ -94,21 +94,36 @@ impl State {
     /// What a step is, for the kernels that step many; `part` has the shape of the parameter.
     #[cfg(feature = "cuda")]
     fn numbers(&mut self, rule: Rule, step: Step, part: &Tensor) -> Result<super::cuda::optim::HeadNumbers> {
+        self.count();
+        Ok((self.rates(rule, step), self.memories(rule, part)?))
+    }
+
+    /// Begins the next step.
+    #[cfg(feature = "cuda")]
+    pub fn count(&mut self) {
         self.steps += 1;
+    }
+
+    /// Six numbers that the kernels read of the step that has begun.
+    #[cfg(feature = "cuda")]
+    pub fn rates(&self, rule: Rule, step: Step) -> [f32; 6] {
         let (decay, shrink) = (step.coupled_decay as f32, (1.0 - step.lr * step.decoupled_decay) as f32);
         match rule {
             Rule::Sgd { momentum, nesterov } => {
                 let shrink = 1.0 - (step.lr * step.decoupled_decay) as f32;
-                let numbers = [0.0, decay, shrink, step.lr as f32, momentum as f32, f32::from(u8::from(nesterov))];
-                Ok((numbers, [Some(self.on_device(part, 0)?), None]))
+                [0.0, decay, shrink, step.lr as f32, momentum as f32, f32::from(u8::from(nesterov))]
             }
             Rule::Adam => {
                 let corrections = [BETAS.0, BETAS.1].map(|beta| 1.0 - beta.powi(self.steps));
-                let (rate, scale) = ((step.lr / corrections[0]) as f32, (1.0 / corrections[1]) as f32);
-                let memories = [Some(self.on_device(part, 0)?), Some(self.on_device(part, 1)?)];
-                Ok(([1.0, decay, shrink, rate, scale, 0.0], memories))
+                [1.0, decay, shrink, (step.lr / corrections[0]) as f32, (1.0 / corrections[1]) as f32, 0.0]
             }
         }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn memories(&mut self, rule: Rule, part: &Tensor) -> Result<[Option<Tensor>; 2]> {
+        let second = if rule == Rule::Adam { Some(self.on_device(part, 1)?) } else { None };
+        Ok([Some(self.on_device(part, 0)?), second])
     }
 
     /// PyTorch 2's SGD: velocity <- momentum velocity + gradient, parameter <- parameter - lr velocity.
@@ -207,12 +222,32 @@ impl Steps {
     ) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if parameter.device().is_cuda() && parameter.shape() == gradient.shape() {
-            self.waiting.add(parameter, gradient, state.numbers(rule, step, parameter)?, constants())?;
+            self.waiting.add(parameter, gradient, state.numbers(rule, step, parameter)?, None, constants())?;
             return Ok(parameter.clone());
         }
         let stepped = state.step(rule, step, parameter, &gradient)?;
         buffer::recycle(gradient)?;
         Ok(stepped)
+    }
+
+    /// The same on a GPU that was told the numbers of the step, `State::rates`; the state has counted it.
+    ///
+    /// # Errors
+    /// As `State::step`.
+    #[cfg(feature = "cuda")]
+    pub fn step_told(
+        &mut self,
+        state: &mut State,
+        rule: Rule,
+        rates: &Tensor,
+        parameter: &Tensor,
+        gradient: Tensor,
+    ) -> Result<()> {
+        if parameter.shape() != gradient.shape() {
+            candle_core::bail!("a gradient of {:?} does not fit {:?}", gradient.shape(), parameter.shape());
+        }
+        let own = ([0.0; 6], state.memories(rule, parameter)?);
+        self.waiting.add(parameter, gradient, own, Some(rates), constants())
     }
 
     /// Takes what still waits.

@@ -6,10 +6,12 @@ use candle_core::Tensor;
 
 use super::course::{Course, Now, rule, step, targets};
 use super::record::History;
+#[cfg(feature = "cuda")]
+use crate::exec::routine::{self, Routine};
 use crate::exec::{Ahead, Mode, Network, OfLayers, Pending, Tape};
 use crate::model::graph::Op;
 use crate::nn::loss::{Means, cross_entropies};
-use crate::nn::optim::{State, Steps, all_finite, clip};
+use crate::nn::optim::{State, Steps, all_finite};
 use crate::outcome::Ending;
 use crate::phase::Phase;
 use crate::seed::Rng;
@@ -46,13 +48,26 @@ pub struct Lane {
     pub macs: [f64; 2],
     /// What is held fixed in this leg, hashed at its beginning.
     fixed: Option<blake3::Hash>,
+    #[cfg(feature = "cuda")]
+    routine: Routine,
 }
 
 impl Lane {
     pub fn new(network: Network, below: usize, history: History) -> Self {
         let head = network.graph.layers.iter().position(|layer| layer.block == "head").unwrap_or(0);
-        let (states, owed) = (BTreeMap::new(), Vec::new());
-        Self { network, history, below, head, states, best: None, owed, macs: [0.0; 2], fixed: None }
+        Self {
+            network,
+            history,
+            below,
+            head,
+            states: BTreeMap::new(),
+            best: None,
+            owed: Vec::new(),
+            macs: [0.0; 2],
+            fixed: None,
+            #[cfg(feature = "cuda")]
+            routine: Routine::default(),
+        }
     }
 
     /// Begins a leg: freezes the first `frozen` layers of the whole network, `all` numbers of which there are in it.
@@ -75,6 +90,10 @@ impl Lane {
         self.fixed = Some(network.frozen_hash()?);
         self.states.clear();
         self.best = None;
+        #[cfg(feature = "cuda")]
+        {
+            self.routine = Routine::default();
+        }
         let trains = network.trainable().iter().map(|(layer, which)| network.params[*layer][*which].elem_count()).sum();
         let record = &mut self.history.record;
         record.trainable = record.trainable.max(trains);
@@ -105,6 +124,8 @@ impl Lane {
             owed: Vec::new(),
             macs: self.macs,
             fixed: self.fixed,
+            #[cfg(feature = "cuda")]
+            routine: Routine::default(),
         })
     }
 
@@ -113,8 +134,36 @@ impl Lane {
     /// # Errors
     /// The shapes do not fit, or a label is beyond the classes.
     pub fn learn(&mut self, x: &Tensor, lesson: &Lesson, turn: &mut Turn) -> anyhow::Result<()> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return self.learn_on_gpu(x, lesson, turn);
+        }
         let tape = self.network.forward(x, Mode::Train(&mut turn.dropout))?;
         self.descend(tape, lesson, turn).map(drop)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn learn_on_gpu(&mut self, x: &Tensor, lesson: &Lesson, turn: &mut Turn) -> anyhow::Result<()> {
+        let lesson = routine::Lesson {
+            labels: lesson.labels,
+            targets: targets(turn.phase, lesson.balanced),
+            rule: rule(turn.phase),
+            sizes: [false, true].map(|head| step(turn.phase, &turn.now, head)),
+            head: self.head,
+            clip: turn.phase.clip,
+        };
+        let mean = self.routine.step(&self.network, &mut self.states, x, &lesson, &mut turn.dropout)?;
+        // Waiting for the device at every step would cost more than steps behind a loss that is not finite.
+        self.owed.push(Means::Owed(mean));
+        Ok(())
+    }
+
+    /// What a person should know of how its steps are asked for.
+    pub fn warning(&self) -> Option<String> {
+        #[cfg(feature = "cuda")]
+        return self.routine.refused().map(|why| format!("steps are asked of the GPU one by one, which is slower: {why}"));
+        #[cfg(not(feature = "cuda"))]
+        None
     }
 
     /// The same from layers that stand ready. Returns what is left for their gradients, unless the loss is infinite.
@@ -181,16 +230,7 @@ impl Lane {
             moved.extend(stepped(network, states, &mut steps, head, turn, layer, gradients)?);
             Ok(())
         };
-        match turn.phase.clip {
-            None => network.backward_into(tape, dy, &mut learn)?,
-            Some(limit) => {
-                // The norm is that of all gradients: they are all needed before the first step.
-                let mut gradients = network.backward(tape, dy)?;
-                clip(gradients.0.iter_mut().flatten(), limit)?;
-                let layers = gradients.0.iter_mut().map(std::mem::take).enumerate();
-                layers.filter(|(_, own)| !own.is_empty()).try_for_each(|(layer, own)| learn(layer, own))?;
-            }
-        }
+        network.backward_clipped(tape, dy, turn.phase.clip, &mut learn)?;
         steps.finish()?;
         self.move_to(moved);
         Ok(())

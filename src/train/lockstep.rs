@@ -304,6 +304,9 @@ impl<'a> Floor<'a> {
     fn finish(&mut self, ended: Vec<Learner>, group: &mut Group, shelf: &mut Shelf) -> anyhow::Result<()> {
         let mut finished = Vec::new();
         for learner in ended {
+            if let Learner::Lane { lane, .. } = &learner {
+                shelf.warn(lane.warning());
+            }
             match learner {
                 Learner::Bank { mut bank, feed } => {
                     bank.check()?;

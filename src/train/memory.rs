@@ -8,7 +8,7 @@ use crate::device::Precision;
 use crate::exec::{AT_ONCE, Network, Storage};
 use crate::model::graph::Graph;
 use crate::model::init;
-use crate::nn::memory;
+use crate::nn::{PRODUCT_SPACE, memory};
 use crate::phase::Phase;
 use crate::plan::stage::{Encode, Encoded, Pretrain, Stage, Start, Train, Work};
 use crate::recipe::Optimizer;
@@ -40,7 +40,7 @@ fn storage(network: &Network, batch: usize, precision: Precision, phase: Option<
     };
     let number = if precision == Precision::Bf16 { 2 } else { 4 };
     let workspace = if cfg!(feature = "cudnn") { network.patches_bytes(batch, number).min(WORKSPACE) } else { 0 };
-    Storage { number, memories, workspace, patches: PATCHES }
+    Storage { number, memories, workspace: PRODUCT_SPACE + workspace, patches: PATCHES }
 }
 
 fn network(graph: Graph) -> anyhow::Result<Network> {

@@ -85,6 +85,7 @@ fn train(stage: &Pretrain, shelf: &mut Shelf, tell: &mut dyn FnMut(Progress)) ->
     let [forward, learning] = lane.macs;
     let macs = learning * read as f64 + forward * lessons.split.val.len() as f64;
     lane.leave()?;
+    shelf.warn(lane.warning());
     lane.network.weights()?.write(&shelf.places.cache.join(format!("{}.safetensors", Key::of("pretrain", stage))))?;
     Ok(macs)
 }

@@ -52,6 +52,11 @@ impl Shelf {
         })
     }
 
+    /// Notes what a person should know, once.
+    pub fn warn(&mut self, warning: Option<String>) {
+        self.warnings.extend(warning.filter(|warning| !self.warnings.contains(warning)));
+    }
+
     /// The samples of a dataset.
     pub fn manifest(&mut self, data: Key) -> anyhow::Result<Rc<Manifest>> {
         if let Some(manifest) = self.manifests.get(&data) {

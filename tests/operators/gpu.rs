@@ -1,18 +1,18 @@
 //! The same tests on the first CUDA device, in a process of their own. Only in builds that have CUDA; there a machine
 //! without a device fails them.
 
-use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Tensor};
 use tl_sweep::device::Precision;
-use tl_sweep::exec::{Mode, Network, Storage};
+use tl_sweep::exec::routine::{Lesson, Routine, States};
+use tl_sweep::exec::{Network, Storage};
 use tl_sweep::model::arch::Arch;
 use tl_sweep::model::init;
 use tl_sweep::nn::linear::{heads_backward, heads_forward};
 use tl_sweep::nn::loss::{Targets, cross_entropies};
-use tl_sweep::nn::optim::{Rule, State, Step, Steps};
+use tl_sweep::nn::optim::{Rule, Step};
 use tl_sweep::nn::{self, cuda};
 use tl_sweep::seed::{Stream, stream};
 
@@ -56,8 +56,8 @@ fn operators_and_steps_hold_on_the_gpu() {
 #[test]
 fn precisions_repeats_and_memory_hold_on_the_gpu() {
     if std::env::var_os(ASKED).is_none() {
-        let said = run(&["operators::gpu", "--test-threads", "1"], &[ASKED, ALONE]);
-        assert!(said.contains("7 passed"), "{said}");
+        let said = run(&["operators::gpu", "operators::recorded", "--test-threads", "1"], &[ASKED, ALONE]);
+        assert!(said.contains("10 passed"), "{said}");
     }
 }
 
@@ -82,17 +82,16 @@ fn a_step_takes_the_memory_that_was_predicted() {
             let mut network = Network::new(graph, &weights, &device).unwrap();
             network.frozen = if half { network.graph.layers.len() / 2 } else { 0 };
             network.recompute = recompute;
-            network.own().unwrap();
             let number = if precision == Precision::Bf16 { 2 } else { 4 };
-            let mut states = BTreeMap::new();
+            let mut trained = Trained::new(network);
             let x = Tensor::ones((batch, 3, side, side), DType::F32, &device).unwrap();
-            step(&mut network, &mut states, &x);
+            trained.step(&x);
             cuda::device::peak(&device).unwrap();
-            step(&mut network, &mut states, &x);
+            (0..4).for_each(|_| trained.step(&x));
             let seen = cuda::device::peak(&device).unwrap() as f64;
             let (workspace, patches) = cuda::device::workspace();
             let storage = Storage { number, memories: 1, workspace, patches };
-            let predicted = network.training_bytes(batch, storage) as f64;
+            let predicted = trained.network.training_bytes(batch, storage) as f64;
             println!(
                 "{name}, half frozen {half}, recompute {recompute}, {precision:?}: {predicted:.3e} for {seen:.3e}, {:.2}",
                 predicted / seen
@@ -102,23 +101,28 @@ fn a_step_takes_the_memory_that_was_predicted() {
     }
 }
 
-fn step(network: &mut Network, states: &mut BTreeMap<(usize, usize), State>, x: &Tensor) {
-    let labels = vec![1; x.dim(0).unwrap()];
-    let mut rng = stream(1, Stream::Dropout, &[]);
-    let mut tape = network.forward(x, Mode::Train(&mut rng)).unwrap();
-    let (_, gradient) = cross_entropies(&tape.result().unwrap(), &labels, &[Targets::default()]).unwrap();
-    let rule = Rule::Sgd { momentum: 0.9, nesterov: false };
-    let plain = Step { lr: 0.01, coupled_decay: 0.0, decoupled_decay: 0.0 };
-    let (params, mut steps) = (&network.params, Steps::default());
-    let mut take = |layer: usize, gradients: Vec<Tensor>| {
-        for (which, gradient) in gradients.into_iter().enumerate() {
-            steps.step(states.entry((layer, which)).or_default(), rule, plain, &params[layer][which], gradient)?;
-        }
-        Ok(())
-    };
-    network.backward_into(&mut tape, gradient, &mut take).unwrap();
-    steps.finish().unwrap();
-    network.follow(tape);
+/// A network in training.
+struct Trained {
+    network: Network,
+    routine: Routine,
+    states: States,
+}
+
+impl Trained {
+    fn new(mut network: Network) -> Self {
+        network.own().unwrap();
+        Self { network, routine: Routine::default(), states: States::new() }
+    }
+
+    fn step(&mut self, x: &Tensor) {
+        let labels = vec![1; x.dim(0).unwrap()];
+        let plain = Step { lr: 0.01, coupled_decay: 0.0, decoupled_decay: 0.0 };
+        let rule = Rule::Sgd { momentum: 0.9, nesterov: false };
+        let lesson =
+            Lesson { labels: &labels, targets: Targets::default(), rule, sizes: [plain; 2], head: 0, clip: None };
+        let mut rng = stream(1, Stream::Dropout, &[]);
+        self.routine.step(&self.network, &mut self.states, x, &lesson, &mut rng).unwrap();
+    }
 }
 
 /// Steps that round products: the losses of the first steps are those of f32 to 2e-3 with TF32 and to 5e-2 with bf16, and
@@ -133,15 +137,13 @@ fn reduced_precisions_stay_near_f32() {
         let _rounding = nn::round(precision);
         let graph = Arch::new("resnet8", 16, 1.0).graph(10).unwrap();
         let weights = init::fresh(&graph, 0, 1, 0).unwrap();
-        let mut network = Network::new(graph, &weights, &device).unwrap();
-        network.own().unwrap();
-        let mut states = BTreeMap::new();
+        let mut trained = Trained::new(Network::new(graph, &weights, &device).unwrap());
         let x = tensor(&uniform(8 * 3 * 16 * 16, 4), &[8, 3, 16, 16]);
         (0..5)
             .map(|_| {
-                let logits = network.infer(&x).unwrap();
+                let logits = trained.network.infer(&x).unwrap();
                 let (means, _) = cross_entropies(&logits, &[1, 2, 3, 4, 5, 6, 7, 8], &[Targets::default()]).unwrap();
-                step(&mut network, &mut states, &x);
+                trained.step(&x);
                 means.read().unwrap()[0]
             })
             .collect()
@@ -221,12 +223,10 @@ fn steps_repeat_bit_for_bit() {
     let trained = || {
         let graph = Arch::new("mobilenet_v1", 32, 0.25).graph(10).unwrap();
         let weights = init::fresh(&graph, 0, 1, 0).unwrap();
-        let mut network = Network::new(graph, &weights, &device).unwrap();
-        network.own().unwrap();
-        let mut states = BTreeMap::new();
+        let mut trained = Trained::new(Network::new(graph, &weights, &device).unwrap());
         let x = tensor(&uniform(8 * 3 * 32 * 32, 4), &[8, 3, 32, 32]);
-        (0..3).for_each(|_| step(&mut network, &mut states, &x));
-        network.params.iter().flatten().flat_map(bits).collect::<Vec<u32>>()
+        (0..5).for_each(|_| trained.step(&x));
+        trained.network.params.iter().flatten().flat_map(bits).collect::<Vec<u32>>()
     };
     assert_eq!(trained(), trained());
 }

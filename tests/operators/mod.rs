@@ -8,6 +8,8 @@ mod fast;
 #[cfg(feature = "cuda")]
 mod gpu;
 mod paths;
+#[cfg(feature = "cuda")]
+mod recorded;
 mod solve;
 mod steps;
 mod torch;

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "graph.h"
 #include "idle.h"
 #include <sys/stat.h>
 #include <unistd.h>
@@ -20,13 +21,11 @@ enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500 
 typedef struct { uint32_t tid[3], ntid[3], ctaid[3], nctaid[3]; uint8_t *shared; } Thread;
 typedef void Kernel(void **params, Thread *thread);
 typedef struct { char *path; } Module;
-typedef struct { Kernel *run; int waits, shared; const char *name; } Function;
+typedef struct { Kernel *run; int waits, shared; const int *params; const char *name; } Function;
 
 // One thing at a time: the device is one thread, whoever asks.
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 #define LOCKED(work) ({ pthread_mutex_lock(&lock); int found = (work); pthread_mutex_unlock(&lock); found; })
-
-// ---- memory
 
 // STANDIN_COUNT=1: says at the end what was asked for how many times.
 static struct { const char *name; long count; } counts[512];
@@ -41,6 +40,68 @@ static void counted(const char *name) {
 __attribute__((destructor)) static void say_counts(void) {
     for (int i = 0; counts[i].name; ++i) fprintf(stderr, "%8ld %s\n", counts[i].count, counts[i].name);
 }
+
+// ---- graphs: what a thread captures runs when it is launched, and nothing of it before
+
+typedef struct Node { int (*run)(void *); void *arguments; int kind; } Node;
+typedef struct { Node *nodes; size_t count; } Graph;
+enum { REFUSED = 900, INVALIDATED = 901 };
+static __thread Graph *captured;
+static __thread int broken;
+
+int standin_capture(int (*run)(void *), const void *arguments, size_t bytes, int kind) {
+    if (!captured) return 0;
+    captured->nodes = realloc(captured->nodes, sizeof(Node) * (captured->count + 1));
+    Node *node = &captured->nodes[captured->count++];
+    *node = (Node){run, malloc(bytes + 1), kind};
+    memcpy(node->arguments, arguments, bytes);
+    return 1;
+}
+
+// What may not be asked for while a stream captures: the capture is lost.
+static int refused(const char *what) {
+    if (!captured) return 0;
+    fprintf(stderr, "stand-in: %s in what is captured\n", what);
+    return broken = 1;
+}
+
+int cuStreamBeginCapture_v2(void *stream, int mode) {
+    if (captured) return REFUSED;
+    return captured = calloc(1, sizeof(Graph)), broken = 0, OK;
+}
+int cuStreamEndCapture(void *stream, Graph **graph) {
+    *graph = broken ? NULL : captured;
+    captured = NULL;
+    return broken ? INVALIDATED : OK;
+}
+int cuStreamIsCapturing(void *stream, int *status) { return *status = captured != NULL, OK; }
+int cuGraphInstantiateWithFlags(void **exec, Graph *graph, uint64_t flags) { return *exec = graph, OK; }
+int cuGraphGetNodes(Graph *graph, Node **nodes, size_t *count) {
+    for (size_t i = 0; nodes && i < graph->count; ++i) nodes[i] = &graph->nodes[i];
+    return *count = graph->count, OK;
+}
+int cuGraphNodeGetType(Node *node, int *kind) { return *kind = node->kind, OK; }
+typedef struct { size_t x, y, z, lod; int kind; void *host; uint64_t device; void *array, *reserved; size_t pitch, height; } Side;
+int cuGraphMemcpyNodeGetParams(Node *node, Side sides[2]) {
+    // From a device's memory to a device's: nothing else is captured.
+    return sides[0].kind = sides[1].kind = 2, OK;
+}
+int cuGraphLaunch(Graph *graph, void *stream) {
+    counted("cuGraphLaunch");
+    if (refused("cuGraphLaunch")) return REFUSED;
+    for (size_t i = 0; i < graph->count; ++i) {
+        int status = graph->nodes[i].run(graph->nodes[i].arguments);
+        if (status) return status;
+    }
+    return OK;
+}
+int cuGraphExecDestroy(Graph *exec) { return OK; }
+int cuGraphDestroy(Graph *graph) {
+    for (size_t i = 0; i < graph->count; ++i) free(graph->nodes[i].arguments);
+    return free(graph->nodes), free(graph), OK;
+}
+
+// ---- memory
 
 typedef struct Block { struct Block *next; void *at; size_t bytes; } Block;
 static Block *blocks;
@@ -77,14 +138,37 @@ static int give(uint64_t at) {
     abort();
 }
 
+static int nothing(void *arguments) { return OK; }
+
 int cuMemAlloc_v2(uint64_t *at, size_t bytes) { return LOCKED(take(at, bytes)); }
-int cuMemAllocAsync(uint64_t *at, size_t bytes, void *stream) { counted("cuMemAllocAsync"); return LOCKED(take(at, bytes)); }
+int cuMemAllocAsync(uint64_t *at, size_t bytes, void *stream) { counted("cuMemAllocAsync"); standin_capture(nothing, "", 0, NODE_ALLOC); return LOCKED(take(at, bytes)); }
 int cuMemFree_v2(uint64_t at) { return LOCKED(give(at)); }
-int cuMemFreeAsync(uint64_t at, void *stream) { counted("cuMemFreeAsync"); return LOCKED(give(at)); }
-int cuMemsetD8Async(uint64_t at, unsigned char value, size_t count, void *stream) { counted("cuMemsetD8Async"); return memset((void *)at, value, count), OK; }
-int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) { counted("cuMemcpyHtoDAsync_v2"); return memcpy((void *)to, from, bytes), OK; }
-int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) { counted("cuMemcpyDtoHAsync_v2"); return memcpy(to, (void *)from, bytes), OK; }
-int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) { counted("cuMemcpyDtoDAsync_v2"); return memmove((void *)to, (void *)from, bytes), OK; }
+int cuMemFreeAsync(uint64_t at, void *stream) {
+    counted("cuMemFreeAsync");
+    // Memory of a capture's own is left alone: whoever makes some is told so by the nodes.
+    return standin_capture(nothing, "", 0, NODE_FREE) ? OK : LOCKED(give(at));
+}
+typedef struct { uint64_t to, from; unsigned char value; size_t bytes; } Move;
+static int set(void *move) { Move *own = move; return memset((void *)own->to, own->value, own->bytes), OK; }
+static int copy(void *move) { Move *own = move; return memmove((void *)own->to, (void *)own->from, own->bytes), OK; }
+int cuMemsetD8Async(uint64_t at, unsigned char value, size_t count, void *stream) {
+    counted("cuMemsetD8Async");
+    Move move = {at, 0, value, count};
+    return standin_capture(set, &move, sizeof move, NODE_MEMSET) ? OK : set(&move);
+}
+int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) {
+    counted("cuMemcpyDtoDAsync_v2");
+    Move move = {to, from, 0, bytes};
+    return standin_capture(copy, &move, sizeof move, NODE_MEMCPY) ? OK : copy(&move);
+}
+int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) {
+    counted("cuMemcpyHtoDAsync_v2");
+    return refused("a copy from the host") ? REFUSED : (memcpy((void *)to, from, bytes), OK);
+}
+int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) {
+    counted("cuMemcpyDtoHAsync_v2");
+    return refused("a copy to the host") ? REFUSED : (memcpy(to, (void *)from, bytes), OK);
+}
 int cuMemHostAlloc(void **at, size_t bytes, unsigned flags) { return *at = malloc(bytes), OK; }
 int cuMemFreeHost(void *at) { return free(at), OK; }
 int cuMemGetInfo_v2(size_t *left, size_t *total) { return *total = capacity(), *left = *total - used, OK; }
@@ -126,9 +210,8 @@ int cuCtxGetDevice(int *device) { return *device = 0, OK; }
 int cuCtxSynchronize(void) { return OK; }
 int cuStreamCreate(void **stream, unsigned flags) { return *stream = malloc(1), OK; }
 int cuStreamDestroy_v2(void *stream) { return OK; }
-int cuStreamSynchronize(void *stream) { counted("cuStreamSynchronize"); return OK; }
+int cuStreamSynchronize(void *stream) { counted("cuStreamSynchronize"); return refused("cuStreamSynchronize") ? REFUSED : OK; }
 int cuStreamWaitEvent(void *stream, void *event, unsigned flags) { counted("cuStreamWaitEvent"); return OK; }
-int cuStreamIsCapturing(void *stream, int *status) { counted("cuStreamIsCapturing"); return *status = 0, OK; }
 int cuEventCreate(void **event, unsigned flags) { counted("cuEventCreate"); return *event = malloc(1), OK; }
 int cuEventDestroy_v2(void *event) { return free(event), OK; }
 int cuEventRecord(void *event, void *stream) { counted("cuEventRecord"); return OK; }
@@ -202,6 +285,7 @@ static int find_kernel(void **function, void *module, const char *name) {
     found->run = (Kernel *)dlsym(handle, name);
     found->waits = *(int *)dlsym(handle, "standin_waits");
     found->shared = *(int *)dlsym(handle, "standin_shared");
+    found->params = dlsym(handle, "standin_params");
     Known *entry = malloc(sizeof *entry);
     entry->next = known, entry->name = key, entry->function = found, known = entry;
     return *function = found, OK;
@@ -312,8 +396,29 @@ static int launch(Function *function, unsigned gx, unsigned gy, unsigned gz, uns
     return OK;
 }
 
+// A launch that is captured: its parameters are copied one behind the other.
+typedef struct { Function *function; unsigned grid[3], block[3], shared; uint64_t values[]; } Launch;
+
+static int launch_again(void *arguments) {
+    Launch *own = arguments;
+    void *params[64];
+    uint64_t *at = own->values;
+    for (int i = 0; own->function->params[i]; ++i) params[i] = at, at += (own->function->params[i] + 7) / 8;
+    return LOCKED(launch(own->function, own->grid[0], own->grid[1], own->grid[2], own->block[0], own->block[1], own->block[2], own->shared, params));
+}
+
 int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void *stream, void **params, void **extra) {
-    counted(function->name);
+    counted(captured ? "launches captured" : function->name);
+    if (captured) {
+        size_t words = 0, at = 0;
+        for (int i = 0; function->params[i]; ++i) words += (function->params[i] + 7) / 8;
+        size_t bytes = sizeof(Launch) + 8 * words;
+        Launch *own = calloc(1, bytes);
+        *own = (Launch){function, {gx, gy, gz}, {bx, by, bz}, shared};
+        for (int i = 0; function->params[i]; at += (function->params[i] + 7) / 8, ++i) memcpy(own->values + at, params[i], function->params[i]);
+        standin_capture(idle() ? nothing : launch_again, own, bytes, NODE_KERNEL);
+        return free(own), OK;
+    }
     return idle() ? OK : LOCKED(launch(function, gx, gy, gz, bx, by, bz, shared, params));
 }

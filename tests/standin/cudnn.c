@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "graph.h"
 #include "idle.h"
 
 enum { OK = 0, BAD = 2000, FLOAT = 0, BF16 = 9, NCHW = 0, NHWC = 1, WORKSPACE = 96 };
@@ -129,18 +130,37 @@ static int finish(const Shape *s, void *at, float *total, const float *alpha, co
     return free(total), OK;
 }
 
+// One convolution with all that it reads of the host.
+typedef struct {
+    Shape x, w, y;
+    Conv conv;
+    const void *xs, *ws, *ys;
+    void *into;
+    int which, spoilt;
+    float alpha, beta;
+} Convolution;
+
+static int convolve(void *arguments) {
+    Convolution *c = arguments;
+    const Shape *of = c->which == 0 ? &c->y : c->which == 1 ? &c->x : &c->w;
+    return finish(of, c->into, sums(&c->x, c->xs, &c->w, c->ws, &c->conv, &c->y, c->ys, c->which), &c->alpha, &c->beta, c->spoilt);
+}
+
+static int run(Convolution c, void *space, size_t bytes) {
+    if (!fits(&c.x, &c.w, &c.conv, &c.y) || bytes < WORKSPACE || !space) return BAD;
+    if (idle()) return OK;
+    return standin_capture(convolve, &c, sizeof c, NODE_KERNEL) ? OK : convolve(&c);
+}
+
 int cudnnConvolutionForward(void *h, const float *alpha, Shape *x, const void *xs, Shape *w, const void *ws, Conv *c, int algorithm,
                             void *space, size_t bytes, const float *beta, Shape *y, void *ys) {
-    if (!fits(x, w, c, y) || bytes < WORKSPACE || !space) return BAD;
-    return idle() ? OK : finish(y, ys, sums(x, xs, w, ws, c, y, NULL, 0), alpha, beta, 0);
+    return run((Convolution){*x, *w, *y, *c, xs, ws, NULL, ys, 0, 0, *alpha, *beta}, space, bytes);
 }
 int cudnnConvolutionBackwardData(void *h, const float *alpha, Shape *w, const void *ws, Shape *y, const void *ys, Conv *c, int algorithm,
                                  void *space, size_t bytes, const float *beta, Shape *x, void *xs) {
-    if (!fits(x, w, c, y) || bytes < WORKSPACE || !space) return BAD;
-    return idle() ? OK : finish(x, xs, sums(x, NULL, w, ws, c, y, ys, 1), alpha, beta, algorithm == 0);
+    return run((Convolution){*x, *w, *y, *c, NULL, ws, ys, xs, 1, algorithm == 0, *alpha, *beta}, space, bytes);
 }
 int cudnnConvolutionBackwardFilter(void *h, const float *alpha, Shape *x, const void *xs, Shape *y, const void *ys, Conv *c, int algorithm,
                                    void *space, size_t bytes, const float *beta, Shape *w, void *ws) {
-    if (!fits(x, w, c, y) || bytes < WORKSPACE || !space) return BAD;
-    return idle() ? OK : finish(w, ws, sums(x, xs, w, NULL, c, y, ys, 2), alpha, beta, algorithm == 0 || algorithm == 3);
+    return run((Convolution){*x, *w, *y, *c, xs, NULL, ys, ws, 2, algorithm == 0 || algorithm == 3, *alpha, *beta}, space, bytes);
 }

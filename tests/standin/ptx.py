@@ -47,7 +47,9 @@ static inline uint16_t f16_of(float f) { _Float16 h = (_Float16)f; uint16_t b; m
 class Kernel:
     def __init__(self, name, params, body, shared):
         self.name, self.shared = name, shared
-        self.params = [p.split()[-1].split("[")[0] for p in params.split(",") if p.strip()]
+        params = [p for p in params.split(",") if p.strip()]
+        self.params = [p.split()[-1].split("[")[0] for p in params]
+        self.sizes = [size_of(p) for p in params]
         self.local, self.registers = {}, {}
         self.lines = [self.line(text) for text in statements(body)]
 
@@ -303,6 +305,12 @@ class Kernel:
         return f"{register(args[0])} = {found};"
 
 
+def size_of(param):
+    """Bytes of a kernel's parameter."""
+    array = re.search(r"\.b8 \w+\[(\d+)\]", param)
+    return int(array[1]) if array else int(re.search(r"\.[busf](\d+)", param)[1]) // 8
+
+
 def register(text):
     """A register's name in C: its own could be that of a function."""
     return "r_" + text.strip().lstrip("%")
@@ -365,9 +373,11 @@ def main(path, wanted):
     inside = found[3]
     outside = re.sub(r"\.entry.*?\n\}", "", text, flags=re.S)
     shared, size = shared_of(outside + inside)
-    code = Kernel(wanted, found[1], inside, shared).code()
+    kernel = Kernel(wanted, found[1], inside, shared)
+    code = kernel.code()
     waits = int("standin_barrier()" in code or "standin_shuffle(" in code)
     print(HEAD + code + f"\nconst int standin_waits = {waits}, standin_shared = {size};")
+    print(f"const int standin_params[] = {{{', '.join(map(str, kernel.sizes + [0]))}}};")
 
 
 main(*sys.argv[1:])

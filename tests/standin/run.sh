@@ -23,6 +23,7 @@ library() { # name soname pattern exclusion: our source, and every other symbol 
 }
 
 if [[ ! -f $out/libcudnn.so.9 || -n $(find "$here" "$dir/stubs/symbols" -newer "$out/libcudnn.so.9" -print -quit) ]]; then
+  rm -rf "$out/kernels"
   library cuda libcuda.so.1 '^cu[A-Z]'
   library blas libcublas.so.13 '^cublas' '^cublasLt'
   library blaslt libcublasLt.so.13 '^cublasLt'

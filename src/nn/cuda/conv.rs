@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::join::turn;
+use super::join::{cast, turn};
 use super::product::{Factor, product as gemm};
 use super::{Arg, Strips, Threads, activation, at, at_some, count, device_of, empty, int, launch_of, memory, norm};
 use crate::nn::activation::Activation;
@@ -18,6 +18,14 @@ pub fn workspace() -> (usize, usize) {
     return (super::cudnn::workspace(), 0);
     #[cfg(not(feature = "cudnn"))]
     (0, PATCHES)
+}
+
+/// What recordings of this thread work in beside tensors.
+pub fn workspaces() -> Vec<Tensor> {
+    #[cfg(feature = "cudnn")]
+    return super::cudnn::workspaces();
+    #[cfg(not(feature = "cudnn"))]
+    Vec::new()
 }
 
 /// Gives back what is kept.
@@ -36,7 +44,7 @@ pub fn forward(
     activation: Activation,
 ) -> Result<Tensor> {
     if sizes.is_depthwise() {
-        return depthwise(conv, sizes, x, &w.to_dtype(x.dtype())?, bias, activation);
+        return depthwise(conv, sizes, x, &cast(w, x.dtype())?, bias, activation);
     }
     let rows = Rows::new(w, x.dtype())?;
     let y = if is_plain(conv) {
@@ -59,7 +67,7 @@ pub fn forward(
 /// The gradient of the input.
 pub fn input_gradient(conv: &Conv, sizes: &Sizes, w: &Tensor, dy: &Tensor) -> Result<Tensor> {
     if sizes.is_depthwise() {
-        let w = w.to_dtype(dy.dtype())?;
+        let w = cast(w, dy.dtype())?;
         let dx = empty(device_of(dy)?, dy.dtype(), sizes.input_shape())?;
         let mut args = around(conv, sizes, dx.elem_count())?;
         args.extend([at(dy)?, at(&w)?, at(&dx)?]);
@@ -221,7 +229,9 @@ fn product(conv: &Conv, sizes: &Sizes, x: &Tensor, rows: &Tensor) -> Result<Tens
         let x = x.narrow(0, first, images)?;
         let own = |group: usize| {
             let cols = patches(conv, sizes, &x, group)?;
-            let y = cols.matmul(&of_group(conv, sizes, rows, group)?.t()?);
+            let w = of_group(conv, sizes, rows, group)?;
+            let shape = [cols.dim(0)?, sizes.group_out, cols.dim(1)?];
+            let y = gemm(&Factor::of(&cols), &Factor::turned(&w), shape, x.dtype());
             memory::keep(cols);
             y
         };
@@ -257,7 +267,9 @@ fn product_weights(conv: &Conv, sizes: &Sizes, x: &Tensor, dy: &Tensor) -> Resul
         let (x, dy) = (x.narrow(0, first, images)?, dy.narrow(0, first, images)?);
         for (group, sum) in groups.iter_mut().enumerate() {
             let cols = patches(conv, sizes, &x, group)?;
-            let own = of_outputs(sizes, &dy, group)?.t()?.matmul(&cols)?.to_dtype(DType::F32)?;
+            let dy = of_outputs(sizes, &dy, group)?;
+            let shape = [sizes.group_out, cols.dim(1)?, cols.dim(0)?];
+            let own = gemm(&Factor::turned(&dy), &Factor::of(&cols), shape, DType::F32)?;
             memory::keep(cols);
             *sum = Some(match sum.take() {
                 Some(sum) => sum.add(&own)?,

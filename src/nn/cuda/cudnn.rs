@@ -21,7 +21,7 @@ use candle_core::cuda_backend::{CudaDType, CudaDevice, DeviceId};
 use candle_core::{DType, Result, Storage, Tensor, WithDType, bail};
 use half::bf16;
 
-use super::{device_of, empty, join, memory, place};
+use super::{device_of, empty, fresh, join, memory, place};
 use crate::nn::conv::{Conv, Sizes};
 
 /// What an algorithm is chosen for: the convolution, the sizes, and whether products round.
@@ -39,7 +39,7 @@ struct Kept {
     f32: HashMap<Case, Rc<Shapes<f32>>>,
     bf16: HashMap<Case, Rc<Shapes<bf16>>>,
     /// What algorithms work in, one after the other.
-    spaces: HashMap<DeviceId, CudaSlice<u8>>,
+    spaces: HashMap<DeviceId, Tensor>,
 }
 
 thread_local! {
@@ -143,7 +143,12 @@ impl<T: Number> Shapes<T> {
 
 /// The bytes that this thread keeps for algorithms to work in.
 pub fn workspace() -> usize {
-    KEPT.with_borrow(|kept| kept.spaces.values().map(CudaSlice::num_bytes).max().unwrap_or(0))
+    KEPT.with_borrow(|kept| kept.spaces.values().map(Tensor::elem_count).max().unwrap_or(0))
+}
+
+/// The memory itself.
+pub fn workspaces() -> Vec<Tensor> {
+    KEPT.with_borrow(|kept| kept.spaces.values().cloned().collect())
 }
 
 /// Gives them back.
@@ -282,27 +287,33 @@ fn written<T: Number>(
     write: impl FnOnce(&mut CudaSlice<T>, Option<&mut CudaSlice<u8>>) -> Result<std::result::Result<(), CudnnError>>,
 ) -> Result<Tensor> {
     let result = empty(device, T::DTYPE, shape)?;
-    let place = place(&result)?;
-    // Safety: the memory is the result's, which nobody else has yet; it is not freed through this.
-    let mut numbers =
-        ManuallyDrop::new(unsafe { device.cuda_stream().upgrade_device_ptr::<T>(place, result.elem_count()) });
-    let mut workspace = if bytes > 0 { Some(space(device, bytes)?) } else { None };
-    write(&mut numbers, workspace.as_mut())??;
+    let mut numbers = lent::<T>(device, &result)?;
     // The next algorithm runs behind this one, on the same stream.
-    if let Some(space) = workspace {
-        KEPT.with_borrow_mut(|kept| kept.spaces.insert(device.id(), space));
-    }
+    let space = if bytes > 0 { Some(space(device, bytes)?) } else { None };
+    let mut workspace = space.as_ref().map(|space| lent::<u8>(device, space)).transpose()?;
+    write(&mut numbers, workspace.as_deref_mut())??;
     Ok(result)
 }
 
-/// Memory of at least so many bytes: that of the algorithm before, where it is large enough.
-fn space(device: &CudaDevice, bytes: usize) -> Result<CudaSlice<u8>> {
-    let kept = KEPT.with_borrow_mut(|kept| kept.spaces.remove(&device.id()));
-    match kept.filter(|space| space.num_bytes() >= bytes) {
-        Some(space) => Ok(space),
-        // Safety: cuDNN reads of it only what it wrote.
-        None => unsafe { device.alloc::<u8>(bytes) },
-    }
+/// A tensor's memory as cuDNN's wrappers take it.
+fn lent<T: DeviceRepr>(device: &CudaDevice, tensor: &Tensor) -> Result<ManuallyDrop<CudaSlice<T>>> {
+    let place = place(tensor)?;
+    // Safety: the memory is the tensor's, which nobody else reads or writes meanwhile; it is not freed through this.
+    Ok(ManuallyDrop::new(unsafe { device.cuda_stream().upgrade_device_ptr::<T>(place, tensor.elem_count()) }))
+}
+
+/// Memory of at least so many bytes: that of the algorithm before, where it is large enough. cuDNN reads of it only what it
+/// wrote.
+fn space(device: &CudaDevice, bytes: usize) -> Result<Tensor> {
+    KEPT.with_borrow_mut(|kept| match kept.spaces.get(&device.id()) {
+        Some(space) if space.elem_count() >= bytes => Ok(space.clone()),
+        _ => {
+            kept.spaces.remove(&device.id());
+            let space = fresh(device, DType::U8, &bytes.into())?;
+            kept.spaces.insert(device.id(), space.clone());
+            Ok(space)
+        }
+    })
 }
 
 /// Runs `work` over the numbers of two contiguous tensors on the device.

@@ -4,8 +4,9 @@ use candle_core::cuda_backend::cudarc::driver::{CudaContext, sys};
 use candle_core::cuda_backend::{WrapErr, set_gemm_reduced_precision_bf16, set_gemm_reduced_precision_f32};
 use candle_core::{Device, Result};
 
-use super::device_of;
+use super::{device_of, product};
 use crate::device::Precision;
+use crate::nn::PRODUCT_SPACE;
 
 /// Opens the device of an index: one stream, whose freed memory is kept for the next tensors.
 ///
@@ -17,6 +18,7 @@ pub fn open(index: usize) -> Result<Device> {
     // Safety: all work of this process runs on the one stream of this thread, in order; no event needs to say so.
     unsafe { cuda.disable_event_tracking() };
     keep_memory(cuda.cuda_stream().context())?;
+    product::prepare(cuda)?;
     Ok(device)
 }
 
@@ -88,9 +90,10 @@ pub fn capability(device: &Device) -> Result<(u32, u32)> {
     Ok((major.unsigned_abs(), minor.unsigned_abs()))
 }
 
-/// Bytes that this thread keeps for convolutions to work in, and the most that one takes for the moment.
+/// Bytes that this thread keeps for products and convolutions to work in, and the most that one takes for the moment.
 pub fn workspace() -> (usize, usize) {
-    super::conv::workspace()
+    let (kept, moment) = super::conv::workspace();
+    (kept + PRODUCT_SPACE, moment)
 }
 
 /// Bytes that are free, and all that the device has.

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
+use super::join::cast;
 use super::{Threads, activation, at, device_of, empty, int, launch, norm};
 use crate::nn::activation::Activation;
 
@@ -18,7 +19,7 @@ pub fn is_head(out: usize, inputs: usize) -> bool {
 
 /// A product of numbers as f32.
 fn product(name: &str, [rows, columns, depth]: [usize; 3], left: &Tensor, right: &Tensor) -> Result<Tensor> {
-    let (left, right) = (left.to_dtype(DType::F32)?, right.to_dtype(DType::F32)?);
+    let (left, right) = (cast(left, DType::F32)?, cast(right, DType::F32)?);
     let y = empty(device_of(&left)?, DType::F32, (rows, columns))?;
     let args = [int(rows), int(columns), int(depth), at(&left)?, at(&right)?, at(&y)?];
     launch(device_of(&left)?, name, Threads::Tiles(rows, columns), &args)?;
@@ -30,7 +31,7 @@ pub fn forward(x: &Tensor, w: &Tensor, bias: &Tensor, activation: Activation) ->
     let ((images, depth), (out, _)) = (x.dims2()?, w.dims2()?);
     let y = product("heads_forward", [images, out, depth], x, w)?;
     activation::add_bias(&y, bias, activation)?;
-    y.to_dtype(x.dtype())
+    cast(&y, x.dtype())
 }
 
 /// The gradients of w [m, k] and of the bias `[m]`, in f32; x [n, k], dy [n, m].

@@ -1,8 +1,10 @@
 //! Operators that move numbers, on CUDA.
 
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, PushKernelArg};
 use candle_core::{DType, Result, Tensor};
 
-use super::{Arg, Threads, at, count, device_of, empty, int, launch, launch_of};
+use super::{Arg, Threads, at, count, device_of, empty, int, kernel, launch, launch_of, place};
 use crate::nn::activation::Activation;
 
 /// As `nn::join::add`.
@@ -16,11 +18,10 @@ pub fn add(left: &Tensor, right: &Tensor, activation: Activation) -> Result<Tens
 }
 
 /// As `nn::join::dropout`.
-pub fn dropout(x: &Tensor, mask: &[f32]) -> Result<Tensor> {
+pub fn dropout(x: &Tensor, mask: &Tensor) -> Result<Tensor> {
     let n = x.elem_count();
-    let mask = Tensor::from_slice(mask, n, x.device())?;
     let y = empty(device_of(x)?, x.dtype(), x.shape())?;
-    let args = [count(n)?, at(x)?, at(&mask)?, at(&y)?];
+    let args = [count(n)?, at(x)?, at(mask)?, at(&y)?];
     launch_of(device_of(x)?, "masked", x.dtype(), Threads::Each(n), &args)?;
     Ok(y)
 }
@@ -85,6 +86,58 @@ pub fn turn(x: &Tensor, images: usize, rows: usize, columns: usize, dtype: DType
     launch(device_of(x)?, name, Threads::Each(n), &[count(n)?, int(rows), int(columns), at(x)?, at(&y)?])?;
     Ok(y)
 }
+
+/// x as numbers of `dtype`, f32 or bf16: itself, or in memory of its own.
+pub fn cast(x: &Tensor, dtype: DType) -> Result<Tensor> {
+    if x.dtype() == dtype {
+        return Ok(x.clone());
+    }
+    turn(x, 1, 1, x.elem_count(), dtype)?.reshape(x.shape())
+}
+
+/// Puts the numbers of f32 tensors into the memory of others of their size: [from, to].
+pub fn put(copies: &[[&Tensor; 2]]) -> Result<()> {
+    for some in copies.chunks(TOGETHER) {
+        let mut all = Copies([Entry::default(); TOGETHER]);
+        for (entry, [from, to]) in all.0.iter_mut().zip(some) {
+            if from.elem_count() != to.elem_count() || [from.dtype(), to.dtype()] != [DType::F32; 2] {
+                candle_core::bail!("{:?} is not put into {:?}", from.shape(), to.shape());
+            }
+            let count = u32::try_from(from.elem_count()).map_err(candle_core::Error::wrap)?;
+            *entry = Entry { from: place(from)?, to: place(to)?, count, unused: 0 };
+        }
+        let Some(most) = all.0.iter().map(|entry| entry.count).max() else { continue };
+        let device = device_of(some[0][0])?;
+        let mut config = Threads::Each(most as usize).config();
+        config.grid_dim.1 = some.len() as u32;
+        let (function, stream) = (kernel(device, "copy_several")?, device.cuda_stream());
+        let mut builder = stream.launch_builder(&function);
+        builder.arg(&all);
+        // Safety: the tensors are of the sizes that are named, and live until their memory is given back on this stream.
+        unsafe { builder.launch(config) }.w()?;
+    }
+    Ok(())
+}
+
+/// Copies of one launch, as in `kernels.cu`.
+const TOGETHER: usize = 64;
+
+/// One copy, as the kernel reads it.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Entry {
+    from: u64,
+    to: u64,
+    count: u32,
+    unused: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Copies([Entry; TOGETHER]);
+
+// Safety: plain numbers, laid out as the kernel's struct.
+unsafe impl DeviceRepr for Copies {}
 
 /// Copies `channels` channels of every pixel, from channel `from_first` of `from` to channel `to_first` of `to`.
 fn copy(from: &Tensor, from_first: usize, to: &Tensor, to_first: usize, channels: usize) -> Result<()> {

@@ -341,7 +341,7 @@ extern "C" __global__ void sum_strips(int strips, int channels, const float *par
 extern "C" __global__ void batch_norm(unsigned rows, int channels, unsigned strip, int strips, const float *parts,
                                       const float *weight, const float *bias, const float *running_mean,
                                       const float *running_var, float eps, float momentum, float correction, float *found,
-                                      float *moved) {
+                                      float *moved_mean, float *moved_var) {
     int channel = int(blockIdx.x * 32 + threadIdx.x);
     bool inside = channel < channels;
     auto seen = [=](int index) { return double(min(strip, rows - index * strip)); };
@@ -357,8 +357,18 @@ extern "C" __global__ void batch_norm(unsigned rows, int channels, unsigned stri
     into[channels] = inverse;
     into[2 * channels] = scale;
     into[3 * channels] = fmaf(-middle, scale, bias[channel]);
-    moved[channel] = (1.0f - momentum) * running_mean[channel] + momentum * middle;
-    moved[channels + channel] = (1.0f - momentum) * running_var[channel] + momentum * (float(variance) * correction);
+    moved_mean[channel] = (1.0f - momentum) * running_mean[channel] + momentum * middle;
+    moved_var[channel] = (1.0f - momentum) * running_var[channel] + momentum * (float(variance) * correction);
+}
+
+// Weights [out, per] of a convolution times the scale of the batch norm behind it.
+extern "C" __global__ void fold_weights(unsigned n, int per, const float *w, const float *scale, float *folded) {
+    EACH(i, n) folded[i] = w[i] * scale[i / per];
+}
+
+// Its bias, where it has one, through the same batch norm.
+extern "C" __global__ void fold_bias(int channels, const float *bias, const float *scale, const float *shift, float *folded) {
+    EACH(channel, channels) folded[channel] = bias ? shift[channel] + bias[channel] * scale[channel] : shift[channel];
 }
 
 // The same for statistics that stand still: scale, shift and 1 / sqrt(variance + eps), found [3, channels].
@@ -898,6 +908,22 @@ extern "C" __global__ void answers(int rows, int heads, int classes, const float
     }
 }
 
+// ---- copies
+
+// Copies of one launch: blockIdx.y is the place of one among them.
+struct Copies {
+    struct {
+        const float *from;
+        float *to;
+        unsigned count, unused;
+    } of[64];
+};
+
+extern "C" __global__ void copy_several(const __grid_constant__ Copies copies) {
+    const auto &own = copies.of[blockIdx.y];
+    EACH(i, own.count) own.to[i] = own.from[i];
+}
+
 // ---- optimisers
 
 // One step of a number by SGD (kind 0) or AdamW (kind 1). n: kind, decay that is coupled, shrink, rate, momentum or the scale
@@ -918,11 +944,12 @@ __device__ __forceinline__ void step_number(const float *n, float *w, float *fir
     }
 }
 
-// Parameters that step in one launch: blockIdx.y is the place of one among them.
+// Parameters that step in one launch: blockIdx.y is the place of one among them. Its numbers come along, or were told to the
+// device.
 struct Steps {
     struct {
         float *w, *first, *second;
-        const float *gradient;
+        const float *gradient, *told;
         float numbers[6];
         unsigned count, unused;
     } of[32];
@@ -930,8 +957,9 @@ struct Steps {
 
 extern "C" __global__ void step_several(const __grid_constant__ Steps steps, float beta, float beta_second, float epsilon) {
     const auto &own = steps.of[blockIdx.y];
+    const float *numbers = own.told ? own.told : own.numbers;
     EACH(i, own.count)
-        step_number(own.numbers, own.w + i, own.first + i, own.second + i, own.gradient[i], beta, beta_second, epsilon);
+        step_number(numbers, own.w + i, own.first + i, own.second + i, own.gradient[i], beta, beta_second, epsilon);
 }
 
 // One step of many heads, `own` numbers each, each with its own six numbers and memories; kind -1 stands still.

@@ -9,13 +9,17 @@ mod cudnn;
 pub mod device;
 pub(super) mod heads;
 pub(super) mod join;
-pub(super) mod loss;
+pub mod letter;
+pub mod loss;
 pub mod memory;
 pub(super) mod norm;
 pub(super) mod optim;
 pub mod pixels;
 pub(super) mod pool;
-mod product;
+pub(super) mod product;
+pub mod recording;
+
+pub use join::{dropout, put};
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -233,14 +237,16 @@ fn int(number: usize) -> Arg {
 /// A tensor whose numbers a kernel is about to write.
 fn empty(device: &CudaDevice, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
     let shape = shape.into();
-    if let Some(kept) = memory::take(device, dtype, shape.elem_count()) {
+    if let Some(kept) = memory::take(device, dtype, shape.elem_count())? {
         return kept.reshape(shape);
     }
-    fresh(device, dtype, &shape).or_else(|_| {
+    let made = fresh(device, dtype, &shape).or_else(|_| {
         // What is kept may be what is missing.
         memory::release();
         fresh(device, dtype, &shape)
-    })
+    })?;
+    memory::made(&made)?;
+    Ok(made)
 }
 
 fn fresh(device: &CudaDevice, dtype: DType, shape: &Shape) -> Result<Tensor> {
@@ -252,6 +258,7 @@ fn fresh(device: &CudaDevice, dtype: DType, shape: &Shape) -> Result<Tensor> {
             DType::F64 => CudaStorage::wrap_cuda_slice(device.alloc::<f64>(count)?, device.clone()),
             DType::BF16 => CudaStorage::wrap_cuda_slice(device.alloc::<bf16>(count)?, device.clone()),
             DType::U32 => CudaStorage::wrap_cuda_slice(device.alloc::<u32>(count)?, device.clone()),
+            DType::U8 => CudaStorage::wrap_cuda_slice(device.alloc::<u8>(count)?, device.clone()),
             other => bail!("no kernel writes {other:?}"),
         }
     };

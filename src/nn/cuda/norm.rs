@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{Arg, Strips, Threads, at, count, device_of, empty, int, launch, launch_of, memory};
+use super::{Arg, Strips, Threads, at, at_some, count, device_of, empty, int, launch, launch_of, memory};
 use crate::nn::activation::Activation;
 use crate::nn::norm::{Follow, Norm, Statistics};
 
@@ -83,23 +83,35 @@ pub fn batch(norm: &Norm, eps: f64, follow: Follow, x: &Tensor) -> Result<(Stati
     let parts = empty(device, DType::F32, (2 * by.strips, channels))?;
     let args = [count(rows)?, int(channels), count(by.strip)?, int(by.lot), at(x)?, at(&parts)?];
     launch_of(device, "strip_moments", x.dtype(), Threads::Strips(by, 1), &args)?;
-    // Running statistics outlive the step.
-    let (found, moved) = (empty(device, DType::F32, (4, channels))?, empty(device, DType::F32, (2, channels))?);
+    let found = empty(device, DType::F32, (4, channels))?;
+    let moved = [empty(device, DType::F32, channels)?, empty(device, DType::F32, channels)?];
     let correction = if follow.unbiased { rows as f64 / (rows - 1) as f64 } else { 1.0 };
     let mut args = vec![count(rows)?, int(channels), count(by.strip)?, int(by.strips), at(&parts)?];
     for tensor in [&norm.weight, &norm.bias, &norm.running_mean, &norm.running_var] {
         args.push(at(tensor)?);
     }
     args.extend([eps, follow.momentum, correction].map(|number| Arg::Float(number as f32)));
-    args.extend([at(&found)?, at(&moved)?]);
+    args.extend([at(&found)?, at(&moved[0])?, at(&moved[1])?]);
     launch(device, "batch_norm", Threads::Channels(channels), &args)?;
     memory::keep(parts);
     let [mean, inverse, scale, shift] = each_row(&found)?;
-    Ok((Statistics { mean, inverse, scale, shift, whole: Some(found) }, each_row(&moved)?))
+    Ok((Statistics { mean, inverse, scale, shift, whole: Some(found) }, moved))
+}
+
+/// The weights [out, ...] and the bias of a convolution with the batch norm behind it folded in.
+pub fn folded(norm: &Norm, eps: f64, w: &Tensor, bias: Option<&Tensor>) -> Result<[Tensor; 2]> {
+    let (device, known) = (device_of(w)?, stored(norm, eps)?);
+    let (n, channels) = (w.elem_count(), norm.weight.elem_count());
+    let (weights, shift) = (empty(device, DType::F32, w.shape())?, empty(device, DType::F32, channels)?);
+    let args = [count(n)?, int(n / channels), at(w)?, at(&known.scale)?, at(&weights)?];
+    launch(device, "fold_weights", Threads::Each(n), &args)?;
+    let args = [int(channels), at_some(bias)?, at(&known.scale)?, at(&known.shift)?, at(&shift)?];
+    launch(device, "fold_bias", Threads::Each(channels), &args)?;
+    Ok([weights, shift])
 }
 
 /// Of statistics that stand still: the scale, the shift and 1 / sqrt(variance + eps).
-pub fn stored(norm: &Norm, eps: f64) -> Result<[Tensor; 3]> {
+pub fn stored(norm: &Norm, eps: f64) -> Result<Statistics> {
     let channels = norm.weight.elem_count();
     let found = empty(device_of(&norm.weight)?, DType::F32, (3, channels))?;
     let mut args = vec![int(channels)];
@@ -108,7 +120,8 @@ pub fn stored(norm: &Norm, eps: f64) -> Result<[Tensor; 3]> {
     }
     args.extend([Arg::Float(eps as f32), at(&found)?]);
     launch(device_of(&norm.weight)?, "stored_norm", Threads::Each(channels), &args)?;
-    each_row(&found)
+    let [scale, shift, inverse] = each_row(&found)?;
+    Ok(Statistics { mean: norm.running_mean.clone(), inverse, scale, shift, whole: Some(found) })
 }
 
 /// The gradients of weight and bias, and [2, channels] what goes back through the batch's statistics to x.

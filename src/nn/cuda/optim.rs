@@ -15,8 +15,8 @@ const ALONE: usize = 1 << 17;
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 struct Entry {
-    /// The parameter, two memories (the second may be missing) and the gradient.
-    places: [u64; 4],
+    /// The parameter, two memories (the second may be missing), the gradient, and the numbers, where the device was told them.
+    places: [u64; 5],
     numbers: [f32; 6],
     count: u32,
     unused: u32,
@@ -45,11 +45,18 @@ impl Waiting {
         Self { lent: true, ..Self::default() }
     }
 
-    /// Adds the step of a parameter; `constants` are both betas and epsilon of AdamW.
-    pub fn add(&mut self, w: &Tensor, gradient: Tensor, own: HeadNumbers, constants: [f32; 3]) -> Result<()> {
-        let (numbers, memories) = own;
-        let memory = |which: usize| memories[which].as_ref().map_or(Ok(0), place);
-        let places = [place(w)?, memory(0)?, memory(1)?, place(&gradient)?];
+    /// Adds the step of a parameter, with its numbers or by those that `told` holds; `constants` are both betas and epsilon of
+    /// AdamW.
+    pub fn add(
+        &mut self,
+        w: &Tensor,
+        gradient: Tensor,
+        (numbers, memories): HeadNumbers,
+        told: Option<&Tensor>,
+        constants: [f32; 3],
+    ) -> Result<()> {
+        let at = |tensor: Option<&Tensor>| tensor.map_or(Ok(0), place);
+        let places = [place(w)?, at(memories[0].as_ref())?, at(memories[1].as_ref())?, place(&gradient)?, at(told)?];
         let count = u32::try_from(w.elem_count()).map_err(candle_core::Error::wrap)?;
         self.entries.push(Entry { places, numbers, count, unused: 0 });
         self.held.push(gradient);

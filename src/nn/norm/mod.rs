@@ -58,17 +58,17 @@ impl Drop for Statistics {
 /// # Errors
 /// The shapes differ.
 pub fn stored(norm: &Norm, eps: f64, x: &Tensor, activation: Activation) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let known = super::cuda::norm::stored(norm, eps)?;
+        return affine(x, &known.scale, &known.shift, activation);
+    }
     let [scale, shift] = stored_affine(norm, eps)?;
     affine(x, &scale, &shift, activation)
 }
 
 /// weight / sqrt(running_var + eps), and what is added to x times that; each [channels].
 fn stored_affine(norm: &Norm, eps: f64) -> Result<[Tensor; 2]> {
-    #[cfg(feature = "cuda")]
-    if norm.weight.device().is_cuda() {
-        let [scale, shift, _] = super::cuda::norm::stored(norm, eps)?;
-        return Ok([scale, shift]);
-    }
     let scale = norm.weight.div(&(&norm.running_var + eps)?.sqrt()?)?;
     let shift = norm.bias.sub(&norm.running_mean.mul(&scale)?)?;
     Ok([scale, shift])
@@ -79,14 +79,15 @@ fn stored_affine(norm: &Norm, eps: f64) -> Result<[Tensor; 2]> {
 /// # Errors
 /// The shapes differ.
 pub fn folded(norm: &Norm, eps: f64, w: &Tensor, bias: Option<&Tensor>) -> Result<[Tensor; 2]> {
+    #[cfg(feature = "cuda")]
+    if w.device().is_cuda() {
+        return super::cuda::norm::folded(norm, eps, w, bias);
+    }
     let [scale, shift] = stored_affine(norm, eps)?;
     let shift = match bias {
         Some(bias) => shift.add(&bias.mul(&scale)?)?,
         None => shift,
     };
-    if w.device().is_cuda() {
-        return Ok([w.broadcast_mul(&scale.reshape((scale.elem_count(), 1, 1, 1))?)?, shift]);
-    }
     let mut scaled = buffer::take(w.elem_count());
     with([w, &scale], |[w, scale]| {
         let size = w.len() / scale.len();
@@ -140,8 +141,7 @@ pub fn stored_backward(
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
         use super::cuda::norm::{gradient, parameters, stored};
-        let [scale, shift, inverse] = stored(norm, eps)?;
-        let known = Statistics { mean: norm.running_mean.clone(), inverse, scale, shift, whole: None };
+        let known = stored(norm, eps)?;
         let dx = gradient(x, dy, &known, None, activation)?;
         let own = learn.then(|| parameters(x, dy, &known, activation)).transpose()?;
         return Ok((dx, own.map(|[dweight, dbias, _]| [dweight, dbias])));

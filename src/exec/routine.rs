@@ -1,0 +1,222 @@
+//! Training steps on a GPU. What a step asks of the device is the same every time, but for numbers of the host, which have a
+//! place of their own there: it is recorded once, and asked for as one from then on.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Result, Tensor};
+
+use super::Network;
+use super::forward::{Mode, drawn};
+use crate::model::graph::Op;
+use crate::nn::cuda::letter::{Letter, Words};
+use crate::nn::cuda::loss::{Told as ToldOfLoss, cross_entropies_told};
+use crate::nn::cuda::recording::Recording;
+use crate::nn::cuda::{memory, put};
+use crate::nn::loss::{Targets, whole};
+use crate::nn::optim::{Rule, State, Step, Steps};
+use crate::seed::Rng;
+
+/// Steps of a shape that run one by one before one is recorded: the first chooses algorithms and makes memory, the second finds
+/// all that the first has left.
+const WARM: usize = 2;
+
+/// Optimiser memories by (layer, index within the layer).
+pub type States = BTreeMap<(usize, usize), State>;
+
+/// What is learned from a batch, and how.
+pub struct Lesson<'a> {
+    pub labels: &'a [u32],
+    pub targets: Targets<'a>,
+    pub rule: Rule,
+    /// Of layers below the head, and of the head's.
+    pub sizes: [Step; 2],
+    /// The head's first layer.
+    pub head: usize,
+    /// The most that the norm of all gradients may be.
+    pub clip: Option<f64>,
+}
+
+/// Steps of one network while what trains of it stays the same, and stays where it is.
+#[derive(Default)]
+pub struct Routine {
+    /// By the number of images.
+    shapes: BTreeMap<usize, Shape>,
+    refused: Option<String>,
+}
+
+/// Steps of so many images.
+struct Shape {
+    letter: Letter,
+    parts: Parts,
+    taken: usize,
+    recorded: Option<Recorded>,
+}
+
+struct Recorded {
+    recording: Recording,
+    /// Where it reads the batch.
+    x: Tensor,
+    /// Where it leaves the mean loss.
+    mean: Tensor,
+}
+
+/// What of a letter is where, in words: the first, and how many.
+#[derive(Default)]
+struct Parts {
+    labels: (usize, usize),
+    weights: (usize, usize),
+    smoothing: (usize, usize),
+    whole: (usize, usize),
+    rates: [(usize, usize); 2],
+    masks: BTreeMap<usize, (usize, usize)>,
+}
+
+/// What a step reads of a letter.
+struct Told {
+    loss: ToldOfLoss,
+    rates: [Tensor; 2],
+    masks: BTreeMap<usize, Tensor>,
+}
+
+impl Routine {
+    /// One step on `x` [n, channels, height, width], whose parameters and running statistics `network` owns. Returns the mean
+    /// loss `[1]` in f64, which nobody has waited for.
+    ///
+    /// # Errors
+    /// The shapes do not fit, a label is beyond the classes, or the device fails.
+    pub fn step(
+        &mut self,
+        network: &Network,
+        states: &mut States,
+        x: &Tensor,
+        lesson: &Lesson,
+        dropout: &mut Rng,
+    ) -> Result<Tensor> {
+        for place in network.trainable() {
+            states.entry(place).or_default().count();
+        }
+        let (words, parts) = words(network, states, x.dim(0)?, lesson, dropout)?;
+        let shape = match self.shapes.remove(&x.dim(0)?) {
+            Some(shape) => shape,
+            None => Shape { letter: Letter::new(&words, x.device())?, parts, taken: 0, recorded: None },
+        };
+        let shape = self.shapes.entry(x.dim(0)?).or_insert(shape);
+        shape.letter.send(&words)?;
+        shape.taken += 1;
+        if shape.taken > WARM && shape.recorded.is_none() && self.refused.is_none() && memory::is_kept() {
+            match shape.record(network, states, x, lesson) {
+                Ok(recorded) => shape.recorded = Some(recorded),
+                Err(error) => self.refused = Some(error.to_string()),
+            }
+        }
+        match &shape.recorded {
+            Some(recorded) => {
+                put(&[[x, &recorded.x]])?;
+                recorded.recording.run()?;
+                recorded.mean.copy()
+            }
+            None => {
+                let told = shape.told()?;
+                memory::within(|| pass(network, states, x, lesson, &told)?.copy())
+            }
+        }
+    }
+
+    /// Why steps are not recorded, where the driver has refused it.
+    pub fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
+    }
+
+    /// Whether some steps were recorded.
+    pub fn is_recorded(&self) -> bool {
+        self.shapes.values().any(|shape| shape.recorded.is_some())
+    }
+}
+
+impl Shape {
+    fn record(&self, network: &Network, states: &mut States, x: &Tensor, lesson: &Lesson) -> Result<Recorded> {
+        let (own, told) = (x.zeros_like()?, self.told()?);
+        let (recording, mean) = Recording::of(x.device(), || pass(network, states, &own, lesson, &told))?;
+        Ok(Recorded { recording, x: own, mean })
+    }
+
+    fn told(&self) -> Result<Told> {
+        let part = |(first, count): (usize, usize)| self.letter.part(first, count);
+        let Parts { labels, weights, smoothing, whole, rates, masks } = &self.parts;
+        Ok(Told {
+            loss: ToldOfLoss {
+                labels: part(*labels)?,
+                weights: part(*weights)?,
+                smoothing: part(*smoothing)?,
+                whole: part(*whole)?,
+            },
+            rates: [part(rates[0])?, part(rates[1])?],
+            masks: masks.iter().map(|(layer, own)| Ok((*layer, part(*own)?))).collect::<Result<_>>()?,
+        })
+    }
+}
+
+/// The host's numbers of a step.
+fn words(
+    network: &Network,
+    states: &States,
+    images: usize,
+    lesson: &Lesson,
+    dropout: &mut Rng,
+) -> Result<(Words, Parts)> {
+    let layers = &network.graph.layers;
+    let classes: usize = layers.last().map_or(0, |layer| layer.shape.iter().product());
+    if lesson.labels.len() != images {
+        candle_core::bail!("{} labels do not fit {images} images", lesson.labels.len());
+    }
+    if let Some(label) = lesson.labels.iter().find(|label| **label as usize >= classes) {
+        candle_core::bail!("label {label} is not below {classes} classes");
+    }
+    let (mut words, mut parts) = (Words::default(), Parts::default());
+    let even = vec![1.0; classes];
+    let weights = lesson.targets.class_weights.unwrap_or(&even);
+    let whole = whole(lesson.labels, &lesson.targets, classes)?;
+    parts.weights = (words.add_doubles(weights.iter().copied()), 2 * classes);
+    parts.smoothing = (words.add_doubles([lesson.targets.smoothing]), 2);
+    parts.whole = (words.add_doubles([whole]), 2);
+    parts.labels = (words.add(lesson.labels.iter().copied()), images);
+    if let Some(state) = states.values().next() {
+        // All of them have taken the same number of steps.
+        for (part, size) in parts.rates.iter_mut().zip(lesson.sizes) {
+            *part = (words.add_floats(state.rates(lesson.rule, size)), 6);
+        }
+    }
+    for (index, layer) in layers.iter().enumerate() {
+        if let Op::Dropout(p) = layer.op
+            && p > 0.0
+        {
+            let count = images * layer.shape.iter().product::<usize>();
+            parts.masks.insert(index, (words.add_floats(drawn(p, count, dropout)), count));
+        }
+    }
+    Ok((words, parts))
+}
+
+/// Forward, loss, backward, optimiser, running statistics. All that it changes stays where it is.
+fn pass(network: &Network, states: &mut States, x: &Tensor, lesson: &Lesson, told: &Told) -> Result<Tensor> {
+    let mut tape = network.forward(x, Mode::Told(&told.masks))?;
+    let [mean, gradient] = cross_entropies_told(&tape.logits()?, &told.loss, 1)?;
+    let mut steps = Steps::default();
+    network.backward_clipped(&mut tape, gradient, lesson.clip, &mut |layer, gradients| {
+        let rates = &told.rates[usize::from(layer >= lesson.head)];
+        for (which, gradient) in gradients.into_iter().enumerate() {
+            let state = states.entry((layer, which)).or_default();
+            steps.step_told(state, lesson.rule, rates, &network.params[layer][which], gradient)?;
+        }
+        Ok(())
+    })?;
+    steps.finish()?;
+    let mut moved = Vec::new();
+    for (index, norm) in &tape.norms {
+        let own = &network.params[*index];
+        moved.push([&norm.running_mean, &own[own.len() - 2]]);
+        moved.push([&norm.running_var, &own[own.len() - 1]]);
+    }
+    put(&moved)?;
+    Ok(mean)
+}

@@ -1,0 +1,164 @@
+//! Steps that a GPU was told once and is asked for as one have the bits of steps that are asked for one launch at a time.
+
+use candle_core::Tensor;
+use tl_sweep::device::Precision;
+use tl_sweep::exec::routine::{Lesson, Routine, States};
+use tl_sweep::exec::{Mode, Network};
+use tl_sweep::model::arch::Arch;
+use tl_sweep::model::init;
+use tl_sweep::nn::loss::{Targets, cross_entropies};
+use tl_sweep::nn::optim::{Rule, Step, Steps};
+use tl_sweep::nn::{self, cuda};
+use tl_sweep::seed::{Stream, stream};
+
+use super::gpu::{ASKED, device};
+use super::{bits, tensor, uniform};
+
+/// A network, and how it learns.
+struct Case {
+    arch: &'static str,
+    side: usize,
+    width: f64,
+    frozen: usize,
+    rule: Rule,
+    clip: Option<f64>,
+    precision: Precision,
+}
+
+const SGD: Rule = Rule::Sgd { momentum: 0.9, nesterov: false };
+const PLAIN: Case =
+    Case { arch: "resnet8", side: 16, width: 1.0, frozen: 0, rule: SGD, clip: None, precision: Precision::F32 };
+
+fn network(case: &Case) -> Network {
+    let graph = Arch::new(case.arch, case.side, case.width).graph(10).unwrap();
+    let weights = init::fresh(&graph, 0, 1, 0).unwrap();
+    let mut network = Network::new(graph, &weights, &device()).unwrap();
+    network.frozen = case.frozen;
+    network.own().unwrap();
+    network
+}
+
+/// Batch `step`: four images and, where an epoch ends, two.
+fn batch(case: &Case, step: usize) -> (Tensor, Vec<u32>) {
+    let images = if step % 3 == 2 { 2 } else { 4 };
+    let x = tensor(&uniform(images * 3 * case.side * case.side, step as u64), &[images, 3, case.side, case.side]);
+    (x, (0..images).map(|image| ((3 * image + step) % 10) as u32).collect())
+}
+
+/// The rates of a step, below the head and of the head: a schedule's.
+fn sizes(step: usize) -> [Step; 2] {
+    let rate = 0.02 / (1.0 + step as f64);
+    [rate, 3.0 * rate].map(|lr| Step { lr, coupled_decay: 1e-3, decoupled_decay: 1e-2 })
+}
+
+const STEPS: usize = 10;
+const WEIGHTS: [f64; 10] = [1.0, 2.0, 0.5, 1.0, 1.0, 3.0, 1.0, 1.0, 0.25, 1.0];
+const TARGETS: Targets = Targets { smoothing: 0.1, class_weights: Some(&WEIGHTS) };
+
+fn dropout(step: usize) -> tl_sweep::seed::Rng {
+    stream(7, Stream::Dropout, &[step as u64])
+}
+
+/// Layers from this one on are the head's.
+fn head(network: &Network) -> usize {
+    network.graph.layers.len() - 2
+}
+
+fn everything(network: &Network, losses: &[f64]) -> Vec<u64> {
+    let params = network.params.iter().flatten().flat_map(bits).map(u64::from);
+    params.chain(losses.iter().map(|loss| loss.to_bits())).collect()
+}
+
+/// All parameters, statistics and losses of steps that are recorded, an evaluation among them.
+fn recorded(case: &Case) -> Vec<u64> {
+    let _rounding = nn::round(case.precision);
+    let network = network(case);
+    let (mut routine, mut states, mut losses) = (Routine::default(), States::new(), Vec::new());
+    for step in 0..STEPS {
+        let (x, labels) = batch(case, step);
+        let head = head(&network);
+        let lesson =
+            Lesson { labels: &labels, targets: TARGETS, rule: case.rule, sizes: sizes(step), head, clip: case.clip };
+        losses.push(routine.step(&network, &mut states, &x, &lesson, &mut dropout(step)).unwrap());
+        if step % 4 == 3 {
+            // Whoever works in the same memory between two steps takes nothing from them.
+            network.infer(&x).unwrap();
+            network.infer(&x.narrow(0, 0, 1).unwrap()).unwrap();
+        }
+    }
+    assert_eq!(routine.refused(), None, "{}", case.arch);
+    assert!(routine.is_recorded(), "{}", case.arch);
+    let losses: Vec<f64> = losses.iter().map(|loss| loss.to_vec1().unwrap()[0]).collect();
+    everything(&network, &losses)
+}
+
+/// The same, one launch at a time.
+fn one_by_one(case: &Case) -> Vec<u64> {
+    let _rounding = nn::round(case.precision);
+    let mut network = network(case);
+    let (mut states, mut losses) = (States::new(), Vec::new());
+    for step in 0..STEPS {
+        let (x, labels) = batch(case, step);
+        let mut tape = network.forward(&x, Mode::Train(&mut dropout(step))).unwrap();
+        let (means, gradient) = cross_entropies(&tape.result().unwrap(), &labels, &[TARGETS]).unwrap();
+        losses.push(means.read().unwrap()[0]);
+        let (params, head, mut steps) = (&network.params, head(&network), Steps::default());
+        let mut take = |layer: usize, gradients: Vec<Tensor>| {
+            let size = sizes(step)[usize::from(layer >= head)];
+            for (which, gradient) in gradients.into_iter().enumerate() {
+                let state = states.entry((layer, which)).or_default();
+                steps.step(state, case.rule, size, &params[layer][which], gradient)?;
+            }
+            Ok(())
+        };
+        network.backward_clipped(&mut tape, gradient, case.clip, &mut take).unwrap();
+        steps.finish().unwrap();
+        network.follow(tape);
+    }
+    everything(&network, &losses)
+}
+
+fn check(cases: &[Case]) {
+    if std::env::var_os(ASKED).is_none() {
+        return;
+    }
+    for case in cases {
+        let (ours, theirs) = (recorded(case), one_by_one(case));
+        let same = ours.iter().zip(&theirs).filter(|(ours, theirs)| ours == theirs).count();
+        assert_eq!(same, theirs.len(), "{}: {same} of {} numbers are the same", case.arch, theirs.len());
+    }
+}
+
+#[test]
+fn steps_of_residual_networks() {
+    check(&[
+        PLAIN,
+        Case { rule: Rule::Adam, clip: Some(0.5), ..PLAIN },
+        Case { frozen: 9, rule: Rule::Sgd { momentum: 0.9, nesterov: true }, ..PLAIN },
+        Case { precision: Precision::Bf16, rule: Rule::Adam, ..PLAIN },
+    ]);
+}
+
+#[test]
+fn steps_of_networks_with_dropout_concatenation_and_padding() {
+    check(&[
+        Case { arch: "squeezenet1_0", side: 32, ..PLAIN },
+        Case { arch: "mobilenet_v1", side: 32, width: 0.25, ..PLAIN },
+        Case { arch: "mobilenet_v2", side: 32, width: 0.35, frozen: 20, precision: Precision::Bf16, ..PLAIN },
+        Case { arch: "vgg_small", side: 32, ..PLAIN },
+    ]);
+}
+
+/// A step that copies from the host cannot be repeated: it is not recorded, says why, and goes on as it was.
+#[test]
+fn what_reads_the_host_is_refused() {
+    if std::env::var_os(ASKED).is_none() {
+        return;
+    }
+    let ones = tensor(&[1.0; 8], &[8]);
+    let refused = cuda::recording::Recording::of(&device(), || (&ones + Tensor::new(&[1f32; 8], &device())?)?.copy());
+    assert!(refused.is_err());
+    assert_eq!((&ones + &ones).unwrap().to_vec1::<f32>().unwrap(), [2.0; 8]);
+    let made = cuda::recording::Recording::of(&device(), || &ones + &ones);
+    assert!(made.err().is_some_and(|error| error.to_string().contains("makes memory")));
+}
