@@ -1,9 +1,9 @@
-//! Training steps on a GPU. What a step asks of the device is the same every time, but for numbers of the host, which have a
-//! place of their own there: it is recorded once, and asked for as one from then on.
+//! Training steps and evaluations on a GPU. What a step asks of the device is the same every time, but for numbers of the host,
+//! which have a place of their own there: it is recorded once, and asked for as one from then on.
 
 use std::collections::BTreeMap;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, TensorId};
 
 use super::Network;
 use super::forward::{Mode, drawn};
@@ -16,7 +16,7 @@ use crate::nn::loss::{Targets, whole};
 use crate::nn::optim::{Rule, State, Step, Steps};
 use crate::seed::Rng;
 
-/// Steps of a shape that run one by one before one is recorded: the first chooses algorithms and makes memory, the second finds
+/// Passes of a shape that run one launch at a time before one is recorded: the first chooses algorithms and makes memory, the second finds
 /// all that the first has left.
 const WARM: usize = 2;
 
@@ -36,19 +36,30 @@ pub struct Lesson<'a> {
     pub clip: Option<f64>,
 }
 
-/// Steps of one network while what trains of it stays the same, and stays where it is.
+/// What one network is asked for again and again, while the same of it trains: steps, and evaluations between them.
 #[derive(Default)]
 pub struct Routine {
+    /// The network's tensors, which recordings name by their places.
+    of: Vec<TensorId>,
     /// By the number of images.
-    shapes: BTreeMap<usize, Shape>,
+    steps: BTreeMap<usize, Taught>,
+    evaluations: BTreeMap<usize, Pass>,
     refused: Option<String>,
 }
 
 /// Steps of so many images.
-struct Shape {
+struct Taught {
     letter: Letter,
     parts: Parts,
+    pass: Pass,
+}
+
+/// A pass over so many images.
+#[derive(Default)]
+struct Pass {
+    /// How often it has run one launch at a time, and whether all that it works in is kept.
     taken: usize,
+    kept: bool,
     recorded: Option<Recorded>,
 }
 
@@ -56,8 +67,36 @@ struct Recorded {
     recording: Recording,
     /// Where it reads the batch.
     x: Tensor,
-    /// Where it leaves the mean loss.
-    mean: Tensor,
+    /// Where it leaves its result.
+    result: Tensor,
+}
+
+impl Pass {
+    /// What `work` makes of `x`, in memory of its own. `work` runs twice where it is recorded: it must change nothing but what
+    /// the device holds.
+    fn run(
+        &mut self,
+        x: &Tensor,
+        refused: &mut Option<String>,
+        mut work: impl FnMut(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        if self.taken >= WARM && self.kept && self.recorded.is_none() && refused.is_none() {
+            let own = x.zeros_like()?;
+            match Recording::of(x.device(), || work(&own)) {
+                Ok((recording, result)) => self.recorded = Some(Recorded { recording, x: own, result }),
+                Err(error) => *refused = Some(error.to_string()),
+            }
+        }
+        if let Some(recorded) = &self.recorded {
+            put(&[[x, &recorded.x]])?;
+            recorded.recording.run()?;
+            return recorded.result.copy();
+        }
+        let found = memory::within(|| work(x)?.copy())?;
+        self.taken += 1;
+        self.kept = memory::is_kept();
+        Ok(found)
+    }
 }
 
 /// What of a letter is where, in words: the first, and how many.
@@ -92,54 +131,51 @@ impl Routine {
         lesson: &Lesson,
         dropout: &mut Rng,
     ) -> Result<Tensor> {
+        self.know(network);
         for place in network.trainable() {
             states.entry(place).or_default().count();
         }
         let (words, parts) = words(network, states, x.dim(0)?, lesson, dropout)?;
-        let shape = match self.shapes.remove(&x.dim(0)?) {
-            Some(shape) => shape,
-            None => Shape { letter: Letter::new(&words, x.device())?, parts, taken: 0, recorded: None },
+        let taught = match self.steps.remove(&x.dim(0)?) {
+            Some(taught) => taught,
+            None => Taught { letter: Letter::new(&words, x.device())?, parts, pass: Pass::default() },
         };
-        let shape = self.shapes.entry(x.dim(0)?).or_insert(shape);
-        shape.letter.send(&words)?;
-        shape.taken += 1;
-        if shape.taken > WARM && shape.recorded.is_none() && self.refused.is_none() && memory::is_kept() {
-            match shape.record(network, states, x, lesson) {
-                Ok(recorded) => shape.recorded = Some(recorded),
-                Err(error) => self.refused = Some(error.to_string()),
-            }
-        }
-        match &shape.recorded {
-            Some(recorded) => {
-                put(&[[x, &recorded.x]])?;
-                recorded.recording.run()?;
-                recorded.mean.copy()
-            }
-            None => {
-                let told = shape.told()?;
-                memory::within(|| pass(network, states, x, lesson, &told)?.copy())
-            }
+        let taught = self.steps.entry(x.dim(0)?).or_insert(taught);
+        taught.letter.send(&words)?;
+        let told = taught.told()?;
+        taught.pass.run(x, &mut self.refused, |x| step(network, states, x, lesson, &told))
+    }
+
+    /// What `network` gives for `x` [n, channels, height, width], as `Network::infer`: [n, numbers].
+    ///
+    /// # Errors
+    /// As `Network::infer`.
+    pub fn infer(&mut self, network: &Network, x: &Tensor) -> Result<Tensor> {
+        self.know(network);
+        let pass = self.evaluations.entry(x.dim(0)?).or_default();
+        pass.run(x, &mut self.refused, |x| network.forward(x, Mode::Evaluate)?.logits())
+    }
+
+    /// Forgets what was recorded of other tensors.
+    fn know(&mut self, network: &Network) {
+        let tensors = || network.params.iter().flatten().map(Tensor::id);
+        if !self.of.iter().copied().eq(tensors()) {
+            *self = Self { of: tensors().collect(), ..Self::default() };
         }
     }
 
-    /// Why steps are not recorded, where the driver has refused it.
+    /// Why passes are not recorded, where the driver has refused it.
     pub fn refused(&self) -> Option<&str> {
         self.refused.as_deref()
     }
 
-    /// Whether some steps were recorded.
+    /// Whether steps were recorded, of any number of images.
     pub fn is_recorded(&self) -> bool {
-        self.shapes.values().any(|shape| shape.recorded.is_some())
+        self.steps.values().any(|taught| taught.pass.recorded.is_some())
     }
 }
 
-impl Shape {
-    fn record(&self, network: &Network, states: &mut States, x: &Tensor, lesson: &Lesson) -> Result<Recorded> {
-        let (own, told) = (x.zeros_like()?, self.told()?);
-        let (recording, mean) = Recording::of(x.device(), || pass(network, states, &own, lesson, &told))?;
-        Ok(Recorded { recording, x: own, mean })
-    }
-
+impl Taught {
     fn told(&self) -> Result<Told> {
         let part = |(first, count): (usize, usize)| self.letter.part(first, count);
         let Parts { labels, weights, smoothing, whole, rates, masks } = &self.parts;
@@ -198,7 +234,7 @@ fn words(
 }
 
 /// Forward, loss, backward, optimiser, running statistics. All that it changes stays where it is.
-fn pass(network: &Network, states: &mut States, x: &Tensor, lesson: &Lesson, told: &Told) -> Result<Tensor> {
+fn step(network: &Network, states: &mut States, x: &Tensor, lesson: &Lesson, told: &Told) -> Result<Tensor> {
     let mut tape = network.forward(x, Mode::Told(&told.masks))?;
     let [mean, gradient] = cross_entropies_told(&tape.logits()?, &told.loss, 1)?;
     let mut steps = Steps::default();

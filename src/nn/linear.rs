@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::activation::{self, Activation};
 #[cfg(feature = "cuda")]
 use super::cuda::{
-    join::cast,
+    join::lent,
     product::{Factor, product},
 };
 use super::buffer::{self, tensor, with};
@@ -33,7 +33,7 @@ pub fn forward(x: &Tensor, w: &Tensor, bias: &Tensor, activation: Activation) ->
         if super::cuda::heads::is_head(out, depth) {
             return super::cuda::heads::forward(x, w, bias, activation);
         }
-        let w = cast(w, x.dtype())?;
+        let w = lent(w, x.dtype())?;
         let y = product(&Factor::of(x), &Factor::turned(&w), [images, out, depth], x.dtype())?;
         super::cuda::activation::add_bias(&y, bias, activation)?;
         return Ok(y);
@@ -89,7 +89,7 @@ pub fn backward(
     let ((images, out), (_, depth)) = (dy.dims2()?, w.dims2()?);
     #[cfg(feature = "cuda")]
     if w.device().is_cuda() {
-        let dx = || product(&Factor::of(dy), &Factor::of(&cast(w, dy.dtype())?), [images, depth, out], dy.dtype());
+        let dx = || product(&Factor::of(dy), &Factor::of(&*lent(w, dy.dtype())?), [images, depth, out], dy.dtype());
         let dx = want_dx.then(dx).transpose()?;
         let own = |x: &Tensor| {
             if super::cuda::heads::is_head(out, depth) {

@@ -1,5 +1,7 @@
 //! One network in training, for all the trials that have the same history so far.
 
+#[cfg(feature = "cuda")]
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
@@ -49,7 +51,7 @@ pub struct Lane {
     /// What is held fixed in this leg, hashed at its beginning.
     fixed: Option<blake3::Hash>,
     #[cfg(feature = "cuda")]
-    routine: Routine,
+    routine: RefCell<Routine>,
 }
 
 impl Lane {
@@ -66,7 +68,7 @@ impl Lane {
             macs: [0.0; 2],
             fixed: None,
             #[cfg(feature = "cuda")]
-            routine: Routine::default(),
+            routine: RefCell::default(),
         }
     }
 
@@ -92,7 +94,7 @@ impl Lane {
         self.best = None;
         #[cfg(feature = "cuda")]
         {
-            self.routine = Routine::default();
+            self.routine = RefCell::default();
         }
         let trains = network.trainable().iter().map(|(layer, which)| network.params[*layer][*which].elem_count()).sum();
         let record = &mut self.history.record;
@@ -125,7 +127,7 @@ impl Lane {
             macs: self.macs,
             fixed: self.fixed,
             #[cfg(feature = "cuda")]
-            routine: Routine::default(),
+            routine: RefCell::default(),
         })
     }
 
@@ -142,6 +144,18 @@ impl Lane {
         self.descend(tape, lesson, turn).map(drop)
     }
 
+    /// What the network gives for `x`, without training.
+    ///
+    /// # Errors
+    /// As `Network::infer`.
+    pub fn infer(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return self.routine.borrow_mut().infer(&self.network, x);
+        }
+        self.network.infer(x)
+    }
+
     #[cfg(feature = "cuda")]
     fn learn_on_gpu(&mut self, x: &Tensor, lesson: &Lesson, turn: &mut Turn) -> anyhow::Result<()> {
         let lesson = routine::Lesson {
@@ -152,7 +166,7 @@ impl Lane {
             head: self.head,
             clip: turn.phase.clip,
         };
-        let mean = self.routine.step(&self.network, &mut self.states, x, &lesson, &mut turn.dropout)?;
+        let mean = self.routine.get_mut().step(&self.network, &mut self.states, x, &lesson, &mut turn.dropout)?;
         // Waiting for the device at every step would cost more than steps behind a loss that is not finite.
         self.owed.push(Means::Owed(mean));
         Ok(())
@@ -161,7 +175,7 @@ impl Lane {
     /// What a person should know of how its steps are asked for.
     pub fn warning(&self) -> Option<String> {
         #[cfg(feature = "cuda")]
-        return self.routine.refused().map(|why| format!("steps are asked of the GPU one by one, which is slower: {why}"));
+        return self.routine.borrow().refused().map(|why| format!("the GPU is asked for one launch at a time: {why}"));
         #[cfg(not(feature = "cuda"))]
         None
     }

@@ -222,7 +222,7 @@ impl Learner {
 
     pub fn infer(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         match self {
-            Self::Lane { lane, .. } => lane.network.infer(x),
+            Self::Lane { lane, .. } => lane.infer(x),
             Self::Bank { bank, .. } => bank.infer(x),
         }
     }

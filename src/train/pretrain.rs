@@ -113,7 +113,7 @@ impl Lessons<'_> {
         let truth: Vec<u32> = samples.iter().map(|sample| self.classes[*sample as usize]).collect();
         let mut batches = Vec::new();
         for (samples, truth) in samples.chunks(BATCH).zip(truth.chunks(BATCH)) {
-            let logits = lane.network.infer(&self.source.batch(samples, &lane.network.device)?)?;
+            let logits = lane.infer(&self.source.batch(samples, &lane.network.device)?)?;
             batches.push(answers(&logits, truth, 1)?);
         }
         Ok(evaluate::close(batches, 1, samples, &truth, self.stage.classes)?.remove(0).1)

@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::join::{cast, turn};
+use super::join::{lent, turn};
 use super::product::{Factor, product as gemm};
 use super::{Arg, Strips, Threads, activation, at, at_some, count, device_of, empty, int, launch_of, memory, norm};
 use crate::nn::activation::Activation;
@@ -44,7 +44,7 @@ pub fn forward(
     activation: Activation,
 ) -> Result<Tensor> {
     if sizes.is_depthwise() {
-        return depthwise(conv, sizes, x, &cast(w, x.dtype())?, bias, activation);
+        return depthwise(conv, sizes, x, &*lent(w, x.dtype())?, bias, activation);
     }
     let rows = Rows::new(w, x.dtype())?;
     let y = if is_plain(conv) {
@@ -67,7 +67,7 @@ pub fn forward(
 /// The gradient of the input.
 pub fn input_gradient(conv: &Conv, sizes: &Sizes, w: &Tensor, dy: &Tensor) -> Result<Tensor> {
     if sizes.is_depthwise() {
-        let w = cast(w, dy.dtype())?;
+        let w = lent(w, dy.dtype())?;
         let dx = empty(device_of(dy)?, dy.dtype(), sizes.input_shape())?;
         let mut args = around(conv, sizes, dx.elem_count())?;
         args.extend([at(dy)?, at(&w)?, at(&dx)?]);

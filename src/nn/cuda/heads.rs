@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::join::cast;
-use super::{Threads, activation, at, device_of, empty, int, launch, norm};
+use super::join::{cast, lent};
+use super::{Threads, activation, at, device_of, empty, int, launch, memory, norm};
 use crate::nn::activation::Activation;
 
 /// Rows and columns of results that a block computes.
@@ -19,7 +19,7 @@ pub fn is_head(out: usize, inputs: usize) -> bool {
 
 /// A product of numbers as f32.
 fn product(name: &str, [rows, columns, depth]: [usize; 3], left: &Tensor, right: &Tensor) -> Result<Tensor> {
-    let (left, right) = (cast(left, DType::F32)?, cast(right, DType::F32)?);
+    let (left, right) = (lent(left, DType::F32)?, lent(right, DType::F32)?);
     let y = empty(device_of(&left)?, DType::F32, (rows, columns))?;
     let args = [int(rows), int(columns), int(depth), at(&left)?, at(&right)?, at(&y)?];
     launch(device_of(&left)?, name, Threads::Tiles(rows, columns), &args)?;
@@ -31,7 +31,14 @@ pub fn forward(x: &Tensor, w: &Tensor, bias: &Tensor, activation: Activation) ->
     let ((images, depth), (out, _)) = (x.dims2()?, w.dims2()?);
     let y = product("heads_forward", [images, out, depth], x, w)?;
     activation::add_bias(&y, bias, activation)?;
-    cast(&y, x.dtype())
+    match x.dtype() {
+        DType::F32 => Ok(y),
+        other => {
+            let rounded = cast(&y, other)?;
+            memory::keep(y);
+            Ok(rounded)
+        }
+    }
 }
 
 /// The gradients of w [m, k] and of the bias `[m]`, in f32; x [n, k], dy [n, m].

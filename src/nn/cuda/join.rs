@@ -1,10 +1,12 @@
 //! Operators that move numbers, on CUDA.
 
+use std::ops::Deref;
+
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, PushKernelArg};
 use candle_core::{DType, Result, Tensor};
 
-use super::{Arg, Threads, at, count, device_of, empty, int, kernel, launch, launch_of, place};
+use super::{Arg, Threads, at, count, device_of, empty, int, kernel, launch, launch_of, memory, place};
 use crate::nn::activation::Activation;
 
 /// As `nn::join::add`.
@@ -93,6 +95,33 @@ pub fn cast(x: &Tensor, dtype: DType) -> Result<Tensor> {
         return Ok(x.clone());
     }
     turn(x, 1, 1, x.elem_count(), dtype)?.reshape(x.shape())
+}
+
+/// The same for as long as one operator takes.
+pub fn lent(x: &Tensor, dtype: DType) -> Result<Lent> {
+    Ok(Lent { own: x.dtype() != dtype, tensor: cast(x, dtype)? })
+}
+
+/// A tensor whose memory is kept for others when its reader is done, unless it is somebody else's.
+pub struct Lent {
+    tensor: Tensor,
+    own: bool,
+}
+
+impl Deref for Lent {
+    type Target = Tensor;
+
+    fn deref(&self) -> &Tensor {
+        &self.tensor
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if self.own {
+            memory::keep(self.tensor.clone());
+        }
+    }
 }
 
 /// Puts the numbers of f32 tensors into the memory of others of their size: [from, to].
