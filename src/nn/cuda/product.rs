@@ -5,15 +5,15 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 
 use candle_core::cuda_backend::cudarc::cublas::{result::gemm_strided_batched_ex, sys};
-use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr, gemm_reduced_precision_f32};
+use candle_core::cuda_backend::{CudaDevice, WrapErr, gemm_reduced_precision_f32};
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::{device_of, empty, fresh, place};
 use crate::nn::PRODUCT_SPACE;
 
 thread_local! {
-    /// What the handles of this thread's devices work in: memory of cuBLAS' own would be made anew in every recording.
-    static SPACES: RefCell<HashMap<DeviceId, Tensor>> = RefCell::default();
+    /// What the handles of this thread work in, by the device's number: memory of cuBLAS' own would be made anew in every recording.
+    static SPACES: RefCell<HashMap<usize, Tensor>> = RefCell::default();
 }
 
 /// What recordings of this thread work in beside tensors.
@@ -24,15 +24,16 @@ pub fn workspaces() -> Vec<Tensor> {
 /// Gives cuBLAS memory to work in, before its first product.
 pub fn prepare(device: &CudaDevice) -> Result<()> {
     SPACES.with_borrow_mut(|spaces| {
-        if spaces.contains_key(&device.id()) {
-            return Ok(());
-        }
-        let space = fresh(device, DType::U8, &PRODUCT_SPACE.into())?;
-        // Safety: the memory lives as long as the thread, which has the handle.
+        let ordinal = device.cuda_stream().context().ordinal();
+        let space = match spaces.get(&ordinal) {
+            Some(space) => space.clone(),
+            None => fresh(device, DType::U8, &PRODUCT_SPACE.into())?,
+        };
+        // Safety: the memory lives as long as the thread, which has the handle and one stream.
         unsafe { sys::cublasSetWorkspace_v2(*device.cublas_handle().handle(), place(&space)? as *mut c_void, PRODUCT_SPACE) }
             .result()
             .w()?;
-        spaces.insert(device.id(), space);
+        spaces.insert(ordinal, space);
         Ok(())
     })
 }
