@@ -17,7 +17,7 @@ use tl_sweep::model::init;
 use tl_sweep::nn::activation::Activation;
 use tl_sweep::nn::loss::{Targets, cross_entropies};
 use tl_sweep::nn::optim::{HeadStep, Rule, State, Step, step_heads};
-use tl_sweep::nn::{self, activation, cuda, linear};
+use tl_sweep::nn::{self, activation, buffer, cuda, linear};
 use tl_sweep::recipe::{Head, Pool};
 use tl_sweep::seed::{Stream, stream};
 
@@ -188,7 +188,8 @@ impl Case {
             Self::Network { network, states, routine, x, labels, step: true } => {
                 let sizes = [STEP; 2];
                 let lesson = Lesson { labels, targets: Targets::default(), rule: RULE, sizes, head: 0, clip: None };
-                routine.step(network, states, x, &lesson, &mut stream(1, Stream::Dropout, &[])).map(drop)
+                let mean = routine.step(network, states, x, &lesson, &mut stream(1, Stream::Dropout, &[]))?;
+                buffer::recycle(mean)
             }
             Self::Calls { x, state, allocate } => {
                 for _ in 0..100 {

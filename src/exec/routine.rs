@@ -11,7 +11,7 @@ use crate::model::graph::Op;
 use crate::nn::cuda::letter::{Letter, Words};
 use crate::nn::cuda::loss::{Told as ToldOfLoss, cross_entropies_told};
 use crate::nn::cuda::recording::Recording;
-use crate::nn::cuda::{memory, put};
+use crate::nn::cuda::{copied, memory, put};
 use crate::nn::loss::{Targets, whole};
 use crate::nn::optim::{Rule, State, Step, Steps};
 use crate::seed::Rng;
@@ -90,9 +90,9 @@ impl Pass {
         if let Some(recorded) = &self.recorded {
             put(&[[x, &recorded.x]])?;
             recorded.recording.run()?;
-            return recorded.result.copy();
+            return copied(&recorded.result);
         }
-        let found = memory::within(|| work(x)?.copy())?;
+        let found = memory::pass(|| work(x))?;
         self.taken += 1;
         self.kept = memory::is_kept();
         Ok(found)

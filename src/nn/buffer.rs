@@ -71,6 +71,14 @@ pub fn recycle(tensor: Tensor) -> Result<()> {
     Ok(())
 }
 
+/// Keeps the memory of tensors that nobody reads any more, as far as they are on a GPU; some may be one.
+pub fn recycle_batch(tensors: Vec<Tensor>) {
+    #[cfg(feature = "cuda")]
+    super::cuda::memory::keep_each(tensors);
+    #[cfg(not(feature = "cuda"))]
+    drop(tensors);
+}
+
 /// Runs a pass that gives back all that it takes: what comes of it is a copy. On a GPU in memory that only such passes have.
 ///
 /// # Errors
@@ -78,7 +86,7 @@ pub fn recycle(tensor: Tensor) -> Result<()> {
 pub fn pass(device: &candle_core::Device, work: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if device.is_cuda() {
-        return super::cuda::memory::within(|| work()?.copy());
+        return super::cuda::memory::pass(work);
     }
     let _ = device;
     work()

@@ -3,6 +3,8 @@
 
 use candle_core::{Result, Tensor};
 
+use super::buffer;
+
 /// The mean losses of heads over a batch.
 pub enum Means {
     Known(Vec<f64>),
@@ -128,8 +130,10 @@ impl Answers {
         match self {
             Self::Known(answers) => Ok(answers),
             Self::Owed([predicted, log_probabilities]) => {
-                let predicted = predicted.flatten_all()?.to_vec1::<u32>()?;
-                Ok(predicted.into_iter().zip(log_probabilities.flatten_all()?.to_vec1::<f64>()?).collect())
+                let answers = predicted.flatten_all()?.to_vec1::<u32>()?;
+                let found = answers.into_iter().zip(log_probabilities.flatten_all()?.to_vec1::<f64>()?).collect();
+                buffer::recycle_batch(vec![predicted, log_probabilities]);
+                Ok(found)
             }
         }
     }

@@ -12,6 +12,7 @@ use super::record::History;
 use crate::exec::routine::{self, Routine};
 use crate::exec::{Ahead, Mode, Network, OfLayers, Pending, Tape};
 use crate::model::graph::Op;
+use crate::nn::buffer;
 use crate::nn::loss::{Means, cross_entropies};
 use crate::nn::optim::{State, Steps, all_finite};
 use crate::outcome::Ending;
@@ -303,6 +304,7 @@ pub fn read_all(owed: &mut Vec<Means>) -> candle_core::Result<Vec<Vec<f64>>> {
     }
     if !tensors.is_empty() {
         known.extend(Tensor::stack(&tensors, 0)?.to_vec2::<f64>()?);
+        buffer::recycle_batch(tensors);
     }
     Ok(known)
 }

@@ -13,6 +13,7 @@ use super::inputs::Inputs;
 use super::lane::{Lane, Lesson};
 use super::record::{History, Spent};
 use crate::data::Manifest;
+use crate::nn::buffer;
 use crate::nn::loss::{Answers, answers};
 use crate::outcome::{Ending, Predictions, Scores};
 use crate::plan::stage::Train;
@@ -87,6 +88,7 @@ pub fn learn_all(
         }
         reading.spent.add(&trials, start.elapsed().as_secs_f64(), 0.0);
     }
+    buffer::recycle_batch(xs);
     Ok(())
 }
 
@@ -117,8 +119,11 @@ pub fn scores(
         let xs = inputs.get(&feeds, samples, None)?;
         for (learner, batches) in learners.iter().zip(&mut batches) {
             let place = feeds.binary_search(&learner.feed()).map_err(|_| anyhow::anyhow!("a feed was not read"))?;
-            batches.push(answers(&learner.infer(&xs[place])?, truth, learner.heads())?);
+            let logits = learner.infer(&xs[place])?;
+            batches.push(answers(&logits, truth, learner.heads())?);
+            buffer::recycle_batch(vec![logits]);
         }
+        buffer::recycle_batch(xs);
     }
     let closed = |(learner, batches): (&&Learner, Vec<Answers>)| {
         Ok(evaluate::close(batches, learner.heads(), samples, &truth, manifest.classes.len())?)

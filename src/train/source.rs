@@ -98,7 +98,7 @@ impl Source {
                 let view = if views.is_some() { change.epoch as u32 } else { 0 };
                 let row = |sample: &u32| features.row((*sample, view)).map(|row| row as u32);
                 let rows = samples.iter().map(row).collect::<anyhow::Result<Vec<u32>>>()?;
-                let rows = resident.index_select(&Tensor::from_vec(rows, samples.len(), device)?, 0)?;
+                let rows = crate::nn::cuda::pixels::rows(&resident, &rows)?;
                 Ok(Some(rows.reshape((samples.len(), *channels, *height, *width))?))
             }
         }

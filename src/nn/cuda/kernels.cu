@@ -336,8 +336,8 @@ extern "C" __global__ void sum_strips(int strips, int channels, const float *par
 }
 
 // What a batch norm makes of the strips' moments, parts [2, strips, channels]: mean, 1 / sqrt(variance + eps), the scale and
-// the shift that normalise, found [4, channels], and the statistics that follow the batches, moved [2, channels] (with the
-// variance times `correction`).
+// the shift that normalise, found [4, channels], and the statistics that follow the batches (with the variance times
+// `correction`).
 extern "C" __global__ void batch_norm(unsigned rows, int channels, unsigned strip, int strips, const float *parts,
                                       const float *weight, const float *bias, const float *running_mean,
                                       const float *running_var, float eps, float momentum, float correction, float *found,
@@ -910,6 +910,8 @@ extern "C" __global__ void answers(int rows, int heads, int classes, const float
 
 // ---- copies
 
+extern "C" __global__ void copy_words(unsigned n, const unsigned *from, unsigned *to) { EACH(i, n) to[i] = from[i]; }
+
 // Copies of one launch: blockIdx.y is the place of one among them.
 struct Copies {
     struct {
@@ -1004,13 +1006,21 @@ extern "C" __global__ void not_finite(unsigned count, const float *x, unsigned *
 // ---- pixels
 
 // byte * scale + shift for images [n, 3, pixels] of RGB bytes, each plane from a byte of its own; rounded twice, as on CPU.
-extern "C" __global__ void normalise(unsigned count, int pixels, const unsigned char *bytes, const float *scale,
-                                     const float *shift, int first, int second, int third, float *y) {
+extern "C" __global__ void normalise(unsigned count, int pixels, const unsigned char *bytes, int first, int second, int third,
+                                     float scale, float scale_second, float scale_third, float shift, float shift_second,
+                                     float shift_third, float *y) {
     EACH(i, count) {
         int plane = int(i / pixels % 3), byte = plane == 0 ? first : plane == 1 ? second : third;
+        float times = plane == 0 ? scale : plane == 1 ? scale_second : scale_third;
+        float plus = plane == 0 ? shift : plane == 1 ? shift_second : shift_third;
         unsigned image = i / pixels / 3, pixel = i % pixels;
-        y[i] = __fadd_rn(__fmul_rn(float(bytes[(image * pixels + pixel) * 3 + byte]), scale[plane]), shift[plane]);
+        y[i] = __fadd_rn(__fmul_rn(float(bytes[(image * pixels + pixel) * 3 + byte]), times), plus);
     }
+}
+
+// Rows `which` of so many numbers each.
+extern "C" __global__ void rows_of(unsigned n, int own, const unsigned *which, const float *from, float *y) {
+    EACH(i, n) y[i] = from[size_t(which[i / own]) * own + i % own];
 }
 
 // ---- entry points: each template as f32 and as bf16

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use candle_core::cuda_backend::{CudaDevice, DeviceId};
 use candle_core::{DType, Result, Storage, Tensor, bail};
 
-use super::{device_of, place};
+use super::{device_of, join, place};
 use crate::nn::LARGEST_KEPT;
 
 /// A size: the device, the type and the count of numbers.
@@ -108,6 +108,14 @@ pub fn keep(tensor: Tensor) {
     });
 }
 
+/// Keeps the memory of tensors, some of which may share it.
+pub fn keep_each(mut tensors: Vec<Tensor>) {
+    tensors.retain(|tensor| tensor.device().is_cuda());
+    tensors.sort_by_key(|tensor| place(tensor).unwrap_or_default());
+    tensors.dedup_by_key(|tensor| place(tensor).unwrap_or_default());
+    tensors.into_iter().for_each(keep);
+}
+
 /// Whether a tensor is all of its memory, in order.
 fn is_whole(tensor: &Tensor) -> bool {
     let (storage, layout) = tensor.storage_and_layout();
@@ -117,6 +125,7 @@ fn is_whole(tensor: &Tensor) -> bool {
         DType::F64 => storage.as_cuda_slice::<f64>().map(|slice| slice.num_bytes()),
         DType::BF16 => storage.as_cuda_slice::<half::bf16>().map(|slice| slice.num_bytes()),
         DType::U32 => storage.as_cuda_slice::<u32>().map(|slice| slice.num_bytes()),
+        DType::U8 => storage.as_cuda_slice::<u8>().map(|slice| slice.num_bytes()),
         _ => return false,
     };
     layout.contiguous_offsets().is_some_and(|(start, _)| start == 0)
@@ -140,11 +149,17 @@ impl Drop for Pass {
     }
 }
 
-/// Runs a pass in memory of its own kind. What `work` returns must be none of it: a copy, or memory from outside.
+/// Runs a pass in memory of its own kind, and returns a copy of what it gives.
 ///
 /// # Errors
 /// Those of `work`, and that a pass runs within another one.
-pub fn within<R>(work: impl FnOnce() -> Result<R>) -> Result<R> {
+pub fn pass(work: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+    // Behind a pass nobody has written to its memory yet.
+    join::copied(&within(work)?)
+}
+
+/// Runs a pass in memory of its own kind. What `work` returns may lie in it until the next pass.
+pub(super) fn within<R>(work: impl FnOnce() -> Result<R>) -> Result<R> {
     STORE.with_borrow_mut(|store| match store.taken.replace(HashMap::new()) {
         Some(outer) => {
             store.taken = Some(outer);

@@ -19,7 +19,7 @@ pub(super) mod pool;
 pub(super) mod product;
 pub mod recording;
 
-pub use join::{dropout, put};
+pub use join::{copied, dropout, put};
 
 use std::cell::RefCell;
 use std::collections::HashMap;

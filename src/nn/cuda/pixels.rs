@@ -1,58 +1,72 @@
-//! Images on their way to a CUDA device: bytes go through pinned memory while the device is still at work on the batch before,
-//! and become numbers there.
+//! Batches on their way to a CUDA device: bytes of images and numbers of rows go through pinned memory while the device is still
+//! at work on the batch before, and become numbers there.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
+use std::mem::ManuallyDrop;
 
 use candle_core::cuda_backend::cudarc::driver::PinnedHostSlice;
-use candle_core::cuda_backend::{CudaDevice, CudaStorage, DeviceId, WrapErr};
-use candle_core::op::BackpropOp;
-use candle_core::{DType, Device, Result, Storage, Tensor};
+use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
+use candle_core::{DType, Device, Result, Tensor};
 
-use super::{Threads, at, count, empty, int, launch};
+use super::{Arg, Threads, at, count, device_of, empty, int, launch, memory, place};
 
 /// Two buffers in turn: one is filled while the other is copied. The driver waits where a copy is not done yet.
-#[derive(Default)]
 struct Ring {
-    device: Option<DeviceId>,
-    buffers: [Option<PinnedHostSlice<u8>>; 2],
+    buffers: [PinnedHostSlice<u8>; 2],
     next: usize,
 }
 
 thread_local! {
-    static RING: RefCell<Ring> = RefCell::default();
+    /// By device and bytes.
+    static RINGS: RefCell<HashMap<(DeviceId, usize), Ring>> = RefCell::default();
 }
 
 impl Ring {
-    /// The next buffer, of at least so many bytes.
-    fn buffer(&mut self, device: &CudaDevice, bytes: usize) -> Result<&mut PinnedHostSlice<u8>> {
-        if self.device != Some(device.id()) {
-            *self = Self { device: Some(device.id()), ..Self::default() };
-        }
-        self.next = 1 - self.next;
-        let place = &mut self.buffers[self.next];
-        if place.as_ref().is_none_or(|buffer| buffer.len() < bytes) {
-            // Safety: whoever takes the buffer writes what is read of it.
-            *place = Some(unsafe { device.cuda_stream().context().alloc_pinned(bytes) }.w()?);
-        }
-        match place {
-            Some(buffer) => Ok(buffer),
-            None => candle_core::bail!("no buffer for images"),
-        }
+    fn new(device: &CudaDevice, bytes: usize) -> Result<Self> {
+        // Safety: whoever takes a buffer writes what is read of it.
+        let buffer = || unsafe { device.cuda_stream().context().alloc_pinned::<u8>(bytes) }.w();
+        Ok(Self { buffers: [buffer()?, buffer()?], next: 0 })
     }
 }
 
 /// Bytes on the device; `fill` writes them.
 fn staged(device: &CudaDevice, bytes: usize, fill: impl FnOnce(&mut [u8])) -> Result<Tensor> {
-    RING.with_borrow_mut(|ring| {
-        let buffer = ring.buffer(device, bytes)?;
-        fill(&mut buffer.as_mut_slice().w()?[..bytes]);
-        let all = buffer.len();
-        // Safety: all of it is written before it is read, as far as it is read.
-        let mut on_device = unsafe { device.alloc::<u8>(all)? };
-        device.cuda_stream().memcpy_htod(buffer, &mut on_device).w()?;
-        let storage = Storage::Cuda(CudaStorage::wrap_cuda_slice(on_device, device.clone()));
-        Ok(Tensor::from_storage(storage, all, BackpropOp::none(), false))
+    RINGS.with_borrow_mut(|rings| {
+        let key = (device.id(), bytes);
+        let ring = match rings.remove(&key) {
+            Some(ring) => ring,
+            None => Ring::new(device, bytes)?,
+        };
+        let ring = rings.entry(key).or_insert(ring);
+        ring.next = 1 - ring.next;
+        let buffer = &mut ring.buffers[ring.next];
+        fill(buffer.as_mut_slice().w()?);
+        let (found, stream) = (empty(device, DType::U8, bytes)?, device.cuda_stream());
+        // Safety: the memory is the tensor's, of so many bytes; it is not freed through this.
+        let mut into = ManuallyDrop::new(unsafe { stream.upgrade_device_ptr::<u8>(place(&found)?, bytes) });
+        stream.memcpy_htod(buffer, &mut *into).w()?;
+        Ok(found)
     })
+}
+
+/// Rows `which` of `from` [rows, numbers], f32 that stay on the device: [n, numbers].
+///
+/// # Errors
+/// There is no such row, or no memory left.
+pub fn rows(from: &Tensor, which: &[u32]) -> Result<Tensor> {
+    let (device, (all, own)) = (device_of(from)?, from.dims2()?);
+    if let Some(row) = which.iter().find(|row| **row as usize >= all) {
+        candle_core::bail!("there is no row {row} of {all}");
+    }
+    let told = staged(device, 4 * which.len(), |bytes| {
+        bytes.chunks_exact_mut(4).zip(which).for_each(|(bytes, row)| bytes.copy_from_slice(&row.to_ne_bytes()));
+    })?;
+    let y = empty(device, DType::F32, (which.len(), own))?;
+    let n = y.elem_count();
+    launch(device, "rows_of", Threads::Each(n), &[count(n)?, int(own), at(&told)?, at(from)?, at(&y)?])?;
+    memory::keep(told);
+    Ok(y)
 }
 
 /// Images [n, 3, height, width] of RGB bytes that `fill` writes, image by image and row by row. `planes` says for each plane
@@ -68,12 +82,14 @@ pub fn images(
 ) -> Result<Tensor> {
     let (cuda, pixels) = (device.as_cuda_device()?, height * width);
     let bytes = staged(cuda, 3 * n * pixels, fill)?;
-    let of = |pick: fn((usize, f32, f32)) -> f32| Tensor::from_slice(&planes.map(pick), 3, device);
-    let (scale, shift) = (of(|plane| plane.1)?, of(|plane| plane.2)?);
     let y = empty(cuda, DType::F32, (n, 3, height, width))?;
     let all = y.elem_count();
-    let [red, green, blue] = planes.map(|plane| int(plane.0));
-    let args = [count(all)?, int(pixels), at(&bytes)?, at(&scale)?, at(&shift)?, red, green, blue, at(&y)?];
+    let mut args = vec![count(all)?, int(pixels), at(&bytes)?];
+    args.extend(planes.map(|plane| int(plane.0)));
+    args.extend(planes.map(|plane| Arg::Float(plane.1)));
+    args.extend(planes.map(|plane| Arg::Float(plane.2)));
+    args.push(at(&y)?);
     launch(cuda, "normalise", Threads::Each(all), &args)?;
+    memory::keep(bytes);
     Ok(y)
 }
