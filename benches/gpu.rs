@@ -1,5 +1,5 @@
 //! Our side of `benches/gpu.py`: reads cases as JSON lines, runs whole networks and heads on the first CUDA device, and answers
-//! with milliseconds and bytes. By hand: `echo '{"arch": "resnet20", "input": 32, "batch": 128, "pass": "step"}' |
+//! with milliseconds and bytes; `"record": false` asks for every launch of a step. By hand: `echo '{"arch": "resnet20", "input": 32, "batch": 128, "pass": "step"}' |
 //! cargo bench --features cudnn --bench gpu`.
 
 use std::io::BufRead;
@@ -63,7 +63,9 @@ fn answer(spec: &Value) -> anyhow::Result<Value> {
     cuda::device::trim(&device, 0)?;
     let predicted = predicted(spec, all.workspace)?;
     let (ms, host_ms, recorded) = (all.ms, all.host_ms, all.recorded);
-    Ok(json!({"ms": ms, "host_ms": host_ms, "recorded": recorded, "seconds": seconds, "peak": peak, "predicted": predicted}))
+    Ok(
+        json!({"ms": ms, "host_ms": host_ms, "recorded": recorded, "seconds": seconds, "peak": peak, "predicted": predicted}),
+    )
 }
 
 #[derive(Default)]
@@ -179,7 +181,8 @@ impl Case {
         }
         let [channels, height, width] = network.graph.layers[0].shape;
         let x = noise(&[batch, channels, height, width], device)?;
-        Ok(Self::Network { network, states: States::new(), routine: Routine::default(), x, labels, step })
+        let routine = if spec["record"] == false { Routine::unrecorded() } else { Routine::default() };
+        Ok(Self::Network { network, states: States::new(), routine, x, labels, step })
     }
 
     fn run(&mut self) -> Result<()> {

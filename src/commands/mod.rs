@@ -21,6 +21,7 @@ pub mod run;
 mod shape;
 mod show;
 mod status;
+mod streams;
 mod summary;
 mod verify;
 mod weights;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use indicatif::HumanDuration;
 
-use super::jobs::{self, Jobs, Kept, Totals, What};
+use super::jobs::{self, Jobs, Kept, Totals};
 use super::world::World;
-use super::{Exit, print, table_style};
+use super::{Exit, print, streams, table_style};
 use crate::cli::{Common, Format};
 use crate::experiment::Experiment;
 use crate::plan::stage::Work;
@@ -22,11 +22,12 @@ const RANGE: (f64, f64) = (0.7, 1.6);
 
 pub fn run(file: &Path, format: Format, common: &Common) -> anyhow::Result<Exit> {
     let experiment = Experiment::load(file)?;
-    let world = World::gather(&experiment, file, common)?;
+    let mut world = World::gather(&experiment, file, common)?;
     let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
     let finished = if common.db.exists() { Store::read(&common.db)?.finished()? } else { Default::default() };
     let cells: Vec<usize> = (0..plan.cells.len()).collect();
     let jobs = jobs::jobs(&plan, &cells, &finished, &world).map_err(anyhow::Error::msg)?;
+    streams::settle(&plan, &jobs, common.slots, &mut world);
     match format {
         Format::Json => print(&serde_json::to_string_pretty(&json(&experiment, &plan, &jobs, &world))?)?,
         Format::Csv => print(cells_csv(&plan)?.trim_end())?,
@@ -191,15 +192,8 @@ fn cost(totals: &Totals, world: &World, style: Style) -> String {
 /// What the stage that takes most of a GPU's memory takes, and whether that is there.
 fn memory(plan: &Plan, jobs: &Jobs, world: &World) -> Option<String> {
     let free = world.devices.memory(world.facts.slots)?;
-    let mut seen = std::collections::HashSet::new();
-    let cells = plan.cells.iter().filter(|cell| seen.insert(cell.shape()));
-    let trials = cells.filter_map(|cell| jobs::trial_work(plan, cell, 0, world, &jobs.kept).ok());
-    let shared = jobs.list.iter().filter_map(|job| match &job.what {
-        What::Shared(work) => Some((**work).clone()),
-        What::Trial { .. } => None,
-    });
-    let bytes = |work: Work| Some((train::device_bytes(&work, None).ok()?, work.stage.kind()));
-    let (most, kind) = shared.chain(trials).filter_map(bytes).max()?;
+    let bytes = |work: &Work| Some((train::device_bytes(work, None).ok()?, work.stage.kind()));
+    let (most, kind) = streams::works(plan, jobs, world).iter().filter_map(bytes).max()?;
     let fits = if most as f64 <= free {
         ""
     } else {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::jobs::{self, Jobs, What};
 use super::progress::Board;
 use super::world::World;
-use super::{Exit, NoDevice, Usage, findings, machine, prepare, print, table_style};
+use super::{Exit, NoDevice, Usage, findings, machine, prepare, print, streams, table_style};
 use crate::cli::Common;
 use crate::data::split::split;
 use crate::device::{CpuPath, Device};
@@ -48,6 +48,7 @@ pub fn run(file: &Path, part: &Part, common: &Common) -> anyhow::Result<Exit> {
     refuse_mixed_numerics(&experiment, &plan, &store, &world)?;
     let cells = chosen(&plan, part)?;
     let jobs = limited(jobs::jobs(&plan, &cells, &store.finished()?, &world).map_err(anyhow::Error::msg)?, part.limit);
+    streams::settle(&plan, &jobs, common.slots, &mut world);
     let decoded = prepare::prepare_data(&plan, &jobs, &world)?;
     if world.cache.is_dir() {
         world.rates.keep()?;

@@ -8,12 +8,12 @@ use super::Network;
 use super::front::{Ahead, Pending};
 use super::value::Value;
 use crate::model::graph::{self, Framework, Op};
+#[cfg(feature = "cuda")]
+use crate::nn;
 use crate::nn::activation::{self, Activation};
 use crate::nn::conv::{self, Conv, Ready};
 use crate::nn::norm::{self, Follow, Norm, Statistics};
 use crate::nn::pool::{self, Pool, Reduce, Windows};
-#[cfg(feature = "cuda")]
-use crate::nn;
 use crate::nn::{join, layout, linear};
 use crate::seed::Rng;
 

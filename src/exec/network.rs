@@ -227,9 +227,8 @@ impl Network {
 
     /// What a step changes: what trains, and the running statistics that follow the batches.
     fn changing(&self) -> Vec<(usize, usize)> {
-        let follows = |index: &usize| {
-            matches!(self.graph.layers[*index].op, Op::BatchNorm { .. }) && self.uses_batch(*index)
-        };
+        let follows =
+            |index: &usize| matches!(self.graph.layers[*index].op, Op::BatchNorm { .. }) && self.uses_batch(*index);
         let running = |index: usize| {
             let params = self.graph.params(index);
             let own = params.into_iter().enumerate().filter(|(_, param)| !param.learned);

@@ -118,6 +118,11 @@ struct Told {
 }
 
 impl Routine {
+    /// One that records nothing, to compare with.
+    pub fn unrecorded() -> Self {
+        Self { refused: Some("not recorded, as asked".to_owned()), ..Self::default() }
+    }
+
     /// One step on `x` [n, channels, height, width], whose parameters and running statistics `network` owns. Returns the mean
     /// loss `[1]` in f64, which nobody has waited for.
     ///
@@ -160,7 +165,9 @@ impl Routine {
     fn know(&mut self, network: &Network) {
         let tensors = || network.params.iter().flatten().map(Tensor::id);
         if !self.of.iter().copied().eq(tensors()) {
-            *self = Self { of: tensors().collect(), ..Self::default() };
+            self.of = tensors().collect();
+            self.steps.clear();
+            self.evaluations.clear();
         }
     }
 

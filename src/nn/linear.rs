@@ -4,12 +4,12 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::activation::{self, Activation};
+use super::buffer::{self, tensor, with};
 #[cfg(feature = "cuda")]
 use super::cuda::{
     join::lent,
     product::{Factor, product},
 };
-use super::buffer::{self, tensor, with};
 use super::gemm::{After, Left, Panels, Place, Table, multiply, transposed};
 use super::kernel::{dots, path};
 use super::norm;

@@ -31,6 +31,26 @@ pub fn bytes(work: &Work, batch: Option<usize>) -> anyhow::Result<usize> {
     }
 }
 
+/// Multiply-accumulates of one step of a stage, or of one batch that it encodes.
+///
+/// # Errors
+/// As `bytes`.
+pub fn macs(work: &Work) -> anyhow::Result<f64> {
+    let (forward, passes) = match &work.stage {
+        Stage::Pretrain(stage) => (stage.arch.graph(stage.classes).map_err(anyhow::Error::msg)?.total_macs(), 3),
+        Stage::Encode(stage) => {
+            (stage.backbone.arch.backbone(&stage.backbone.tap).map_err(anyhow::Error::msg)?.total_macs(), 1)
+        }
+        Stage::Train(stage) => {
+            let (whole, _) = stage.network().map_err(anyhow::Error::msg)?;
+            let stored = work.encode.as_ref().is_some_and(|encode| encode.images != Encoded::Evaluated);
+            let cut = if stored { stage.shared_cut().map_err(anyhow::Error::msg)? } else { None };
+            (cut.map_or(whole.total_macs(), |cut| whole.above(cut).total_macs()), 3)
+        }
+    };
+    Ok((passes * batch_of(work)) as f64 * forward as f64)
+}
+
 /// How `network` is stored for batches of `batch` images.
 fn storage(network: &Network, batch: usize, precision: Precision, phase: Option<&Phase>) -> Storage {
     let memories = match phase.map(|phase| &phase.optimizer) {

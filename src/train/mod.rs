@@ -31,7 +31,7 @@ pub use abreast::WORTH;
 pub use export::{Exported, export, exportable};
 pub use extract::{Extraction, extract};
 pub use feature_file::Kind as FeatureKind;
-pub use memory::bytes as device_bytes;
+pub use memory::{bytes as device_bytes, macs as device_macs};
 pub use shelf::{Places, Shelf};
 
 use crate::device::Device;

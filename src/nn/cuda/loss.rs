@@ -36,7 +36,8 @@ pub fn cross_entropies_told(logits: &Tensor, told: &Told, heads: usize) -> Resul
     let device = device_of(logits)?;
     let gradient = empty(device, DType::F32, (rows, columns))?;
     let losses = empty(device, DType::F64, (rows, heads))?;
-    let mut args = vec![int(rows), int(heads), int(columns / heads), at(logits)?, at(&told.labels)?, at(&told.weights)?];
+    let mut args =
+        vec![int(rows), int(heads), int(columns / heads), at(logits)?, at(&told.labels)?, at(&told.weights)?];
     args.extend([at(&told.smoothing)?, at(&told.whole)?, at(&gradient)?, at(&losses)?]);
     // A warp of 32 threads for each row of a head.
     launch(device, "cross_entropy", Threads::Each(32 * rows * heads), &args)?;

@@ -30,9 +30,11 @@ pub fn prepare(device: &CudaDevice) -> Result<()> {
             None => fresh(device, DType::U8, &PRODUCT_SPACE.into())?,
         };
         // Safety: the memory lives as long as the thread, which has the handle and one stream.
-        unsafe { sys::cublasSetWorkspace_v2(*device.cublas_handle().handle(), place(&space)? as *mut c_void, PRODUCT_SPACE) }
-            .result()
-            .w()?;
+        unsafe {
+            sys::cublasSetWorkspace_v2(*device.cublas_handle().handle(), place(&space)? as *mut c_void, PRODUCT_SPACE)
+        }
+        .result()
+        .w()?;
         spaces.insert(ordinal, space);
         Ok(())
     })
