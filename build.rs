@@ -29,6 +29,7 @@ fn kernels() {
     let out = std::env::var("OUT_DIR").expect("cargo sets OUT_DIR");
     cudaforge::KernelBuilder::new()
         .source_files(["src/nn/cuda/kernels.cu"])
+        .watch(["src/nn/cuda/kernels"])
         .arg("-std=c++17")
         .arg("-O3")
         .build_ptx()

@@ -69,7 +69,7 @@ same_verdicts() {
 # The CPU's side runs while the GPU is tested.
 reported cpu cpu &
 on_cpu=$!
-check "operators, steps, precisions, repeats and memory against the definitions (\`operators::gpu\`)" "$tests" operators::gpu
+check "operators, steps, precisions, repeats, recordings and memory against the definitions (\`operators::gpu\`)" "$tests" operators::gpu
 check "the quickstart on eight streams (\`--slots 8\`), the CPU's verdicts" same_verdicts
 check "\`verify\`: trials alone give what the store holds" "$bin" verify "$experiment" --db "$work/gpu/r.sqlite" --devices cuda:0 --sample 3
 

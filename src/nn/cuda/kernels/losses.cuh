@@ -1,0 +1,76 @@
+// Cross-entropy, and the answers of an evaluation.
+
+__device__ __forceinline__ float warp_max(float value) {
+    for (int away = 16; away > 0; away /= 2) value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, away));
+    return value;
+}
+
+__device__ __forceinline__ double warp_sum(double value) {
+    for (int away = 16; away > 0; away /= 2) value += __shfl_xor_sync(0xffffffffu, value, away);
+    return value;
+}
+
+// Cross-entropy of logits [rows, heads * classes]: one warp for each row of a head. weights [heads, classes], smoothing
+// and whole (the sum of the labels' weights) [heads]; gradient like the logits, losses [rows, heads] not yet divided.
+extern "C" __global__ void cross_entropy(int rows, int heads, int classes, const float *logits, const unsigned *labels,
+                                         const double *weights, const double *smoothing, const double *whole,
+                                         float *gradient, double *losses) {
+    int warp = int(blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    int lane = threadIdx.x % 32;
+    if (warp >= rows * heads) return;
+    int row = warp / heads, head = warp % heads;
+    const float *own = logits + (row * heads + head) * classes;
+    float *into = gradient + (row * heads + head) * classes;
+    const double *weight = weights + head * classes;
+    int label = int(labels[row]);
+    float top = -INFINITY, odd = 0.0f;
+    for (int c = lane; c < classes; c += 32) {
+        top = fmaxf(top, own[c]);
+        odd += isfinite(own[c]) ? 0.0f : own[c] - own[c];
+    }
+    top = warp_max(top);
+    double exponentials = 0.0, targets = 0.0;
+    for (int c = lane; c < classes; c += 32) {
+        exponentials += exp(double(own[c]) - double(top));
+        targets += weight[c] * (smoothing[head] / classes + (c == label ? 1.0 - smoothing[head] : 0.0));
+    }
+    exponentials = warp_sum(exponentials);
+    targets = warp_sum(targets);
+    double log_sum = log(exponentials), loss = 0.0;
+    for (int c = lane; c < classes; c += 32) {
+        double log_probability = double(own[c]) - double(top) - log_sum;
+        double target = weight[c] * (smoothing[head] / classes + (c == label ? 1.0 - smoothing[head] : 0.0));
+        loss -= target > 0.0 ? target * log_probability : 0.0;
+        into[c] = float((exp(log_probability) * targets - target) / whole[head]);
+    }
+    // A logit that is not finite makes the loss that too.
+    loss = warp_sum(loss + double(odd));
+    if (lane == 0) losses[warp] = loss;
+}
+
+// The means [heads], the rows added in their order.
+extern "C" __global__ void mean_losses(int rows, int heads, const double *losses, const double *whole, double *means) {
+    EACH(head, heads) {
+        double sum = 0.0;
+        for (int row = 0; row < rows; ++row) sum += losses[row * heads + head];
+        means[head] = sum / whole[head];
+    }
+}
+
+// Answers for logits [rows, heads * classes]: the first largest class, and the logarithm of the label's probability.
+extern "C" __global__ void answers(int rows, int heads, int classes, const float *logits, const unsigned *labels,
+                                   unsigned *predicted, double *log_probabilities) {
+    EACH(i, rows * heads) {
+        const float *own = logits + i * classes;
+        unsigned best = 0;
+        float top = -INFINITY;
+        for (int c = 0; c < classes; ++c) {
+            if (own[c] > own[best]) best = unsigned(c);
+            top = fmaxf(top, own[c]);
+        }
+        double sum = 0.0;
+        for (int c = 0; c < classes; ++c) sum += exp(double(own[c]) - double(top));
+        predicted[i] = best;
+        log_probabilities[i] = double(own[labels[i / heads]]) - double(top) - log(sum);
+    }
+}
