@@ -50,7 +50,7 @@ impl Network {
     /// # Errors
     /// As `forward`.
     pub fn infer(&self, x: &Tensor) -> Result<Tensor> {
-        buffer::pass(x.device(), || {
+        buffer::pass(x.device(), self.largest_kept(x.dim(0)?), || {
             let [only] = &mut self.taps(x, &[self.graph.layers.len() - 1])?[..] else {
                 candle_core::bail!("one tap gives one tensor")
             };

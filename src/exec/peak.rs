@@ -11,13 +11,17 @@ use crate::nn::activation::Activation as Function;
 /// Bytes of a number of f32.
 const F32: usize = 4;
 
+/// Multiply-accumulates of a layer's part of a step from which on a GPU is busy for longer than asking for it takes: some 0.1 ms.
+const BUSY: usize = 20_000_000_000;
+
 /// What is there at a moment, and the most that there was.
 #[derive(Default)]
 struct Account {
     now: usize,
     most: usize,
-    /// The largest tensor.
+    /// The largest tensor, and the largest that is kept.
     largest: usize,
+    keeps: usize,
     /// Memory that is kept for the next tensor of its size: how often each size is there.
     kept: BTreeMap<usize, usize>,
 }
@@ -34,7 +38,7 @@ impl Account {
     }
 
     fn give(&mut self, bytes: usize) {
-        if bytes > LARGEST_KEPT {
+        if bytes > self.keeps {
             self.now -= bytes;
         } else if bytes > 0 {
             *self.kept.entry(bytes).or_default() += 1;
@@ -77,6 +81,14 @@ impl Network {
         F32 * self.params.iter().flatten().map(|tensor| tensor.elem_count()).sum::<usize>()
     }
 
+    /// Bytes of the largest tensor that passes of so many images keep on a GPU. Where layers are small it is any: asking for them
+    /// takes longer than they do, and a pass is recorded (`routine`) that works in kept memory alone. Where they are large it is
+    /// less than what memory kept by size would waste.
+    pub(super) fn largest_kept(&self, images: usize) -> usize {
+        let step = 3 * images * self.graph.total_macs() as usize;
+        if step / self.graph.layers.len() < BUSY { usize::MAX } else { LARGEST_KEPT }
+    }
+
     /// The most bytes that a training step of `images` images takes on a device: parameters, optimiser, activations,
     /// gradients, and what operators work in.
     pub fn training_bytes(&self, images: usize, storage: Storage) -> usize {
@@ -91,7 +103,7 @@ impl Network {
             walk.end(batch);
         }
         // A step that works in kept memory alone is recorded (`routine`), and reads its batch where it always is.
-        let copy = if walk.account.largest <= LARGEST_KEPT { batch } else { 0 };
+        let copy = if walk.account.largest <= walk.account.keeps { batch } else { 0 };
         self.parameters() + F32 * trains * storage.memories + storage.workspace + walk.account.most + copy
     }
 
@@ -116,7 +128,8 @@ impl Network {
 impl<'a> Walk<'a> {
     fn new(network: &'a Network, images: usize, storage: Storage) -> Self {
         let outputs = vec![0; network.graph.layers.len()];
-        Self { network, storage, images, account: Account::default(), outputs }
+        let account = Account { keeps: network.largest_kept(images), ..Account::default() };
+        Self { network, storage, images, account, outputs }
     }
 
     /// Bytes of a layer's output.

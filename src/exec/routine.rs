@@ -72,11 +72,12 @@ struct Recorded {
 }
 
 impl Pass {
-    /// What `work` makes of `x`, in memory of its own. `work` runs twice where it is recorded: it must change nothing but what
+    /// What `work` makes of `x`, in memory of its own, tensors of up to `most` bytes of which are kept. `work` runs twice where it is recorded: it must change nothing but what
     /// the device holds.
     fn run(
         &mut self,
         x: &Tensor,
+        most: usize,
         refused: &mut Option<String>,
         mut work: impl FnMut(&Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
@@ -92,7 +93,7 @@ impl Pass {
             recorded.recording.run()?;
             return copied(&recorded.result);
         }
-        let found = memory::pass(|| work(x))?;
+        let found = memory::pass(most, || work(x))?;
         self.taken += 1;
         self.kept = memory::is_kept();
         Ok(found)
@@ -148,7 +149,9 @@ impl Routine {
         let taught = self.steps.entry(x.dim(0)?).or_insert(taught);
         taught.letter.send(&words)?;
         let told = taught.told()?;
-        taught.pass.run(x, &mut self.refused, |x| step(network, states, x, lesson, &told))
+        taught
+            .pass
+            .run(x, network.largest_kept(x.dim(0)?), &mut self.refused, |x| step(network, states, x, lesson, &told))
     }
 
     /// What `network` gives for `x` [n, channels, height, width], as `Network::infer`: [n, numbers].
@@ -158,7 +161,9 @@ impl Routine {
     pub fn infer(&mut self, network: &Network, x: &Tensor) -> Result<Tensor> {
         self.know(network);
         let pass = self.evaluations.entry(x.dim(0)?).or_default();
-        pass.run(x, &mut self.refused, |x| network.forward(x, Mode::Evaluate)?.logits())
+        pass.run(x, network.largest_kept(x.dim(0)?), &mut self.refused, |x| {
+            network.forward(x, Mode::Evaluate)?.logits()
+        })
     }
 
     /// Forgets what was recorded of other tensors.

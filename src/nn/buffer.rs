@@ -79,16 +79,17 @@ pub fn recycle_batch(tensors: Vec<Tensor>) {
     drop(tensors);
 }
 
-/// Runs a pass that gives back all that it takes: what comes of it is a copy. On a GPU in memory that only such passes have.
+/// Runs a pass that gives back all that it takes: what comes of it is a copy. On a GPU in memory that only such passes have,
+/// of which tensors of up to `most` bytes are kept for the next pass.
 ///
 /// # Errors
 /// Those of `work`.
-pub fn pass(device: &candle_core::Device, work: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+pub fn pass(device: &candle_core::Device, most: usize, work: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if device.is_cuda() {
-        return super::cuda::memory::pass(work);
+        return super::cuda::memory::pass(most, work);
     }
-    let _ = device;
+    let _ = (device, most);
     work()
 }
 

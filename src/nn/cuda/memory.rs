@@ -29,7 +29,9 @@ struct Store {
     own: Free,
     /// What the pass of the moment has taken and not given back, by its place; nothing where none runs.
     taken: Option<HashMap<u64, Tensor>>,
-    /// Whether the last pass has asked for more at a time than is kept.
+    /// Bytes of the largest tensor that the pass keeps.
+    most: usize,
+    /// Whether the last pass has asked for a larger one.
     beyond: bool,
     /// All that was taken since a recording began.
     recorded: Option<Vec<Tensor>>,
@@ -39,8 +41,12 @@ thread_local! {
     static STORE: RefCell<Store> = RefCell::default();
 }
 
-fn size_of(device: &CudaDevice, dtype: DType, count: usize) -> Option<Size> {
-    (count * dtype.size_in_bytes() <= LARGEST_KEPT).then(|| (device.id(), dtype, count))
+impl Store {
+    /// A size that is kept.
+    fn size(&self, device: &CudaDevice, dtype: DType, count: usize) -> Option<Size> {
+        let most = if self.taken.is_some() { self.most } else { LARGEST_KEPT };
+        (count * dtype.size_in_bytes() <= most).then(|| (device.id(), dtype, count))
+    }
 }
 
 /// A tensor of so many numbers of any value, if one was given back. What is made instead is counted.
@@ -49,7 +55,7 @@ fn size_of(device: &CudaDevice, dtype: DType, count: usize) -> Option<Size> {
 /// A step is recorded, and asks for memory that it did not work in before.
 pub(super) fn take(device: &CudaDevice, dtype: DType, count: usize) -> Result<Option<Tensor>> {
     STORE.with_borrow_mut(|store| {
-        let Some(size) = size_of(device, dtype, count) else {
+        let Some(size) = store.size(device, dtype, count) else {
             store.beyond = true;
             if store.recorded.is_some() {
                 bail!("a recorded step works in memory that is kept, and {count} numbers are more than that");
@@ -79,9 +85,8 @@ pub(super) fn made(tensor: &Tensor) -> Result<()> {
 }
 
 fn note(store: &mut Store, tensor: &Tensor) -> Result<()> {
-    if let Some(taken) = &mut store.taken
-        && size_of(device_of(tensor)?, tensor.dtype(), tensor.elem_count()).is_some()
-    {
+    let is_kept = store.size(device_of(tensor)?, tensor.dtype(), tensor.elem_count()).is_some();
+    if let Some(taken) = store.taken.as_mut().filter(|_| is_kept) {
         taken.insert(place(tensor)?, tensor.clone());
     }
     Ok(())
@@ -149,24 +154,25 @@ impl Drop for Pass {
     }
 }
 
-/// Runs a pass in memory of its own kind, and returns a copy of what it gives.
+/// Runs a pass in memory of its own kind, and returns a copy of what it gives. Tensors of up to `most` bytes are kept for the
+/// next pass.
 ///
 /// # Errors
 /// Those of `work`, and that a pass runs within another one.
-pub fn pass(work: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+pub fn pass(most: usize, work: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
     // Behind a pass nobody has written to its memory yet.
-    join::copied(&within(work)?)
+    join::copied(&within(most, work)?)
 }
 
 /// Runs a pass in memory of its own kind. What `work` returns may lie in it until the next pass.
-pub(super) fn within<R>(work: impl FnOnce() -> Result<R>) -> Result<R> {
+pub(super) fn within<R>(most: usize, work: impl FnOnce() -> Result<R>) -> Result<R> {
     STORE.with_borrow_mut(|store| match store.taken.replace(HashMap::new()) {
         Some(outer) => {
             store.taken = Some(outer);
             bail!("a pass runs within another one")
         }
         None => {
-            store.beyond = false;
+            (store.most, store.beyond) = (most, false);
             Ok(())
         }
     })?;

@@ -23,7 +23,7 @@ impl Recording {
     /// Those of `work`, and refusals; nothing of the recording is left.
     pub fn of<R>(device: &Device, work: impl FnOnce() -> Result<R>) -> Result<(Self, R)> {
         let stream = device.as_cuda_device()?.cuda_stream();
-        let (found, mut taken, graph) = memory::within(|| {
+        let (found, mut taken, graph) = memory::within(usize::MAX, || {
             stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).w()?;
             let (found, taken) = memory::recorded(work);
             // A stream that captures does so until it is told to end, whatever has failed.
