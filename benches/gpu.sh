@@ -82,7 +82,7 @@ too_large() ( # an allocation that fails: the message tells what would fit
   # All images of the source at once, with 2 GB left by somebody else; the stand-in has little memory.
   sed -e 's/^batch .*/batch = 1000000/' -e 's/^input .*/input = 64/' "$short" > "$work/large.toml"
   if [[ -n ${QUICK:-} ]]; then
-    export STANDIN_MEMORY=3000000
+    export STANDIN_MEMORY=60000000
   else
     "$python" -u -c 'import time, torch
 held = torch.empty(torch.cuda.mem_get_info()[0] - (2 << 30), dtype=torch.uint8, device="cuda")
