@@ -16,8 +16,8 @@ use crate::nn::loss::{Targets, whole};
 use crate::nn::optim::{Rule, State, Step, Steps};
 use crate::seed::Rng;
 
-/// Passes of a shape that run one launch at a time before one is recorded: the first chooses algorithms and makes memory, the second finds
-/// all that the first has left.
+/// Passes of a shape that run one launch at a time before one is recorded: the first chooses algorithms and makes memory, the
+/// second finds all that the first has left.
 const WARM: usize = 2;
 
 /// Optimiser memories by (layer, index within the layer).
@@ -72,8 +72,8 @@ struct Recorded {
 }
 
 impl Pass {
-    /// What `work` makes of `x`, in memory of its own, tensors of up to `most` bytes of which are kept. `work` runs twice where it is recorded: it must change nothing but what
-    /// the device holds.
+    /// What `work` makes of `x`, in memory of its own, tensors of up to `most` bytes of which are kept. `work` must change nothing
+    /// but what the device holds: where it cannot be recorded, it runs once more.
     fn run(
         &mut self,
         x: &Tensor,
