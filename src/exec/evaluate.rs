@@ -1,11 +1,15 @@
 //! Evaluations: what a network gives without training, in parts of a batch that suit the device.
 
+#[cfg(feature = "cuda")]
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use candle_core::{Result, Tensor};
 
 use super::Network;
 use super::forward::{Mode, Product};
+#[cfg(feature = "cuda")]
+use super::routine::Routine;
 use crate::model::graph::{self, Op};
 use crate::nn::conv::Ready;
 use crate::nn::{buffer, each};
@@ -17,6 +21,66 @@ const CACHE: usize = 1 << 22;
 /// Products that each weight must be worth in a part of a batch: every part reads all of them again.
 const REUSE: u64 = 64;
 
+/// A network whose features are read batch by batch; on a GPU its passes are recorded.
+pub struct Encoder {
+    pub network: Network,
+    #[cfg(feature = "cuda")]
+    routine: RefCell<Routine>,
+}
+
+impl Encoder {
+    pub fn new(network: Network) -> Self {
+        Self {
+            network,
+            #[cfg(feature = "cuda")]
+            routine: RefCell::default(),
+        }
+    }
+
+    /// As `Network::features`.
+    ///
+    /// # Errors
+    /// As `Network::features`.
+    pub fn features(&self, x: &Tensor, taps: &[usize]) -> Result<Vec<Tensor>> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return self.routine.borrow_mut().features(&self.network, x, taps);
+        }
+        self.network.features(x, taps)
+    }
+
+    /// What a person should know of how it runs.
+    pub fn warning(&self) -> Option<String> {
+        #[cfg(feature = "cuda")]
+        return self.routine.borrow().warning();
+        #[cfg(not(feature = "cuda"))]
+        None
+    }
+}
+
+/// What `work` makes of `x` by parts of `AT_ONCE` images, the last one filled up with zeros.
+pub(super) fn in_parts(
+    x: &Tensor,
+    results: usize,
+    mut work: impl FnMut(&Tensor) -> Result<Vec<Tensor>>,
+) -> Result<Vec<Tensor>> {
+    let images = x.dim(0)?;
+    let mut parts = vec![Vec::new(); results];
+    for start in (0..images).step_by(AT_ONCE) {
+        let own = AT_ONCE.min(images - start);
+        let mut part = x.narrow(0, start, own)?;
+        if own < AT_ONCE {
+            let mut shape = part.dims().to_vec();
+            shape[0] = AT_ONCE - own;
+            part = Tensor::cat(&[part, Tensor::zeros(shape, x.dtype(), x.device())?], 0)?;
+        }
+        for (parts, found) in parts.iter_mut().zip(work(&part)?) {
+            parts.push(found.narrow(0, 0, own)?);
+        }
+    }
+    parts.iter().map(|parts| Tensor::cat(parts, 0)).collect()
+}
+
 impl Network {
     /// What `taps` gives, in batches of one size on a GPU: there the order of a product's sums may follow from the number of
     /// images, and what is computed of an image must not depend on how many stand beside it.
@@ -27,21 +91,14 @@ impl Network {
         if x.device().is_cpu() {
             return self.taps(x, taps);
         }
-        let images = x.dim(0)?;
-        let mut parts = vec![Vec::new(); taps.len()];
-        for start in (0..images).step_by(AT_ONCE) {
-            let own = AT_ONCE.min(images - start);
-            let mut part = x.narrow(0, start, own)?;
-            if own < AT_ONCE {
-                let mut shape = part.dims().to_vec();
-                shape[0] = AT_ONCE - own;
-                part = Tensor::cat(&[part, Tensor::zeros(shape, x.dtype(), x.device())?], 0)?;
-            }
-            for (parts, found) in parts.iter_mut().zip(self.taps(&part, taps)?) {
-                parts.push(found.narrow(0, 0, own)?);
-            }
-        }
-        parts.iter().map(|parts| Tensor::cat(parts, 0)).collect()
+        in_parts(x, taps.len(), |part| self.taps(part, taps))
+    }
+
+    /// What `taps` gives, in memory of the pass.
+    #[cfg(feature = "cuda")]
+    pub(super) fn given(&self, x: &Tensor, taps: &[usize]) -> Result<Vec<Tensor>> {
+        let tape = self.pass(x, Mode::Evaluate, &BTreeMap::new(), taps)?;
+        taps.iter().map(|tap| tape.given(*tap)).collect()
     }
 
     /// What the network gives for `x` [n, channels, height, width], with stored statistics and no dropout: the bits that

@@ -97,12 +97,20 @@ impl Tape {
         result?.to_dtype(DType::F32)
     }
 
-    /// The output of the last layer as [n, numbers] of f32, in memory of the pass.
+    /// As `result`, in memory of the pass.
     #[cfg(feature = "cuda")]
     pub(super) fn logits(&self) -> Result<Tensor> {
-        let output = self.output(self.outputs.len() - 1)?;
-        let (images, ..) = output.dims4()?;
-        layout::cast(&output.reshape((images, output.elem_count() / images))?, DType::F32)
+        self.given(self.outputs.len() - 1)
+    }
+
+    /// As `result_of`, in memory of the pass.
+    #[cfg(feature = "cuda")]
+    pub(super) fn given(&self, index: usize) -> Result<Tensor> {
+        let output = self.output(index)?;
+        match output.dims() {
+            [images, 1, 1, channels] => layout::cast(&output.reshape((*images, *channels))?, DType::F32),
+            _ => layout::cast(&layout::planes(output)?, DType::F32),
+        }
     }
 
     pub(super) fn output(&self, index: usize) -> Result<&Value> {

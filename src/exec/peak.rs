@@ -45,6 +45,11 @@ impl Account {
         }
     }
 
+    /// A pass that works in kept memory alone is recorded (`routine`), and reads a copy of its batch where it always is.
+    fn copy(&self, batch: usize) -> usize {
+        if self.largest <= self.keeps { batch } else { 0 }
+    }
+
     /// Tensors that are needed for a moment, all at once.
     fn pass(&mut self, tensors: &[usize]) {
         tensors.iter().for_each(|bytes| _ = self.take(*bytes));
@@ -102,19 +107,19 @@ impl Network {
             walk.backward();
             walk.end(batch);
         }
-        // A step that works in kept memory alone is recorded (`routine`), and reads its batch where it always is.
-        let copy = if walk.account.largest <= walk.account.keeps { batch } else { 0 };
-        self.parameters() + F32 * trains * storage.memories + storage.workspace + walk.account.most + copy
+        let kept = F32 * trains * storage.memories + storage.workspace;
+        self.parameters() + kept + walk.account.most + walk.account.copy(batch)
     }
 
     /// The most bytes that an evaluation of `images` images takes.
     pub fn evaluation_bytes(&self, images: usize, storage: Storage) -> usize {
         let mut walk = Walk::new(self, images, storage);
+        let mut batch = 0;
         for _ in 0..2 {
-            let batch = walk.forward(false);
+            batch = walk.forward(false);
             walk.end(batch);
         }
-        self.parameters() + storage.workspace + walk.account.most
+        self.parameters() + storage.workspace + walk.account.most + walk.account.copy(batch)
     }
 
     /// Bytes of the most patches that a convolution of `images` images has, numbers of `number` bytes.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use candle_core::{Result, Tensor, TensorId};
 
 use super::Network;
+use super::evaluate::{AT_ONCE, in_parts};
 use super::forward::{Mode, drawn};
 use crate::model::graph::Op;
 use crate::nn::cuda::letter::{Letter, Words};
@@ -44,6 +45,8 @@ pub struct Routine {
     /// By the number of images.
     steps: BTreeMap<usize, Taught>,
     evaluations: BTreeMap<usize, Pass>,
+    /// Of as many images as features are computed of at once, by the layers that are read.
+    features: BTreeMap<Vec<usize>, Pass>,
     refused: Option<String>,
 }
 
@@ -67,8 +70,8 @@ struct Recorded {
     recording: Recording,
     /// Where it reads the batch.
     x: Tensor,
-    /// Where it leaves its result.
-    result: Tensor,
+    /// Where it leaves its results.
+    results: Vec<Tensor>,
 }
 
 impl Pass {
@@ -79,19 +82,19 @@ impl Pass {
         x: &Tensor,
         most: usize,
         refused: &mut Option<String>,
-        mut work: impl FnMut(&Tensor) -> Result<Tensor>,
-    ) -> Result<Tensor> {
+        mut work: impl FnMut(&Tensor) -> Result<Vec<Tensor>>,
+    ) -> Result<Vec<Tensor>> {
         if self.taken >= WARM && self.kept && self.recorded.is_none() && refused.is_none() {
             let own = x.zeros_like()?;
             match Recording::of(x.device(), || work(&own)) {
-                Ok((recording, result)) => self.recorded = Some(Recorded { recording, x: own, result }),
+                Ok((recording, results)) => self.recorded = Some(Recorded { recording, x: own, results }),
                 Err(error) => *refused = Some(error.to_string()),
             }
         }
         if let Some(recorded) = &self.recorded {
             put(&[[x, &recorded.x]])?;
             recorded.recording.run()?;
-            return copied(&recorded.result);
+            return recorded.results.iter().map(copied).collect();
         }
         let found = memory::pass(most, || work(x))?;
         self.taken += 1;
@@ -149,9 +152,9 @@ impl Routine {
         let taught = self.steps.entry(x.dim(0)?).or_insert(taught);
         taught.letter.send(&words)?;
         let told = taught.told()?;
-        taught
-            .pass
-            .run(x, network.largest_kept(x.dim(0)?), &mut self.refused, |x| step(network, states, x, lesson, &told))
+        let most = network.largest_kept(x.dim(0)?);
+        let work = |x: &Tensor| Ok(vec![step(network, states, x, lesson, &told)?]);
+        Ok(taught.pass.run(x, most, &mut self.refused, work)?.remove(0))
     }
 
     /// What `network` gives for `x` [n, channels, height, width], as `Network::infer`: [n, numbers].
@@ -161,8 +164,20 @@ impl Routine {
     pub fn infer(&mut self, network: &Network, x: &Tensor) -> Result<Tensor> {
         self.know(network);
         let pass = self.evaluations.entry(x.dim(0)?).or_default();
-        pass.run(x, network.largest_kept(x.dim(0)?), &mut self.refused, |x| {
-            network.forward(x, Mode::Evaluate)?.logits()
+        let work = |x: &Tensor| Ok(vec![network.forward(x, Mode::Evaluate)?.logits()?]);
+        Ok(pass.run(x, network.largest_kept(x.dim(0)?), &mut self.refused, work)?.remove(0))
+    }
+
+    /// What the layers `taps` give for `x`, as `Network::features`.
+    ///
+    /// # Errors
+    /// As `Network::taps`.
+    pub fn features(&mut self, network: &Network, x: &Tensor, taps: &[usize]) -> Result<Vec<Tensor>> {
+        self.know(network);
+        let pass = self.features.entry(taps.to_vec()).or_default();
+        let refused = &mut self.refused;
+        in_parts(x, taps.len(), |part| {
+            pass.run(part, network.largest_kept(AT_ONCE), refused, |x| network.given(x, taps))
         })
     }
 
@@ -173,12 +188,18 @@ impl Routine {
             self.of = tensors().collect();
             self.steps.clear();
             self.evaluations.clear();
+            self.features.clear();
         }
     }
 
     /// Why passes are not recorded, where the driver has refused it.
     pub fn refused(&self) -> Option<&str> {
         self.refused.as_deref()
+    }
+
+    /// The same for a person.
+    pub fn warning(&self) -> Option<String> {
+        self.refused().map(|why| format!("the GPU is asked for one launch at a time: {why}"))
     }
 
     /// Whether steps were recorded, of any number of images.

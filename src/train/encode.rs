@@ -10,7 +10,7 @@ use super::inputs::ALL_REPLICATES;
 use super::source::{Change, Source};
 use super::{Group, Shelf};
 use crate::data::split::split;
-use crate::exec::{AT_ONCE, Network};
+use crate::exec::{AT_ONCE, Encoder, Network};
 use crate::key::Key;
 use crate::model::freezing::with_head;
 use crate::outcome::Outcome;
@@ -58,7 +58,7 @@ pub fn again(stage: &Encode, work: &Work, shelf: &mut Shelf) -> anyhow::Result<(
 
 /// One run through a network, and what is kept of it.
 struct Pass {
-    network: Network,
+    encoder: Encoder,
     kept: Vec<Kept>,
 }
 
@@ -93,7 +93,7 @@ impl Pass {
                 kept.push(Kept { stage: *index, layer, tail });
             }
         }
-        Ok(Self { network, kept })
+        Ok(Self { encoder: Encoder::new(network), kept })
     }
 
     /// Encodes all images and writes the files; returns the multiply-accumulates.
@@ -103,27 +103,28 @@ impl Pass {
             packed: shelf.packed(stage.data, stage.backbone.frame())?,
             preprocess: stage.backbone.preprocess,
         };
-        let ids = rows(stage, shelf)?;
+        let (network, ids) = (&self.encoder.network, rows(stage, shelf)?);
         let layers: Vec<usize> = self.kept.iter().map(|kept| kept.layer).collect();
         let mut rows: Vec<Vec<f32>> = vec![Vec::new(); self.kept.len()];
         for (index, batch) in ids.chunks(BATCH).enumerate() {
             let x = inputs(&source, stage, batch, shelf)?;
-            for ((kept, found), rows) in self.kept.iter().zip(self.network.features(&x, &layers)?).zip(&mut rows) {
+            for ((kept, found), rows) in self.kept.iter().zip(self.encoder.features(&x, &layers)?).zip(&mut rows) {
                 let found = match &kept.tail {
-                    Some(tail) => tail.infer(&self.network.as_images(kept.layer, &found)?)?,
+                    Some(tail) => tail.infer(&network.as_images(kept.layer, &found)?)?,
                     None => found,
                 };
                 rows.extend(found.flatten_all()?.to_vec1::<f32>()?);
             }
             group.tell(Progress { step: (index + 1) * BATCH, steps: ids.len(), loss: 0.0, accuracy: None });
         }
+        shelf.warn(self.encoder.warning());
         for (kept, rows) in self.kept.iter().zip(rows) {
-            let graph = &kept.tail.as_ref().unwrap_or(&self.network).graph;
+            let graph = &kept.tail.as_ref().unwrap_or(network).graph;
             let shape = graph.layers[if kept.tail.is_some() { graph.last() } else { kept.layer }].shape;
             let key = Key::of("encode", stages[kept.stage]);
             features::write(&shelf.places.cache.join(format!("{key}.features")), &ids, &shape, &rows)?;
         }
-        Ok(self.network.graph.total_macs() as f64 * ids.len() as f64)
+        Ok(network.graph.total_macs() as f64 * ids.len() as f64)
     }
 }
 

@@ -9,7 +9,7 @@ use super::Shelf;
 use super::course::Draw;
 use super::source::{Change, Source};
 use crate::data::batch::order;
-use crate::exec::Network;
+use crate::exec::{Encoder, Network};
 use crate::model::freezing::pooled;
 use crate::model::graph::Graph;
 use crate::plan::stage::{Encoded, Start, Train, Work};
@@ -36,7 +36,7 @@ pub struct Inputs {
 struct Prefix {
     /// What decides its numbers.
     same: String,
-    network: Network,
+    encoder: Encoder,
 }
 
 /// What a network reads.
@@ -143,7 +143,8 @@ impl Inputs {
         let backbone_of = crate::plan::Backbone { tap: String::new(), ..stage.backbone.clone() };
         let same = serde_json::to_string(&backbone_of)?;
         for (index, prefix) in self.prefixes.iter().enumerate().filter(|(_, prefix)| prefix.same == same) {
-            let found = prefix.network.graph.find(name).filter(|layer| prefix.network.stands_alone(*layer));
+            let own = &prefix.encoder.network;
+            let found = own.graph.find(name).filter(|layer| own.stands_alone(*layer));
             if let Some(layer) = found {
                 return Ok(Kind::Prefix { prefix: index, layer, tail });
             }
@@ -151,9 +152,14 @@ impl Inputs {
         let weights = shelf.weights(&stage.backbone, work)?.ok_or_else(|| anyhow::anyhow!("no weights to share"))?;
         let mut network = Network::new(backbone.truncate(last), &weights, &shelf.device)?;
         network.frozen = network.graph.layers.len();
-        self.prefixes.push(Prefix { same, network });
-        let layer = self.prefixes[self.prefixes.len() - 1].network.graph.last();
+        let layer = network.graph.last();
+        self.prefixes.push(Prefix { same, encoder: Encoder::new(network) });
         Ok(Kind::Prefix { prefix: self.prefixes.len() - 1, layer, tail })
+    }
+
+    /// What a person should know of how prefixes run.
+    pub fn warning(&self) -> Option<String> {
+        self.prefixes.iter().find_map(|prefix| prefix.encoder.warning())
     }
 
     /// The samples of a draw.
@@ -227,14 +233,14 @@ impl Inputs {
                 continue;
             }
             let layers: Vec<usize> = readers.iter().map(|(_, layer, _)| *layer).collect();
-            for ((place, layer, tail), output) in readers.iter().zip(prefix.network.features(images, &layers)?) {
-                let output = prefix.network.as_images(*layer, &output)?;
+            for ((place, layer, tail), output) in readers.iter().zip(prefix.encoder.features(images, &layers)?) {
+                let output = prefix.encoder.network.as_images(*layer, &output)?;
                 found[*place] = Some(match tail {
                     Some(tail) => tail.as_images(tail.graph.last(), &tail.infer(&output)?)?,
                     None => output,
                 });
             }
-            self.macs += prefix.network.graph.total_macs() as f64 * images.dim(0)? as f64;
+            self.macs += prefix.encoder.network.graph.total_macs() as f64 * images.dim(0)? as f64;
         }
         Ok(())
     }

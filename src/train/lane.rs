@@ -173,10 +173,10 @@ impl Lane {
         Ok(())
     }
 
-    /// What a person should know of how its steps are asked for.
+    /// What a person should know of how it runs.
     pub fn warning(&self) -> Option<String> {
         #[cfg(feature = "cuda")]
-        return self.routine.borrow().refused().map(|why| format!("the GPU is asked for one launch at a time: {why}"));
+        return self.routine.borrow().warning();
         #[cfg(not(feature = "cuda"))]
         None
     }

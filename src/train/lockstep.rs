@@ -303,6 +303,7 @@ impl<'a> Floor<'a> {
     /// Final scores on validation and, once, on test; the outcomes are told.
     fn finish(&mut self, ended: Vec<Learner>, group: &mut Group, shelf: &mut Shelf) -> anyhow::Result<()> {
         let mut finished = Vec::new();
+        shelf.warn(self.inputs.warning());
         for learner in ended {
             if let Learner::Lane { lane, .. } = &learner {
                 shelf.warn(lane.warning());

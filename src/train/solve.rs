@@ -10,7 +10,7 @@ use super::source::Source;
 use super::{Group, Shelf};
 use crate::data::Manifest;
 use crate::data::split::{Split, split};
-use crate::exec::Network;
+use crate::exec::{Encoder, Network};
 use crate::model::init;
 use crate::model::weights::Weights;
 use crate::nn::activation::Activation;
@@ -89,7 +89,7 @@ pub fn solved(
 /// Where the codes of images come from: an encoding, or the frozen network itself.
 struct Codes {
     source: Source,
-    network: Option<Network>,
+    encoder: Option<Encoder>,
     device: candle_core::Device,
     macs: f64,
 }
@@ -105,7 +105,7 @@ impl Codes {
             let above = whole.above(cut);
             let flat = above.find("head.flatten").map(|flat| above.truncate(flat));
             let network = flat.map(|graph| Network::new(graph, &Weights::default(), &device)).transpose()?;
-            return Ok(Self { source, network, device, macs: 0.0 });
+            return Ok(Self { source, encoder: network.map(Encoder::new), device, macs: 0.0 });
         }
         let mut weights = shelf.weights(&stage.backbone, work)?.map_or_else(Weights::default, |own| (*own).clone());
         if weights.0.is_empty() {
@@ -116,7 +116,7 @@ impl Codes {
         network.frozen = network.graph.layers.len();
         let packed = shelf.packed(stage.data, stage.backbone.frame())?;
         let source = Source::Images { packed, preprocess: stage.backbone.preprocess };
-        Ok(Self { source, network: Some(network), device, macs: 0.0 })
+        Ok(Self { source, encoder: Some(Encoder::new(network)), device, macs: 0.0 })
     }
 
     /// The codes of samples: [n, numbers].
@@ -124,10 +124,11 @@ impl Codes {
         let mut parts = Vec::new();
         for samples in samples.chunks(BATCH) {
             let x = self.source.batch(samples, &self.device)?;
-            let codes = match &self.network {
-                Some(network) => {
-                    self.macs += network.graph.total_macs() as f64 * samples.len() as f64;
-                    network.features(&x, &[network.graph.last()])?.remove(0)
+            let codes = match &self.encoder {
+                Some(encoder) => {
+                    let graph = &encoder.network.graph;
+                    self.macs += graph.total_macs() as f64 * samples.len() as f64;
+                    encoder.features(&x, &[graph.last()])?.remove(0)
                 }
                 None => x,
             };

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use tl_sweep::device::Precision;
 use tl_sweep::exec::routine::{Lesson, Routine, States};
-use tl_sweep::exec::{Mode, Network};
+use tl_sweep::exec::{Encoder, Mode, Network};
 use tl_sweep::model::arch::Arch;
 use tl_sweep::model::init;
 use tl_sweep::nn::loss::{Targets, cross_entropies};
@@ -149,6 +149,35 @@ fn steps_of_networks_with_dropout_concatenation_and_padding() {
         Case { arch: "mobilenet_v2", side: 32, width: 0.35, frozen: 20, precision: Precision::Bf16, ..PLAIN },
         Case { arch: "vgg_small", side: 32, ..PLAIN },
     ]);
+}
+
+/// Features by recorded passes, of layers that end in images and in vectors, are those of a network that is asked each time.
+#[test]
+fn features_of_an_encoder() {
+    if std::env::var_os(ASKED).is_none() {
+        return;
+    }
+    for (arch, taps) in
+        [("resnet8", ["layer1.0.relu2", "avgpool"]), ("squeezenet1_0", ["features.5.concat", "features.12.concat"])]
+    {
+        let case = Case { arch, side: 32, ..PLAIN };
+        let graph = Arch::new(arch, 32, 1.0).backbone(taps[1]).unwrap();
+        let weights = init::fresh(&graph, 0, 1, 0).unwrap();
+        let mut network = Network::new(graph, &weights, &device()).unwrap();
+        network.frozen = network.graph.layers.len();
+        let layers = taps.map(|tap| network.graph.find(tap).unwrap());
+        let encoder = Encoder::new(network);
+        for step in 0..5 {
+            let (x, _) = batch(&case, step);
+            let (ours, theirs) =
+                (encoder.features(&x, &layers).unwrap(), encoder.network.features(&x, &layers).unwrap());
+            for (ours, theirs) in ours.iter().zip(&theirs) {
+                assert_eq!(ours.dims(), theirs.dims());
+                assert_eq!(bits(ours), bits(theirs), "{arch}, batch {step}");
+            }
+        }
+        assert_eq!(encoder.warning(), None);
+    }
 }
 
 /// A step that copies from the host cannot be repeated: it is not recorded, says why, and goes on as it was.

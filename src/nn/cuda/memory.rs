@@ -154,14 +154,14 @@ impl Drop for Pass {
     }
 }
 
-/// Runs a pass in memory of its own kind, and returns a copy of what it gives. Tensors of up to `most` bytes are kept for the
+/// Runs a pass in memory of its own kind, and returns copies of what it gives. Tensors of up to `most` bytes are kept for the
 /// next pass.
 ///
 /// # Errors
 /// Those of `work`, and that a pass runs within another one.
-pub fn pass(most: usize, work: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+pub fn pass(most: usize, work: impl FnOnce() -> Result<Vec<Tensor>>) -> Result<Vec<Tensor>> {
     // Behind a pass nobody has written to its memory yet.
-    join::copied(&within(most, work)?)
+    within(most, work)?.iter().map(join::copied).collect()
 }
 
 /// Runs a pass in memory of its own kind. What `work` returns may lie in it until the next pass.
