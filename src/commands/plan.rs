@@ -189,7 +189,7 @@ fn cost(totals: &Totals, world: &World, style: Style) -> String {
     )
 }
 
-/// What the stage that takes most of a GPU's memory takes, and whether that is there.
+/// What the stage takes that takes most of a GPU's memory, of those that are to run, and whether that is there.
 fn memory(plan: &Plan, jobs: &Jobs, world: &World) -> Option<String> {
     let free = world.devices.memory(world.facts.slots)?;
     let bytes = |work: &Work| Some((train::device_bytes(work, None).ok()?, work.stage.kind()));

@@ -8,7 +8,7 @@ use crate::plan::Plan;
 use crate::plan::stage::Work;
 use crate::train;
 
-/// Streams of a GPU at most: with ResNet-20 on an H200, 8 give 2.7 times the trials of one, and 16 no more (benches/gpu.md).
+/// Streams of a GPU at most: with ResNet-20 on an H200, 8 give 2.9 times the trials of one, and 16 no more (benches/gpu.md).
 const MOST: usize = 8;
 /// Multiply-accumulates of a step that leaves room for others. An H200 does some 10^14 a second where it is filled, and a step of
 /// a small network takes a millisecond for its launches alone.
@@ -22,6 +22,7 @@ pub fn settle(plan: &Plan, jobs: &Jobs, asked: Option<usize>, world: &mut World)
     let (None, Some(free)) = (asked, world.devices.memory(count)) else { return };
     let known = |work: &Work| Some((train::device_bytes(work, None).ok()?, train::device_macs(work).ok()?));
     let stages: Option<Vec<(usize, f64)>> = works(plan, jobs, world).iter().map(known).collect();
+    // What cannot be told is taken to be large; running it says what is wrong with it.
     world.facts.slots = count * stages.map_or(1, |stages| streams(&stages, free));
 }
 

@@ -57,6 +57,7 @@ impl World {
         devices.allow(&values_of(experiment, "precision"))?;
         let per_device = common.slots.unwrap_or_else(|| match devices.first() {
             Device::Cpu => super::machine::threads(),
+            // Until it is known what is to run: `streams`.
             Device::Cuda(_) => 1,
         });
         if per_device == 0 {
