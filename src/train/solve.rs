@@ -47,6 +47,7 @@ pub fn solved(
     let mut path = Path { stage, sets: &sets, balanced: Vec::new(), curve: Vec::new(), passes: 0, best: None };
     path.balanced = super::course::balanced(sets.train.labels.iter().copied(), manifest.classes.len());
     path.run(tell)?;
+    shelf.warn(codes.encoder.as_ref().and_then(Encoder::warning));
     let (curve, passes) = (std::mem::take(&mut path.curve), path.passes);
     let chosen = path.best.take().context("a path without strengths")?;
     let head = if stage.refit { path.refitted(&chosen)? } else { chosen.head.clone() };
