@@ -9,7 +9,7 @@ use candle_core::cuda_backend::cudarc::driver::Profiler;
 use candle_core::{Device, Result, Tensor};
 use serde_json::{Value, json};
 use tl_sweep::device::Precision;
-use tl_sweep::exec::routine::{Lesson, Routine, States};
+use tl_sweep::exec::routine::{Routine, States, TrainStep};
 use tl_sweep::exec::{Network, Storage};
 use tl_sweep::model::arch::Arch;
 use tl_sweep::model::freezing::with_head;
@@ -190,7 +190,7 @@ impl Case {
             Self::Network { network, x, step: false, .. } => network.infer(x).map(drop),
             Self::Network { network, states, routine, x, labels, step: true } => {
                 let sizes = [STEP; 2];
-                let lesson = Lesson { labels, targets: Targets::default(), rule: RULE, sizes, head: 0, clip: None };
+                let lesson = TrainStep { labels, targets: Targets::default(), rule: RULE, sizes, head: 0, clip: None };
                 let mean = routine.step(network, states, x, &lesson, &mut stream(1, Stream::Dropout, &[]))?;
                 buffer::recycle(mean)
             }

@@ -13,8 +13,9 @@ use crate::nn::cuda::letter::{Letter, Words};
 use crate::nn::cuda::loss::{Told as ToldOfLoss, cross_entropies_told};
 use crate::nn::cuda::recording::Recording;
 use crate::nn::cuda::{copied, memory, put};
-use crate::nn::loss::{Targets, whole};
+use crate::nn::loss::{Targets, check, whole};
 use crate::nn::optim::{Rule, State, Step, Steps};
+use crate::recipe::BatchNorm;
 use crate::seed::Rng;
 
 /// Passes of a shape that run one launch at a time before one is recorded: the first chooses algorithms and makes memory, the
@@ -25,7 +26,7 @@ const WARM: usize = 2;
 pub type States = BTreeMap<(usize, usize), State>;
 
 /// What is learned from a batch, and how.
-pub struct Lesson<'a> {
+pub struct TrainStep<'a> {
     pub labels: &'a [u32],
     pub targets: Targets<'a>,
     pub rule: Rule,
@@ -40,8 +41,8 @@ pub struct Lesson<'a> {
 /// What one network is asked for again and again, while the same of it trains: steps, and evaluations between them.
 #[derive(Default)]
 pub struct Routine {
-    /// The network's tensors, which recordings name by their places.
-    of: Vec<TensorId>,
+    /// The network's tensors, which recordings name by their places, and what of it trains.
+    of: (Vec<TensorId>, usize, Option<BatchNorm>),
     /// By the number of images.
     steps: BTreeMap<usize, Taught>,
     evaluations: BTreeMap<usize, Pass>,
@@ -137,14 +138,14 @@ impl Routine {
         network: &Network,
         states: &mut States,
         x: &Tensor,
-        lesson: &Lesson,
+        how: &TrainStep,
         dropout: &mut Rng,
     ) -> Result<Tensor> {
         self.know(network);
         for place in network.trainable() {
             states.entry(place).or_default().count();
         }
-        let (words, parts) = words(network, states, x.dim(0)?, lesson, dropout)?;
+        let (words, parts) = words(network, states, x.dim(0)?, how, dropout)?;
         let taught = match self.steps.remove(&x.dim(0)?) {
             Some(taught) => taught,
             None => Taught { letter: Letter::new(&words, x.device())?, parts, pass: Pass::default() },
@@ -153,7 +154,7 @@ impl Routine {
         taught.letter.send(&words)?;
         let told = taught.told()?;
         let most = network.largest_kept(x.dim(0)?);
-        let work = |x: &Tensor| Ok(vec![step(network, states, x, lesson, &told)?]);
+        let work = |x: &Tensor| Ok(vec![step(network, states, x, how, &told)?]);
         Ok(taught.pass.run(x, most, &mut self.refused, work)?.remove(0))
     }
 
@@ -181,11 +182,12 @@ impl Routine {
         })
     }
 
-    /// Forgets what was recorded of other tensors.
+    /// Forgets what was recorded of other tensors, or where others train.
     fn know(&mut self, network: &Network) {
-        let tensors = || network.params.iter().flatten().map(Tensor::id);
-        if !self.of.iter().copied().eq(tensors()) {
-            self.of = tensors().collect();
+        let tensors = network.params.iter().flatten().map(Tensor::id).collect();
+        let of = (tensors, network.frozen, Some(network.batch_norm));
+        if self.of != of {
+            self.of = of;
             self.steps.clear();
             self.evaluations.clear();
             self.features.clear();
@@ -230,29 +232,24 @@ fn words(
     network: &Network,
     states: &States,
     images: usize,
-    lesson: &Lesson,
+    how: &TrainStep,
     dropout: &mut Rng,
 ) -> Result<(Words, Parts)> {
     let layers = &network.graph.layers;
     let classes: usize = layers.last().map_or(0, |layer| layer.shape.iter().product());
-    if lesson.labels.len() != images {
-        candle_core::bail!("{} labels do not fit {images} images", lesson.labels.len());
-    }
-    if let Some(label) = lesson.labels.iter().find(|label| **label as usize >= classes) {
-        candle_core::bail!("label {label} is not below {classes} classes");
-    }
+    check(how.labels, images, classes)?;
     let (mut words, mut parts) = (Words::default(), Parts::default());
     let even = vec![1.0; classes];
-    let weights = lesson.targets.class_weights.unwrap_or(&even);
-    let whole = whole(lesson.labels, &lesson.targets, classes)?;
+    let weights = how.targets.class_weights.unwrap_or(&even);
+    let whole = whole(how.labels, &how.targets, classes)?;
     parts.weights = (words.add_doubles(weights.iter().copied()), 2 * classes);
-    parts.smoothing = (words.add_doubles([lesson.targets.smoothing]), 2);
+    parts.smoothing = (words.add_doubles([how.targets.smoothing]), 2);
     parts.whole = (words.add_doubles([whole]), 2);
-    parts.labels = (words.add(lesson.labels.iter().copied()), images);
+    parts.labels = (words.add(how.labels.iter().copied()), images);
     if let Some(state) = states.values().next() {
         // All of them have taken the same number of steps.
-        for (part, size) in parts.rates.iter_mut().zip(lesson.sizes) {
-            *part = (words.add_floats(state.rates(lesson.rule, size)), 6);
+        for (part, size) in parts.rates.iter_mut().zip(how.sizes) {
+            *part = (words.add_floats(state.rates(how.rule, size)), 6);
         }
     }
     for (index, layer) in layers.iter().enumerate() {
@@ -267,15 +264,15 @@ fn words(
 }
 
 /// Forward, loss, backward, optimiser, running statistics. All that it changes stays where it is.
-fn step(network: &Network, states: &mut States, x: &Tensor, lesson: &Lesson, told: &Told) -> Result<Tensor> {
+fn step(network: &Network, states: &mut States, x: &Tensor, how: &TrainStep, told: &Told) -> Result<Tensor> {
     let mut tape = network.forward(x, Mode::Told(&told.masks))?;
     let [mean, gradient] = cross_entropies_told(&tape.logits()?, &told.loss, 1)?;
     let mut steps = Steps::default();
-    network.backward_clipped(&mut tape, gradient, lesson.clip, &mut |layer, gradients| {
-        let rates = &told.rates[usize::from(layer >= lesson.head)];
+    network.backward_clipped(&mut tape, gradient, how.clip, &mut |layer, gradients| {
+        let rates = &told.rates[usize::from(layer >= how.head)];
         for (which, gradient) in gradients.into_iter().enumerate() {
             let state = states.entry((layer, which)).or_default();
-            steps.step_told(state, lesson.rule, rates, &network.params[layer][which], gradient)?;
+            steps.step_told(state, how.rule, rates, &network.params[layer][which], gradient)?;
         }
         Ok(())
     })?;

@@ -56,16 +56,11 @@ pub fn cross_entropy(logits: &Tensor, labels: &[u32], targets: Targets) -> Resul
 /// add up to nothing, or the columns are not whole heads.
 pub fn cross_entropies(logits: &Tensor, labels: &[u32], targets: &[Targets]) -> Result<(Means, Tensor)> {
     let (images, columns) = logits.dims2()?;
-    if labels.len() != images || images == 0 {
-        candle_core::bail!("{} labels do not fit {images} rows of logits", labels.len());
-    }
     if targets.is_empty() || !columns.is_multiple_of(targets.len()) {
         candle_core::bail!("{columns} columns are not those of {} heads", targets.len());
     }
     let classes = columns / targets.len();
-    if let Some(label) = labels.iter().find(|label| **label as usize >= classes) {
-        candle_core::bail!("label {label} is not below {classes} classes");
-    }
+    check(labels, images, classes)?;
     let wholes = targets.iter().map(|targets| whole(labels, targets, classes)).collect::<Result<Vec<f64>>>()?;
     #[cfg(feature = "cuda")]
     if logits.device().is_cuda() {
@@ -97,6 +92,20 @@ pub fn cross_entropies(logits: &Tensor, labels: &[u32], targets: &[Targets]) -> 
         means.push(total / whole);
     }
     Ok((Means::Known(means), Tensor::from_vec(gradient, (images, columns), logits.device())?))
+}
+
+/// Whether labels fit so many rows of logits.
+///
+/// # Errors
+/// Their number is another, or one is not below the number of classes.
+pub fn check(labels: &[u32], rows: usize, classes: usize) -> Result<()> {
+    if labels.len() != rows || rows == 0 {
+        candle_core::bail!("{} labels do not fit {rows} rows of logits", labels.len());
+    }
+    match labels.iter().find(|label| **label as usize >= classes) {
+        Some(label) => candle_core::bail!("label {label} is not below {classes} classes"),
+        None => Ok(()),
+    }
 }
 
 /// What the labels of a batch weigh together.

@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use super::course::{Course, Now, rule, step, targets};
 use super::record::History;
 #[cfg(feature = "cuda")]
-use crate::exec::routine::{self, Routine};
+use crate::exec::routine::{Routine, TrainStep};
 use crate::exec::{Ahead, Mode, Network, OfLayers, Pending, Tape};
 use crate::model::graph::Op;
 use crate::nn::buffer;
@@ -159,7 +159,7 @@ impl Lane {
 
     #[cfg(feature = "cuda")]
     fn learn_on_gpu(&mut self, x: &Tensor, lesson: &Lesson, turn: &mut Turn) -> anyhow::Result<()> {
-        let lesson = routine::Lesson {
+        let lesson = TrainStep {
             labels: lesson.labels,
             targets: targets(turn.phase, lesson.balanced),
             rule: rule(turn.phase),

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Tensor};
 use tl_sweep::device::Precision;
-use tl_sweep::exec::routine::{Lesson, Routine, States};
+use tl_sweep::exec::routine::{Routine, States, TrainStep};
 use tl_sweep::exec::{Network, Storage};
 use tl_sweep::model::arch::Arch;
 use tl_sweep::model::init;
@@ -120,7 +120,7 @@ impl Trained {
         let plain = Step { lr: 0.01, coupled_decay: 0.0, decoupled_decay: 0.0 };
         let rule = Rule::Sgd { momentum: 0.9, nesterov: false };
         let lesson =
-            Lesson { labels: &labels, targets: Targets::default(), rule, sizes: [plain; 2], head: 0, clip: None };
+            TrainStep { labels: &labels, targets: Targets::default(), rule, sizes: [plain; 2], head: 0, clip: None };
         let mut rng = stream(1, Stream::Dropout, &[]);
         self.routine.step(&self.network, &mut self.states, x, &lesson, &mut rng).unwrap();
     }

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use tl_sweep::device::Precision;
-use tl_sweep::exec::routine::{Lesson, Routine, States};
+use tl_sweep::exec::routine::{Routine, States, TrainStep};
 use tl_sweep::exec::{Encoder, Mode, Network};
 use tl_sweep::model::arch::Arch;
 use tl_sweep::model::init;
@@ -78,7 +78,7 @@ fn recorded(case: &Case) -> Vec<u64> {
         let (x, labels) = batch(case, step);
         let head = head(&network);
         let lesson =
-            Lesson { labels: &labels, targets: TARGETS, rule: case.rule, sizes: sizes(step), head, clip: case.clip };
+            TrainStep { labels: &labels, targets: TARGETS, rule: case.rule, sizes: sizes(step), head, clip: case.clip };
         losses.push(routine.step(&network, &mut states, &x, &lesson, &mut dropout(step)).unwrap());
         if step % 3 != 2 {
             // Whoever works in the same memory between two steps takes nothing from them.

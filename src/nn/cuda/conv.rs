@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::join::{lent, turn};
+use super::join::{Lent, lent, turn};
 use super::product::{Factor, product as gemm};
 use super::{Arg, Strips, Threads, activation, at, at_some, count, device_of, empty, int, launch_of, memory, norm};
 use crate::nn::activation::Activation;
@@ -46,15 +46,15 @@ pub fn forward(
     if sizes.is_depthwise() {
         return depthwise(conv, sizes, x, &*lent(w, x.dtype())?, bias, activation);
     }
-    let rows = Rows::new(w, x.dtype())?;
+    let rows = rows_of(w, x.dtype())?;
     let y = if is_plain(conv) {
-        pixels(sizes, x, &rows.rows)?
+        pixels(sizes, x, &rows)?
     } else {
         #[cfg(feature = "cudnn")]
-        let found = super::cudnn::forward(conv, sizes, x, &rows.rows)?;
+        let found = super::cudnn::forward(conv, sizes, x, &rows)?;
         #[cfg(not(feature = "cudnn"))]
         let found = None;
-        found.map_or_else(|| product(conv, sizes, x, &rows.rows), Ok)?
+        found.map_or_else(|| product(conv, sizes, x, &rows), Ok)?
     };
     match bias {
         Some(bias) => activation::add_bias(&y, bias, activation)?,
@@ -75,15 +75,15 @@ pub fn input_gradient(conv: &Conv, sizes: &Sizes, w: &Tensor, dy: &Tensor) -> Re
         launch_of(device_of(dy)?, "depthwise_input", dy.dtype(), threads, &args)?;
         return Ok(dx);
     }
-    let rows = Rows::new(w, dy.dtype())?;
+    let rows = rows_of(w, dy.dtype())?;
     if is_plain(conv) {
-        return pixels_input(sizes, &rows.rows, dy);
+        return pixels_input(sizes, &rows, dy);
     }
     #[cfg(feature = "cudnn")]
-    if let Some(dx) = super::cudnn::input_gradient(conv, sizes, &rows.rows, dy)? {
+    if let Some(dx) = super::cudnn::input_gradient(conv, sizes, &rows, dy)? {
         return Ok(dx);
     }
-    product_input(conv, sizes, &rows.rows, dy)
+    product_input(conv, sizes, &rows, dy)
 }
 
 /// The gradient of the weights, in f32 and of their shape.
@@ -113,29 +113,12 @@ fn is_turned(taps: usize, channels: usize) -> bool {
     taps == 1 || channels == 1
 }
 
-/// Weights [out, channels, height, width] as products read them, [out, height, width, channels] of their type, for as long as
-/// one product takes.
-struct Rows {
-    rows: Tensor,
-    /// Whether they are the weights themselves.
-    borrowed: bool,
-}
-
-impl Rows {
-    fn new(w: &Tensor, dtype: DType) -> Result<Self> {
-        let (out, channels, height, width) = w.dims4()?;
-        let borrowed = w.dtype() == dtype && is_turned(height * width, channels);
-        let rows = if borrowed { w.clone() } else { turn(w, out, channels, height * width, dtype)? };
-        Ok(Self { rows: rows.reshape((out, height, width, channels))?, borrowed })
-    }
-}
-
-impl Drop for Rows {
-    fn drop(&mut self) {
-        if !self.borrowed {
-            memory::keep(self.rows.clone());
-        }
-    }
+/// Weights [out, channels, height, width] as products read them, [out, height, width, channels] of their type.
+fn rows_of(w: &Tensor, dtype: DType) -> Result<Lent> {
+    let (out, channels, height, width) = w.dims4()?;
+    let own = w.dtype() != dtype || !is_turned(height * width, channels);
+    let rows = if own { turn(w, out, channels, height * width, dtype)? } else { w.clone() };
+    Ok(Lent { tensor: rows.reshape((out, height, width, channels))?, own })
 }
 
 // ---- pixels that are their own patches: a product each, without cuDNN, whose way to the same product takes the host longer

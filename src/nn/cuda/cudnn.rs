@@ -3,7 +3,6 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
-use std::mem::ManuallyDrop;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -21,7 +20,7 @@ use candle_core::cuda_backend::{CudaDType, CudaDevice, DeviceId};
 use candle_core::{DType, Result, Storage, Tensor, WithDType, bail};
 use half::bf16;
 
-use super::{device_of, empty, fresh, join, memory, place};
+use super::{device_of, empty, fresh, join, memory, slice_of};
 use crate::nn::conv::{Conv, Sizes};
 
 /// What an algorithm is chosen for: the convolution, the sizes, and whether products round.
@@ -287,19 +286,12 @@ fn written<T: Number>(
     write: impl FnOnce(&mut CudaSlice<T>, Option<&mut CudaSlice<u8>>) -> Result<std::result::Result<(), CudnnError>>,
 ) -> Result<Tensor> {
     let result = empty(device, T::DTYPE, shape)?;
-    let mut numbers = lent::<T>(device, &result)?;
+    let mut numbers = slice_of::<T>(&result)?;
     // The next algorithm runs behind this one, on the same stream.
     let space = if bytes > 0 { Some(space(device, bytes)?) } else { None };
-    let mut workspace = space.as_ref().map(|space| lent::<u8>(device, space)).transpose()?;
+    let mut workspace = space.as_ref().map(slice_of::<u8>).transpose()?;
     write(&mut numbers, workspace.as_deref_mut())??;
     Ok(result)
-}
-
-/// A tensor's memory as cuDNN's wrappers take it.
-fn lent<T: DeviceRepr>(device: &CudaDevice, tensor: &Tensor) -> Result<ManuallyDrop<CudaSlice<T>>> {
-    let place = place(tensor)?;
-    // Safety: the memory is the tensor's, which nobody else reads or writes meanwhile; it is not freed through this.
-    Ok(ManuallyDrop::new(unsafe { device.cuda_stream().upgrade_device_ptr::<T>(place, tensor.elem_count()) }))
 }
 
 /// Memory of at least so many bytes: that of the algorithm before, where it is large enough. cuDNN reads of it only what it

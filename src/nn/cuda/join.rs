@@ -2,11 +2,10 @@
 
 use std::ops::Deref;
 
-use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, PushKernelArg};
+use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::{DType, Result, Tensor};
 
-use super::{Arg, Threads, at, count, device_of, empty, int, kernel, launch, launch_of, memory, place};
+use super::{Arg, Threads, at, count, device_of, empty, int, launch, launch_of, launch_several, memory, place};
 use crate::nn::activation::Activation;
 
 /// As `nn::join::add`.
@@ -104,8 +103,8 @@ pub fn lent(x: &Tensor, dtype: DType) -> Result<Lent> {
 
 /// A tensor whose memory is kept for others when its reader is done, unless it is somebody else's.
 pub struct Lent {
-    tensor: Tensor,
-    own: bool,
+    pub tensor: Tensor,
+    pub own: bool,
 }
 
 impl Deref for Lent {
@@ -144,19 +143,12 @@ pub fn put(copies: &[[&Tensor; 2]]) -> Result<()> {
             *entry = Entry { from: place(from)?, to: place(to)?, count, unused: 0 };
         }
         let Some(most) = all.0.iter().map(|entry| entry.count).max() else { continue };
-        let device = device_of(some[0][0])?;
-        let mut config = Threads::Each(most as usize).config();
-        config.grid_dim.1 = some.len() as u32;
-        let (function, stream) = (kernel(device, "copy_several")?, device.cuda_stream());
-        let mut builder = stream.launch_builder(&function);
-        builder.arg(&all);
-        // Safety: the tensors are of the sizes that are named, and live until their memory is given back on this stream.
-        unsafe { builder.launch(config) }.w()?;
+        launch_several(device_of(some[0][0])?, "copy_several", &all, (some.len(), most), &[])?;
     }
     Ok(())
 }
 
-/// Copies of one launch, as in `kernels.cu`.
+/// Copies of one launch, as in `kernels/moving.cuh`.
 const TOGETHER: usize = 64;
 
 /// One copy, as the kernel reads it.

@@ -1,12 +1,8 @@
 //! Numbers of the host at one place of a device's memory, the same at every step: what a recorded step reads of the host.
 
-use std::mem::ManuallyDrop;
-
-use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::driver::PinnedHostSlice;
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use super::{device_of, place};
+use super::pinned::Ring;
 
 /// Words that parts begin at a multiple of: 16 bytes.
 const LEVEL: usize = 4;
@@ -37,11 +33,10 @@ impl Words {
     }
 }
 
-/// A place on a device for words, and two buffers of pinned memory in turn: one is filled while the other is copied.
+/// A place on a device for words, and their way to it.
 pub struct Letter {
     at: Tensor,
-    buffers: [PinnedHostSlice<u32>; 2],
-    next: usize,
+    ring: Ring,
 }
 
 impl Letter {
@@ -51,29 +46,21 @@ impl Letter {
     /// There is no memory left.
     pub fn new(words: &Words, device: &Device) -> Result<Self> {
         let count = words.0.len();
-        let context = device.as_cuda_device()?.cuda_stream().context().clone();
-        // Safety: both are written before they are read, by `send`.
-        let buffer = || unsafe { context.alloc_pinned::<u32>(count) }.w();
-        Ok(Self { at: Tensor::zeros(count, DType::F32, device)?, buffers: [buffer()?, buffer()?], next: 0 })
+        Ok(Self {
+            at: Tensor::zeros(count, DType::F32, device)?,
+            ring: Ring::new(device.as_cuda_device()?, 4 * count)?,
+        })
     }
 
-    /// Puts words in their place, behind everything that was asked of the device before. Waits only where the words of two
-    /// letters ago are not there yet.
+    /// Puts words in their place, behind everything that was asked of the device before.
     ///
     /// # Errors
     /// It is another number of words, or the device has failed.
     pub fn send(&mut self, words: &Words) -> Result<()> {
-        let count = self.at.elem_count();
-        if words.0.len() != count {
-            bail!("{} words do not fit a letter of {count}", words.0.len());
+        if words.0.len() != self.at.elem_count() {
+            bail!("{} words do not fit a letter of {}", words.0.len(), self.at.elem_count());
         }
-        self.next = 1 - self.next;
-        let buffer = &mut self.buffers[self.next];
-        buffer.as_mut_slice().w()?.copy_from_slice(&words.0);
-        let stream = device_of(&self.at)?.cuda_stream();
-        // Safety: the memory is the letter's, of so many words; it is not freed through this.
-        let mut into = ManuallyDrop::new(unsafe { stream.upgrade_device_ptr::<u32>(place(&self.at)?, count) });
-        stream.memcpy_htod(buffer, &mut *into).w()
+        self.ring.send(&self.at, |bytes| bytes.copy_from_slice(bytemuck::cast_slice(&words.0)))
     }
 
     /// `count` words from `first` on, as numbers of f32; what they are is up to who reads them.

@@ -14,6 +14,7 @@ pub mod loss;
 pub mod memory;
 pub(super) mod norm;
 pub(super) mod optim;
+mod pinned;
 pub mod pixels;
 pub(super) mod pool;
 pub(super) mod product;
@@ -23,9 +24,12 @@ pub use join::{copied, dropout, put};
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
-use candle_core::cuda_backend::cudarc::driver::{CudaFunction, DevicePtr, LaunchConfig, PushKernelArg};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaFunction, CudaSlice, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
+};
 use candle_core::cuda_backend::{CudaDevice, CudaStorage, DeviceId, WrapErr};
 use candle_core::op::BackpropOp;
 use candle_core::{DType, Result, Shape, Storage, Tensor, bail};
@@ -182,6 +186,26 @@ fn launch(device: &CudaDevice, name: &str, threads: Threads, args: &[Arg]) -> Re
     Ok(())
 }
 
+/// Runs a kernel for several tensors in one launch: `all` of them, of which the first `entries` are there, with `most` numbers
+/// in the largest, and more numbers for all.
+fn launch_several<T: DeviceRepr>(
+    device: &CudaDevice,
+    name: &str,
+    all: &T,
+    (entries, most): (usize, u32),
+    more: &[f32],
+) -> Result<()> {
+    let mut config = Threads::Each(most as usize).config();
+    config.grid_dim.1 = entries as u32;
+    let (function, stream) = (kernel(device, name)?, device.cuda_stream());
+    let mut builder = stream.launch_builder(&function);
+    builder.arg(all);
+    more.iter().for_each(|number| _ = builder.arg(number));
+    // Safety: callers name places and sizes of tensors that live until the call returns, as of `launch`.
+    unsafe { builder.launch(config) }.w()?;
+    Ok(())
+}
+
 /// Runs the kernel's version for numbers of `dtype`.
 fn launch_of(device: &CudaDevice, name: &str, dtype: DType, threads: Threads, args: &[Arg]) -> Result<()> {
     let ending = match dtype {
@@ -210,6 +234,14 @@ fn place(tensor: &Tensor) -> Result<u64> {
             DType::I64 => storage.as_cuda_slice::<i64>()?.device_ptr(&stream).0,
             other => bail!("no kernel reads {other:?}"),
         })
+}
+
+/// The memory of a contiguous tensor as cudarc's calls take it, in numbers of `T`.
+fn slice_of<T: DeviceRepr>(tensor: &Tensor) -> Result<ManuallyDrop<CudaSlice<T>>> {
+    let count = tensor.elem_count() * tensor.dtype().size_in_bytes() / size_of::<T>();
+    // Safety: the memory is the tensor's, whose readers and writers run in the order of one stream; it is not freed through this.
+    let slice = unsafe { device_of(tensor)?.cuda_stream().upgrade_device_ptr::<T>(place(tensor)?, count) };
+    Ok(ManuallyDrop::new(slice))
 }
 
 /// The same, as an argument.

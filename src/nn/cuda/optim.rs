@@ -1,12 +1,12 @@
 //! Optimiser steps and clipping on CUDA, in the parameters' own memory.
 
-use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, PushKernelArg};
-use candle_core::cuda_backend::{CudaDevice, WrapErr};
+use candle_core::cuda_backend::CudaDevice;
+use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::{DType, Result, Tensor};
 
-use super::{Arg, Threads, at, count, device_of, empty, int, kernel, launch, memory, place};
+use super::{Arg, Threads, at, count, device_of, empty, int, launch, launch_several, memory, place};
 
-/// Parameters of one launch, as in `kernels.cu`.
+/// Parameters of one launch, as in `kernels/optimisers.cuh`.
 const TOGETHER: usize = 32;
 /// Numbers of a parameter that is worth a launch of its own.
 const ALONE: usize = 1 << 17;
@@ -68,17 +68,11 @@ impl Waiting {
     }
 
     /// Takes all steps that wait.
-    pub fn take(&mut self, device: &CudaDevice, [beta, second, epsilon]: [f32; 3]) -> Result<()> {
+    pub fn take(&mut self, device: &CudaDevice, constants: [f32; 3]) -> Result<()> {
         let Some(most) = self.entries.iter().map(|entry| entry.count).max() else { return Ok(()) };
         let mut all = Entries::default();
         all.0[..self.entries.len()].copy_from_slice(&self.entries);
-        let mut config = Threads::Each(most as usize).config();
-        config.grid_dim.1 = self.entries.len() as u32;
-        let (function, stream) = (kernel(device, "step_several")?, device.cuda_stream());
-        let mut builder = stream.launch_builder(&function);
-        builder.arg(&all).arg(&beta).arg(&second).arg(&epsilon);
-        // Safety: the addresses are of parameters and memories that outlive this, and of gradients that are held.
-        unsafe { builder.launch(config) }.w()?;
+        launch_several(device, "step_several", &all, (self.entries.len(), most), &constants)?;
         self.entries.clear();
         let held = std::mem::take(&mut self.held);
         if !self.lent {

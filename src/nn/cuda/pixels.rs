@@ -3,31 +3,16 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::mem::ManuallyDrop;
 
-use candle_core::cuda_backend::cudarc::driver::PinnedHostSlice;
-use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
+use candle_core::cuda_backend::{CudaDevice, DeviceId};
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::{Arg, Threads, at, count, device_of, empty, int, launch, memory, place};
-
-/// Two buffers in turn: one is filled while the other is copied. The driver waits where a copy is not done yet.
-struct Ring {
-    buffers: [PinnedHostSlice<u8>; 2],
-    next: usize,
-}
+use super::pinned::Ring;
+use super::{Arg, Threads, at, count, device_of, empty, int, launch, memory};
 
 thread_local! {
     /// By device and bytes.
     static RINGS: RefCell<HashMap<(DeviceId, usize), Ring>> = RefCell::default();
-}
-
-impl Ring {
-    fn new(device: &CudaDevice, bytes: usize) -> Result<Self> {
-        // Safety: whoever takes a buffer writes what is read of it.
-        let buffer = || unsafe { device.cuda_stream().context().alloc_pinned::<u8>(bytes) }.w();
-        Ok(Self { buffers: [buffer()?, buffer()?], next: 0 })
-    }
 }
 
 /// Bytes on the device; `fill` writes them.
@@ -38,14 +23,8 @@ fn staged(device: &CudaDevice, bytes: usize, fill: impl FnOnce(&mut [u8])) -> Re
             Some(ring) => ring,
             None => Ring::new(device, bytes)?,
         };
-        let ring = rings.entry(key).or_insert(ring);
-        ring.next = 1 - ring.next;
-        let buffer = &mut ring.buffers[ring.next];
-        fill(buffer.as_mut_slice().w()?);
-        let (found, stream) = (empty(device, DType::U8, bytes)?, device.cuda_stream());
-        // Safety: the memory is the tensor's, of so many bytes; it is not freed through this.
-        let mut into = ManuallyDrop::new(unsafe { stream.upgrade_device_ptr::<u8>(place(&found)?, bytes) });
-        stream.memcpy_htod(buffer, &mut *into).w()?;
+        let found = empty(device, DType::U8, bytes)?;
+        rings.entry(key).or_insert(ring).send(&found, fill)?;
         Ok(found)
     })
 }
