@@ -180,9 +180,9 @@ fn features_of_an_encoder() {
     }
 }
 
-/// A step that copies from the host cannot be repeated: it is not recorded, says why, and goes on as it was.
+/// What copies from the host, makes memory or gives it back cannot be repeated: it is refused, and what is asked behind it runs.
 #[test]
-fn what_reads_the_host_is_refused() {
+fn what_cannot_be_repeated_is_refused() {
     if std::env::var_os(ASKED).is_none() {
         return;
     }
@@ -192,4 +192,13 @@ fn what_reads_the_host_is_refused() {
     assert_eq!((&ones + &ones).unwrap().to_vec1::<f32>().unwrap(), [2.0; 8]);
     let made = cuda::recording::Recording::of(&device(), || &ones + &ones);
     assert!(made.err().is_some_and(|error| error.to_string().contains("makes memory")));
+    assert_eq!((&ones + &ones).unwrap().to_vec1::<f32>().unwrap(), [2.0; 8]);
+    // Memory from outside cannot be given back by a graph: the recording ends, and with it the trouble.
+    let outside = tensor(&[3.0; 8], &[8]);
+    let refused = cuda::recording::Recording::of(&device(), move || {
+        drop(outside);
+        Ok(())
+    });
+    assert!(refused.is_err());
+    assert_eq!((&ones + &ones).unwrap().to_vec1::<f32>().unwrap(), [2.0; 8]);
 }

@@ -58,6 +58,8 @@ int standin_capture(int (*run)(void *), const void *arguments, size_t bytes, int
     return 1;
 }
 
+static int nothing(void *arguments) { return OK; }
+
 // What may not be asked for while a stream captures: the capture is lost.
 static int refused(const char *what) {
     if (!captured) return 0;
@@ -103,7 +105,7 @@ int cuGraphDestroy(Graph *graph) {
 
 // ---- memory
 
-typedef struct Block { struct Block *next; void *at; size_t bytes; } Block;
+typedef struct Block { struct Block *next; void *at; size_t bytes; int captured; } Block;
 static Block *blocks;
 static size_t used, high, all = (size_t)4 << 30;
 
@@ -118,7 +120,7 @@ static int take(uint64_t *at, size_t bytes) {
     // What nobody has written is no number: reading it must show.
     block->at = malloc(bytes ? bytes : 1);
     if (!idle()) memset(block->at, 0xff, bytes);
-    block->bytes = bytes, block->next = blocks, blocks = block;
+    block->bytes = bytes, block->captured = captured != NULL, block->next = blocks, blocks = block;
     used += bytes;
     if (used > high) high = used;
     *at = (uint64_t)(uintptr_t)block->at;
@@ -129,6 +131,9 @@ static int give(uint64_t at) {
     for (Block **link = &blocks; *link; link = &(*link)->next)
         if ((uintptr_t)(*link)->at == at) {
             Block *gone = *link;
+            // Memory of a graph lives in that graph alone, and a graph gives back no other.
+            if (gone->captured != (captured != NULL)) return broken = 1, INVALID;
+            if (captured) return standin_capture(nothing, "", 0, NODE_FREE), OK;
             *link = gone->next;
             used -= gone->bytes;
             free(gone->at), free(gone);
@@ -138,16 +143,10 @@ static int give(uint64_t at) {
     abort();
 }
 
-static int nothing(void *arguments) { return OK; }
-
 int cuMemAlloc_v2(uint64_t *at, size_t bytes) { return LOCKED(take(at, bytes)); }
 int cuMemAllocAsync(uint64_t *at, size_t bytes, void *stream) { counted("cuMemAllocAsync"); standin_capture(nothing, "", 0, NODE_ALLOC); return LOCKED(take(at, bytes)); }
 int cuMemFree_v2(uint64_t at) { return LOCKED(give(at)); }
-int cuMemFreeAsync(uint64_t at, void *stream) {
-    counted("cuMemFreeAsync");
-    // Memory of a capture's own is left alone: whoever makes some is told so by the nodes.
-    return standin_capture(nothing, "", 0, NODE_FREE) ? OK : LOCKED(give(at));
-}
+int cuMemFreeAsync(uint64_t at, void *stream) { counted("cuMemFreeAsync"); return LOCKED(give(at)); }
 typedef struct { uint64_t to, from; unsigned char value; size_t bytes; } Move;
 static int set(void *move) { Move *own = move; return memset((void *)own->to, own->value, own->bytes), OK; }
 static int copy(void *move) { Move *own = move; return memmove((void *)own->to, (void *)own->from, own->bytes), OK; }

@@ -26,12 +26,22 @@ impl Recording {
         let (found, mut taken, graph) = memory::within(usize::MAX, || {
             stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).w()?;
             let (found, taken) = memory::recorded(work);
-            // A stream that captures does so until it is told to end, whatever has failed.
-            Ok((found, taken, stream.end_capture(sys::CUgraphInstantiate_flags(0)).w()))
+            // A stream that captures does so until it is told to end, whatever has failed: also where giving memory back has,
+            // which the context would say in the place of ending.
+            let given_back = stream.context().check_err();
+            let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
+            Ok((found, taken, given_back.and(graph).w()))
         })?;
-        let found = found?;
-        let Some(graph) = graph? else { bail!("the driver has recorded nothing") };
-        check(&graph)?;
+        let recorded = found.and_then(|found| match checked(graph) {
+            Ok(graph) => Ok((graph, found)),
+            Err(error) => {
+                // What was made in a refused recording was never there: giving it back fails, and that is no later call's fault.
+                drop(found);
+                let _ = stream.context().check_err();
+                Err(error)
+            }
+        });
+        let (graph, found) = recorded?;
         taken.extend(conv::workspaces());
         taken.extend(product::workspaces());
         Ok((Self { graph, _memory: taken }, found))
@@ -48,8 +58,9 @@ impl Recording {
 
 /// Only kernels, and what moves or sets the device's own memory: a copy from the host would read where it read the first time,
 /// and memory that is made in a graph is nobody's to foresee.
-fn check(graph: &CudaGraph) -> Result<()> {
-    for (node, kind) in nodes(graph)? {
+fn checked(graph: Result<Option<CudaGraph>>) -> Result<CudaGraph> {
+    let Some(graph) = graph? else { bail!("the driver has recorded nothing") };
+    for (node, kind) in nodes(&graph)? {
         // As in NVIDIA's CUgraphNodeType.
         match kind {
             0 | 2 | 5 => {}
@@ -59,7 +70,7 @@ fn check(graph: &CudaGraph) -> Result<()> {
             other => bail!("a recorded step has a node of kind {other}"),
         }
     }
-    Ok(())
+    Ok(graph)
 }
 
 fn nodes(graph: &CudaGraph) -> Result<Vec<(sys::CUgraphNode, u32)>> {
