@@ -1,6 +1,8 @@
 //! Trials that run side by side, step by step: what they read is made once, what they have in common is trained once, and
 //! linear heads train as one. A trial on its own is a group of one.
 
+mod ends;
+
 use std::collections::BTreeMap;
 
 use super::abreast::Probe;
@@ -9,12 +11,12 @@ use super::inputs::Inputs;
 use super::lane::Lane;
 use super::learner::{Common, Learner, Reading, learn_all, scores};
 use super::lineup::Lineup;
-use super::record::{History, Left, Part, Record, Spent};
+use super::record::{Left, Part, Spent};
 use super::{Group, Shelf, all_params};
 use crate::data::Manifest;
 use crate::data::split::{Split, split};
 use crate::exec::Network;
-use crate::outcome::{Ending, Outcome, Predictions, Progress, Scores};
+use crate::outcome::{Ending, Outcome, Progress};
 use crate::plan::stage::{Train, Work};
 
 /// Runs trials that share data and replicate to their outcomes.
@@ -298,121 +300,5 @@ impl<'a> Floor<'a> {
             ended.push(Learner::Lane { lane: Box::new(lane.fork(over)?), feed });
         }
         Ok(false)
-    }
-
-    /// Final scores on validation and, once, on test; the outcomes are told.
-    fn finish(&mut self, ended: Vec<Learner>, group: &mut Group, shelf: &mut Shelf) -> anyhow::Result<()> {
-        let mut finished = Vec::new();
-        shelf.warn(self.inputs.warning());
-        for learner in ended {
-            if let Learner::Lane { lane, .. } = &learner {
-                shelf.warn(lane.warning());
-            }
-            match learner {
-                Learner::Bank { mut bank, feed } => {
-                    bank.check()?;
-                    let diverged = bank.take(|head| head.history.record.ending == Ending::Diverged)?;
-                    for head in diverged.into_iter().flat_map(|bank| bank.heads) {
-                        self.close(&head.history, [None, None], group, shelf)?;
-                    }
-                    if !bank.heads.is_empty() {
-                        finished.push(Learner::Bank { bank, feed });
-                    }
-                }
-                Learner::Lane { lane, .. } if lane.history.record.ending == Ending::Diverged => {
-                    self.close(&lane.history, [None, None], group, shelf)?;
-                    self.network = Some(lane.network);
-                }
-                lane => finished.push(lane),
-            }
-        }
-        if finished.is_empty() {
-            return Ok(());
-        }
-        let learners: Vec<&Learner> = finished.iter().collect();
-        let again = matches!(self.part, Part::Again(_));
-        let mut read = |samples: &[u32]| -> anyhow::Result<Vec<(Predictions, Scores)>> {
-            let found = scores(&learners, samples, &mut self.inputs, &self.manifest, &mut self.spent)?;
-            Ok(found.into_iter().flatten().collect())
-        };
-        // A leg ends with an evaluation: only weights of an earlier one must be scored once more.
-        let known: Option<Vec<_>> =
-            learners.iter().flat_map(|learner| learner.histories()).map(|history| history.latest.clone()).collect();
-        let mut val = match known {
-            _ if again => None,
-            Some(known) => Some(known.into_iter()),
-            None => Some(read(&self.split.val)?.into_iter()),
-        };
-        let mut test = if matches!(self.part, Part::First) { None } else { Some(read(&self.split.test)?.into_iter()) };
-        for history in learners.iter().flat_map(|learner| learner.histories()) {
-            let next = |list: &mut Option<std::vec::IntoIter<_>>| list.as_mut().and_then(Iterator::next);
-            self.close(history, [next(&mut val), next(&mut test)], group, shelf)?;
-        }
-        drop(learners);
-        if let Some(Learner::Lane { lane, .. }) = finished.pop() {
-            self.network = Some(lane.network);
-        }
-        Ok(())
-    }
-
-    /// Tells the outcomes of the trials of a history, or keeps them for their second training.
-    fn close(
-        &mut self,
-        history: &History,
-        finals: [Option<(Predictions, Scores)>; 2],
-        group: &mut Group,
-        shelf: &mut Shelf,
-    ) -> anyhow::Result<()> {
-        for trial in &history.trials {
-            let [val, test] = finals.clone();
-            let mut record = history.record.clone();
-            // Without finite numbers on validation there is nothing to train again.
-            let mut val = if matches!(self.part, Part::First) {
-                let finite = val.filter(|(_, scores)| scores.loss.is_finite());
-                record.ending = if finite.is_some() { record.ending } else { Ending::Diverged };
-                finite
-            } else {
-                val
-            };
-            if matches!(self.part, Part::First)
-                && let Some(val) = val.take()
-            {
-                let (seconds, macs) = (self.spent.seconds[*trial], self.spent.macs[*trial]);
-                self.left.insert(self.ids[*trial], Left { record, val, seconds, macs });
-                continue;
-            }
-            if let Part::Again(left) = &mut self.part
-                && let Some(left) = left.remove(&self.ids[*trial])
-            {
-                self.spent.add(&[*trial], left.seconds, left.macs);
-                val = Some(left.val);
-                record = left.record.and(&record);
-            }
-            let outcome = self.outcome(*trial, record, val.zip(test).map(|(val, test)| [val, test]), shelf);
-            group.done(self.ids[*trial], outcome, shelf);
-        }
-        Ok(())
-    }
-
-    fn outcome(
-        &self,
-        trial: usize,
-        record: Record,
-        finals: Option<[(Predictions, Scores); 2]>,
-        shelf: &Shelf,
-    ) -> Outcome {
-        let course = &self.courses[trial];
-        let steps: usize = (0..course.legs()).map(|leg| course.steps(leg)).sum();
-        let left = record.outcome(finals, &self.split, &self.manifest);
-        Outcome {
-            seconds: self.spent.seconds[trial],
-            macs: self.spent.macs[trial],
-            numerics: shelf.numerics.to_owned(),
-            part: (left.steps as f64 / steps as f64).min(1.0),
-            trial: Some(left),
-            warnings: Vec::new(),
-            group: self.stages.len(),
-            abreast: self.probes.get(&trial).and_then(Probe::ratio),
-        }
     }
 }
