@@ -40,3 +40,21 @@ pub enum Line {
     /// The device cannot be used at all.
     NoDevice(Failure),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// serde_json's ordinary way of reading takes the third of them for its neighbour.
+    #[test]
+    fn numbers_keep_their_last_bit_on_the_way() {
+        for loss in [0.1, 0.021544346900318832, 1.3446238297435633, f64::MIN_POSITIVE, 1.0 + f64::EPSILON, 1e300 / 3.0]
+        {
+            let said = Said { lane: 0, line: Line::Progress(Progress { step: 1, steps: 2, loss, accuracy: None }) };
+            let line = serde_json::to_string(&said).expect("a line");
+            let heard: Said = serde_json::from_str(&line).expect("the same line");
+            let Line::Progress(progress) = heard.line else { panic!("another line") };
+            assert_eq!(progress.loss.to_bits(), loss.to_bits(), "{line}");
+        }
+    }
+}
