@@ -97,7 +97,10 @@ pub fn pass(device: &candle_core::Device, most: usize, work: impl FnOnce() -> Re
 pub fn release() {
     STORE.with_borrow_mut(|store| store.free.clear());
     #[cfg(feature = "cuda")]
-    super::cuda::memory::release();
+    {
+        super::cuda::memory::release();
+        super::cuda::pinned::release();
+    }
 }
 
 /// Runs `work` over the numbers of a CPU tensor, in place: whoever shares its memory sees the new ones.

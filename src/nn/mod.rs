@@ -14,6 +14,7 @@ use crate::device::{Precision, cpu_numerics};
 
 pub mod activation;
 pub mod buffer;
+pub mod coming;
 pub mod conv;
 #[cfg(feature = "cuda")]
 pub mod cuda;

@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::Context;
+use candle_core::Tensor;
 
-use super::features::{self, Row};
+use super::features::{Row, Writer};
 use super::inputs::ALL_REPLICATES;
 use super::source::{Change, Source};
 use super::{Group, Shelf};
@@ -13,6 +14,7 @@ use crate::data::split::split;
 use crate::exec::{AT_ONCE, Encoder, Network};
 use crate::key::Key;
 use crate::model::freezing::with_head;
+use crate::nn::coming::Coming;
 use crate::outcome::Outcome;
 use crate::outcome::Progress;
 use crate::plan::stage::{Encode, Encoded, Work};
@@ -103,29 +105,45 @@ impl Pass {
             packed: shelf.packed(stage.data, stage.backbone.frame())?,
             preprocess: stage.backbone.preprocess,
         };
-        let (network, ids) = (&self.encoder.network, rows(stage, shelf)?);
-        let layers: Vec<usize> = self.kept.iter().map(|kept| kept.layer).collect();
-        let mut rows: Vec<Vec<f32>> = vec![Vec::new(); self.kept.len()];
+        let ids = rows(stage, shelf)?;
+        let mut files =
+            self.kept.iter().map(|kept| self.file(kept, stages, &ids, shelf)).collect::<Result<Vec<_>, _>>()?;
+        let mut coming = Vec::new();
         for (index, batch) in ids.chunks(BATCH).enumerate() {
-            let x = inputs(&source, stage, batch, shelf)?;
-            for ((kept, found), rows) in self.kept.iter().zip(self.encoder.features(&x, &layers)?).zip(&mut rows) {
-                let found = match &kept.tail {
-                    Some(tail) => tail.infer(&network.as_images(kept.layer, &found)?)?,
-                    None => found,
-                };
-                rows.extend(found.flatten_all()?.to_vec1::<f32>()?);
-            }
+            // A GPU is at work on this batch while the one before is written.
+            let next = self.features(&inputs(&source, stage, batch, shelf)?)?;
+            write(&mut files, std::mem::replace(&mut coming, next))?;
             group.tell(Progress { step: (index + 1) * BATCH, steps: ids.len(), loss: 0.0, accuracy: None });
         }
+        write(&mut files, coming)?;
         shelf.warn(self.encoder.warning());
-        for (kept, rows) in self.kept.iter().zip(rows) {
-            let graph = &kept.tail.as_ref().unwrap_or(network).graph;
-            let shape = graph.layers[if kept.tail.is_some() { graph.last() } else { kept.layer }].shape;
-            let key = Key::of("encode", stages[kept.stage]);
-            features::write(&shelf.places.cache.join(format!("{key}.features")), &ids, &shape, &rows)?;
-        }
-        Ok(network.graph.total_macs() as f64 * ids.len() as f64)
+        files.into_iter().try_for_each(Writer::finish)?;
+        Ok(self.encoder.network.graph.total_macs() as f64 * ids.len() as f64)
     }
+
+    /// The file of what is kept.
+    fn file(&self, kept: &Kept, stages: &[&Encode], ids: &[Row], shelf: &Shelf) -> anyhow::Result<Writer> {
+        let graph = &kept.tail.as_ref().unwrap_or(&self.encoder.network).graph;
+        let shape = graph.layers[if kept.tail.is_some() { graph.last() } else { kept.layer }].shape;
+        let key = Key::of("encode", stages[kept.stage]);
+        Writer::new(&shelf.places.cache.join(format!("{key}.features")), ids.to_vec(), &shape)
+    }
+
+    /// All that is kept of some images.
+    fn features(&self, images: &Tensor) -> candle_core::Result<Vec<Coming>> {
+        let layers: Vec<usize> = self.kept.iter().map(|kept| kept.layer).collect();
+        let found = self.encoder.features(images, &layers)?;
+        let of = |(kept, found): (&Kept, Tensor)| match &kept.tail {
+            Some(tail) => Coming::of(&tail.infer(&self.encoder.network.as_images(kept.layer, &found)?)?),
+            None => Coming::of(&found),
+        };
+        self.kept.iter().zip(found).map(of).collect()
+    }
+}
+
+/// Writes the features of a batch, each into its file.
+fn write(files: &mut [Writer], coming: Vec<Coming>) -> anyhow::Result<()> {
+    files.iter_mut().zip(coming).try_for_each(|(file, coming)| coming.read(|rows| file.rows(rows))?)
 }
 
 /// Where `network` has what a stage keeps, if it has it: the layer, and what comes behind it.
@@ -173,7 +191,7 @@ fn rows(stage: &Encode, shelf: &mut Shelf) -> anyhow::Result<Vec<Row>> {
 }
 
 /// The images of some rows; a view's changes are drawn once for all replicates.
-fn inputs(source: &Source, stage: &Encode, rows: &[Row], shelf: &Shelf) -> anyhow::Result<candle_core::Tensor> {
+fn inputs(source: &Source, stage: &Encode, rows: &[Row], shelf: &Shelf) -> anyhow::Result<Tensor> {
     let mut parts = Vec::new();
     for same in rows.chunk_by(|one, other| one.1 == other.1) {
         let samples: Vec<u32> = same.iter().map(|(sample, _)| *sample).collect();
@@ -184,6 +202,6 @@ fn inputs(source: &Source, stage: &Encode, rows: &[Row], shelf: &Shelf) -> anyho
     }
     match parts.as_slice() {
         [one] => Ok(one.clone()),
-        parts => Ok(candle_core::Tensor::cat(parts, 0)?),
+        parts => Ok(Tensor::cat(parts, 0)?),
     }
 }

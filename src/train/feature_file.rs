@@ -6,6 +6,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use safetensors::Dtype;
 
 use super::hdf5;
 
@@ -130,12 +131,10 @@ fn npy(facts: &Facts) -> Vec<u8> {
     head
 }
 
-/// The header, the labels, and then the features: safetensors reads tensors by their offsets.
+/// The header and the labels; then come the features.
 fn safetensors(facts: &Facts) -> anyhow::Result<Vec<u8>> {
     let rows = facts.ids.len();
-    let labels: Vec<u8> = facts.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
     let shape: Vec<usize> = std::iter::once(rows).chain(facts.shape.iter().copied()).collect();
-    let bytes: usize = 4 * shape.iter().product::<usize>();
     let text = |value: serde_json::Value| value.to_string();
     let mut metadata = serde_json::Map::new();
     for (key, value) in &facts.origin {
@@ -144,15 +143,31 @@ fn safetensors(facts: &Facts) -> anyhow::Result<Vec<u8>> {
     for (key, value) in [("ids", &facts.ids), ("parts", &facts.parts), ("classes", &facts.classes)] {
         metadata.insert(key.to_owned(), text(serde_json::json!(value)).into());
     }
-    let header = serde_json::json!({
-        "__metadata__": metadata,
-        "labels": {"dtype": "I64", "shape": [rows], "data_offsets": [0, labels.len()]},
-        "features": {"dtype": "F32", "shape": shape, "data_offsets": [labels.len(), labels.len() + bytes]},
-    });
+    let mut head = safetensors_head(metadata, &[("labels", Dtype::I64, vec![rows]), ("features", Dtype::F32, shape)])?;
+    head.extend(facts.labels.iter().flat_map(|label| label.to_le_bytes()));
+    Ok(head)
+}
+
+/// How a safetensors file begins whose tensors follow in this order, without gaps: their names, types and shapes (format of
+/// safetensors 0.4: the header's length in 8 bytes, JSON, padded with blanks so that numbers are aligned).
+///
+/// # Errors
+/// None that can be met: text is always JSON.
+pub fn safetensors_head(
+    metadata: serde_json::Map<String, serde_json::Value>,
+    tensors: &[(&str, Dtype, Vec<usize>)],
+) -> anyhow::Result<Vec<u8>> {
+    let mut header = serde_json::Map::from_iter([("__metadata__".to_owned(), metadata.into())]);
+    let mut start = 0;
+    for (name, dtype, shape) in tensors {
+        let end = start + shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        let tensor = serde_json::json!({"dtype": dtype, "shape": shape, "data_offsets": [start, end]});
+        header.insert((*name).to_owned(), tensor);
+        start = end;
+    }
     let mut header = serde_json::to_vec(&header)?;
     header.resize(header.len().next_multiple_of(8), b' ');
     let mut head = (header.len() as u64).to_le_bytes().to_vec();
     head.extend(header);
-    head.extend(labels);
     Ok(head)
 }

@@ -7,13 +7,16 @@
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::Path;
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context;
 #[cfg(feature = "cuda")]
 use candle_core::{DType, Device, Tensor};
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::{Dtype, SafeTensors};
+
+use super::feature_file::safetensors_head;
 
 /// A sample and its view.
 pub type Row = (u32, u32);
@@ -29,23 +32,91 @@ pub struct Features {
     resident: OnceCell<Option<Tensor>>,
 }
 
-/// Writes rows to a temporary file and renames it into place.
-pub fn write(path: &Path, ids: &[Row], shape: &[usize], rows: &[f32]) -> anyhow::Result<()> {
-    let bytes: &[u8] = bytemuck::cast_slice(rows);
-    let samples: Vec<u32> = ids.iter().map(|(sample, _)| *sample).collect();
-    let views: Vec<u32> = ids.iter().map(|(_, view)| *view).collect();
-    let full: Vec<usize> = std::iter::once(ids.len()).chain(shape.iter().copied()).collect();
-    let metadata = HashMap::from([("blake3".to_owned(), blake3::hash(bytes).to_string())]);
-    let tensors = [
-        ("features", TensorView::new(Dtype::F32, full, bytes)?),
-        ("samples", TensorView::new(Dtype::U32, vec![ids.len()], bytemuck::cast_slice(&samples))?),
-        ("views", TensorView::new(Dtype::U32, vec![ids.len()], bytemuck::cast_slice(&views))?),
-    ];
-    let temporary = path.with_extension(format!("tmp{}", std::process::id()));
-    safetensors::serialize_to_file(tensors, Some(metadata), &temporary)
-        .with_context(|| format!("cannot write '{}'", temporary.display()))?;
-    File::open(&temporary)?.sync_all()?;
-    std::fs::rename(&temporary, path).with_context(|| format!("cannot rename to '{}'", path.display()))
+/// A feature file that is being written, batch by batch: its rows may be more than memory holds.
+pub struct Writer {
+    out: BufWriter<File>,
+    temporary: PathBuf,
+    path: PathBuf,
+    ids: Vec<Row>,
+    /// Where the header has the hash of the rows, which is known at the end.
+    promise: u64,
+    hash: blake3::Hasher,
+    /// Numbers that are still to come.
+    left: usize,
+}
+
+/// Writers of this process so far.
+static WRITERS: AtomicUsize = AtomicUsize::new(0);
+
+impl Writer {
+    /// Begins a file for rows of `shape` each, named by `ids` in their order.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn new(path: &Path, ids: Vec<Row>, shape: &[usize]) -> anyhow::Result<Self> {
+        let none = "0".repeat(2 * blake3::OUT_LEN);
+        let full: Vec<usize> = std::iter::once(ids.len()).chain(shape.iter().copied()).collect();
+        let tensors = [
+            ("features", Dtype::F32, full.clone()),
+            ("samples", Dtype::U32, vec![ids.len()]),
+            ("views", Dtype::U32, vec![ids.len()]),
+        ];
+        let metadata = [("blake3".to_owned(), none.clone().into())].into_iter().collect();
+        let head = safetensors_head(metadata, &tensors)?;
+        let promise = head.windows(none.len()).position(|part| part == none.as_bytes());
+        let promise = promise.context("a header without its hash")? as u64;
+        // Two lanes of a process may write the same file: one that was damaged is made again by whoever reads it.
+        let number = WRITERS.fetch_add(1, Ordering::Relaxed);
+        let temporary = path.with_extension(format!("tmp{}-{number}", std::process::id()));
+        let file = File::create(&temporary).with_context(|| format!("cannot write '{}'", temporary.display()))?;
+        let out = BufWriter::with_capacity(1 << 20, file);
+        let (hash, left) = (blake3::Hasher::new(), full.iter().product());
+        let mut writer = Self { out, temporary, path: path.to_owned(), ids, promise, hash, left };
+        writer.put(&head)?;
+        Ok(writer)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        let cannot = || format!("cannot write '{}'", self.temporary.display());
+        self.out.write_all(bytes).with_context(cannot)
+    }
+
+    /// Appends whole rows.
+    ///
+    /// # Errors
+    /// The disk is full, or fails.
+    pub fn rows(&mut self, rows: &[f32]) -> anyhow::Result<()> {
+        let bytes: &[u8] = bytemuck::cast_slice(rows);
+        self.left = self.left.checked_sub(rows.len()).context("more rows than were named")?;
+        self.hash.update(bytes);
+        self.put(bytes)
+    }
+
+    /// Puts the finished file in its place.
+    ///
+    /// # Errors
+    /// Rows are missing, or the disk fails.
+    pub fn finish(mut self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.left == 0, "{} numbers of '{}' were not written", self.left, self.path.display());
+        let samples: Vec<u32> = self.ids.iter().map(|(sample, _)| *sample).collect();
+        let views: Vec<u32> = self.ids.iter().map(|(_, view)| *view).collect();
+        self.put(bytemuck::cast_slice(&samples))?;
+        self.put(bytemuck::cast_slice(&views))?;
+        self.out.seek(SeekFrom::Start(self.promise))?;
+        let hash = self.hash.finalize().to_string();
+        self.put(hash.as_bytes())?;
+        self.out.flush()?;
+        self.out.get_ref().sync_all()?;
+        let cannot = || format!("cannot rename to '{}'", self.path.display());
+        std::fs::rename(&self.temporary, &self.path).with_context(cannot)
+    }
+}
+
+impl Drop for Writer {
+    /// What was not finished goes; behind a rename there is nothing to remove.
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.temporary);
+    }
 }
 
 impl Features {
@@ -128,4 +199,38 @@ fn used(file: &File) {
 
 fn numbers(bytes: &[u8]) -> impl Iterator<Item = u32> {
     bytes.chunks_exact(4).map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_batch_by_batch_and_half_a_file_is_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("own.features");
+        let ids = vec![(3, 0), (5, 0), (3, 1)];
+        let rows: Vec<f32> = (0..12).map(|number| number as f32).collect();
+        let written = |parts: &[&[f32]]| {
+            let mut writer = Writer::new(&path, ids.clone(), &[2, 2, 1])?;
+            parts.iter().try_for_each(|part| writer.rows(part))?;
+            writer.finish()
+        };
+        for parts in [&[&rows[..8]][..], &[&rows, &rows[..4]]] {
+            assert!(written(parts).is_err());
+            assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0, "nothing is left");
+        }
+        written(&[&rows[..4], &rows[4..]]).expect("a whole file");
+        let features = Features::open(&path).expect("features");
+        let mut found = Vec::new();
+        features.append((3, 1), &mut found).expect("a row");
+        features.append((5, 0), &mut found).expect("a row");
+        assert_eq!(found, [8.0, 9.0, 10.0, 11.0, 4.0, 5.0, 6.0, 7.0]);
+        let mut bytes = std::fs::read(&path).expect("a file");
+        let at = bytes.len() - 30;
+        bytes[at] ^= 1;
+        std::fs::write(&path, bytes).expect("a file");
+        let said = Features::open(&path).err().expect("a damaged file").to_string();
+        assert!(said.contains("is damaged"), "{said}");
+    }
 }

@@ -1,5 +1,5 @@
 //! The operators on CUDA devices: products by cuBLAS, convolutions by cuDNN where the feature `cudnn` is built in, and
-//! kernels of our own (`kernels.cu`) for what candle and cuDNN's wrappers have not got. Images are
+//! kernels of our own (`kernels`) for what candle and cuDNN's wrappers have not got. Images are
 //! [n, height, width, channels], as on CPU; numbers are f32, or bf16 with f32 for everything that is kept per channel.
 
 pub(super) mod activation;
@@ -14,7 +14,7 @@ pub mod loss;
 pub mod memory;
 pub(super) mod norm;
 pub(super) mod optim;
-mod pinned;
+pub(super) mod pinned;
 pub mod pixels;
 pub(super) mod pool;
 pub(super) mod product;

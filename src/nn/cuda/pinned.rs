@@ -1,8 +1,11 @@
-//! Bytes of the host on their way to a device: two buffers of pinned memory in turn, one of which is filled while the other is
-//! copied.
+//! Pinned memory between the host and a device, so that copies wait for nobody. To the device: two buffers in turn, one of
+//! which is filled while the other is copied. From it: a buffer for each tensor that is on its way.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
 
 use candle_core::cuda_backend::cudarc::driver::PinnedHostSlice;
-use candle_core::cuda_backend::{CudaDevice, WrapErr};
+use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
 use candle_core::{Result, Tensor};
 
 use super::{device_of, slice_of};
@@ -38,4 +41,51 @@ impl Ring {
         fill(buffer.as_mut_slice().w()?);
         device_of(into)?.cuda_stream().memcpy_htod(buffer, &mut *place).w()
     }
+}
+
+/// Memory that the host reads through its caches; that of a `Ring` is only ever written.
+const CACHED: u32 = 0;
+
+thread_local! {
+    /// Buffers that nobody waits for, by device and count of numbers.
+    static FREE: RefCell<HashMap<(DeviceId, usize), Vec<PinnedHostSlice<f32>>>> = RefCell::default();
+}
+
+/// The numbers of a tensor on their way to the host.
+pub struct Coming {
+    size: (DeviceId, usize),
+    buffer: PinnedHostSlice<f32>,
+}
+
+impl Coming {
+    /// Asks for the numbers of a contiguous f32 tensor, behind everything that was asked of its device before.
+    ///
+    /// # Errors
+    /// There is no memory left, or the device has failed.
+    pub fn of(tensor: &Tensor) -> Result<Self> {
+        let device = device_of(tensor)?;
+        let size = (device.id(), tensor.elem_count());
+        let mut buffer = match FREE.with_borrow_mut(|free| free.get_mut(&size).and_then(Vec::pop)) {
+            Some(buffer) => buffer,
+            // Safety: the copy writes all of it before it is read.
+            None => unsafe { device.cuda_stream().context().alloc_pinned_with_flags(size.1, CACHED) }.w()?,
+        };
+        device.cuda_stream().memcpy_dtoh(&*slice_of::<f32>(tensor)?, &mut buffer).w()?;
+        Ok(Self { size, buffer })
+    }
+
+    /// Waits for the numbers, though for nothing that was asked of the device behind them, and hands them to `work`.
+    ///
+    /// # Errors
+    /// The device has failed.
+    pub fn read<R>(self, work: impl FnOnce(&[f32]) -> R) -> Result<R> {
+        let result = work(self.buffer.as_slice().w()?);
+        FREE.with_borrow_mut(|free| free.entry(self.size).or_default().push(self.buffer));
+        Ok(result)
+    }
+}
+
+/// Gives the buffers of this thread back to the system.
+pub fn release() {
+    FREE.with_borrow_mut(HashMap::clear);
 }
