@@ -8,6 +8,7 @@ mod pickle;
 mod torch;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
@@ -104,9 +105,13 @@ fn save<'a, V: ::safetensors::View>(
     facts: Option<HashMap<String, String>>,
 ) -> anyhow::Result<()> {
     let temporary = path.with_extension(format!("tmp{}", std::process::id()));
-    ::safetensors::serialize_to_file(tensors, facts, &temporary)
-        .map_err(|error| anyhow::anyhow!("cannot write '{}': {error}", temporary.display()))?;
-    std::fs::File::open(&temporary)?.sync_all()?;
+    let cannot = |error: &dyn std::fmt::Display| anyhow::anyhow!("cannot write '{}': {error}", temporary.display());
+    // safetensors 0.8 makes files that nobody else may read; this one is to have the permissions of any other.
+    let usual =
+        File::create(&temporary).and_then(|file| file.metadata()).map_err(|error| cannot(&error))?.permissions();
+    ::safetensors::serialize_to_file(tensors, facts, &temporary).map_err(|error| cannot(&error))?;
+    std::fs::set_permissions(&temporary, usual)?;
+    File::open(&temporary)?.sync_all()?;
     Ok(std::fs::rename(&temporary, path)?)
 }
 
