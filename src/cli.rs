@@ -189,6 +189,9 @@ pub enum Verb {
         /// Which images: train, val, test or all
         #[arg(long)]
         part: Option<String>,
+        /// How products round on a GPU: f32, tf32 or bf16
+        #[arg(long, default_value = "f32")]
+        precision: String,
         /// Folder that serves as the test split
         #[arg(long, value_name = "FOLDER", default_value = "test")]
         test: String,

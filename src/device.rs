@@ -26,6 +26,9 @@ pub enum Precision {
     Bf16,
 }
 
+/// The words for it.
+pub const PRECISIONS: &str = "'f32', 'tf32' or 'bf16'";
+
 impl Precision {
     pub const ALL: [Self; 3] = [Self::F32, Self::Tf32, Self::Bf16];
 

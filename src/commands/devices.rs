@@ -110,6 +110,11 @@ impl Devices {
         self.list[0]
     }
 
+    /// The UUID of the first, where they are GPUs: for what runs in this process.
+    pub fn uuid(&self) -> Option<&str> {
+        self.gpus.first().map(|gpu| gpu.uuid.as_str())
+    }
+
     pub fn count(&self) -> usize {
         self.list.len()
     }

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::jobs;
+use super::verify::difference;
 use super::world::World;
-use super::{Exit, Usage, prepare, print};
+use super::{Exit, NoDevice, Usage, prepare, print};
 use crate::cli::{Common, Names};
 use crate::experiment::Experiment;
 use crate::key::Key;
@@ -12,6 +13,7 @@ use crate::model::graph::Framework;
 use crate::outcome::Ending;
 use crate::plan::{Plan, trial_key};
 use crate::store::Store;
+use crate::store::query::Recorded;
 use crate::train::{self, Places, Shelf};
 
 pub fn run(file: &Path, prefix: &str, out: &Path, names: Option<Names>, common: &Common) -> anyhow::Result<Exit> {
@@ -31,28 +33,38 @@ pub fn run(file: &Path, prefix: &str, out: &Path, names: Option<Names>, common: 
         eprintln!("running trial {} again: its weights follow from its settings, to the bit", key.short());
     }
     let places = Places { cache: world.cache.clone() };
-    let device = train::open_device(world.devices.first()).map_err(|failure| anyhow::anyhow!(failure.message))?;
     let facts = [("trial".to_owned(), key.to_string()), ("experiment".to_owned(), experiment.name.clone())];
     let target = out.to_owned();
     let framework = names.map(framework);
-    let done =
-        train::on_pool(move || train::export(&work, &mut Shelf::new(places, device)?, framework, &target, &facts))?;
-    let trial = done.outcome.trial.ok_or_else(|| anyhow::anyhow!("the trial left no scores"))?;
+    let done = train::on_device(world.devices.uuid(), work.stage.precision(), move |device| {
+        train::export(&work, &mut Shelf::new(places, device)?, framework, &target, &facts)
+    })
+    .map_err(|failure| NoDevice(failure.message))??;
+    let trial = done.outcome.trial.as_ref().ok_or_else(|| anyhow::anyhow!("the trial left no scores"))?;
     let test = trial.test.map_or_else(|| "none".to_owned(), |scores| format!("{:.4}", scores.accuracy));
     print(&format!("{}: {} tensors, {} numbers; test accuracy {test}", out.display(), done.tensors, done.numbers))?;
     if trial.ending == Ending::Diverged {
         print("this trial diverged: what was written is where it stopped")?;
-        return Ok(Exit::Complete);
     }
-    match recorded {
-        None => print("the store has no answers of this trial to compare with")?,
-        Some(answers) if answers == trial.test_predictions.predicted => {
-            print(&format!("its {} answers on test are those in the store", answers.len()))?;
+    let Some(recorded) = recorded else {
+        print("the store has no results of this trial to compare with")?;
+        return Ok(Exit::Complete);
+    };
+    let answers = recorded.test_predicted.len();
+    match difference(&recorded, &done.outcome, &world.devices.numerics()).as_str() {
+        "" if recorded.numerics == world.devices.numerics() => {
+            print(&format!(
+                "its curve, its losses and its {answers} answers on test are those in the store, to the bit"
+            ))?;
         }
-        Some(_) => {
-            print(
-                "its answers on test are NOT those in the store: another engine, instruction path or data made them",
-            )?;
+        "" => print(&format!(
+            "its losses and its {answers} answers on test are near those in the store, which {} computed",
+            recorded.numerics
+        ))?,
+        difference => {
+            print(&format!(
+                "it is NOT what the store holds: {difference}; another engine, instruction path or data made that"
+            ))?;
             return Ok(Exit::Mismatch);
         }
     }
@@ -88,8 +100,9 @@ fn find(plan: &Plan, prefix: &str) -> anyhow::Result<(usize, usize, Key)> {
     }
 }
 
-/// What the store has of the trial's answers on test.
-fn recorded(common: &Common, key: Key) -> Option<Vec<u16>> {
+/// What the store holds of the trial, if it has finished.
+fn recorded(common: &Common, key: Key) -> Option<Recorded> {
     let store = Store::read(&common.db).ok()?;
-    store.test_answers(key).ok().map(|(answers, _)| answers)
+    let finished = store.finished().ok()?.contains(&key);
+    finished.then(|| store.recorded(key).ok()).flatten()
 }

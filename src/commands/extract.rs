@@ -3,10 +3,12 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
+use super::devices::Devices;
 use super::materials;
-use super::{Exit, Usage, print};
+use super::{Exit, NoDevice, Usage, print};
 use crate::cli::Common;
 use crate::data::{Part, packed};
+use crate::device::PRECISIONS;
 use crate::frame::Resize;
 use crate::model::arch::{Arch, family};
 use crate::model::catalogue::{Known, identify};
@@ -27,11 +29,16 @@ pub struct Asked {
     pub preprocess: Option<String>,
     pub resize: Option<String>,
     pub part: Option<String>,
+    pub precision: String,
     pub test: String,
 }
 
 pub fn run(asked: Asked, common: &Common) -> anyhow::Result<Exit> {
     FeatureKind::of(&asked.out).map_err(Usage)?;
+    let devices = Devices::choose(&common.devices)?;
+    let rounding = Value::Text(asked.precision.clone());
+    let precision = word(&rounding, PRECISIONS).map_err(|error| Usage(format!("--precision: {error}")))?;
+    devices.allow(&[rounding])?;
     let weights = materials::weights(&asked.weights, common)?;
     let known = identify(&weights)?.known;
     let arch =
@@ -68,10 +75,11 @@ pub fn run(asked: Asked, common: &Common) -> anyhow::Result<Exit> {
         tap,
         pool: asked.pool.as_deref().map(pool).transpose()?,
         samples: samples.iter().map(|index| *index as u32).collect(),
+        precision,
         out: asked.out.clone(),
     };
     packed::prepare(&dataset, what.frame(), &samples, &cache)?;
-    let shape = extracted(&what, manifest, &cache, common)?;
+    let shape = extracted(&what, manifest, &cache, &devices, common)?;
     print(&format!(
         "{}: features {:?} of {} images at {}, {} classes; ids, labels and class names are beside them",
         asked.out.display(),
@@ -87,14 +95,17 @@ fn extracted(
     what: &Extraction,
     manifest: &crate::data::Manifest,
     cache: &std::path::Path,
+    devices: &Devices,
     common: &Common,
 ) -> anyhow::Result<Vec<usize>> {
     let shown = !common.quiet && std::io::stderr().is_terminal();
     let bar =
         if shown { indicatif::ProgressBar::new(what.samples.len() as u64) } else { indicatif::ProgressBar::hidden() };
-    let shape = train::extract(what, manifest, cache, &mut |done| bar.set_position(done as u64))?;
+    let shape = train::on_device(devices.uuid(), what.precision, |device| {
+        train::extract(what, manifest, cache, &device, &mut |done| bar.set_position(done as u64))
+    });
     bar.finish_and_clear();
-    Ok(shape)
+    shape.map_err(|failure| NoDevice(failure.message))?
 }
 
 /// Comes with a known file; for another it must be said.

@@ -156,7 +156,7 @@ fn recompute(
 }
 
 /// What differs between the store and a new run: nothing within a numerics class, little between two.
-fn difference(recorded: &Recorded, outcome: &Outcome, numerics: &str) -> String {
+pub fn difference(recorded: &Recorded, outcome: &Outcome, numerics: &str) -> String {
     let Some(trial) = &outcome.trial else { return "no results".to_owned() };
     let mut found = Vec::new();
     let status = if trial.ending == Ending::Diverged { "diverged" } else { "done" };

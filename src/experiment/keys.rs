@@ -5,7 +5,7 @@ pub use super::accepted::{SYNTHETIC, early_stop_patience, view_count};
 use super::accepted::{
     bounded, count, early_stop, flag, fraction, hex64, input, positive, splits, synthetic, text, views, whole, width,
 };
-use crate::device::Precision;
+use crate::device::{PRECISIONS, Precision};
 use crate::frame::Resize;
 use crate::freeze::Freeze;
 use crate::phase;
@@ -319,7 +319,7 @@ pub static KEYS: &[Key] = &[
         Train,
         "precision",
         "f32",
-        |v| recipe::word::<Precision>(v, "'f32', 'tf32' or 'bf16'").map(drop),
+        |v| recipe::word::<Precision>(v, PRECISIONS).map(drop),
         r#"{"enum":["f32","tf32","bf16"]}"#,
         "How products round on a GPU: tf32 rounds their factors to 10 bits, bf16 keeps activations in bf16 as well; parameters, sums and optimisers stay f32. A CPU computes f32 only."
     ),

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::Facts;
 use super::trial_key;
-use crate::device::Precision;
+use crate::device::{PRECISIONS, Precision};
 use crate::experiment;
 use crate::frame::{Frame, Resize};
 use crate::freeze::Freeze;
@@ -343,7 +343,7 @@ fn preprocess(layer: &Layer) -> Result<Preprocess, String> {
 }
 
 fn precision(layer: &Layer) -> Result<Precision, String> {
-    layer.get("precision").map_or(Ok(Precision::default()), |value| recipe::word(value, "'f32', 'tf32' or 'bf16'"))
+    layer.get("precision").map_or(Ok(Precision::default()), |value| recipe::word(value, PRECISIONS))
 }
 
 /// What stands for itself is not in keys: those of before there was a choice hold.

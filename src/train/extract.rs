@@ -3,23 +3,25 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 
 use super::feature_file::{Facts, Writer};
 use super::source::Source;
 use crate::data::Manifest;
 use crate::data::decode::RESAMPLER;
 use crate::data::packed::Packed;
-use crate::exec::Network;
+use crate::device::Precision;
+use crate::exec::{AT_ONCE, Encoder, Network};
 use crate::frame::{Frame, Resize};
 use crate::model::arch::Arch;
 use crate::model::catalogue::identify;
 use crate::model::freezing::pooled;
 use crate::model::graph::{Framework, Graph};
 use crate::model::weights::Weights;
+use crate::nn::coming::Coming;
 use crate::recipe::{Pool, Preprocess};
 
-/// Images of one pass. Results do not depend on it.
+/// Images of one pass on a CPU. Results do not depend on it.
 const BATCH: usize = 32;
 
 /// What is to be extracted.
@@ -33,6 +35,8 @@ pub struct Extraction {
     pub pool: Option<Pool>,
     /// Indices into the manifest, in the order of the rows.
     pub samples: Vec<u32>,
+    /// How products round.
+    pub precision: Precision,
     pub out: PathBuf,
 }
 
@@ -43,7 +47,7 @@ impl Extraction {
     }
 }
 
-/// Extracts features. Returns the shape of a row.
+/// Extracts features on a device. Returns the shape of a row.
 ///
 /// # Errors
 /// The weights do not fit, the network has no such layer, or writing fails.
@@ -51,29 +55,50 @@ pub fn extract(
     what: &Extraction,
     manifest: &Manifest,
     cache: &Path,
-    tell: &mut dyn FnMut(usize),
+    device: &Device,
+    tell: &mut (dyn FnMut(usize) + Send),
 ) -> anyhow::Result<Vec<usize>> {
     let graph = graph(what)?;
     let (weights, _) = Weights::load(&what.weights, &what.arch, &what.tap)?;
-    let mut network = Network::new(graph, &weights, &Device::Cpu)?;
+    let mut network = Network::new(graph, &weights, device)?;
     network.frozen = network.graph.layers.len();
     let packed = Rc::new(Packed::open(cache, manifest.fingerprint, what.frame(), manifest.samples.len())?);
     let source = Source::Images { packed, preprocess: what.preprocess };
-    let [channels, height, width] = network.graph.layers[network.graph.last()].shape;
-    let shape = match (height * width, network.graph.framework) {
+    let shape = shape_of_row(&network.graph);
+    let mut writer = Writer::new(&what.out, &facts(what, manifest, &shape)?)?;
+    let encoder = Encoder::new(network);
+    let at_once = if device.is_cuda() { AT_ONCE } else { BATCH };
+    let mut coming = None;
+    let mut write = |coming: Option<Coming>| coming.map_or(Ok(()), |coming| coming.read(|rows| writer.rows(rows))?);
+    for (index, batch) in what.samples.chunks(at_once).enumerate() {
+        // A GPU is at work on this batch while the one before is written.
+        let next = features(&encoder, &source.batch(batch, device)?)?;
+        write(coming.replace(next))?;
+        tell((index * at_once + batch.len()).min(what.samples.len()));
+    }
+    write(coming)?;
+    writer.finish()?;
+    Ok(shape)
+}
+
+/// As the framework of the network lays out its maps; a map of one pixel is a vector.
+fn shape_of_row(graph: &Graph) -> Vec<usize> {
+    let [channels, height, width] = graph.layers[graph.last()].shape;
+    match (height * width, graph.framework) {
         (1, _) => vec![channels],
         (_, Framework::Keras) => vec![height, width, channels],
         (_, Framework::Torch) => vec![channels, height, width],
-    };
-    let mut writer = Writer::new(&what.out, &facts(what, manifest, &shape)?)?;
-    for (index, batch) in what.samples.chunks(BATCH).enumerate() {
-        let found = network.infer(&source.batch(batch, &Device::Cpu)?)?;
-        let found = if shape.len() == 3 && shape[2] == channels { found.permute((0, 2, 3, 1))? } else { found };
-        writer.rows(&found.contiguous()?.flatten_all()?.to_vec1::<f32>()?)?;
-        tell((index * BATCH + batch.len()).min(what.samples.len()));
     }
-    writer.finish()?;
-    Ok(shape)
+}
+
+/// The rows of some images.
+fn features(encoder: &Encoder, images: &Tensor) -> candle_core::Result<Coming> {
+    let graph = &encoder.network.graph;
+    let found = encoder.network.as_images(graph.last(), &encoder.features(images, &[graph.last()])?[0])?;
+    match graph.framework {
+        Framework::Keras => Coming::of(&found.permute((0, 2, 3, 1))?),
+        Framework::Torch => Coming::of(&found),
+    }
 }
 
 fn graph(what: &Extraction) -> anyhow::Result<Graph> {
@@ -106,6 +131,7 @@ fn facts(what: &Extraction, manifest: &Manifest, shape: &[usize]) -> anyhow::Res
         ("resampler", RESAMPLER.to_owned()),
         ("tap", what.tap.clone()),
         ("pool", pool),
+        ("precision", what.precision.name().to_owned()),
         ("data_sha256", manifest.sha256.clone()),
         ("written_by", concat!("tl-sweep ", env!("CARGO_PKG_VERSION")).to_owned()),
     ];

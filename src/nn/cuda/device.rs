@@ -1,6 +1,6 @@
 //! A CUDA device as the operators use it: its memory, its stream, and how products round.
 
-use candle_core::cuda_backend::cudarc::driver::{CudaContext, sys};
+use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
 use candle_core::cuda_backend::{WrapErr, set_gemm_reduced_precision_bf16, set_gemm_reduced_precision_f32};
 use candle_core::{Device, Result};
 
@@ -20,6 +20,23 @@ pub fn open(index: usize) -> Result<Device> {
     keep_memory(cuda.cuda_stream().context())?;
     product::prepare(cuda)?;
     Ok(device)
+}
+
+/// The index by which CUDA knows the device of a UUID as the driver's management library writes it, `GPU-` and 32 digits in
+/// five groups: the two may count devices in different orders.
+///
+/// # Errors
+/// There is no such device among those that CUDA_VISIBLE_DEVICES shows, or the driver fails.
+pub fn index_of(uuid: &str) -> Result<usize> {
+    let digits = |text: &str| text.trim_start_matches("GPU-").replace('-', "");
+    result::init().w()?;
+    for index in 0..result::device::get_count().w()? {
+        let own = result::device::get_uuid(result::device::get(index).w()?).w()?;
+        if own.bytes.iter().map(|byte| format!("{:02x}", *byte as u8)).collect::<String>() == digits(uuid) {
+            return Ok(index as usize);
+        }
+    }
+    candle_core::bail!("CUDA does not see it: CUDA_DEVICE_ORDER=PCI_BUS_ID lets numbers mean the same to all")
 }
 
 /// Freed memory stays with the process: the driver would return it to the system at every synchronisation, and training
