@@ -9,6 +9,8 @@ mod engine;
 mod files;
 mod golden;
 mod materials;
+#[cfg(feature = "cuda")]
+mod on_gpu;
 mod operators;
 mod plans;
 mod sharing;

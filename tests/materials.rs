@@ -8,14 +8,14 @@ use tl_sweep::model::weights::Weights;
 
 use crate::builder::World;
 
-fn network(world: &World, name: &str, arch: &Arch) -> Weights {
+pub fn network(world: &World, name: &str, arch: &Arch) -> Weights {
     let weights = init::fresh(&arch.graph(3).unwrap(), 0, 1, 0).unwrap();
     weights.write(&world.path(name)).unwrap();
     weights
 }
 
 /// The numbers behind the header of an .npy, and its shape as the header has it.
-fn npy(path: &Path) -> (String, Vec<f32>) {
+pub fn npy(path: &Path) -> (String, Vec<f32>) {
     let bytes = std::fs::read(path).unwrap();
     assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00");
     let length = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
@@ -134,7 +134,9 @@ fn a_trained_network_is_exported_and_is_the_one_that_was_scored() {
     for row in &rows {
         let (key, recipe) = (&row[column("trial")], &row[column("recipe")]);
         let said = world.run(&["export", "x.toml", &key[..12], "--out", "m.safetensors", "--names", "keras"]).exits(0);
-        assert!(said.out.contains("its 24 answers on test are those in the store"), "{}", said.out);
+        assert!(said.out.contains("and its 24 answers on test are those in the store, to the bit"), "{}", said.out);
+        let may = |name: &str| std::fs::metadata(world.path(name)).unwrap().permissions();
+        assert_eq!(may("m.safetensors"), may("x.toml"), "who may read a file may read an export");
         let bytes = std::fs::read(world.path("m.safetensors")).unwrap();
         let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         let kernel = tensors.tensor("block1_conv1/kernel").unwrap();

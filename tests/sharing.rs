@@ -96,7 +96,7 @@ fn store(world: &World, db: &str) -> rusqlite::Connection {
 }
 
 /// Everything that a trial left, by its key; and by recipe the largest group that a trial ran in.
-fn found(world: &World, db: &str) -> (BTreeMap<String, String>, BTreeMap<String, i64>) {
+pub fn found(world: &World, db: &str) -> (BTreeMap<String, String>, BTreeMap<String, i64>) {
     let store = store(world, db);
     let mut trials = BTreeMap::new();
     let mut statement = store

@@ -2,7 +2,7 @@
 // (ptx.py) and compiled when they are first asked for. It shows that what is asked of a GPU is asked rightly. Of speed it
 // shows nothing, and of a GPU's own rounding neither.
 //
-// STANDIN_MEMORY: bytes of the device (default 4 GiB). STANDIN_FOLDER: where compiled kernels are kept.
+// STANDIN_MEMORY: bytes of each device (default 4 GiB). STANDIN_FOLDER: where compiled kernels are kept.
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "devices.h"
 #include "graph.h"
 #include "idle.h"
 #include <sys/stat.h>
@@ -184,28 +185,57 @@ int cuMemPoolTrimTo(void *pool, size_t left) { return OK; }
 
 // ---- device, context, stream, event
 
-// As CUDA does, only what CUDA_VISIBLE_DEVICES names is there.
-static int hidden(void) {
-    const char *named = getenv("CUDA_VISIBLE_DEVICES");
-    return named && strcmp(named, "0") && strncmp(named, "GPU-07070707", 12);
+// As CUDA does, only what CUDA_VISIBLE_DEVICES names is there: indices in the order of CUDA_DEVICE_ORDER, or beginnings of
+// UUIDs, up to the first that is none. Returns how many there are.
+static int visible_devices(int found[MOST_DEVICES]) {
+    const char *order = getenv("CUDA_DEVICE_ORDER"), *named = getenv("CUDA_VISIBLE_DEVICES");
+    int all = all_devices(), along_bus = order && !strcmp(order, "PCI_BUS_ID"), count = 0, ordered[MOST_DEVICES];
+    for (int i = 0; i < all; ++i) ordered[i] = along_bus ? all - 1 - i : i;
+    if (!named) return memcpy(found, ordered, sizeof ordered), all;
+    char list[1024], *rest = NULL;
+    snprintf(list, sizeof list, "%s", named);
+    for (char *name = strtok_r(list, ",", &rest); name && count < all; name = strtok_r(NULL, ",", &rest)) {
+        char *end, own[64];
+        long index = strtol(name, &end, 10);
+        int device = *end || end == name || index < 0 || index >= all ? -1 : ordered[index];
+        for (int i = 0; i < all && strlen(name) > 4; ++i)
+            if (name_of(i, own, sizeof own), !strncmp(name, own, strlen(name))) device = i;
+        if (device < 0) break;
+        found[count++] = device;
+    }
+    return count;
 }
-int cuInit(unsigned flags) { return hidden() ? NO_DEVICE : OK; }
+static int device_at(int index) {
+    int found[MOST_DEVICES], count = visible_devices(found);
+    return index < count ? found[index] : -1;
+}
+// A context is the device that it is of; STANDIN_LOG is a file in which each process notes the devices that it takes.
+static int contexts[MOST_DEVICES];
+static __thread void *at_hand;
+static int opened(int device) {
+    const char *path = getenv("STANDIN_LOG");
+    FILE *log = path ? fopen(path, "a") : NULL;
+    if (log) fprintf(log, "%d\n", device), fclose(log);
+    return OK;
+}
+
+int cuInit(unsigned flags) { return device_at(0) < 0 ? NO_DEVICE : OK; }
 int cuDriverGetVersion(int *version) { return *version = 13000, OK; }
-int cuDeviceGetCount(int *count) { return *count = 1, OK; }
-int cuDeviceGet(int *device, int index) { return index ? 101 : (*device = 0, OK); }
+int cuDeviceGetCount(int *count) { int found[MOST_DEVICES]; return *count = visible_devices(found), OK; }
+int cuDeviceGet(int *device, int index) { return (*device = device_at(index)) < 0 ? 101 : OK; }
+int cuDeviceGetUuid(void *uuid, int device) { return uuid_of(device, uuid), OK; }
+int cuDeviceGetUuid_v2(void *uuid, int device) { return uuid_of(device, uuid), OK; }
 int cuDeviceGetName(char *name, int size, int device) { return snprintf(name, size, "stand-in"), OK; }
-int cuDeviceGetUuid(void *uuid, int device) { return memset(uuid, 7, 16), OK; }
-int cuDeviceGetUuid_v2(void *uuid, int device) { return memset(uuid, 7, 16), OK; }
 int cuDeviceTotalMem_v2(size_t *bytes, int device) { return *bytes = capacity(), OK; }
 int cuDeviceGetAttribute(int *value, int what, int device) {
     *value = what == 75 ? 9 : what == 76 ? 0 : what == 115 ? 1 : what == 1 ? 1024 : what == 16 ? 132 : 0;
     return OK;
 }
-int cuDevicePrimaryCtxRetain(void **context, int device) { return *context = &all, OK; }
+int cuDevicePrimaryCtxRetain(void **context, int device) { return *context = &contexts[device], opened(device); }
 int cuDevicePrimaryCtxRelease_v2(int device) { return OK; }
-int cuCtxSetCurrent(void *context) { counted("cuCtxSetCurrent"); return OK; }
-int cuCtxGetCurrent(void **context) { counted("cuCtxGetCurrent"); return *context = &all, OK; }
-int cuCtxGetDevice(int *device) { return *device = 0, OK; }
+int cuCtxSetCurrent(void *context) { counted("cuCtxSetCurrent"); return at_hand = context, OK; }
+int cuCtxGetCurrent(void **context) { counted("cuCtxGetCurrent"); return *context = at_hand, OK; }
+int cuCtxGetDevice(int *device) { return at_hand ? (*device = (int *)at_hand - contexts, OK) : 201; }
 int cuCtxSynchronize(void) { return OK; }
 int cuStreamCreate(void **stream, unsigned flags) { return *stream = malloc(1), OK; }
 int cuStreamDestroy_v2(void *stream) { return OK; }

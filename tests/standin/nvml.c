@@ -1,8 +1,7 @@
-// The driver's management library on the stand-in: one device.
+// The driver's management library on the stand-in.
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include <stdint.h>
+#include "devices.h"
 
 typedef struct { unsigned long long total, free, used; } Memory;
 typedef struct { unsigned version; unsigned long long total, reserved, free, used; } Memory2;
@@ -20,15 +19,19 @@ const char *nvmlErrorString(int status) { return status ? "an error of the stand
 int nvmlSystemGetDriverVersion(char *text, unsigned size) { return snprintf(text, size, "580.0"), 0; }
 int nvmlSystemGetCudaDriverVersion(int *version) { return *version = 13000, 0; }
 int nvmlSystemGetCudaDriverVersion_v2(int *version) { return *version = 13000, 0; }
-int nvmlDeviceGetCount_v2(unsigned *count) { return *count = 1, 0; }
-int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) { return *device = (void *)1, index ? 2 : 0; }
+// A device is named by its index and one more.
+static int index_of(void *device) { return (int)(intptr_t)device - 1; }
+int nvmlDeviceGetCount_v2(unsigned *count) { return *count = all_devices(), 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) {
+    return *device = (void *)(intptr_t)(index + 1), index < (unsigned)all_devices() ? 0 : 2;
+}
 int nvmlDeviceGetName(void *device, char *text, unsigned size) { return snprintf(text, size, "stand-in"), 0; }
 int nvmlDeviceGetUUID(void *device, char *text, unsigned size) {
-    return snprintf(text, size, "GPU-07070707-0707-0707-0707-070707070707"), 0;
+    return name_of(index_of(device), text, size), 0;
 }
 int nvmlDeviceGetPciInfo_v3(void *device, Pci *pci) {
     memset(pci, 0, sizeof *pci);
-    return snprintf(pci->bus_id, sizeof pci->bus_id, "00000000:01:00.0"), 0;
+    return snprintf(pci->bus_id, sizeof pci->bus_id, "00000000:%02x:00.0", bus_of(index_of(device))), 0;
 }
 int nvmlDeviceGetMemoryInfo(void *device, Memory *memory) { return *memory = (Memory){capacity(), capacity(), 0}, 0; }
 int nvmlDeviceGetMemoryInfo_v2(void *device, Memory2 *memory) {

@@ -1,0 +1,91 @@
+//! The program on the GPUs that there are: sweeps over one and over all of them, and what leaves the program, which the device
+//! computes that has trained. Only in builds that have CUDA; there a machine without a GPU fails them.
+
+use tl_sweep::model::arch::Arch;
+
+use crate::builder::World;
+use crate::materials::{network, npy};
+use crate::sharing::found;
+
+const EXPERIMENT: &str = r#"
+[experiment]
+name = "mine"
+replicates = 2
+seed = 5
+[backbone]
+arch = "resnet8"
+input = 12
+weights = "pretrain"
+[pretrain]
+dataset = "source"
+steps = 6
+batch = 8
+[datasets.source]
+synthetic = { classes = 4, train = 12, test = 5 }
+[datasets.mine]
+synthetic = { classes = 4, task = 1, shift = 0.3, train = 14, test = 6 }
+[scenarios.few]
+dataset = "mine"
+per_class = 6
+[train]
+steps = 6
+batch = 8
+augment = []
+[recipes.probe]
+freeze = "all"
+[recipes.flipped]
+freeze = "layer1"
+augment = ["flip", "crop"]
+[recipes.rounded]
+freeze = "layer2"
+precision = "bf16"
+[axes]
+recipe = ["probe", "flipped", "rounded"]
+lr = [0.01, 0.1]
+"#;
+
+#[test]
+fn a_sweep_is_the_same_on_one_gpu_on_all_of_them_and_with_nothing_shared() {
+    let world = World::new().file("x.toml", EXPERIMENT);
+    let run = |db: &str, args: &[&str]| {
+        world.run(&[&["run", "x.toml", "--quiet", "--db", db], args].concat()).exits(0);
+        found(&world, db).0
+    };
+    let one = run("one/r.sqlite", &["--devices", "cuda:0", "--slots", "1"]);
+    assert_eq!(one.len(), 12);
+    assert_eq!(run("all/r.sqlite", &["--devices", "auto", "--slots", "3"]), one);
+    assert_eq!(run("alone/r.sqlite", &["--devices", "cuda:0", "--no-share"]), one);
+}
+
+#[test]
+fn an_export_is_trained_as_the_trial_was_on_the_gpu_and_in_its_precision() {
+    let world = World::new().file("x.toml", EXPERIMENT);
+    world
+        .run(&["run", "x.toml", "--only", "recipe == 'rounded'", "--limit", "1", "--quiet", "--db", "r.sqlite"])
+        .exits(5);
+    let (trials, _) = found(&world, "r.sqlite");
+    let key = trials.keys().next().unwrap();
+    let said = world.run(&["export", "x.toml", key, "--db", "r.sqlite", "--out", "m.safetensors"]).exits(0);
+    assert!(said.out.contains("and its 24 answers on test are those in the store, to the bit"), "{}", said.out);
+}
+
+#[test]
+fn features_are_extracted_on_the_gpu_that_is_asked_for() {
+    let world = World::new().images("mine", &["ants", "bees"], 40, 8);
+    network(&world, "w.safetensors", &Arch::new("vgg_small", 32, 1.0));
+    let extract = |device: &str, more: &[&str]| {
+        let args =
+            ["extract", "w.safetensors", "mine", "--tap", "block2_pool", "--preprocess", "torch", "--out", "f.npy"];
+        world.run(&[&args[..], &["--devices", device], more].concat()).exits(0);
+        npy(&world.path("f.npy"))
+    };
+    let (shape, expected) = extract("cpu", &[]);
+    let norm = |numbers: &mut dyn Iterator<Item = f32>| numbers.map(|number| number * number).sum::<f32>().sqrt();
+    for (more, tolerance) in [(&[][..], 1e-4), (&["--precision", "bf16"], 2e-2)] {
+        let (own_shape, own) = extract("cuda:0", more);
+        assert_eq!(own_shape, shape);
+        let differs =
+            norm(&mut own.iter().zip(&expected).map(|(own, other)| own - other)) / norm(&mut expected.iter().copied());
+        assert!(differs < tolerance && (more.is_empty() || differs > 1e-5), "{more:?}: {differs}");
+    }
+}
