@@ -44,6 +44,7 @@ cuda-check:
 cuda-test:
     CARGO_TARGET_DIR=target/cuda-build bash .ci/cuda-build.sh target/cuda -- cargo test --features cudnn --test tests --no-run
     CARGO_TARGET_DIR=target/cuda-build bash .ci/cuda-build.sh target/cuda -- bash tests/standin/run.sh target/cuda -- cargo test --features cudnn --test tests operators::gpu
+    CARGO_TARGET_DIR=target/cuda-build STANDIN_DEVICES=2 bash .ci/cuda-build.sh target/cuda -- bash tests/standin/run.sh target/cuda -- cargo test --features cudnn --test tests on_gpu -- --test-threads 1
 
 # Correctness, speed beside PyTorch and faults on a GPU; writes benches/gpu.md
 gpu *ARGS:

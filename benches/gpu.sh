@@ -70,6 +70,7 @@ same_verdicts() {
 reported cpu cpu &
 on_cpu=$!
 check "operators, steps, precisions, repeats, recordings and memory against the definitions (\`operators::gpu\`)" "$tests" operators::gpu
+check "sweeps over one GPU and all of them, exports and features (\`on_gpu\`)" env TL_SWEEP_TEST_PROGRAM="$bin" "$tests" on_gpu --test-threads 1
 check "the quickstart on eight streams (\`--slots 8\`), the CPU's verdicts" same_verdicts
 check "\`verify\`: trials alone give what the store holds" "$bin" verify "$experiment" --db "$work/gpu/r.sqlite" --devices cuda:0 --sample 3
 

@@ -49,8 +49,10 @@ impl World {
         self
     }
 
+    /// The program that was built beside the tests, or the one that TL_SWEEP_TEST_PROGRAM names: on another machine.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tl-sweep"));
+        let program = std::env::var_os("TL_SWEEP_TEST_PROGRAM");
+        let mut command = Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_tl-sweep").into()));
         command.args(args).current_dir(self.folder.path());
         for name in ["TL_SWEEP_DATA", "TL_SWEEP_WEIGHTS", "TL_SWEEP_CPU_PATH", "COLUMNS"] {
             command.env_remove(name);

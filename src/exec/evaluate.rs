@@ -16,6 +16,15 @@ use crate::nn::{buffer, each};
 
 /// Images whose features are computed together on a GPU.
 pub const AT_ONCE: usize = 64;
+/// How a GPU takes a batch in parts of at most `AT_ONCE` images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Parts {
+    /// All of one size, the last one filled up: what is computed of an image depends on nothing beside it.
+    Alike,
+    /// As many images as there are: for batches that are made of the same images wherever they are read.
+    Own,
+}
+
 /// Bytes that the activations of a few images may take, so that they stay in a processor's last cache.
 const CACHE: usize = 1 << 22;
 /// Products that each weight must be worth in a part of a batch: every part reads all of them again.
@@ -37,16 +46,17 @@ impl Encoder {
         }
     }
 
-    /// As `Network::features`.
+    /// What `Network::taps` gives, on a GPU in parts.
     ///
     /// # Errors
-    /// As `Network::features`.
-    pub fn features(&self, x: &Tensor, taps: &[usize]) -> Result<Vec<Tensor>> {
+    /// As `Network::taps`.
+    pub fn features(&self, x: &Tensor, taps: &[usize], parts: Parts) -> Result<Vec<Tensor>> {
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() {
-            return self.routine.borrow_mut().features(&self.network, x, taps);
+            return self.routine.borrow_mut().features(&self.network, x, taps, parts);
         }
-        self.network.features(x, taps)
+        let _ = parts;
+        self.network.taps(x, taps)
     }
 
     /// What a person should know of how it runs.
@@ -58,42 +68,7 @@ impl Encoder {
     }
 }
 
-/// What `work` makes of `x` by parts of `AT_ONCE` images, the last one filled up with zeros.
-pub(super) fn in_parts(
-    x: &Tensor,
-    results: usize,
-    mut work: impl FnMut(&Tensor) -> Result<Vec<Tensor>>,
-) -> Result<Vec<Tensor>> {
-    let images = x.dim(0)?;
-    let mut parts = vec![Vec::new(); results];
-    for start in (0..images).step_by(AT_ONCE) {
-        let own = AT_ONCE.min(images - start);
-        let mut part = x.narrow(0, start, own)?;
-        if own < AT_ONCE {
-            let mut shape = part.dims().to_vec();
-            shape[0] = AT_ONCE - own;
-            part = Tensor::cat(&[part, Tensor::zeros(shape, x.dtype(), x.device())?], 0)?;
-        }
-        for (parts, found) in parts.iter_mut().zip(work(&part)?) {
-            parts.push(found.narrow(0, 0, own)?);
-        }
-    }
-    parts.iter().map(|parts| Tensor::cat(parts, 0)).collect()
-}
-
 impl Network {
-    /// What `taps` gives, in batches of one size on a GPU: there the order of a product's sums may follow from the number of
-    /// images, and what is computed of an image must not depend on how many stand beside it.
-    ///
-    /// # Errors
-    /// As `taps`.
-    pub fn features(&self, x: &Tensor, taps: &[usize]) -> Result<Vec<Tensor>> {
-        if x.device().is_cpu() {
-            return self.taps(x, taps);
-        }
-        in_parts(x, taps.len(), |part| self.taps(part, taps))
-    }
-
     /// What `taps` gives, in memory of the pass.
     #[cfg(feature = "cuda")]
     pub(super) fn given(&self, x: &Tensor, taps: &[usize]) -> Result<Vec<Tensor>> {

@@ -12,7 +12,7 @@ pub mod routine;
 mod value;
 
 pub use backward::Gradients;
-pub use evaluate::{AT_ONCE, Encoder};
+pub use evaluate::{AT_ONCE, Encoder, Parts};
 pub use forward::{Mode, Tape};
 pub use front::{Ahead, Front, OfLayers, Pending};
 pub use network::Network;

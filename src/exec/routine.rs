@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use candle_core::{Result, Tensor, TensorId};
 
 use super::Network;
-use super::evaluate::{AT_ONCE, in_parts};
+use super::evaluate::{AT_ONCE, Parts};
 use super::forward::{Mode, drawn};
 use crate::model::graph::Op;
 use crate::nn::cuda::letter::{Letter, Words};
@@ -46,15 +46,15 @@ pub struct Routine {
     /// By the number of images.
     steps: BTreeMap<usize, Taught>,
     evaluations: BTreeMap<usize, Pass>,
-    /// Of as many images as features are computed of at once, by the layers that are read.
-    features: BTreeMap<Vec<usize>, Pass>,
+    /// By the number of images and the layers that are read.
+    features: BTreeMap<(usize, Vec<usize>), Pass>,
     refused: Option<String>,
 }
 
 /// Steps of so many images.
 struct Taught {
     letter: Letter,
-    parts: Parts,
+    places: Places,
     pass: Pass,
 }
 
@@ -106,7 +106,7 @@ impl Pass {
 
 /// What of a letter is where, in words: the first, and how many.
 #[derive(Default)]
-struct Parts {
+struct Places {
     labels: (usize, usize),
     weights: (usize, usize),
     smoothing: (usize, usize),
@@ -145,10 +145,10 @@ impl Routine {
         for place in network.trainable() {
             states.entry(place).or_default().count();
         }
-        let (words, parts) = words(network, states, x.dim(0)?, how, dropout)?;
+        let (words, places) = words(network, states, x.dim(0)?, how, dropout)?;
         let taught = match self.steps.remove(&x.dim(0)?) {
             Some(taught) => taught,
-            None => Taught { letter: Letter::new(&words, x.device())?, parts, pass: Pass::default() },
+            None => Taught { letter: Letter::new(&words, x.device())?, places, pass: Pass::default() },
         };
         let taught = self.steps.entry(x.dim(0)?).or_insert(taught);
         taught.letter.send(&words)?;
@@ -169,16 +169,17 @@ impl Routine {
         Ok(pass.run(x, network.largest_kept(x.dim(0)?), &mut self.refused, work)?.remove(0))
     }
 
-    /// What the layers `taps` give for `x`, as `Network::features`.
+    /// What the layers `taps` give for `x` in parts: there the order of a product's sums may follow from the number of images.
     ///
     /// # Errors
     /// As `Network::taps`.
-    pub fn features(&mut self, network: &Network, x: &Tensor, taps: &[usize]) -> Result<Vec<Tensor>> {
+    pub fn features(&mut self, network: &Network, x: &Tensor, taps: &[usize], parts: Parts) -> Result<Vec<Tensor>> {
         self.know(network);
-        let pass = self.features.entry(taps.to_vec()).or_default();
-        let refused = &mut self.refused;
-        in_parts(x, taps.len(), |part| {
-            pass.run(part, network.largest_kept(AT_ONCE), refused, |x| network.given(x, taps))
+        let (known, refused) = (&mut self.features, &mut self.refused);
+        in_parts(x, taps.len(), parts, |part| {
+            let images = part.dim(0)?;
+            let pass = known.entry((images, taps.to_vec())).or_default();
+            pass.run(part, network.largest_kept(images), refused, |x| network.given(x, taps))
         })
     }
 
@@ -213,7 +214,7 @@ impl Routine {
 impl Taught {
     fn told(&self) -> Result<Told> {
         let part = |(first, count): (usize, usize)| self.letter.part(first, count);
-        let Parts { labels, weights, smoothing, whole, rates, masks } = &self.parts;
+        let Places { labels, weights, smoothing, whole, rates, masks } = &self.places;
         Ok(Told {
             loss: ToldOfLoss {
                 labels: part(*labels)?,
@@ -227,6 +228,30 @@ impl Taught {
     }
 }
 
+/// What `work` makes of `x` by parts of `AT_ONCE` images; those that are to be alike are filled up with zeros.
+fn in_parts(
+    x: &Tensor,
+    results: usize,
+    how: Parts,
+    mut work: impl FnMut(&Tensor) -> Result<Vec<Tensor>>,
+) -> Result<Vec<Tensor>> {
+    let images = x.dim(0)?;
+    let mut parts = vec![Vec::new(); results];
+    for start in (0..images).step_by(AT_ONCE) {
+        let own = AT_ONCE.min(images - start);
+        let mut part = x.narrow(0, start, own)?;
+        if own < AT_ONCE && how == Parts::Alike {
+            let mut shape = part.dims().to_vec();
+            shape[0] = AT_ONCE - own;
+            part = Tensor::cat(&[part, Tensor::zeros(shape, x.dtype(), x.device())?], 0)?;
+        }
+        for (parts, found) in parts.iter_mut().zip(work(&part)?) {
+            parts.push(found.narrow(0, 0, own)?);
+        }
+    }
+    parts.iter().map(|parts| Tensor::cat(parts, 0)).collect()
+}
+
 /// The host's numbers of a step.
 fn words(
     network: &Network,
@@ -234,22 +259,22 @@ fn words(
     images: usize,
     how: &TrainStep,
     dropout: &mut Rng,
-) -> Result<(Words, Parts)> {
+) -> Result<(Words, Places)> {
     let layers = &network.graph.layers;
     let classes: usize = layers.last().map_or(0, |layer| layer.shape.iter().product());
     check(how.labels, images, classes)?;
-    let (mut words, mut parts) = (Words::default(), Parts::default());
+    let (mut words, mut places) = (Words::default(), Places::default());
     let even = vec![1.0; classes];
     let weights = how.targets.class_weights.unwrap_or(&even);
     let whole = whole(how.labels, &how.targets, classes)?;
-    parts.weights = (words.add_doubles(weights.iter().copied()), 2 * classes);
-    parts.smoothing = (words.add_doubles([how.targets.smoothing]), 2);
-    parts.whole = (words.add_doubles([whole]), 2);
-    parts.labels = (words.add(how.labels.iter().copied()), images);
+    places.weights = (words.add_doubles(weights.iter().copied()), 2 * classes);
+    places.smoothing = (words.add_doubles([how.targets.smoothing]), 2);
+    places.whole = (words.add_doubles([whole]), 2);
+    places.labels = (words.add(how.labels.iter().copied()), images);
     if let Some(state) = states.values().next() {
         // All of them have taken the same number of steps.
-        for (part, size) in parts.rates.iter_mut().zip(how.sizes) {
-            *part = (words.add_floats(state.rates(how.rule, size)), 6);
+        for (place, size) in places.rates.iter_mut().zip(how.sizes) {
+            *place = (words.add_floats(state.rates(how.rule, size)), 6);
         }
     }
     for (index, layer) in layers.iter().enumerate() {
@@ -257,10 +282,10 @@ fn words(
             && p > 0.0
         {
             let count = images * layer.shape.iter().product::<usize>();
-            parts.masks.insert(index, (words.add_floats(drawn(p, count, dropout)), count));
+            places.masks.insert(index, (words.add_floats(drawn(p, count, dropout)), count));
         }
     }
-    Ok((words, parts))
+    Ok((words, places))
 }
 
 /// Forward, loss, backward, optimiser, running statistics. All that it changes stays where it is.

@@ -11,7 +11,7 @@ use super::inputs::ALL_REPLICATES;
 use super::source::{Change, Source};
 use super::{Group, Shelf};
 use crate::data::split::split;
-use crate::exec::{AT_ONCE, Encoder, Network};
+use crate::exec::{AT_ONCE, Encoder, Network, Parts};
 use crate::key::Key;
 use crate::model::freezing::with_head;
 use crate::nn::coming::Coming;
@@ -132,7 +132,7 @@ impl Pass {
     /// All that is kept of some images.
     fn features(&self, images: &Tensor) -> candle_core::Result<Vec<Coming>> {
         let layers: Vec<usize> = self.kept.iter().map(|kept| kept.layer).collect();
-        let found = self.encoder.features(images, &layers)?;
+        let found = self.encoder.features(images, &layers, Parts::Alike)?;
         let of = |(kept, found): (&Kept, Tensor)| match &kept.tail {
             Some(tail) => Coming::of(&tail.infer(&self.encoder.network.as_images(kept.layer, &found)?)?),
             None => Coming::of(&found),

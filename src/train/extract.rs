@@ -11,7 +11,7 @@ use crate::data::Manifest;
 use crate::data::decode::RESAMPLER;
 use crate::data::packed::Packed;
 use crate::device::Precision;
-use crate::exec::{AT_ONCE, Encoder, Network};
+use crate::exec::{AT_ONCE, Encoder, Network, Parts};
 use crate::frame::{Frame, Resize};
 use crate::model::arch::Arch;
 use crate::model::catalogue::identify;
@@ -94,7 +94,8 @@ fn shape_of_row(graph: &Graph) -> Vec<usize> {
 /// The rows of some images.
 fn features(encoder: &Encoder, images: &Tensor) -> candle_core::Result<Coming> {
     let graph = &encoder.network.graph;
-    let found = encoder.network.as_images(graph.last(), &encoder.features(images, &[graph.last()])?[0])?;
+    let found =
+        encoder.network.as_images(graph.last(), &encoder.features(images, &[graph.last()], Parts::Alike)?[0])?;
     match graph.framework {
         Framework::Keras => Coming::of(&found.permute((0, 2, 3, 1))?),
         Framework::Torch => Coming::of(&found),

@@ -9,7 +9,7 @@ use super::Shelf;
 use super::course::Draw;
 use super::source::{Change, Source};
 use crate::data::batch::order;
-use crate::exec::{Encoder, Network};
+use crate::exec::{Encoder, Network, Parts};
 use crate::model::freezing::pooled;
 use crate::model::graph::Graph;
 use crate::plan::stage::{Encoded, Start, Train, Work};
@@ -209,7 +209,9 @@ impl Inputs {
                     found[*place] = Some(images.clone());
                 }
             }
-            self.run_prefixes(&images, &wanted, &mut found)?;
+            // Changed at random, the images of a batch come together in every trial that reads them, and nowhere else.
+            let random = draw.is_some_and(|draw| !draw.augment.is_empty() && draw.views.is_none());
+            self.run_prefixes(&images, if random { Parts::Own } else { Parts::Alike }, &wanted, &mut found)?;
         }
         found.into_iter().map(|found| found.ok_or_else(|| anyhow::anyhow!("a feed without inputs"))).collect()
     }
@@ -217,6 +219,7 @@ impl Inputs {
     fn run_prefixes(
         &mut self,
         images: &Tensor,
+        parts: Parts,
         wanted: &[(usize, usize)],
         found: &mut [Option<Tensor>],
     ) -> anyhow::Result<()> {
@@ -233,7 +236,7 @@ impl Inputs {
                 continue;
             }
             let layers: Vec<usize> = readers.iter().map(|(_, layer, _)| *layer).collect();
-            for ((place, layer, tail), output) in readers.iter().zip(prefix.encoder.features(images, &layers)?) {
+            for ((place, layer, tail), output) in readers.iter().zip(prefix.encoder.features(images, &layers, parts)?) {
                 let output = prefix.encoder.network.as_images(*layer, &output)?;
                 found[*place] = Some(match tail {
                     Some(tail) => tail.as_images(tail.graph.last(), &tail.infer(&output)?)?,

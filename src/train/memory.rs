@@ -103,9 +103,11 @@ fn of_train(stage: &Train, work: &Work, batch: Option<usize>) -> anyhow::Result<
         own.frozen = stage.frozen(phase).map_err(anyhow::Error::msg)?.saturating_sub(below);
         own.batch_norm = phase.batch_norm;
         let storage = storage(&own, batch, stage.precision, Some(phase));
-        let under = prefix.as_ref().map_or(0, |prefix| prefix.evaluation_bytes(AT_ONCE, storage));
-        most = most.max(own.training_bytes(batch, storage) + under);
-        most = most.max(own.evaluation_bytes(batch.min(evaluate::BATCH), storage) + under);
+        let under = |images: usize| prefix.as_ref().map_or(0, |prefix| prefix.evaluation_bytes(images, storage));
+        // A batch that is changed at random is not filled up.
+        let at_once = if phase.augment.is_empty() { AT_ONCE } else { batch.min(AT_ONCE) };
+        most = most.max(own.training_bytes(batch, storage) + under(at_once));
+        most = most.max(own.evaluation_bytes(batch.min(evaluate::BATCH), storage) + under(AT_ONCE));
     }
     Ok(most)
 }

@@ -10,7 +10,7 @@ use super::source::Source;
 use super::{Group, Shelf};
 use crate::data::Manifest;
 use crate::data::split::{Split, split};
-use crate::exec::{Encoder, Network};
+use crate::exec::{Encoder, Network, Parts};
 use crate::model::init;
 use crate::model::weights::Weights;
 use crate::nn::activation::Activation;
@@ -129,7 +129,7 @@ impl Codes {
                 Some(encoder) => {
                     let graph = &encoder.network.graph;
                     self.macs += graph.total_macs() as f64 * samples.len() as f64;
-                    encoder.features(&x, &[graph.last()])?.remove(0)
+                    encoder.features(&x, &[graph.last()], Parts::Alike)?.remove(0)
                 }
                 None => x,
             };

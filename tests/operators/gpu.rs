@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use candle_core::{DType, Device, Tensor};
 use tl_sweep::device::Precision;
 use tl_sweep::exec::routine::{Routine, States, TrainStep};
-use tl_sweep::exec::{Network, Storage};
+use tl_sweep::exec::{Encoder, Network, Parts, Storage};
 use tl_sweep::model::arch::Arch;
 use tl_sweep::model::init;
 use tl_sweep::nn::linear::{heads_backward, heads_forward};
@@ -207,9 +207,11 @@ fn features_do_not_depend_on_the_batch() {
     network.frozen = network.graph.layers.len();
     let (images, last) = (70, network.graph.last());
     let x = tensor(&uniform(images * 3 * 16 * 16, 4), &[images, 3, 16, 16]);
-    let all = network.features(&x, &[last]).unwrap().remove(0);
+    let encoder = Encoder::new(network);
+    let features = |x: &Tensor| encoder.features(x, &[last], Parts::Alike).unwrap().remove(0);
+    let all = features(&x);
     for (first, count) in [(0, 16), (64, 6), (5, 1)] {
-        let own = network.features(&x.narrow(0, first, count).unwrap(), &[last]).unwrap().remove(0);
+        let own = features(&x.narrow(0, first, count).unwrap());
         assert_eq!(bits(&own), bits(&all.narrow(0, first, count).unwrap()), "{count} images from {first}");
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use tl_sweep::device::Precision;
 use tl_sweep::exec::routine::{Routine, States, TrainStep};
-use tl_sweep::exec::{Encoder, Mode, Network};
+use tl_sweep::exec::{Encoder, Mode, Network, Parts};
 use tl_sweep::model::arch::Arch;
 use tl_sweep::model::init;
 use tl_sweep::nn::loss::{Targets, cross_entropies};
@@ -167,13 +167,12 @@ fn features_of_an_encoder() {
         network.frozen = network.graph.layers.len();
         let layers = taps.map(|tap| network.graph.find(tap).unwrap());
         let encoder = Encoder::new(network);
-        for step in 0..5 {
+        for (step, parts) in (0..5).flat_map(|step| [(step, Parts::Alike), (step, Parts::Own)]) {
             let (x, _) = batch(&case, step);
-            let (ours, theirs) =
-                (encoder.features(&x, &layers).unwrap(), encoder.network.features(&x, &layers).unwrap());
-            for (ours, theirs) in ours.iter().zip(&theirs) {
+            let theirs = Encoder::new(encoder.network.clone()).features(&x, &layers, parts).unwrap();
+            for (ours, theirs) in encoder.features(&x, &layers, parts).unwrap().iter().zip(&theirs) {
                 assert_eq!(ours.dims(), theirs.dims());
-                assert_eq!(bits(ours), bits(theirs), "{arch}, batch {step}");
+                assert_eq!(bits(ours), bits(theirs), "{arch}, batch {step}, {parts:?}");
             }
         }
         assert_eq!(encoder.warning(), None);
