@@ -228,6 +228,12 @@ pub enum Verb {
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
+    /// Measures a GPU for a forecast; started by `plan` and `run`
+    #[command(hide = true)]
+    Gauge {
+        #[arg(long)]
+        device: String,
+    },
     /// Runs stages for a sweep; started by `run`
     #[command(hide = true)]
     Worker {

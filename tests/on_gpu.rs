@@ -54,6 +54,10 @@ fn a_sweep_is_the_same_on_one_gpu_on_all_of_them_and_with_nothing_shared() {
     let one = run("one/r.sqlite", &["--devices", "cuda:0", "--slots", "1"]);
     assert_eq!(one.len(), 12);
     assert_eq!(run("all/r.sqlite", &["--devices", "auto", "--slots", "3"]), one);
+    // What it was to take was measured on the GPU, one stream and as many as there are.
+    let rates = |of: &str| std::fs::read_to_string(world.path(of)).unwrap();
+    assert!(rates("one/cache/machine.json").contains("training, 8 images, bf16\""));
+    assert!(rates("all/cache/machine.json").contains(", 3 at once\""));
     assert_eq!(run("alone/r.sqlite", &["--devices", "cuda:0", "--no-share"]), one);
 }
 

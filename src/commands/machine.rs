@@ -1,6 +1,6 @@
 //! What this machine does in a second: each rate is measured when it is first asked for, and kept beside the cache.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -9,18 +9,27 @@ use std::time::Instant;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use crate::model::graph::Graph;
+use super::devices::Devices;
+use super::gauge::Gauge;
 use crate::plan::tier::Machine;
-use crate::train::pace;
+use crate::train::pace::{self, Effort, Subject};
 
 /// Bytes that are written and read to measure the disk.
 const PROBE: usize = 64 << 20;
+
+/// Multiply-accumulates per second of a GPU that could not be measured.
+const GUESS: f64 = 1e12;
 
 /// The rates of this machine, known or measured.
 pub struct Rates {
     cache: PathBuf,
     known: RefCell<Measured>,
     measures: bool,
+    /// GPUs, where they compute, and what measures the first of them, once it was asked.
+    gpus: Option<Devices>,
+    gauge: RefCell<Option<Gauge>>,
+    /// Whether it could not measure something.
+    guesses: Cell<bool>,
 }
 
 /// What was measured, and on which machine: another one measures anew.
@@ -32,30 +41,23 @@ struct Measured {
     paces: BTreeMap<String, f64>,
 }
 
-/// What a slot's time goes into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effort {
-    /// Passes without gradients.
-    Forward,
-    Training,
-    /// Linear heads on features.
-    Heads,
-}
-
 impl Rates {
-    /// Those that are kept in `cache`, for now.
-    pub fn open(cache: &Path) -> Self {
+    /// Those that are kept in `cache`, for now, of what computes on `devices`.
+    pub fn open(cache: &Path, devices: &Devices) -> Self {
         let text = std::fs::read(cache.join("machine.json")).ok();
         let kept = text.and_then(|text| serde_json::from_slice::<Measured>(&text).ok());
-        let own = name();
+        let own = name(devices);
         let known =
             kept.filter(|kept| kept.machine == own).unwrap_or_else(|| Measured { machine: own, ..Measured::default() });
-        Self { cache: cache.to_owned(), known: RefCell::new(known), measures: true }
+        let gpus = devices.uuid().is_some().then(|| devices.clone());
+        let (known, gauge, guesses) = (RefCell::new(known), RefCell::default(), Cell::default());
+        Self { cache: cache.to_owned(), known, measures: true, gpus, gauge, guesses }
     }
 
     /// For those who ask what there is to do, and not how long it takes: every rate is one a second.
     pub fn unmeasured(cache: &Path) -> Self {
-        Self { cache: cache.to_owned(), known: RefCell::default(), measures: false }
+        let (known, gauge, guesses) = (RefCell::default(), RefCell::default(), Cell::default());
+        Self { cache: cache.to_owned(), known, measures: false, gpus: None, gauge, guesses }
     }
 
     /// Memory and disk. What is free is always looked up.
@@ -74,29 +76,55 @@ impl Rates {
         machine
     }
 
-    /// Multiply-accumulates per second of one slot at `effort` on the network `name`.
+    /// Multiply-accumulates per second of one slot at what is asked for.
     ///
     /// # Errors
-    /// Only candle's own.
-    pub fn pace(&self, effort: Effort, name: &str, graph: &Graph) -> anyhow::Result<f64> {
+    /// A GPU cannot be used, or only candle's own.
+    pub fn pace(&self, subject: &Subject) -> anyhow::Result<f64> {
         if !self.measures {
             return Ok(1.0);
         }
-        let name = match effort {
-            Effort::Forward => format!("{name}, forward"),
-            Effort::Training => format!("{name}, training"),
-            Effort::Heads => "linear heads".to_owned(),
-        };
+        self.known(name_of(subject, self.gpus.is_some()), || match &self.gpus {
+            None => pace::on_cpu(subject.effort, &subject.graph),
+            Some(gpus) => self.gauged(gpus, 1, subject),
+        })
+    }
+
+    /// How much faster so many streams of a GPU are together at some work than one of them.
+    ///
+    /// # Errors
+    /// As `pace`.
+    pub fn gain(&self, lanes: usize, subject: &Subject) -> anyhow::Result<f64> {
+        let Some(gpus) = self.gpus.as_ref().filter(|_| lanes > 1) else { return Ok(1.0) };
+        let name = format!("{}, {lanes} at once", name_of(subject, true));
+        let together = self.known(name, || self.gauged(gpus, lanes, subject))?;
+        Ok((together / self.pace(subject)?).max(1.0))
+    }
+
+    fn known(&self, name: String, measure: impl FnOnce() -> anyhow::Result<f64>) -> anyhow::Result<f64> {
         if let Some(pace) = self.known.borrow().paces.get(&name) {
             return Ok(*pace);
         }
-        let pace = match effort {
-            Effort::Forward => pace::forward(graph)?,
-            Effort::Training => pace::training(graph)?,
-            Effort::Heads => pace::heads()?,
-        };
-        self.known.borrow_mut().paces.insert(name, pace);
+        let pace = measure()?;
+        if !self.guesses.get() {
+            self.known.borrow_mut().paces.insert(name, pace);
+        }
         Ok(pace)
+    }
+
+    /// A GPU that cannot be measured cannot be used either, as a rule: its workers say what is wrong, and how it ends.
+    fn gauged(&self, gpus: &Devices, lanes: usize, subject: &Subject) -> anyhow::Result<f64> {
+        let mut gauge = self.gauge.borrow_mut();
+        let gauge = match &mut *gauge {
+            Some(gauge) => gauge,
+            empty => empty.insert(Gauge::start(gpus)?),
+        };
+        gauge.pace(lanes, subject).or_else(|error| {
+            if !self.guesses.replace(true) {
+                eprintln!("{}: its speed cannot be measured, and times are a guess: {error:#}", gpus.first());
+            }
+            Ok(GUESS)
+        })
     }
 
     /// Keeps what is known for the next time, in a cache that is there.
@@ -110,11 +138,24 @@ impl Rates {
     }
 }
 
-fn name() -> String {
+/// What a rate is of.
+fn name_of(subject: &Subject, gpu: bool) -> String {
+    let graph = &subject.graph;
+    let what = match subject.effort {
+        Effort::Heads => return "linear heads".to_owned(),
+        Effort::Forward => "forward",
+        Effort::Training => "training",
+    };
+    let network = format!("{}, {:.1} MFLOP, {what}", graph.arch, 2e-6 * graph.total_macs() as f64);
+    if gpu { format!("{network}, {} images, {}", subject.batch, subject.precision.name()) } else { network }
+}
+
+fn name(devices: &Devices) -> String {
     let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = processor.lines().find(|line| line.starts_with("model name")).unwrap_or_default().to_owned();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{model}, {threads} threads, {}", crate::device::CpuPath::current().name())
+    let gpus = devices.models().map_or_else(String::new, |models| format!(", {models}"));
+    format!("{model}, {threads} threads, {}{gpus}", crate::device::CpuPath::current().name())
 }
 
 /// Bytes per second at which rows are copied.

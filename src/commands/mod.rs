@@ -7,6 +7,7 @@ mod doctor;
 mod export;
 mod extract;
 mod findings;
+mod gauge;
 mod gc;
 mod gpus;
 mod init;
@@ -140,6 +141,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         }
         Verb::Weights { what: WeightsVerb::List } => weights::list(common),
         Verb::Weights { what: WeightsVerb::Inspect { look } } => weights::inspect(&look, common),
+        Verb::Gauge { device } => gauge::run(&device),
         Verb::Worker { device, lanes, cache } => worker::run(&device, lanes, &cache),
     }
 }

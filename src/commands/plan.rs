@@ -27,7 +27,7 @@ pub fn run(file: &Path, format: Format, common: &Common) -> anyhow::Result<Exit>
     let finished = if common.db.exists() { Store::read(&common.db)?.finished()? } else { Default::default() };
     let cells: Vec<usize> = (0..plan.cells.len()).collect();
     let jobs = jobs::jobs(&plan, &cells, &finished, &world).map_err(anyhow::Error::msg)?;
-    streams::settle(&plan, &jobs, common.slots, &mut world);
+    streams::settle(&plan, &jobs, common.slots, &mut world)?;
     match format {
         Format::Json => print(&serde_json::to_string_pretty(&json(&experiment, &plan, &jobs, &world))?)?,
         Format::Csv => print(cells_csv(&plan)?.trim_end())?,
@@ -39,7 +39,7 @@ pub fn run(file: &Path, format: Format, common: &Common) -> anyhow::Result<Exit>
 
 fn json(experiment: &Experiment, plan: &Plan, jobs: &Jobs, world: &World) -> serde_json::Value {
     let totals = &jobs.totals;
-    let forecast = totals.seconds.outstanding / world.facts.slots as f64;
+    let forecast = totals.seconds.outstanding / world.slots_worth();
     let features = jobs.kept.0.values().map(|features| {
         let [memory, disk, recompute] = features.choice.seconds;
         serde_json::json!({
@@ -166,7 +166,7 @@ fn features(kept: &Kept, style: Style) -> Option<String> {
 
 fn cost(totals: &Totals, world: &World, style: Style) -> String {
     let row = |name: &str, macs: f64, seconds: f64| {
-        let time = seconds / world.facts.slots as f64;
+        let time = seconds / world.slots_worth();
         let range = if macs == 0.0 {
             "-".to_owned()
         } else {

@@ -52,7 +52,7 @@ impl Board {
         let terminal = std::io::stderr().is_terminal();
         let weights: Vec<f64> = jobs.list.iter().map(|job| job.seconds.max(LEAST)).collect();
         let outstanding = jobs.list.iter().filter(|job| matches!(job.what, super::jobs::What::Trial { .. })).count();
-        let forecast = weights.iter().sum::<f64>() / world.facts.slots as f64;
+        let forecast = weights.iter().sum::<f64>() / world.slots_worth();
         let bars = MultiProgress::new();
         if !terminal || common.quiet {
             bars.set_draw_target(indicatif::ProgressDrawTarget::hidden());

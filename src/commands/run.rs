@@ -48,7 +48,7 @@ pub fn run(file: &Path, part: &Part, common: &Common) -> anyhow::Result<Exit> {
     refuse_mixed_numerics(&experiment, &plan, &store, &world)?;
     let cells = chosen(&plan, part)?;
     let jobs = limited(jobs::jobs(&plan, &cells, &store.finished()?, &world).map_err(anyhow::Error::msg)?, part.limit);
-    streams::settle(&plan, &jobs, common.slots, &mut world);
+    streams::settle(&plan, &jobs, common.slots, &mut world)?;
     let decoded = prepare::prepare_data(&plan, &jobs, &world)?;
     if world.cache.is_dir() {
         world.rates.keep()?;

@@ -2,15 +2,14 @@
 //! stand before it.
 
 use super::jobs::{Kept, weight_file};
-use super::machine::Effort;
 use super::world::World;
 use crate::key::Key;
-use crate::model::graph::Graph;
 use crate::plan::cost::{self, Cost, TrialCost};
-use crate::plan::stage::{Encode, Pretrain, Stage, Work};
+use crate::plan::stage::{Chain, Encode, Stage, Work};
 use crate::plan::tier::Tier;
 use crate::plan::{Cell, Plan, bond};
 use crate::recipe::Schedule;
+use crate::train::pace::{Effort, Subject};
 
 /// What cells of one structure have in common: cost, and the stages before them.
 #[derive(Clone)]
@@ -83,7 +82,7 @@ impl Shape {
         let probe = Stage::Train(Box::new(train.clone())).kind() == "probe";
         // The numbers, their gradients and what an optimiser remembers of them.
         let bytes = if probe { 0.0 } else { 16.0 * params as f64 };
-        let pace = Pace::of(&network, &chain.pretrain, probe, world).map_err(|error| format!("{error:#}"))?;
+        let pace = Pace::of(&chain, probe, world).map_err(|error| format!("{error:#}"))?;
         let legs = if branches { cost::legs(train, counts)? } else { Vec::new() };
         Ok(Self { cost, pretrain, encode, weights, bond, legs, probe, pace, bytes })
     }
@@ -108,22 +107,18 @@ impl Shape {
 }
 
 impl Pace {
-    fn of(network: &Graph, pretrain: &Option<Pretrain>, probe: bool, world: &World) -> anyhow::Result<Self> {
-        let named = |graph: &Graph| format!("{}, {:.1} MFLOP", graph.arch, 2e-6 * graph.total_macs() as f64);
-        let name = named(network);
-        let pace = |effort| world.rates.pace(effort, &name, network);
-        let forward = pace(Effort::Forward)?;
+    fn of(chain: &Chain, probe: bool, world: &World) -> anyhow::Result<Self> {
+        let subject = |stage| Subject::of(&stage).map_err(anyhow::Error::msg);
+        let training = subject(Stage::Train(Box::new(chain.train.clone())))?;
+        let forward = world.rates.pace(&training.doing(Effort::Forward))?;
         let (own, alone) = match probe {
             // With nothing to share, a probe runs its frozen layers all the time.
-            true if world.share => (pace(Effort::Heads)?, forward),
+            true if world.share => (world.rates.pace(&training.doing(Effort::Heads))?, forward),
             true => (forward, forward),
-            false => (pace(Effort::Training)?, pace(Effort::Training)?),
+            false => (world.rates.pace(&training)?, world.rates.pace(&training)?),
         };
-        let source = match pretrain {
-            Some(source) => {
-                let graph = source.arch.graph(source.classes).map_err(anyhow::Error::msg)?;
-                world.rates.pace(Effort::Training, &named(&graph), &graph)?
-            }
+        let source = match &chain.pretrain {
+            Some(source) => world.rates.pace(&subject(Stage::Pretrain(source.clone()))?)?,
             None => 1.0,
         };
         Ok(Self { forward, own, alone, source })

@@ -7,6 +7,7 @@ use super::world::World;
 use crate::plan::Plan;
 use crate::plan::stage::Work;
 use crate::train;
+use crate::train::pace::Subject;
 
 /// Streams of a GPU at most: with ResNet-20 on an H200, 8 give 2.9 times the trials of one, and 16 no more (benches/gpu.md).
 const MOST: usize = 8;
@@ -16,14 +17,26 @@ const SMALL: f64 = 1e11;
 /// The part of free memory that all streams may take together.
 const PART: f64 = 0.5;
 
-/// Sets the streams of GPUs by the largest stage that is to run, unless `asked` says how many.
-pub fn settle(plan: &Plan, jobs: &Jobs, asked: Option<usize>, world: &mut World) {
+/// Sets the streams of GPUs by the largest stage that is to run, unless `asked` says how many; and what they are worth.
+///
+/// # Errors
+/// The GPU's pace cannot be measured.
+pub fn settle(plan: &Plan, jobs: &Jobs, asked: Option<usize>, world: &mut World) -> anyhow::Result<()> {
     let count = world.devices.count();
-    let (None, Some(free)) = (asked, world.devices.memory(count)) else { return };
+    let Some(free) = world.devices.memory(count) else { return Ok(()) };
+    let works = works(plan, jobs, world);
     let known = |work: &Work| Some((train::device_bytes(work, None).ok()?, train::device_macs(work).ok()?));
-    let stages: Option<Vec<(usize, f64)>> = works(plan, jobs, world).iter().map(known).collect();
+    let stages: Option<Vec<(usize, f64)>> = works.iter().map(known).collect();
     // What cannot be told is taken to be large; running it says what is wrong with it.
-    world.facts.slots = count * stages.map_or(1, |stages| streams(&stages, free));
+    let lanes = asked.unwrap_or_else(|| stages.as_deref().map_or(1, |stages| streams(stages, free)));
+    world.facts.slots = count * lanes;
+    let macs = |work: &&Work| train::device_macs(work).unwrap_or(0.0);
+    let largest = works.iter().max_by(|one, other| macs(one).total_cmp(&macs(other)));
+    world.gain = match largest.and_then(|work| Subject::of(&work.stage).ok()) {
+        Some(subject) => world.rates.gain(lanes, &subject)?,
+        None => 1.0,
+    };
+    Ok(())
 }
 
 /// Streams for stages of so many bytes and multiply-accumulates of a step, in so much free memory.

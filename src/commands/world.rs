@@ -30,6 +30,8 @@ pub struct World {
     pub devices: Devices,
     pub cache: PathBuf,
     pub rates: Rates,
+    /// How many times the work of one slot all of a device do together.
+    pub gain: f64,
     /// Whether trials share work; without, each runs alone, for audit.
     pub share: bool,
     /// Rows of encodings, by what decides them.
@@ -70,8 +72,13 @@ impl World {
             graphs,
             slots: per_device * devices.count(),
         };
-        let (rates, rows) = (Rates::open(&cache), RefCell::default());
-        Ok(Self { facts, datasets, devices, cache, rates, share: true, rows })
+        let (rates, rows) = (Rates::open(&cache, &devices), RefCell::default());
+        Ok(Self { facts, datasets, devices, cache, rates, gain: per_device as f64, share: true, rows })
+    }
+
+    /// Slots whose work is done in the time of one: streams of a GPU slow each other down.
+    pub fn slots_worth(&self) -> f64 {
+        self.gain * self.devices.count() as f64
     }
 
     /// Rows of an encoding: what the replicates' splits read, each image once, and its views.

@@ -2,8 +2,8 @@
 
 use candle_core::Device as CandleDevice;
 
-use super::encode;
-use super::evaluate;
+use super::{Shelf, encode, evaluate};
+use crate::data::split::split;
 use crate::device::Precision;
 use crate::exec::{AT_ONCE, Network, Storage};
 use crate::model::graph::Graph;
@@ -121,8 +121,20 @@ fn batch_of(work: &Work) -> usize {
     }
 }
 
+/// The images that a stage learns from: no batch has more of them.
+fn images(work: &Work, shelf: &mut Shelf) -> Option<usize> {
+    let (data, per_class, seed, replicate) = match &work.stage {
+        Stage::Pretrain(stage) => (stage.data, None, stage.seed, 0),
+        Stage::Train(stage) => (stage.data, stage.per_class, stage.seed, stage.replicate as u64),
+        Stage::Encode(_) => return None,
+    };
+    let split = split(&*shelf.manifest(data).ok()?, per_class, seed, replicate).ok()?;
+    let refits = matches!(&work.stage, Stage::Train(stage) if stage.refit);
+    Some(split.train.len() + if refits { split.val.len() } else { 0 })
+}
+
 /// What a person needs to know of memory that was not enough: what was asked for, what there is, and what would fit.
-pub fn too_little(works: &[Work], device: &CandleDevice, error: &str) -> String {
+pub fn too_little(works: &[Work], shelf: &mut Shelf, error: &str) -> String {
     let gigabytes = |bytes: usize| format!("{:.2} GB", bytes as f64 / 1e9);
     let Some(first) = works.first() else { return error.to_owned() };
     let group = if works.len() > 1 {
@@ -130,8 +142,9 @@ pub fn too_little(works: &[Work], device: &CandleDevice, error: &str) -> String 
     } else {
         String::new()
     };
-    let (Ok((free, all)), Ok(needs)) = (memory(device), bytes(first, None)) else { return format!("{error}{group}") };
-    let batch = batch_of(first);
+    let batch = batch_of(first).min(images(first, shelf).unwrap_or(usize::MAX));
+    let needs = bytes(first, Some(batch));
+    let (Ok((free, all)), Ok(needs)) = (memory(&shelf.device), needs) else { return format!("{error}{group}") };
     let fits = (0..).map(|halved| batch >> halved).take_while(|batch| *batch > 0).skip(1);
     let fitting = fits.into_iter().find(|batch| bytes(first, Some(*batch)).is_ok_and(|bytes| bytes < free));
     let cure = match (&first.stage, fitting) {

@@ -158,7 +158,7 @@ pub fn run(works: &[Work], shelf: &mut Shelf, hear: &mut dyn FnMut(Told)) -> Res
         Failure { class: FailureClass::OutOfMemory, message } => {
             // What is kept for later tensors is free as well.
             crate::nn::give_back(&shelf.device);
-            let message = memory::too_little(works, &shelf.device, &message);
+            let message = memory::too_little(works, shelf, &message);
             Failure { class: FailureClass::OutOfMemory, message }
         }
         other => other,

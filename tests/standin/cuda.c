@@ -118,8 +118,8 @@ static size_t capacity(void) {
 static int take(uint64_t *at, size_t bytes) {
     if (used + bytes > capacity()) return OUT_OF_MEMORY;
     Block *block = malloc(sizeof *block);
-    // What nobody has written is no number: reading it must show.
-    block->at = malloc(bytes ? bytes : 1);
+    // What nobody has written is no number: reading it must show. Where nothing is written at all, it is zero.
+    block->at = idle() ? calloc(bytes + 1, 1) : malloc(bytes ? bytes : 1);
     if (!idle()) memset(block->at, 0xff, bytes);
     block->bytes = bytes, block->captured = captured != NULL, block->next = blocks, blocks = block;
     used += bytes;

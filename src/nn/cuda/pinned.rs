@@ -46,14 +46,17 @@ impl Ring {
 /// Memory that the host reads through its caches; that of a `Ring` is only ever written.
 const CACHED: u32 = 0;
 
+/// A device, and a count of numbers.
+type Size = (DeviceId, usize);
+
 thread_local! {
-    /// Buffers that nobody waits for, by device and count of numbers.
-    static FREE: RefCell<HashMap<(DeviceId, usize), Vec<PinnedHostSlice<f32>>>> = RefCell::default();
+    /// Buffers that nobody waits for.
+    static FREE: RefCell<HashMap<Size, Vec<PinnedHostSlice<f32>>>> = RefCell::default();
 }
 
 /// The numbers of a tensor on their way to the host.
 pub struct Coming {
-    size: (DeviceId, usize),
+    size: Size,
     buffer: PinnedHostSlice<f32>,
 }
 
