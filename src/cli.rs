@@ -29,8 +29,8 @@ pub struct Common {
     /// auto, cpu, or cuda:0,cuda:1
     #[arg(long, global = true, value_name = "LIST", default_value = "auto")]
     pub devices: String,
-    /// Trials side by side on each device; on CPU one per core unless given; on a GPU one, or as many streams of one process,
-    /// up to 8, as small networks leave room for
+    /// Trials side by side on each device; on CPU one per core unless given; on a GPU as many streams of one process, up to 8,
+    /// as do more together, which is measured, and as its memory has room for
     #[arg(long, global = true, value_name = "N")]
     pub slots: Option<usize>,
     /// Instructions of the CPU's loops, to repeat what another machine computed: avx512, avx2 or portable; without it

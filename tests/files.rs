@@ -69,6 +69,7 @@ fn what_has_no_meaning_is_an_error() {
         ("[axes]", "[axes]\nlr = { log = [0, 1], n = 3 }", "a range is"),
         ("[axes]", "[axes]\nfreeze = [\"none\"]", "stands in the recipe"),
         ("[axes]", "[train]\nsteps = 5\nepochs = 5\n[axes]", "exactly one"),
+        ("[axes]", "[train]\ntap = \"features\"\n[axes]", "`tap` is a key of [recipes.NAME]"),
         ("[axes]", "[[exclude]]\nif = \"lr >\"\n[axes]", "expected a text"),
         ("[axes]", "[[exclude]]\nif = \"speed > 3\"\n[axes]", "cannot ask for `speed`"),
         ("[axes]", "[[rule]]\nclaim = \"a > fine-tune\"\n[axes]", "no recipe"),

@@ -44,15 +44,18 @@ impl Devices {
 
     /// All GPUs that may be used, or the CPU where there is none.
     fn auto(driver: Result<gpus::Driver, String>, cuda: bool) -> Self {
-        let gpus = driver.map_or_else(|_| Vec::new(), |driver| driver.visible);
+        let (gpus, hidden) = driver.map_or_else(|_| Default::default(), |driver| (driver.visible, driver.all));
         if gpus.is_empty() || !cuda {
-            let note = gpus.first().map(|gpu| {
+            let left_alone = gpus.first().map(|gpu| {
                 format!(
                     "{} is here, and this program was built without CUDA: it runs on the CPU; to use it, {BUILD}",
                     gpu.name
                 )
             });
-            return Self { list: vec![Device::Cpu], gpus: Vec::new(), note };
+            let hidden = hidden.first().map(|gpu| {
+                format!("CUDA_VISIBLE_DEVICES names no GPU that is here ({} is): it runs on the CPU", gpu.name)
+            });
+            return Self { list: vec![Device::Cpu], gpus: Vec::new(), note: left_alone.or(hidden) };
         }
         Self { list: (0..gpus.len()).map(Device::Cuda).collect(), gpus, note: None }
     }
@@ -190,6 +193,9 @@ mod tests {
         assert_eq!(Devices::auto(none(), true).first(), Device::Cpu);
         let note = Devices::auto(Ok(driver(&[1])), false).note.expect("a GPU is left alone");
         assert!(note.contains("card 0 is here") && note.contains("--features cudnn"), "{note}");
+        let hidden = gpus::Driver { visible: Vec::new(), ..driver(&[1]) };
+        let note = Devices::auto(Ok(hidden), true).note.expect("a GPU is hidden");
+        assert!(note.contains("names no GPU that is here (card 0 is)"), "{note}");
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub fn run(file: &Path, prefix: &str, out: &Path, names: Option<Names>, common: 
     if !common.quiet {
         eprintln!("running trial {} again: its weights follow from its settings, to the bit", key.short());
     }
+    world.rates.rest();
     let places = Places { cache: world.cache.clone() };
     let facts = [("trial".to_owned(), key.to_string()), ("experiment".to_owned(), experiment.name.clone())];
     let target = out.to_owned();

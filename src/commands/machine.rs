@@ -127,6 +127,11 @@ impl Rates {
         })
     }
 
+    /// Ends what measures a GPU, so that the GPU is free for others.
+    pub fn rest(&self) {
+        self.gauge.replace(None);
+    }
+
     /// Keeps what is known for the next time, in a cache that is there.
     ///
     /// # Errors

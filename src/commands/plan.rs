@@ -9,14 +9,18 @@ use super::jobs::{self, Jobs, Kept, Totals};
 use super::world::World;
 use super::{Exit, print, streams, table_style};
 use crate::cli::{Common, Format};
+use crate::device::Precision;
 use crate::experiment::Experiment;
 use crate::plan::stage::Work;
 use crate::plan::{Cell, Facts, Plan};
 use crate::report::table::{Style, table};
 use crate::store::Store;
 use crate::train;
+use crate::train::pace::Subject;
 use crate::value::{Layer, Value};
 
+/// Measurements that differ by less are the same.
+const NOISE: f64 = 0.1;
 /// Real runs take between these times the forecast.
 const RANGE: (f64, f64) = (0.7, 1.6);
 
@@ -28,6 +32,10 @@ pub fn run(file: &Path, format: Format, common: &Common) -> anyhow::Result<Exit>
     let cells: Vec<usize> = (0..plan.cells.len()).collect();
     let jobs = jobs::jobs(&plan, &cells, &finished, &world).map_err(anyhow::Error::msg)?;
     streams::settle(&plan, &jobs, common.slots, &mut world)?;
+    // What was measured serves the next time; a folder that cannot be written to is no reason to say nothing now.
+    if world.cache.is_dir() {
+        let _ = world.rates.keep();
+    }
     match format {
         Format::Json => print(&serde_json::to_string_pretty(&json(&experiment, &plan, &jobs, &world))?)?,
         Format::Csv => print(cells_csv(&plan)?.trim_end())?,
@@ -106,6 +114,7 @@ fn text(experiment: &Experiment, plan: &Plan, jobs: &Jobs, world: &World, style:
     parts.extend(features(&jobs.kept, style));
     parts.push(cost(totals, world, style));
     parts.extend(memory(plan, jobs, world));
+    parts.extend(precision(plan, jobs, world));
     for (reason, count) in &plan.excluded {
         parts.push(format!("excluded: {count} cells: {reason}"));
     }
@@ -204,6 +213,30 @@ fn memory(plan: &Plan, jobs: &Jobs, world: &World) -> Option<String> {
         most as f64 / 1e9,
         free / 1e9
     ))
+}
+
+/// What the largest stage would gain on a GPU if its products rounded: f32 is the default, and leaves most of it idle.
+fn precision(plan: &Plan, jobs: &Jobs, world: &World) -> Option<String> {
+    world.devices.uuid()?;
+    let subject = streams::largest(&streams::works(plan, jobs, world))?;
+    if subject.precision != Precision::F32 {
+        return None;
+    }
+    let plain = world.rates.pace(&subject).ok()?;
+    let gain = |precision: &Precision| {
+        world.devices.allow(&[Value::Text(precision.name().to_owned())]).ok()?;
+        let gain = world.rates.pace(&Subject { precision: *precision, ..subject.clone() }).ok()? / plain;
+        (gain > 1.0 + NOISE).then(|| format!("{gain:.1} times as fast with precision = \"{}\"", precision.name()))
+    };
+    let gains: Vec<String> = Precision::ALL.iter().filter_map(gain).collect();
+    let graph = &subject.graph;
+    (!gains.is_empty()).then(|| {
+        format!(
+            "precision\nf32; on this GPU the largest stage ({}) would run {}, under [train]",
+            graph.arch,
+            gains.join(", ")
+        )
+    })
 }
 
 fn human(seconds: f64) -> String {

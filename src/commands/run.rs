@@ -245,6 +245,7 @@ fn listen_for_interrupts() -> anyhow::Result<Arc<AtomicUsize>> {
 /// On CPU a single-threaded worker process for each slot; for each GPU one process, whose slots are streams of the device.
 /// Large buffers stay with a process instead of going back to the kernel.
 pub fn pool(world: &World, jobs: usize) -> anyhow::Result<Pool> {
+    world.rates.rest();
     let program = std::env::current_exe()?;
     let (devices, cache) = (world.devices.clone(), world.cache.clone());
     let slots = world.facts.slots.min(jobs.max(1));

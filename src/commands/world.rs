@@ -113,7 +113,8 @@ impl World {
 }
 
 fn data_folder(file: &Path, common: &Common) -> PathBuf {
-    common.data.clone().unwrap_or_else(|| file.parent().unwrap_or(Path::new("")).to_owned())
+    let beside = || file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    common.data.clone().unwrap_or_else(|| beside().to_owned())
 }
 
 /// Names of the datasets that some cell or the pretraining reads.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::file::{Entry, Node, Shape};
 use super::keys::{self, CELL_KEYS, Group};
 use super::problem::{Problem, Spot};
+use super::reference::SECTIONS;
 use crate::recipe;
 use crate::spelling::nearest;
 use crate::value::{Layer, Value};
@@ -16,6 +17,12 @@ pub struct Reader {
     pub scenarios: Vec<String>,
     pub recipes: Vec<String>,
     pub datasets: Vec<String>,
+}
+
+/// The tables that have a key.
+fn tables_of(key: &str) -> Vec<&'static str> {
+    let has = |group: Group| keys::of(group).any(|own| own.name == key);
+    SECTIONS.iter().filter(|(_, group)| has(*group)).map(|(title, _)| *title).collect()
 }
 
 impl Reader {
@@ -71,7 +78,16 @@ impl Reader {
         for entry in entries {
             let key = keys::KEYS.iter().find(|key| key.name == entry.key && groups.contains(&key.group));
             match key {
-                None => self.unknown(entry.spot, format!("{place} has no key `{}`", entry.key), &entry.key, &accepted),
+                None => {
+                    let message = format!("{place} has no key `{}`", entry.key);
+                    match tables_of(&entry.key) {
+                        tables if tables.is_empty() => self.unknown(entry.spot, message, &entry.key, &accepted),
+                        tables => {
+                            let help = format!("`{}` is a key of {}", entry.key, tables.join(" and "));
+                            self.problems.push(Problem::at(entry.spot, message).help(help));
+                        }
+                    }
+                }
                 Some(key) => {
                     let value = entry.node.value();
                     match (key.check)(&value) {

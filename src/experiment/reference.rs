@@ -29,7 +29,8 @@ pub fn page() -> String {
     page
 }
 
-const SECTIONS: &[(&str, Group)] = &[
+/// The tables that keys belong to.
+pub const SECTIONS: &[(&str, Group)] = &[
     ("[experiment]", Group::Experiment),
     ("[backbone]", Group::Backbone),
     ("[recipes.NAME]", Group::Recipe),
