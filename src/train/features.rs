@@ -10,6 +10,8 @@ use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(feature = "cuda")]
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 #[cfg(feature = "cuda")]
@@ -44,6 +46,10 @@ pub struct Writer {
     /// Numbers that are still to come.
     left: usize,
 }
+
+/// Held while features are put on a device.
+#[cfg(feature = "cuda")]
+static ROOM: Mutex<()> = Mutex::new(());
 
 /// Writers of this process so far.
 static WRITERS: AtomicUsize = AtomicUsize::new(0);
@@ -173,6 +179,8 @@ impl Features {
             return Ok(known.clone());
         }
         let bytes = &self.map[self.start..][..self.rows.len() * self.size * 4];
+        // Streams of one device look one after the other: what one has taken is not there for the next.
+        let _alone = ROOM.lock().unwrap_or_else(PoisonError::into_inner);
         let (free, _) = crate::nn::memory(device)?;
         let fits = 2 * bytes.len() <= free;
         let put = || Tensor::from_raw_buffer(bytes, DType::F32, &[self.rows.len(), self.size], device);
