@@ -1,13 +1,24 @@
 //! What a stage leaves: scores, predictions, curves, or a classified failure.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::recipe::Metric;
+
+/// JSON has neither NaN nor infinity, and a diverged trial has both: either comes back as NaN.
+fn or_nan<'a, D: Deserializer<'a>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+}
+
+fn each_or_nan<'a, D: Deserializer<'a>>(from: D) -> Result<Vec<f32>, D::Error> {
+    let numbers: Vec<Option<f32>> = Vec::deserialize(from)?;
+    Ok(numbers.into_iter().map(|number| number.unwrap_or(f32::NAN)).collect())
+}
 
 /// How well a set of predictions does. All lie in 0..=1 but the loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
     /// Mean cross-entropy in nats, without label smoothing.
+    #[serde(deserialize_with = "or_nan")]
     pub loss: f64,
     pub accuracy: f64,
     /// The mean over classes of the accuracy within the class (classes without images left out).
@@ -33,6 +44,7 @@ pub struct Predictions {
     pub samples: Vec<u32>,
     pub predicted: Vec<u16>,
     /// The probability given to the true class.
+    #[serde(deserialize_with = "each_or_nan")]
     pub probability: Vec<f32>,
 }
 
@@ -63,6 +75,7 @@ pub struct Point {
     pub epoch: f64,
     pub lr: f64,
     /// Mean over the steps since the last evaluation, label smoothing included.
+    #[serde(deserialize_with = "or_nan")]
     pub train_loss: f64,
     pub val: Scores,
 }
@@ -72,6 +85,7 @@ pub struct Point {
 pub struct Progress {
     pub step: usize,
     pub steps: usize,
+    #[serde(deserialize_with = "or_nan")]
     pub loss: f64,
     /// Of the last evaluation on validation.
     pub accuracy: Option<f64>,

@@ -1,14 +1,14 @@
-//! `gauge`: measures how fast a GPU is, in a process of its own: the main process has no context there, and takes none of its
-//! memory. Both ends of it.
+//! `gauge`: measures how fast a device is, in a process of its own, with what a worker has: on a GPU the main process has no
+//! context and takes none of its memory. Both ends of it.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use super::devices::Devices;
-use super::{Exit, Usage};
+use super::{Exit, Usage, process};
 use crate::device::Device;
 use crate::train::pace::{self, Subject};
 
@@ -27,8 +27,12 @@ pub fn run(device: &str) -> anyhow::Result<Exit> {
     let device = Device::parse(device).ok_or_else(|| Usage(format!("no device is called '{device}'")))?;
     for line in std::io::stdin().lock().lines() {
         let question: Question = serde_json::from_str(&line?)?;
-        let answer: Answer =
-            pace::on_gpu(device, question.lanes, &question.subject).map_err(|error| format!("{error:#}"));
+        let Question { lanes, subject } = question;
+        let found = match device {
+            Device::Cpu => pace::on_cpu(subject.effort, &subject.graph),
+            Device::Cuda(_) => pace::on_gpu(device, lanes, &subject),
+        };
+        let answer: Answer = found.map_err(|error| format!("{error:#}"));
         let mut out = std::io::stdout().lock();
         serde_json::to_writer(&mut out, &answer)?;
         out.write_all(b"\n")?;
@@ -45,14 +49,13 @@ pub struct Gauge {
 }
 
 impl Gauge {
-    /// Starts it on the first of some GPUs.
+    /// Starts it on the first of some devices.
     ///
     /// # Errors
     /// The system starts no process.
     pub fn start(devices: &Devices) -> anyhow::Result<Self> {
-        let (device, environment) = devices.of_process(0);
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["gauge", "--device", &device.to_string()]).envs(environment);
+        let (device, mut command) = process::on(&std::env::current_exe()?, devices, 0, 1);
+        command.args(["gauge", "--device", &device.to_string()]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let (ask, hear) = (child.stdin.take(), child.stdout.take().context("a process without output")?);
         Ok(Self { child, ask, hear: BufReader::new(hear) })
@@ -69,7 +72,7 @@ impl Gauge {
         ask.flush()?;
         let mut line = String::new();
         self.hear.read_line(&mut line)?;
-        anyhow::ensure!(!line.is_empty(), "the process that measures the GPU has ended");
+        anyhow::ensure!(!line.is_empty(), "the process that measures it has ended");
         serde_json::from_str::<Answer>(&line)?.map_err(anyhow::Error::msg)
     }
 }

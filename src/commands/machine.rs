@@ -12,21 +12,20 @@ use serde::{Deserialize, Serialize};
 use super::devices::Devices;
 use super::gauge::Gauge;
 use crate::plan::tier::Machine;
-use crate::train::pace::{self, Effort, Subject};
+use crate::train::pace::{Effort, Subject};
 
 /// Bytes that are written and read to measure the disk.
 const PROBE: usize = 64 << 20;
 
-/// Multiply-accumulates per second of a GPU that could not be measured.
-const GUESS: f64 = 1e12;
+/// Multiply-accumulates per second of a device that could not be measured.
+const GUESS: f64 = 1e11;
 
 /// The rates of this machine, known or measured.
 pub struct Rates {
     cache: PathBuf,
     known: RefCell<Measured>,
-    measures: bool,
-    /// GPUs, where they compute, and what measures the first of them, once it was asked.
-    gpus: Option<Devices>,
+    /// What computes, where rates are measured, and what measures the first of them, once it was asked.
+    devices: Option<Devices>,
     gauge: RefCell<Option<Gauge>>,
     /// Whether it could not measure something.
     guesses: Cell<bool>,
@@ -49,22 +48,21 @@ impl Rates {
         let own = name(devices);
         let known =
             kept.filter(|kept| kept.machine == own).unwrap_or_else(|| Measured { machine: own, ..Measured::default() });
-        let gpus = devices.uuid().is_some().then(|| devices.clone());
         let (known, gauge, guesses) = (RefCell::new(known), RefCell::default(), Cell::default());
-        Self { cache: cache.to_owned(), known, measures: true, gpus, gauge, guesses }
+        Self { cache: cache.to_owned(), known, devices: Some(devices.clone()), gauge, guesses }
     }
 
     /// For those who ask what there is to do, and not how long it takes: every rate is one a second.
     pub fn unmeasured(cache: &Path) -> Self {
         let (known, gauge, guesses) = (RefCell::default(), RefCell::default(), Cell::default());
-        Self { cache: cache.to_owned(), known, measures: false, gpus: None, gauge, guesses }
+        Self { cache: cache.to_owned(), known, devices: None, gauge, guesses }
     }
 
     /// Memory and disk. What is free is always looked up.
     pub fn machine(&self) -> Machine {
         let mut known = self.known.borrow_mut();
         let mut machine = *known.disks.get_or_insert_with(|| {
-            if !self.measures {
+            if self.devices.is_none() {
                 return Machine { memory: 1.0, disk_read: 1.0, disk_write: 1.0, memory_free: 0.0, disk_free: 0.0 };
             }
             // Where nothing can be written, nothing will be kept.
@@ -79,15 +77,12 @@ impl Rates {
     /// Multiply-accumulates per second of one slot at what is asked for.
     ///
     /// # Errors
-    /// A GPU cannot be used, or only candle's own.
+    /// The process that measures cannot be started.
     pub fn pace(&self, subject: &Subject) -> anyhow::Result<f64> {
-        if !self.measures {
+        if self.devices.is_none() {
             return Ok(1.0);
         }
-        self.known(name_of(subject, self.gpus.is_some()), || match &self.gpus {
-            None => pace::on_cpu(subject.effort, &subject.graph),
-            Some(gpus) => self.gauged(gpus, 1, subject),
-        })
+        self.known(self.name_of(subject), || self.gauged(1, subject))
     }
 
     /// How much faster so many streams of a GPU are together at some work than one of them.
@@ -95,10 +90,25 @@ impl Rates {
     /// # Errors
     /// As `pace`.
     pub fn gain(&self, lanes: usize, subject: &Subject) -> anyhow::Result<f64> {
-        let Some(gpus) = self.gpus.as_ref().filter(|_| lanes > 1) else { return Ok(1.0) };
-        let name = format!("{}, {lanes} at once", name_of(subject, true));
-        let together = self.known(name, || self.gauged(gpus, lanes, subject))?;
+        if lanes < 2 {
+            return Ok(1.0);
+        }
+        let name = format!("{}, {lanes} at once", self.name_of(subject));
+        let together = self.known(name, || self.gauged(lanes, subject))?;
         Ok((together / self.pace(subject)?).max(1.0))
+    }
+
+    /// What a rate is of.
+    fn name_of(&self, subject: &Subject) -> String {
+        let gpu = self.devices.as_ref().is_some_and(|devices| devices.uuid().is_some());
+        let graph = &subject.graph;
+        let what = match subject.effort {
+            Effort::Heads => return "linear heads".to_owned(),
+            Effort::Forward => "forward",
+            Effort::Training => "training",
+        };
+        let network = format!("{}, {:.1} MFLOP, {what}", graph.arch, 2e-6 * graph.total_macs() as f64);
+        if gpu { format!("{network}, {} images, {}", subject.batch, subject.precision.name()) } else { network }
     }
 
     fn known(&self, name: String, measure: impl FnOnce() -> anyhow::Result<f64>) -> anyhow::Result<f64> {
@@ -112,22 +122,23 @@ impl Rates {
         Ok(pace)
     }
 
-    /// A GPU that cannot be measured cannot be used either, as a rule: its workers say what is wrong, and how it ends.
-    fn gauged(&self, gpus: &Devices, lanes: usize, subject: &Subject) -> anyhow::Result<f64> {
+    /// A device that cannot be measured cannot be used either, as a rule: its workers say what is wrong, and how it ends.
+    fn gauged(&self, lanes: usize, subject: &Subject) -> anyhow::Result<f64> {
+        let Some(devices) = &self.devices else { return Ok(1.0) };
         let mut gauge = self.gauge.borrow_mut();
         let gauge = match &mut *gauge {
             Some(gauge) => gauge,
-            empty => empty.insert(Gauge::start(gpus)?),
+            empty => empty.insert(Gauge::start(devices)?),
         };
         gauge.pace(lanes, subject).or_else(|error| {
             if !self.guesses.replace(true) {
-                eprintln!("{}: its speed cannot be measured, and times are a guess: {error:#}", gpus.first());
+                eprintln!("{}: its speed cannot be measured, and times are a guess: {error:#}", devices.first());
             }
             Ok(GUESS)
         })
     }
 
-    /// Ends what measures a GPU, so that the GPU is free for others.
+    /// Ends what measures, so that a GPU is free for others.
     pub fn rest(&self) {
         self.gauge.replace(None);
     }
@@ -141,18 +152,6 @@ impl Rates {
         let text = serde_json::to_vec_pretty(&*self.known.borrow())?;
         std::fs::write(&path, text).with_context(|| format!("cannot write '{}'", path.display()))
     }
-}
-
-/// What a rate is of.
-fn name_of(subject: &Subject, gpu: bool) -> String {
-    let graph = &subject.graph;
-    let what = match subject.effort {
-        Effort::Heads => return "linear heads".to_owned(),
-        Effort::Forward => "forward",
-        Effort::Training => "training",
-    };
-    let network = format!("{}, {:.1} MFLOP, {what}", graph.arch, 2e-6 * graph.total_macs() as f64);
-    if gpu { format!("{network}, {} images, {}", subject.batch, subject.precision.name()) } else { network }
 }
 
 fn name(devices: &Devices) -> String {

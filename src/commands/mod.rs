@@ -16,6 +16,7 @@ mod machine;
 mod materials;
 mod plan;
 mod prepare;
+mod process;
 mod progress;
 mod report;
 pub mod run;

@@ -2,17 +2,16 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::jobs::{self, Jobs, What};
 use super::progress::Board;
 use super::world::World;
-use super::{Exit, NoDevice, Usage, findings, machine, prepare, print, streams, table_style};
+use super::{Exit, NoDevice, Usage, findings, machine, prepare, print, process, streams, table_style};
 use crate::cli::Common;
 use crate::data::split::split;
-use crate::device::{CpuPath, Device};
+use crate::device::Device;
 use crate::experiment::Experiment;
 use crate::experiment::condition::Condition;
 use crate::key::Key;
@@ -243,27 +242,19 @@ fn listen_for_interrupts() -> anyhow::Result<Arc<AtomicUsize>> {
 }
 
 /// On CPU a single-threaded worker process for each slot; for each GPU one process, whose slots are streams of the device.
-/// Large buffers stay with a process instead of going back to the kernel.
 pub fn pool(world: &World, jobs: usize) -> anyhow::Result<Pool> {
     world.rates.rest();
     let program = std::env::current_exe()?;
     let (devices, cache) = (world.devices.clone(), world.cache.clone());
     let slots = world.facts.slots.min(jobs.max(1));
-    let processes = if devices.first() == Device::Cpu { slots } else { devices.count().min(slots) };
+    let on_cpu = devices.first() == Device::Cpu;
+    let processes = if on_cpu { slots } else { devices.count().min(slots) };
     let lanes = slots.div_ceil(processes);
-    Ok(Pool::new(processes, lanes, move |process| {
-        let mut command = Command::new(&program);
-        let (device, environment) = devices.of_process(process);
+    // On a GPU the threads prepare images.
+    let threads = if on_cpu { 1 } else { (machine::threads() / processes).max(1) };
+    Ok(Pool::new(processes, lanes, move |number| {
+        let (device, mut command) = process::on(&program, &devices, number, threads);
         command.args(["worker", "--device", &device.to_string(), "--lanes", &lanes.to_string(), "--cache"]).arg(&cache);
-        command.envs(environment);
-        command.env("TL_SWEEP_CPU_PATH", CpuPath::current().name());
-        // On a GPU the threads prepare images.
-        let threads = if device == Device::Cpu { 1 } else { (machine::threads() / processes).max(1) };
-        command.env("RAYON_NUM_THREADS", threads.to_string()).env("CANDLE_NUM_THREADS", "1");
-        command
-            .env("MALLOC_MMAP_THRESHOLD_", "4294967296")
-            .env("MALLOC_TRIM_THRESHOLD_", "8589934592")
-            .env("MALLOC_TOP_PAD_", "67108864");
         command
     }))
 }

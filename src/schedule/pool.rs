@@ -23,13 +23,16 @@ pub struct Pool {
     workers: Vec<Option<Worker>>,
     /// Of each process.
     lanes: usize,
-    sender: Sender<(usize, u64, Option<Said>)>,
-    receiver: Receiver<(usize, u64, Option<Said>)>,
+    sender: Sender<Message>,
+    receiver: Receiver<Message>,
     /// What is heard of a death by the slots that have not been told yet.
     pending: VecDeque<(usize, Heard)>,
     /// Counts processes, so that the last words of a dead one are not taken for its successor's.
     started: u64,
 }
+
+/// The process, the number of its start, and what it said: nothing at the end of its output, an error where that is unreadable.
+type Message = (usize, u64, Option<Result<Said, String>>);
 
 struct Worker {
     child: Child,
@@ -72,10 +75,10 @@ impl Pool {
         self.workers[process] = Some(Worker { child, stdin, id });
         let sender = self.sender.clone();
         std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines() {
-                let parsed = line.ok().and_then(|line| serde_json::from_str(&line).ok());
-                let Some(parsed) = parsed else { break };
-                if sender.send((process, id, Some(parsed))).is_err() {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let said = serde_json::from_str(&line).map_err(|error| unreadable(&line, &error));
+                let over = said.is_err();
+                if sender.send((process, id, Some(said))).is_err() || over {
                     return;
                 }
             }
@@ -110,9 +113,11 @@ impl Pool {
             return None;
         }
         let slot = |lane: usize| lane * self.workers.len() + process;
-        if let Some(Said { lane, line }) = said {
-            return Some((slot(lane), Heard::Line(line)));
-        }
+        let fault = match said {
+            Some(Ok(Said { lane, line })) => return Some((slot(lane), Heard::Line(line))),
+            Some(Err(fault)) => Some(fault),
+            None => None,
+        };
         let slots: Vec<usize> = (0..self.lanes).map(slot).collect();
         let status = self.workers[process].take().and_then(|mut worker| {
             drop(worker.stdin);
@@ -120,6 +125,7 @@ impl Pool {
             worker.child.wait().ok()
         });
         let how = status.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
+        let how = fault.unwrap_or(how);
         self.pending.extend(slots.into_iter().map(|slot| (slot, Heard::Gone(how.clone()))));
         self.pending.pop_front()
     }
@@ -135,6 +141,12 @@ impl Pool {
             let _ = child.wait();
         }
     }
+}
+
+/// What is wrong with a line, and where.
+fn unreadable(line: &str, error: &serde_json::Error) -> String {
+    let around: String = line.chars().skip(error.column().saturating_sub(60)).take(80).collect();
+    format!("it said what cannot be read ({error}): ...{around}...")
 }
 
 impl Drop for Pool {

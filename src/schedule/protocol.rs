@@ -44,6 +44,7 @@ pub enum Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome::{Point, Predictions, Scores};
 
     /// serde_json's ordinary way of reading takes the third of them for its neighbour.
     #[test]
@@ -56,5 +57,23 @@ mod tests {
             let Line::Progress(progress) = heard.line else { panic!("another line") };
             assert_eq!(progress.loss.to_bits(), loss.to_bits(), "{line}");
         }
+    }
+
+    #[test]
+    fn what_has_diverged_can_be_told() {
+        for loss in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let progress = Progress { step: 17, steps: 20, loss, accuracy: None };
+            let line = serde_json::to_string(&progress).expect("a line");
+            assert!(serde_json::from_str::<Progress>(&line).expect("the same line").loss.is_nan(), "{line}");
+            let scores = Scores { loss, ..Scores::default() };
+            let point = Point { step: 1, epoch: 0.1, lr: 0.1, train_loss: loss, val: scores };
+            let line = serde_json::to_string(&point).expect("a line");
+            let heard: Point = serde_json::from_str(&line).expect("the same line");
+            assert!(heard.train_loss.is_nan() && heard.val.loss.is_nan(), "{line}");
+        }
+        let found = Predictions { samples: vec![0, 1], predicted: vec![1, 1], probability: vec![f32::NAN, 0.25] };
+        let line = serde_json::to_string(&found).expect("a line");
+        let heard: Predictions = serde_json::from_str(&line).expect("the same line");
+        assert!(heard.probability[0].is_nan() && heard.probability[1] == 0.25, "{line}");
     }
 }
