@@ -110,11 +110,16 @@ impl Pace {
     fn of(chain: &Chain, probe: bool, world: &World) -> anyhow::Result<Self> {
         let subject = |stage| Subject::of(&stage).map_err(anyhow::Error::msg);
         let training = subject(Stage::Train(Box::new(chain.train.clone())))?;
+        let shares = chain.encode.is_some() || chain.prefix;
         let forward = world.rates.pace(&training.doing(Effort::Forward))?;
         let (own, alone) = match probe {
             // With nothing to share, a probe runs its frozen layers all the time.
             true if world.share => (world.rates.pace(&training.doing(Effort::Heads))?, forward),
             true => (forward, forward),
+            false if shares => {
+                let own = Subject::above_the_cut(&chain.train).map_err(anyhow::Error::msg)?;
+                (world.rates.pace(&own)?, world.rates.pace(&training)?)
+            }
             false => (world.rates.pace(&training)?, world.rates.pace(&training)?),
         };
         let source = match &chain.pretrain {

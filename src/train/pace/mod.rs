@@ -15,7 +15,7 @@ use crate::model::graph::Graph;
 use crate::model::init;
 use crate::nn::loss::{Targets, cross_entropies};
 use crate::nn::{linear, one_thread};
-use crate::plan::stage::Stage;
+use crate::plan::stage::{Stage, Train};
 use crate::seed::{Stream, stream};
 
 /// What a slot's time goes into.
@@ -54,6 +54,19 @@ impl Subject {
             }
         };
         Ok(Self { effort, graph, batch, precision: stage.precision() })
+    }
+
+    /// What a trial trains where the frozen layers below run for all: layers near the classifier are seldom as fast or as slow
+    /// as a whole network.
+    ///
+    /// # Errors
+    /// The stage names a network that there is none of.
+    pub fn above_the_cut(own: &Train) -> Result<Self, String> {
+        let whole = Self::of(&Stage::Train(Box::new(own.clone())))?;
+        Ok(match own.shared_cut()? {
+            Some(cut) => Self { graph: whole.graph.above(cut), ..whole },
+            None => whole,
+        })
     }
 
     /// Something else with the same network.
