@@ -155,47 +155,7 @@ pub enum Verb {
         toml: bool,
     },
     /// Write features of images into a file for other programs: .h5, .npy or .safetensors
-    Extract {
-        /// A weight file, or the name of a known one
-        #[arg(value_name = "WEIGHTS")]
-        from: String,
-        /// A dataset: a folder, .tar, .tar.gz or .csv
-        #[arg(value_name = "DATA")]
-        dataset: String,
-        /// Where to write: its ending says how
-        #[arg(long, short)]
-        out: PathBuf,
-        /// The layer whose output is the feature; `features` is the last below the classifier, `early` an early one
-        #[arg(long, default_value = "features")]
-        tap: String,
-        /// Make a feature map a vector: flatten, avg, max, or over a grid as avg=4; without it the map itself is written
-        #[arg(long)]
-        pool: Option<String>,
-        /// The architecture; without it the one of the known file, or the one that the file fits
-        #[arg(long)]
-        arch: Option<String>,
-        /// Times the channels
-        #[arg(long, default_value_t = 1.0)]
-        width: f64,
-        /// Side of the input in pixels
-        #[arg(long)]
-        input: Option<usize>,
-        /// How inputs are prepared; it comes with known files
-        #[arg(long)]
-        preprocess: Option<String>,
-        /// How images are brought to its size: crop, 'crop 0.875' or stretch; it comes with known files
-        #[arg(long)]
-        resize: Option<String>,
-        /// Which images: train, val, test or all
-        #[arg(long)]
-        part: Option<String>,
-        /// How products round on a GPU: f32, tf32 or bf16
-        #[arg(long, default_value = "f32")]
-        precision: String,
-        /// Folder that serves as the test split
-        #[arg(long, value_name = "FOLDER", default_value = "test")]
-        test: String,
-    },
+    Extract(Extract),
     /// Write a trial's trained backbone and head as .safetensors
     Export {
         /// The experiment
@@ -228,7 +188,7 @@ pub enum Verb {
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
-    /// Measures a GPU for a forecast; started by `plan` and `run`
+    /// Measures a device for a forecast; started by `plan` and `run`
     #[command(hide = true)]
     Gauge {
         #[arg(long)]
@@ -244,6 +204,50 @@ pub enum Verb {
         #[arg(long)]
         cache: PathBuf,
     },
+}
+
+/// What features are wanted.
+#[derive(Clone, Debug, Args)]
+pub struct Extract {
+    /// A weight file, or the name of a known one
+    #[arg(value_name = "WEIGHTS")]
+    pub from: String,
+    /// A dataset: a folder, .tar, .tar.gz or .csv
+    #[arg(value_name = "DATA")]
+    pub dataset: String,
+    /// Where to write: its ending says how
+    #[arg(long, short)]
+    pub out: PathBuf,
+    /// The layer whose output is the feature; `features` is the last below the classifier, `early` an early one
+    #[arg(long, default_value = "features")]
+    pub tap: String,
+    /// Make a feature map a vector: flatten, avg, max, or over a grid as avg=4; without it the map itself is written
+    #[arg(long)]
+    pub pool: Option<String>,
+    /// The architecture; without it the one of the known file, or the one that the file fits
+    #[arg(long)]
+    pub arch: Option<String>,
+    /// Times the channels
+    #[arg(long, default_value_t = 1.0)]
+    pub width: f64,
+    /// Side of the input in pixels
+    #[arg(long)]
+    pub input: Option<usize>,
+    /// How inputs are prepared; it comes with known files
+    #[arg(long)]
+    pub preprocess: Option<String>,
+    /// How images are brought to its size: crop, 'crop 0.875' or stretch; it comes with known files
+    #[arg(long)]
+    pub resize: Option<String>,
+    /// Which images: train, val, test or all
+    #[arg(long)]
+    pub part: Option<String>,
+    /// How products round on a GPU: f32, tf32 or bf16
+    #[arg(long, default_value = "f32")]
+    pub precision: String,
+    /// Folder that serves as the test split
+    #[arg(long, value_name = "FOLDER", default_value = "test")]
+    pub test: String,
 }
 
 #[derive(Debug, Subcommand)]

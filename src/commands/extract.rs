@@ -1,12 +1,11 @@
 //! `extract WEIGHTS DATA`: features of images in a file for other programs.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 
 use super::devices::Devices;
 use super::materials;
 use super::{Exit, NoDevice, Usage, print};
-use crate::cli::Common;
+use crate::cli::{Common, Extract};
 use crate::data::{Part, packed};
 use crate::device::PRECISIONS;
 use crate::frame::Resize;
@@ -16,36 +15,19 @@ use crate::recipe::{PREPROCESSES, Pool, Preprocess, word};
 use crate::train::{self, Extraction, FeatureKind};
 use crate::value::Value;
 
-/// What is asked for.
-pub struct Asked {
-    pub weights: String,
-    pub data: String,
-    pub out: PathBuf,
-    pub tap: String,
-    pub pool: Option<String>,
-    pub arch: Option<String>,
-    pub width: f64,
-    pub input: Option<usize>,
-    pub preprocess: Option<String>,
-    pub resize: Option<String>,
-    pub part: Option<String>,
-    pub precision: String,
-    pub test: String,
-}
-
-pub fn run(asked: Asked, common: &Common) -> anyhow::Result<Exit> {
+pub fn run(asked: &Extract, common: &Common) -> anyhow::Result<Exit> {
     FeatureKind::of(&asked.out).map_err(Usage)?;
     let devices = Devices::choose(&common.devices)?;
     let rounding = Value::Text(asked.precision.clone());
     let precision = word(&rounding, PRECISIONS).map_err(|error| Usage(format!("--precision: {error}")))?;
     devices.allow(&[rounding])?;
-    let weights = materials::weights(&asked.weights, common)?;
+    let weights = materials::weights(&asked.from, common)?;
     let known = identify(&weights)?.known;
     let arch =
         materials::arch_of(&weights, known, asked.arch.as_deref(), asked.input, asked.width)?.ok_or_else(|| {
-            Usage(format!("'{}' fits none of the known architectures: say which with --arch", asked.weights))
+            Usage(format!("'{}' fits none of the known architectures: say which with --arch", asked.from))
         })?;
-    let preprocess = preprocess(&asked, &arch, known)?;
+    let preprocess = preprocess(asked, &arch, known)?;
     let resize = match (&asked.resize, known) {
         (Some(text), _) => Resize::parse(text).map_err(Usage)?,
         (None, known) => known.map_or(Resize::WHOLE, |known| known.resize),
@@ -59,12 +41,12 @@ pub fn run(asked: Asked, common: &Common) -> anyhow::Result<Exit> {
                 .ok_or_else(|| Usage(format!("there is no part '{name}': --part takes train, val, test or all")))?,
         ),
     };
-    let dataset = super::data::opened(&asked.data, &asked.test, common)?;
+    let dataset = super::data::opened(&asked.dataset, &asked.test, common)?;
     let manifest = &dataset.manifest;
     let chosen = |index: &usize| part.is_none_or(|part| manifest.samples[*index].part == part);
     let samples: Vec<usize> = (0..manifest.samples.len()).filter(chosen).collect();
     if samples.is_empty() {
-        return Err(Usage(format!("'{}' has no images in that part", asked.data)).into());
+        return Err(Usage(format!("'{}' has no images in that part", asked.dataset)).into());
     }
     let cache = common.db.parent().unwrap_or(std::path::Path::new("")).join("cache");
     let what = Extraction {
@@ -112,7 +94,7 @@ fn extracted(
 }
 
 /// Comes with a known file; for another it must be said.
-fn preprocess(asked: &Asked, arch: &Arch, known: Option<&Known>) -> anyhow::Result<Preprocess> {
+fn preprocess(asked: &Extract, arch: &Arch, known: Option<&Known>) -> anyhow::Result<Preprocess> {
     match (&asked.preprocess, known) {
         (Some(text), _) => Ok(word(&Value::Text(text.clone()), PREPROCESSES).map_err(Usage)?),
         (None, Some(known)) => Ok(known.preprocess),
@@ -122,7 +104,7 @@ fn preprocess(asked: &Asked, arch: &Arch, known: Option<&Known>) -> anyhow::Resu
             });
             Err(Usage(format!(
                 "the catalogue does not know '{}': say with --preprocess how its inputs were prepared ({PREPROCESSES}){usual}",
-                asked.weights
+                asked.from
             ))
             .into())
         }

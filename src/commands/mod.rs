@@ -104,38 +104,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Summary { arch, input, width, classes, no_top, freeze, toml } => {
             summary::run(summary::Asked { arch, input, width, classes, no_top, freeze, toml })
         }
-        Verb::Extract {
-            from,
-            dataset,
-            out,
-            tap,
-            pool,
-            arch,
-            width,
-            input,
-            preprocess,
-            resize,
-            part,
-            precision,
-            test,
-        } => extract::run(
-            extract::Asked {
-                weights: from,
-                data: dataset,
-                out,
-                tap,
-                pool,
-                arch,
-                width,
-                input,
-                preprocess,
-                resize,
-                part,
-                precision,
-                test,
-            },
-            common,
-        ),
+        Verb::Extract(asked) => extract::run(&asked, common),
         Verb::Export { file, trial, out, names } => export::run(&file, &trial, &out, names, common),
         Verb::Weights { what: WeightsVerb::Convert { look, names, out } } => {
             weights::convert(&look, export::framework(names), &out, common)
