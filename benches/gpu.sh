@@ -101,7 +101,7 @@ time.sleep(300)' > "$work/held" &
 killed() { # a worker that is killed costs its stages, not the sweep
   sweep cuda:0 killed --slots 8 &
   local sweep=$! worker=
-  for _ in $(seq 100); do worker=$(pgrep -f "$work/killed/cache" | head -1); [[ -n $worker ]] && break; sleep 0.1; done
+  for _ in $(seq 900); do worker=$(pgrep -f "$work/killed/cache" | head -1); [[ -n $worker ]] && break; sleep 0.1; done
   sleep 2; [[ -n $worker ]] && kill -9 "$worker"
   wait $sweep && [[ -n $worker ]]
 }
