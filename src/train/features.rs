@@ -108,13 +108,14 @@ impl Writer {
         let views: Vec<u32> = self.ids.iter().map(|(_, view)| *view).collect();
         self.put(bytemuck::cast_slice(&samples))?;
         self.put(bytemuck::cast_slice(&views))?;
-        self.out.seek(SeekFrom::Start(self.promise))?;
         let hash = self.hash.finalize().to_string();
-        self.put(hash.as_bytes())?;
-        self.out.flush()?;
-        self.out.get_ref().sync_all()?;
-        let cannot = || format!("cannot rename to '{}'", self.path.display());
-        std::fs::rename(&self.temporary, &self.path).with_context(cannot)
+        self.out
+            .seek(SeekFrom::Start(self.promise))
+            .and_then(|_| self.out.write_all(hash.as_bytes()))
+            .and_then(|()| self.out.flush())
+            .and_then(|()| self.out.get_ref().sync_all())
+            .and_then(|()| std::fs::rename(&self.temporary, &self.path))
+            .with_context(|| format!("cannot write '{}'", self.path.display()))
     }
 }
 
