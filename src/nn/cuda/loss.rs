@@ -14,7 +14,7 @@ pub struct Told {
     pub whole: Tensor,
 }
 
-/// The means [heads] in f64, and the gradient, as of `nn::loss::cross_entropies`; the labels were checked.
+/// The means `[heads]` in f64, and the gradient, as of `nn::loss::cross_entropies`; the labels were checked.
 pub fn cross_entropies(logits: &Tensor, labels: &[u32], targets: &[Targets], whole: &[f64]) -> Result<[Tensor; 2]> {
     let (rows, columns) = logits.dims2()?;
     let (heads, classes, on) = (targets.len(), columns / targets.len(), logits.device());
