@@ -56,6 +56,8 @@ impl Gauge {
     pub fn start(devices: &Devices) -> anyhow::Result<Self> {
         let (device, mut command) = process::on(&std::env::current_exe()?, devices, 0, 1);
         command.args(["gauge", "--device", &device.to_string()]);
+        // As a worker: Ctrl-C in the terminal is for the main process.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let (ask, hear) = (child.stdin.take(), child.stdout.take().context("a process without output")?);
         Ok(Self { child, ask, hear: BufReader::new(hear) })
