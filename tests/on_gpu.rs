@@ -5,32 +5,10 @@ use tl_sweep::model::arch::Arch;
 
 use crate::builder::World;
 use crate::materials::{network, npy};
-use crate::sharing::found;
+use crate::sharing::{GRID, found};
 
-const EXPERIMENT: &str = r#"
-[experiment]
-name = "mine"
-replicates = 2
-seed = 5
-[backbone]
-arch = "resnet8"
-input = 12
-weights = "pretrain"
-[pretrain]
-dataset = "source"
-steps = 6
-batch = 8
-[datasets.source]
-synthetic = { classes = 4, train = 12, test = 5 }
-[datasets.mine]
-synthetic = { classes = 4, task = 1, shift = 0.3, train = 14, test = 6 }
-[scenarios.few]
-dataset = "mine"
-per_class = 6
-[train]
-steps = 6
-batch = 8
-augment = []
+/// On the data of the grid that shares everything, for fewer steps.
+const RECIPES: &str = r#"
 [recipes.probe]
 freeze = "all"
 [recipes.flipped]
@@ -44,9 +22,15 @@ recipe = ["probe", "flipped", "rounded"]
 lr = [0.01, 0.1]
 "#;
 
+fn experiment() -> World {
+    let head = GRID.split("[recipes.probe]").next().unwrap();
+    let head = head.replace("steps = 20", "steps = 6").replace("steps = 12", "steps = 6");
+    World::new().file("x.toml", head + RECIPES)
+}
+
 #[test]
 fn a_sweep_is_the_same_on_one_gpu_on_all_of_them_and_with_nothing_shared() {
-    let world = World::new().file("x.toml", EXPERIMENT);
+    let world = experiment();
     let run = |db: &str, args: &[&str]| {
         world.run(&[&["run", "x.toml", "--quiet", "--db", db], args].concat()).exits(0);
         found(&world, db).0
@@ -63,7 +47,7 @@ fn a_sweep_is_the_same_on_one_gpu_on_all_of_them_and_with_nothing_shared() {
 
 #[test]
 fn an_export_is_trained_as_the_trial_was_on_the_gpu_and_in_its_precision() {
-    let world = World::new().file("x.toml", EXPERIMENT);
+    let world = experiment();
     world
         .run(&["run", "x.toml", "--only", "recipe == 'rounded'", "--limit", "1", "--quiet", "--db", "r.sqlite"])
         .exits(5);

@@ -6,7 +6,7 @@ use crate::builder::World;
 
 /// Every way of sharing in one small grid: heads in a bank, several taps of one pass, lock-step on a prefix, beginnings in
 /// common, stored views; and heads that are solved.
-const GRID: &str = r#"
+pub const GRID: &str = r#"
 [experiment]
 name = "grid"
 replicates = 2

@@ -86,11 +86,13 @@ fn extracted(
     if !common.quiet {
         devices.note.iter().for_each(|note| eprintln!("{note}"));
     }
-    let shape = train::on_device(devices.uuid(), what.precision, |device| {
+    let extracted = train::on_device(devices.uuid(), what.precision, |device| {
         train::extract(what, manifest, cache, &device, &mut |done| bar.set_position(done as u64))
     });
     bar.finish_and_clear();
-    shape.map_err(|failure| NoDevice(failure.message))?
+    let (shape, warning) = extracted.map_err(|failure| NoDevice(failure.message))??;
+    warning.iter().for_each(|warning| eprintln!("{warning}"));
+    Ok(shape)
 }
 
 /// Comes with a known file; for another it must be said.

@@ -47,7 +47,7 @@ impl Extraction {
     }
 }
 
-/// Extracts features on a device. Returns the shape of a row.
+/// Extracts features on a device. Returns the shape of a row, and what a person should know of how it ran.
 ///
 /// # Errors
 /// The weights do not fit, the network has no such layer, or writing fails.
@@ -57,7 +57,7 @@ pub fn extract(
     cache: &Path,
     device: &Device,
     tell: &mut (dyn FnMut(usize) + Send),
-) -> anyhow::Result<Vec<usize>> {
+) -> anyhow::Result<(Vec<usize>, Option<String>)> {
     let graph = graph(what)?;
     let (weights, _) = Weights::load(&what.weights, &what.arch, &what.tap)?;
     let mut network = Network::new(graph, &weights, device)?;
@@ -78,7 +78,7 @@ pub fn extract(
     }
     write(coming)?;
     writer.finish()?;
-    Ok(shape)
+    Ok((shape, encoder.warning()))
 }
 
 /// As the framework of the network lays out its maps; a map of one pixel is a vector.

@@ -14,13 +14,15 @@ use crate::nn::buffer;
 use crate::nn::cuda::device::synchronise;
 use crate::nn::loss::Targets;
 use crate::nn::optim::{Rule, Step};
+use crate::outcome::FailureClass;
 use crate::seed::{Stream, stream};
-use crate::train::open_device;
+use crate::train::{classify, open_device};
 
 /// Runs before it counts: the first choose algorithms, the third is recorded.
 const WARM: usize = 4;
-/// Seconds that are measured, and after which nothing more is run before.
+/// Seconds that are measured; a run that takes longer is not repeated.
 const SPAN: f64 = 0.2;
+/// Seconds of runs before it counts, at most.
 const PATIENCE: f64 = 4.0;
 /// Heads that train together: a launch takes as long for many as for one, and a grid has many.
 const HEADS: usize = 64;
@@ -44,13 +46,12 @@ pub fn pace(device: Device, lanes: usize, subject: &Subject) -> anyhow::Result<f
 /// One stream, in a thread of its own.
 fn lane(device: Device, subject: &Subject, ready: &Barrier) -> anyhow::Result<f64> {
     let _rounding = crate::nn::round(subject.precision);
-    let begun = Instant::now();
     let warm = open_device(device).map_err(|failure| anyhow::anyhow!(failure.message));
-    let warm = warm.and_then(|device| warmed(&device, subject, begun));
+    let warm = warm.and_then(|device| warmed(&device, subject));
     // Those that have failed are waited for as well.
     ready.wait();
     let (macs, mut run, once) = warm?;
-    if begun.elapsed().as_secs_f64() > PATIENCE {
+    if once > SPAN {
         return Ok(macs / once);
     }
     let count = (SPAN / once).clamp(1.0, 1000.0) as usize;
@@ -67,11 +68,12 @@ type Run = Box<dyn FnMut() -> candle_core::Result<Tensor>>;
 
 /// The work of a batch, its multiply-accumulates, and the seconds that it took when it last ran; with half the images where
 /// the memory is too little.
-fn warmed(device: &CandleDevice, subject: &Subject, begun: Instant) -> anyhow::Result<(f64, Run, f64)> {
+fn warmed(device: &CandleDevice, subject: &Subject) -> anyhow::Result<(f64, Run, f64)> {
     let mut batch = subject.batch.clamp(1, MOST);
     loop {
         let tried = work(device, subject, batch).and_then(|(macs, mut run)| {
-            let mut once = f64::INFINITY;
+            // Making and loading a large network takes seconds, too, and says nothing of its pace.
+            let (begun, mut once) = (Instant::now(), f64::INFINITY);
             for _ in 0..WARM {
                 let start = Instant::now();
                 synchronise(&run()?)?;
@@ -83,7 +85,7 @@ fn warmed(device: &CandleDevice, subject: &Subject, begun: Instant) -> anyhow::R
             Ok((macs, run, once))
         });
         match tried {
-            Err(_) if batch > 1 => batch /= 2,
+            Err(error) if batch > 1 && classify(&error).class == FailureClass::OutOfMemory => batch /= 2,
             tried => return tried,
         }
         crate::nn::give_back(device);
