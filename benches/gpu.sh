@@ -4,7 +4,9 @@
 #   benches/gpu.sh                  builds here (CUDA toolkit needed), then runs
 #   benches/gpu.sh BIN TESTS BENCH  runs binaries that were built elsewhere: the program, the test binary, the bench `gpu`
 # PYTHON names a Python with PyTorch for CUDA (default python3); without one its columns stay empty. QUICK=1: small shapes.
-# COMMIT names what was built, where git cannot tell; LOGS is a file for all that failed checks say.
+# COMMIT names what was built, where git cannot tell; LOGS is a file for all that failed checks say. REAL is an experiment on
+# real images and weights, found by TL_SWEEP_DATA and TL_SWEEP_WEIGHTS, whose verdicts are to be the CPU's as well: as
+# experiments/imagenet-source.toml.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export RUST_BACKTRACE=0
@@ -66,6 +68,12 @@ reported() { # device folder [more flags]: a sweep, and what its report says
 same_verdicts() {
   reported cuda:0 gpu --slots 8 && wait "$on_cpu" && "$python" benches/gpu.py --verdicts "$work/gpu.json" "$work/cpu.json"
 }
+real_verdicts() { # the GPU's own number of streams; the CPU beside it
+  local experiment=$REAL beside
+  reported cpu cpu-real &
+  beside=$!
+  reported cuda:0 gpu-real && wait $beside && "$python" benches/gpu.py --verdicts "$work/gpu-real.json" "$work/cpu-real.json"
+}
 # The CPU's side runs while the GPU is tested.
 reported cpu cpu &
 on_cpu=$!
@@ -73,9 +81,11 @@ check "operators, steps, precisions, repeats, recordings and memory against the 
 check "sweeps over one GPU and all of them, exports and features (\`on_gpu\`)" env TL_SWEEP_TEST_PROGRAM="$bin" "$tests" on_gpu --test-threads 1
 check "the quickstart on eight streams (\`--slots 8\`), the CPU's verdicts" same_verdicts
 check "\`verify\`: trials alone give what the store holds" "$bin" verify "$experiment" --db "$work/gpu/r.sqlite" --devices cuda:0 --sample 3
+[[ -z ${REAL:-} ]] || check "$(basename "$REAL"), real images and weights: the CPU's verdicts" real_verdicts
+took() { echo "$(cat "$work/gpu$1.seconds" 2>/dev/null || echo '?') s on the GPU and $(cat "$work/cpu$1.seconds" 2>/dev/null || echo '?') s on the CPU"; }
 
 say ""
-say "The quickstart took $(cat "$work/gpu.seconds") s on the GPU and $(cat "$work/cpu.seconds") s on the CPU ($(nproc) threads, while the GPU was tested)."
+say "The quickstart took $(took "") ($(nproc) threads, while the GPU was tested)${REAL:+, $(basename "$REAL") $(took -real)}."
 say ""
 say "| faults | |"
 say "|---|---|"
