@@ -22,7 +22,7 @@ use tl_sweep::plan::stage::{Pretrain, Stage, Start, Train, Work};
 use tl_sweep::plan::{Plan, trial_key};
 use tl_sweep::recipe::Augmentation;
 use tl_sweep::seed::{Rng, Stream, stream};
-use tl_sweep::train::{Places, Shelf};
+use tl_sweep::train::Shelf;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -130,7 +130,7 @@ impl Dump {
             "seed": stage.seed,
             "preprocess": stage.backbone.preprocess,
             "side": stage.backbone.arch.input,
-            "pixels": self.world.cache.join(format!("{}.pixels", packed::key(stage.data, stage.backbone.frame()))),
+            "pixels": self.world.places.cache.join(format!("{}.pixels", packed::key(stage.data, stage.backbone.frame()))),
         })
     }
 
@@ -174,7 +174,7 @@ impl Dump {
     /// What a trial starts from, head included.
     fn weights(&self, key: &str, work: Work) {
         let Stage::Train(stage) = &work.stage else { return };
-        let places = Places { cache: self.world.cache.clone() };
+        let places = self.world.places.clone();
         let mut shelf = Shelf::new(places, candle_core::Device::Cpu).unwrap();
         let (whole, backbone) = stage.network().unwrap();
         let mut weights =

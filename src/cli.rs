@@ -199,6 +199,9 @@ pub enum Verb {
     Worker {
         #[arg(long)]
         device: String,
+        /// The class of the device.
+        #[arg(long)]
+        numerics: String,
         #[arg(long, default_value_t = 1)]
         lanes: usize,
         #[arg(long)]

@@ -109,11 +109,6 @@ impl CpuPath {
     }
 }
 
-/// The class of GPUs within which results are equal bit for bit: their compute capability, and whether cuDNN convolves.
-pub fn cuda_numerics((major, minor): (u32, u32)) -> String {
-    format!("cuda-sm{major}{minor}{}", if cfg!(feature = "cudnn") { "-cudnn" } else { "" })
-}
-
 /// The class of CPUs within which results are equal bit for bit.
 pub fn cpu_numerics() -> &'static str {
     match CpuPath::current() {

@@ -25,6 +25,15 @@ impl World {
         self.folder.path().join(name)
     }
 
+    /// All files of the store's cache that end so.
+    pub fn cached(&self, ending: &str) -> Vec<PathBuf> {
+        let list = |folder: PathBuf| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let (folders, mut files): (Vec<_>, Vec<_>) = list(self.path("results/cache")).partition(|path| path.is_dir());
+        files.extend(folders.into_iter().flat_map(list));
+        files.retain(|path| path.extension().is_some_and(|own| own == ending));
+        files
+    }
+
     /// Writes a file, with the folders above it.
     #[must_use]
     pub fn file(self, name: &str, content: impl AsRef<[u8]>) -> Self {

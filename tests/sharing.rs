@@ -242,10 +242,7 @@ fn gc_keeps_the_cache_within_its_budget_and_what_went_is_made_again() {
     let before = found(&world, "results/tl-sweep.sqlite").0;
     let dry = world.run(&["gc", "--cache-limit", "0", "--dry-run"]).exits(0).out;
     assert!(dry.contains("would go"), "{dry}");
-    let count = |ending: &str| {
-        let list = std::fs::read_dir(world.path("results/cache")).unwrap();
-        list.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|own| own == ending)).count()
-    };
+    let count = |ending: &str| world.cached(ending).len();
     assert!(count("features") > 0 && count("pixels") > 0 && count("tmp1") == 1);
     world.run(&["gc", "--cache-limit", "100GB"]).exits(0);
     assert!(count("features") > 0 && count("tmp1") == 0, "leftovers go, the rest fits");
@@ -255,6 +252,22 @@ fn gc_keeps_the_cache_within_its_budget_and_what_went_is_made_again() {
     store(&world, "results/tl-sweep.sqlite").execute("DELETE FROM trial", []).unwrap();
     world.run(&[&["run", "grid.toml"][..], &only].concat()).exits(5);
     assert_eq!(found(&world, "results/tl-sweep.sqlite").0, before);
+}
+
+#[test]
+fn what_another_class_of_devices_computed_is_not_taken_for_its_own() {
+    let run = |world: &World, db: &str, path: &[&str]| {
+        let only = ["run", "grid.toml", "--db", db, "--only", "recipe == 'probe' && lr == 0.1"];
+        world.run(&[&only[..], path].concat()).exits(5);
+        found(world, db).0
+    };
+    // Two stores of one folder share its cache: the source model and the features of one class are not the other's.
+    let both = grid("");
+    let portable = run(&both, "results/portable.sqlite", &["--cpu-path", "portable"]);
+    let behind = run(&both, "results/own.sqlite", &[]);
+    let alone = run(&grid(""), "results/own.sqlite", &[]);
+    assert_ne!(portable, alone, "this processor has a path of its own");
+    assert_eq!(behind, alone);
 }
 
 #[test]

@@ -144,14 +144,11 @@ fn features_that_are_damaged_are_made_again_with_a_warning() {
     let world = small();
     world.run(&["run", "small.toml", "--only", "recipe == 'linear-probe'"]).exits(5);
     let whole = results(&world, "small", "results/tl-sweep.sqlite");
-    for entry in std::fs::read_dir(world.path("results/cache")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|ending| ending == "features") {
-            let mut bytes = std::fs::read(&path).unwrap();
-            let last = bytes.len() - 500;
-            bytes[last] ^= 64;
-            std::fs::write(&path, bytes).unwrap();
-        }
+    for path in world.cached("features") {
+        let mut bytes = std::fs::read(&path).unwrap();
+        let last = bytes.len() - 500;
+        bytes[last] ^= 64;
+        std::fs::write(&path, bytes).unwrap();
     }
     std::fs::remove_file(world.path("results/tl-sweep.sqlite")).unwrap();
     let said = world.run(&["run", "small.toml", "--only", "recipe == 'linear-probe'"]).exits(5);

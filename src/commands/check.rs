@@ -15,7 +15,7 @@ use crate::value::Value;
 pub fn run(file: &Path, common: &Common) -> anyhow::Result<Exit> {
     let experiment = Experiment::load(file)?;
     let mut world = World::gather(&experiment, file, common)?;
-    world.rates = Rates::unmeasured(&world.cache);
+    world.rates = Rates::unmeasured(&world.places.cache);
     let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
     check_weights(&plan, &world)?;
     let cells: Vec<usize> = (0..plan.cells.len()).collect();

@@ -1,9 +1,12 @@
 //! Which devices a sweep runs on: what `--devices` asks for, and what there is. A GPU that was asked for and is not there is
 //! an error, never a run on the CPU.
 
+use std::collections::BTreeSet;
+
 use super::gpus::{self, Gpu};
 use super::{NoDevice, Usage};
-use crate::device::{Device, Precision};
+use crate::device::{Device, Precision, cpu_numerics};
+use crate::train;
 use crate::value::Value;
 
 /// How a build gets CUDA.
@@ -42,22 +45,35 @@ impl Devices {
         Ok(Self::of(asked, gpus::ask(), cfg!(feature = "cuda")).map_err(NoDevice)?)
     }
 
-    /// All GPUs that may be used, or the CPU where there is none.
+    /// The GPUs of one class that this build can use, or the CPU where there is none: of several classes the one with the
+    /// most memory in all, so that a card for the screen slows nothing down.
     fn auto(driver: Result<gpus::Driver, String>, cuda: bool) -> Self {
-        let (gpus, hidden) = driver.map_or_else(|_| Default::default(), |driver| (driver.visible, driver.all));
-        if gpus.is_empty() || !cuda {
-            let left_alone = gpus.first().map(|gpu| {
-                format!(
-                    "{} is here, and this program was built without CUDA: it runs on the CPU; to use it, {BUILD}",
-                    gpu.name
-                )
-            });
-            let hidden = hidden.first().map(|gpu| {
-                format!("CUDA_VISIBLE_DEVICES names no GPU that is here ({} is): it runs on the CPU", gpu.name)
-            });
-            return Self { list: vec![Device::Cpu], gpus: Vec::new(), note: left_alone.or(hidden) };
+        let (visible, all) = driver.map_or_else(|_| Default::default(), |driver| (driver.visible, driver.all));
+        let mut classes: Vec<(String, Vec<usize>)> = Vec::new();
+        for (index, gpu) in visible.iter().enumerate().filter(|(_, gpu)| cuda && too_old(gpu).is_none()) {
+            let class = gpu.numerics();
+            match classes.iter_mut().find(|(other, _)| *other == class) {
+                Some((_, places)) => places.push(index),
+                None => classes.push((class, vec![index])),
+            }
         }
-        Self { list: (0..gpus.len()).map(Device::Cuda).collect(), gpus, note: None }
+        let memory = |places: &[usize]| places.iter().map(|index| visible[*index].memory).sum::<u64>();
+        classes.sort_by_key(|(_, places)| std::cmp::Reverse(memory(places)));
+        match classes.first() {
+            None => Self { list: vec![Device::Cpu], gpus: Vec::new(), note: why_the_cpu(&visible, &all, cuda) },
+            Some((_, places)) => {
+                let gpus = places.iter().map(|index| visible[*index].clone()).collect();
+                let list = places.iter().copied().map(Device::Cuda).collect();
+                let others: Vec<String> = (0..visible.len())
+                    .filter(|index| !places.contains(index))
+                    .map(|index| format!("{} {}", Device::Cuda(index), visible[index].name))
+                    .collect();
+                let note = (!others.is_empty()).then(|| {
+                    format!("left alone: {}; a sweep has GPUs of one model, --devices takes others", others.join(", "))
+                });
+                Self { list, gpus, note }
+            }
+        }
     }
 
     /// The GPUs of a list.
@@ -71,17 +87,10 @@ impl Devices {
         let mut gpus = Vec::new();
         for device in &asked {
             let Device::Cuda(index) = device else { continue };
-            let gpu = driver.visible.get(*index).ok_or_else(|| {
-                let there: Vec<String> = driver
-                    .visible
-                    .iter()
-                    .enumerate()
-                    .map(|(index, gpu)| format!("cuda:{index} {}", gpu.name))
-                    .collect();
-                let hidden = driver.all.len() - driver.visible.len();
-                let behind = if hidden > 0 { format!("; CUDA_VISIBLE_DEVICES hides {hidden}") } else { String::new() };
-                format!("there is no {device}: there are [{}]{behind}", there.join(", "))
-            })?;
+            let gpu = driver.visible.get(*index).ok_or_else(|| not_there(*device, &driver))?;
+            if let Some(fault) = too_old(gpu) {
+                return Err(format!("{device} cannot be used: {fault}"));
+            }
             gpus.push(gpu.clone());
         }
         Ok(Self { list: asked, gpus, note: None })
@@ -133,12 +142,19 @@ impl Devices {
         (!names.is_empty()).then(|| names.join(", "))
     }
 
-    /// The class within which results are equal bit for bit.
+    /// The class within which results are equal bit for bit: that of the first device.
     pub fn numerics(&self) -> String {
-        match self.gpus.first() {
-            Some(gpu) => crate::device::cuda_numerics(gpu.capability),
-            None => crate::device::cpu_numerics().to_owned(),
-        }
+        self.numerics_of(0)
+    }
+
+    /// The class of a process' device.
+    pub fn numerics_of(&self, process: usize) -> String {
+        self.gpus.get(process % self.count()).map_or_else(|| cpu_numerics().to_owned(), Gpu::numerics)
+    }
+
+    /// All classes among them, each once.
+    pub fn classes(&self) -> Vec<String> {
+        (0..self.count()).map(|place| self.numerics_of(place)).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Bytes that a slot of `slots` may fill: of the least GPU, or nothing where they are no GPUs.
@@ -161,21 +177,69 @@ impl Devices {
     }
 }
 
+/// Why there is a GPU here that this build cannot use, and the cure.
+fn too_old(gpu: &Gpu) -> Option<String> {
+    let (least, own) = (train::built_for(), gpu.capability);
+    (own < least).then(|| {
+        format!(
+            "{} has compute capability {}.{}, and this program was built for {}.{} and newer; CUDA_COMPUTE_CAP={}{} builds for it",
+            gpu.name, own.0, own.1, least.0, least.1, own.0, own.1
+        )
+    })
+}
+
+/// What a person should know who has a GPU and runs on the CPU.
+fn why_the_cpu(visible: &[Gpu], all: &[Gpu], cuda: bool) -> Option<String> {
+    match (visible.first(), all.first()) {
+        (Some(gpu), _) if !cuda => Some(format!(
+            "{} is here, and this program was built without CUDA: it runs on the CPU; to use it, {BUILD}",
+            gpu.name
+        )),
+        (Some(gpu), _) => too_old(gpu).map(|fault| format!("it runs on the CPU: {fault}")),
+        (None, Some(gpu)) => {
+            Some(format!("CUDA_VISIBLE_DEVICES names no GPU that is here ({} is): it runs on the CPU", gpu.name))
+        }
+        (None, None) => None,
+    }
+}
+
+fn not_there(device: Device, driver: &gpus::Driver) -> String {
+    let visible = driver.visible.iter().enumerate();
+    let there: Vec<String> = visible.map(|(index, gpu)| format!("cuda:{index} {}", gpu.name)).collect();
+    let hidden = driver.all.len() - driver.visible.len();
+    let behind = if hidden > 0 { format!("; CUDA_VISIBLE_DEVICES hides {hidden}") } else { String::new() };
+    format!("there is no {device}: there are [{}]{behind}", there.join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// So many cards of one model, with so much free.
     fn driver(free: &[u64]) -> gpus::Driver {
         let gpu = |(index, free): (usize, &u64)| Gpu {
             uuid: format!("GPU-{index}"),
-            name: format!("card {index}"),
+            name: "card".to_owned(),
             pci: index.to_string(),
+            instance: None,
             memory: 100,
             free: *free,
-            capability: (7 + 2 * (index as u32 % 2), 5),
+            capability: (99, 0),
+            units: Some(512),
         };
         let all: Vec<Gpu> = free.iter().enumerate().map(gpu).collect();
         gpus::Driver { version: "580".to_owned(), cuda: (13, 0), visible: all.clone(), all }
+    }
+
+    /// The same, where card 0 is another one.
+    fn mixed(free: &[u64], first: Gpu) -> gpus::Driver {
+        let mut driver = driver(free);
+        driver.all[0] = first;
+        gpus::Driver { visible: driver.all.clone(), ..driver }
+    }
+
+    fn other() -> Gpu {
+        Gpu { name: "for the screen".to_owned(), memory: 2, ..driver(&[1]).all.remove(0) }
     }
 
     #[test]
@@ -185,17 +249,17 @@ mod tests {
         for (driver, cuda, words) in [
             (none(), true, "cuda:1 was asked for, but no NVIDIA driver answers"),
             (Ok(driver(&[1, 1])), false, "built without CUDA"),
-            (Ok(driver(&[1])), true, "there is no cuda:1: there are [cuda:0 card 0]"),
+            (Ok(driver(&[1])), true, "there is no cuda:1: there are [cuda:0 card]"),
         ] {
             let error = Devices::of(asked(), driver, cuda).unwrap_err();
             assert!(error.contains(words), "{error}");
         }
         assert_eq!(Devices::auto(none(), true).first(), Device::Cpu);
         let note = Devices::auto(Ok(driver(&[1])), false).note.expect("a GPU is left alone");
-        assert!(note.contains("card 0 is here") && note.contains("--features cudnn"), "{note}");
+        assert!(note.contains("card is here") && note.contains("--features cudnn"), "{note}");
         let hidden = gpus::Driver { visible: Vec::new(), ..driver(&[1]) };
         let note = Devices::auto(Ok(hidden), true).note.expect("a GPU is hidden");
-        assert!(note.contains("names no GPU that is here (card 0 is)"), "{note}");
+        assert!(note.contains("names no GPU that is here (card is)"), "{note}");
     }
 
     #[test]
@@ -205,18 +269,46 @@ mod tests {
         assert_eq!(seen, ["GPU-1", "GPU-0", "GPU-1", "GPU-0"]);
         assert_eq!(both.of_process(0).0, Device::Cuda(0));
         assert_eq!((both.memory(2), both.memory(4)), (Some(6.0), Some(3.0)));
-        assert!(both.numerics().starts_with("cuda-sm95"), "{}", both.numerics());
+        assert!(both.numerics().starts_with("cuda-card-sm990-512"), "{}", both.numerics());
+        assert_eq!(both.classes().len(), 1);
         assert_eq!(Devices::auto(Ok(driver(&[8, 6])), true).count(), 2);
     }
 
     #[test]
     fn a_precision_that_the_device_has_not_got_is_refused() {
         let text = |name: &str| [Value::Text(name.to_owned())];
-        let old = Devices::of(vec![Device::Cuda(0)], Ok(driver(&[8])), true).expect("a GPU");
-        let new = Devices::of(vec![Device::Cuda(1)], Ok(driver(&[8, 8])), true).expect("a GPU");
+        let new = Devices::of(vec![Device::Cuda(0)], Ok(driver(&[8])), true).expect("a GPU");
+        let gpus = vec![Gpu { capability: (7, 5), ..other() }];
+        let old = Devices { gpus, ..new.clone() };
         let cpu = Devices::auto(Err(String::new()), true);
         assert!(cpu.allow(&text("f32")).is_ok() && new.allow(&text("bf16")).is_ok());
         assert!(cpu.allow(&text("tf32")).unwrap_err().to_string().contains("the CPU computes f32 only"));
-        assert!(old.allow(&text("tf32")).unwrap_err().to_string().contains("card 0 has not got it"));
+        assert!(old.allow(&text("tf32")).unwrap_err().to_string().contains("for the screen has not got it"));
+    }
+
+    #[test]
+    #[cfg(feature = "cuda")]
+    fn a_gpu_that_is_older_than_the_build_is_never_tried() {
+        let old = || Gpu { capability: (5, 2), ..other() };
+        let error = Devices::of(vec![Device::Cuda(0)], Ok(mixed(&[8, 8], old())), true).unwrap_err();
+        assert!(error.contains("cuda:0 cannot be used") && error.contains("CUDA_COMPUTE_CAP=52"), "{error}");
+        assert_eq!(Devices::auto(Ok(mixed(&[8, 8], old())), true).names(), "cuda:1");
+        let alone = Devices::auto(Ok(mixed(&[8], old())), true);
+        let note = alone.note.clone().expect("it is told");
+        assert!(alone.first() == Device::Cpu && note.contains("it runs on the CPU: for the screen has"), "{note}");
+    }
+
+    #[test]
+    fn a_sweep_has_gpus_of_one_model_unless_others_are_named() {
+        let auto = Devices::auto(Ok(mixed(&[8, 8, 8], other())), true);
+        assert_eq!((auto.names().as_str(), auto.classes().len()), ("cuda:1,cuda:2", 1));
+        assert_eq!(auto.of_process(0).1[0].1, "GPU-1");
+        let note = auto.note.expect("one is left alone");
+        assert!(note.contains("left alone: cuda:0 for the screen"), "{note}");
+        let named = vec![Device::Cuda(0), Device::Cuda(1)];
+        let named = Devices::of(named, Ok(mixed(&[8, 8, 8], other())), true).expect("two GPUs");
+        assert_eq!(named.classes().len(), 2);
+        assert_ne!(named.numerics_of(0), named.numerics_of(1));
+        assert_eq!(named.numerics_of(2), named.numerics());
     }
 }

@@ -61,7 +61,7 @@ fn wrong(driver: &Result<Driver, String>, libraries: &[Library]) -> Vec<String> 
         ));
     }
     if driver.all.is_empty() {
-        found.push("the driver knows no GPU".to_owned());
+        found.push("the driver knows no GPU, or only such as are divided (MIG) and have no instance".to_owned());
     } else if !cfg!(feature = "cuda") {
         found.push(format!("this program was built without CUDA, and runs on the CPU: {BUILD}"));
     }
@@ -145,8 +145,14 @@ fn shown(driver: &Result<Driver, String>, libraries: &[Library], wrong: &[String
         rows.push(vec![library.name.to_owned(), format!("{at} ({})", library.what)]);
     }
     let mut text = table(table_style(), &["what", "found"], &rows);
-    let auto = Devices::choose("auto").map_or_else(|error| error.to_string(), |devices| devices.names());
-    text += &format!("\n--devices auto is {auto}\n");
+    text += &match Devices::choose("auto") {
+        Ok(auto) => {
+            let note = auto.note.as_ref().filter(|_| auto.first() != Device::Cpu);
+            let note = note.map_or_else(String::new, |note| format!("! {note}\n"));
+            format!("\n--devices auto is {}; numerics class {}\n{note}", auto.names(), auto.numerics())
+        }
+        Err(error) => format!("\n--devices auto: {error}\n"),
+    };
     for fault in wrong {
         text += &format!("! {fault}\n");
     }
@@ -154,7 +160,7 @@ fn shown(driver: &Result<Driver, String>, libraries: &[Library], wrong: &[String
 }
 
 fn describe(gpu: &Gpu) -> String {
-    let Gpu { name, uuid, pci, memory, free, capability: (major, minor) } = gpu;
+    let Gpu { name, uuid, pci, memory, free, capability: (major, minor), .. } = gpu;
     let (memory, free) = (gigabytes(*memory), gigabytes(*free));
     format!("{name}, {memory}, {free} free, compute capability {major}.{minor}, {pci}, {uuid}")
 }
@@ -162,8 +168,9 @@ fn describe(gpu: &Gpu) -> String {
 fn json(driver: &Result<Driver, String>, libraries: &[Library], wrong: &[String]) -> anyhow::Result<String> {
     let gpu = |gpu: &Gpu| {
         serde_json::json!({
-            "uuid": gpu.uuid, "name": gpu.name, "pci": gpu.pci, "memory": gpu.memory, "free": gpu.free,
-            "compute_capability": format!("{}.{}", gpu.capability.0, gpu.capability.1),
+            "uuid": gpu.uuid, "name": gpu.name, "pci": gpu.pci, "instance": gpu.instance,
+            "memory": gpu.memory, "free": gpu.free,
+            "compute_capability": format!("{}.{}", gpu.capability.0, gpu.capability.1), "numerics": gpu.numerics(),
         })
     };
     let driver = match driver {

@@ -14,7 +14,7 @@ use crate::outcome::Ending;
 use crate::plan::{Plan, trial_key};
 use crate::store::Store;
 use crate::store::query::Recorded;
-use crate::train::{self, Places, Shelf};
+use crate::train::{self, Shelf};
 
 pub fn run(file: &Path, prefix: &str, out: &Path, names: Option<Names>, common: &Common) -> anyhow::Result<Exit> {
     if out.extension().is_none_or(|ending| ending != "safetensors") {
@@ -33,7 +33,7 @@ pub fn run(file: &Path, prefix: &str, out: &Path, names: Option<Names>, common: 
         eprintln!("running trial {} again: its weights follow from its settings, to the bit", key.short());
     }
     world.rates.rest();
-    let places = Places { cache: world.cache.clone() };
+    let places = world.places.clone();
     let facts = [("trial".to_owned(), key.to_string()), ("experiment".to_owned(), experiment.name.clone())];
     let target = out.to_owned();
     let framework = names.map(framework);
@@ -52,8 +52,8 @@ pub fn run(file: &Path, prefix: &str, out: &Path, names: Option<Names>, common: 
         return Ok(Exit::Complete);
     };
     let answers = recorded.test_predicted.len();
-    match difference(&recorded, &done.outcome, &world.devices.numerics()).as_str() {
-        "" if recorded.numerics == world.devices.numerics() => {
+    match difference(&recorded, &done.outcome).as_str() {
+        "" if recorded.numerics == done.outcome.numerics => {
             print(&format!(
                 "its curve, its losses and its {answers} answers on test are those in the store, to the bit"
             ))?;

@@ -64,35 +64,43 @@ pub fn run(limit: Option<&str>, dry: bool, common: &Common) -> anyhow::Result<Ex
     Ok(Exit::Complete)
 }
 
-/// The files of the cache, those that belong together as one; the time is that of the last use.
+/// The files of the cache, also in its folders, one for each class of devices; those that belong together as one. The time
+/// is that of the last use.
 fn held(cache: &Path) -> anyhow::Result<Vec<Held>> {
-    let mut found = Vec::new();
-    let list = std::fs::read_dir(cache).with_context(|| format!("cannot read '{}'", cache.display()))?;
-    for entry in list {
-        let path = entry?.path();
-        let ending = path.extension().map_or_else(String::new, |ending| ending.to_string_lossy().into_owned());
-        let kind = match ending.as_str() {
-            "features" => KINDS[0],
-            "safetensors" => KINDS[1],
-            "pixels" => KINDS[2],
-            "json" if path.file_stem().is_some_and(|stem| stem != "machine") => KINDS[3],
-            ending if ending.starts_with("tmp") => KINDS[4],
-            // The marks go with their pixels; anything else is not ours.
-            _ => continue,
-        };
-        let marks = path.with_extension("have");
-        let files: Vec<PathBuf> =
-            [Some(path.clone()), (kind == KINDS[2] && marks.exists()).then_some(marks)].into_iter().flatten().collect();
-        let (mut bytes, mut used) = (0, SystemTime::UNIX_EPOCH);
-        for file in &files {
-            let facts = std::fs::metadata(file)?;
-            // Pixels are sparse: what they take on the disk counts.
-            bytes += std::os::unix::fs::MetadataExt::blocks(&facts) * 512;
-            used = used.max(facts.modified()?);
-        }
-        found.push(Held { kind, files, bytes, used });
+    let list = |folder: &Path| -> anyhow::Result<Vec<PathBuf>> {
+        let list = std::fs::read_dir(folder).with_context(|| format!("cannot read '{}'", folder.display()))?;
+        Ok(list.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?)
+    };
+    let (folders, mut files): (Vec<_>, Vec<_>) = list(cache)?.into_iter().partition(|path| path.is_dir());
+    for folder in folders {
+        files.extend(list(&folder)?);
     }
-    Ok(found)
+    files.into_iter().filter_map(|path| one(path).transpose()).collect()
+}
+
+/// What a file of the cache is, if it is one of ours.
+fn one(path: PathBuf) -> anyhow::Result<Option<Held>> {
+    let ending = path.extension().map_or_else(String::new, |ending| ending.to_string_lossy().into_owned());
+    let kind = match ending.as_str() {
+        "features" => KINDS[0],
+        "safetensors" => KINDS[1],
+        "pixels" => KINDS[2],
+        "json" if path.file_stem().is_some_and(|stem| stem != "machine") => KINDS[3],
+        ending if ending.starts_with("tmp") => KINDS[4],
+        // The marks go with their pixels.
+        _ => return Ok(None),
+    };
+    let marks = path.with_extension("have");
+    let marks = (kind == KINDS[2] && marks.exists()).then_some(marks);
+    let files: Vec<PathBuf> = std::iter::once(path).chain(marks).collect();
+    let (mut bytes, mut used) = (0, SystemTime::UNIX_EPOCH);
+    for file in &files {
+        let facts = std::fs::metadata(file)?;
+        // Pixels are sparse: what they take on the disk counts.
+        bytes += std::os::unix::fs::MetadataExt::blocks(&facts) * 512;
+        used = used.max(facts.modified()?);
+    }
+    Ok(Some(Held { kind, files, bytes, used }))
 }
 
 fn megabytes(bytes: u64) -> String {

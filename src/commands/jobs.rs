@@ -324,10 +324,10 @@ impl Totals {
 
 /// Whether the artifact of a shared stage is there; what is damaged is found and mended by the worker that reads it.
 fn present(world: &World, stage: &Stage) -> bool {
-    let ending = match stage {
-        Stage::Pretrain(_) => "safetensors",
-        Stage::Encode(_) => "features",
+    let path = match stage {
+        Stage::Pretrain(_) => world.places.model(stage.key()),
+        Stage::Encode(_) => world.places.features(stage.key()),
         Stage::Train(_) => return false,
     };
-    world.cache.join(format!("{}.{ending}", stage.key())).exists()
+    path.exists()
 }

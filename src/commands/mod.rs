@@ -36,6 +36,7 @@ use crate::cli::{Cli, Color, Verb, WeightsVerb};
 use crate::device::CpuPath;
 use crate::experiment::problem::Problems;
 use crate::store::Unusable;
+use crate::train::Places;
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +113,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Weights { what: WeightsVerb::List } => weights::list(common),
         Verb::Weights { what: WeightsVerb::Inspect { look } } => weights::inspect(&look, common),
         Verb::Gauge { device } => gauge::run(&device),
-        Verb::Worker { device, lanes, cache } => worker::run(&device, lanes, &cache),
+        Verb::Worker { device, numerics, lanes, cache } => worker::run(&device, lanes, &Places { cache, numerics }),
     }
 }
 

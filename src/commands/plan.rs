@@ -33,7 +33,7 @@ pub fn run(file: &Path, format: Format, common: &Common) -> anyhow::Result<Exit>
     let jobs = jobs::jobs(&plan, &cells, &finished, &world).map_err(anyhow::Error::msg)?;
     streams::settle(&plan, &jobs, common.slots, &mut world)?;
     // What was measured serves the next time; a folder that cannot be written to is no reason to say nothing now.
-    if world.cache.is_dir() {
+    if world.places.cache.is_dir() {
         let _ = world.rates.keep();
     }
     match format {

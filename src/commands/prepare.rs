@@ -56,8 +56,8 @@ pub fn prepare_data(plan: &Plan, jobs: &Jobs, world: &World) -> anyhow::Result<u
             continue;
         };
         let indices: Vec<usize> = indices.into_iter().collect();
-        decoded += packed::prepare(dataset, frame, &indices, &world.cache)?;
-        let path = world.cache.join(format!("{data}.json"));
+        decoded += packed::prepare(dataset, frame, &indices, &world.places.cache)?;
+        let path = world.places.cache.join(format!("{data}.json"));
         if !path.exists() {
             let temporary = path.with_extension(format!("tmp{}", std::process::id()));
             std::fs::write(&temporary, serde_json::to_vec(&dataset.manifest)?)?;

@@ -49,7 +49,7 @@ pub fn run(file: &Path, part: &Part, common: &Common) -> anyhow::Result<Exit> {
     let jobs = limited(jobs::jobs(&plan, &cells, &store.finished()?, &world).map_err(anyhow::Error::msg)?, part.limit);
     streams::settle(&plan, &jobs, common.slots, &mut world)?;
     let decoded = prepare::prepare_data(&plan, &jobs, &world)?;
-    if world.cache.is_dir() {
+    if world.places.cache.is_dir() {
         world.rates.keep()?;
     }
     let circumstance = circumstance(&world);
@@ -75,6 +75,16 @@ fn refuse_mixed_numerics(experiment: &Experiment, plan: &Plan, store: &Store, wo
         .iter()
         .flat_map(|cell| (0..plan.replicates).map(|replicate| trial_key(cell.key, replicate)))
         .collect();
+    let classes = world.devices.classes();
+    if classes.len() > 1 {
+        return Err(Usage(format!(
+            "--devices {}: results may differ in the last digits between {}. Name devices of one class, or set \
+             mix_numerics = true under [experiment]",
+            world.devices.names(),
+            classes.join(" and ")
+        ))
+        .into());
+    }
     let own = world.devices.numerics();
     match store.numerics_of(&keys)?.iter().find(|(class, _)| class.as_str() != own) {
         None => Ok(()),
@@ -245,7 +255,7 @@ fn listen_for_interrupts() -> anyhow::Result<Arc<AtomicUsize>> {
 pub fn pool(world: &World, jobs: usize) -> anyhow::Result<Pool> {
     world.rates.rest();
     let program = std::env::current_exe()?;
-    let (devices, cache) = (world.devices.clone(), world.cache.clone());
+    let (devices, cache) = (world.devices.clone(), world.places.cache.clone());
     let slots = world.facts.slots.min(jobs.max(1));
     let on_cpu = devices.first() == Device::Cpu;
     let processes = if on_cpu { slots } else { devices.count().min(slots) };
@@ -254,7 +264,8 @@ pub fn pool(world: &World, jobs: usize) -> anyhow::Result<Pool> {
     let threads = if on_cpu { 1 } else { (machine::threads() / processes).max(1) };
     Ok(Pool::new(processes, lanes, move |number| {
         let (device, mut command) = process::on(&program, &devices, number, threads);
-        command.args(["worker", "--device", &device.to_string(), "--lanes", &lanes.to_string(), "--cache"]).arg(&cache);
+        command.args(["worker", "--device", &device.to_string(), "--numerics", &devices.numerics_of(number)]);
+        command.args(["--lanes", &lanes.to_string(), "--cache"]).arg(&cache);
         command
     }))
 }

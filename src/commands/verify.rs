@@ -30,6 +30,8 @@ struct Checked {
     group: usize,
     /// What differs; empty where nothing does.
     difference: String,
+    /// The class of the device that ran it now.
+    numerics: String,
 }
 
 pub fn run(file: &Path, sample: usize, common: &Common) -> anyhow::Result<Exit> {
@@ -45,7 +47,7 @@ pub fn run(file: &Path, sample: usize, common: &Common) -> anyhow::Result<Exit> 
     }
     let checked = recompute(&plan, &world, &store, &finished, &chosen)?;
     for one in &checked {
-        store.audit(one.key, &world.devices.numerics(), &one.difference)?;
+        store.audit(one.key, &one.numerics, &one.difference)?;
     }
     let wrong = checked.iter().filter(|one| !one.difference.is_empty()).count();
     let rows: Vec<Vec<String>> = checked
@@ -140,8 +142,9 @@ fn recompute(
                         let name = run::describe(plan, &jobs.list[job].what);
                         eprintln!("{}: {name}", key.short());
                         let recorded = store.recorded(key)?;
-                        let difference = difference(&recorded, &outcome, &world.devices.numerics());
-                        checked.push(Checked { key, name, group: recorded.group, difference });
+                        let difference = difference(&recorded, &outcome);
+                        let numerics = outcome.numerics.clone();
+                        checked.push(Checked { key, name, group: recorded.group, difference, numerics });
                     }
                 }
                 Event::Failed { job, failure, again: false } => {
@@ -156,14 +159,14 @@ fn recompute(
 }
 
 /// What differs between the store and a new run: nothing within a numerics class, little between two.
-pub fn difference(recorded: &Recorded, outcome: &Outcome, numerics: &str) -> String {
+pub fn difference(recorded: &Recorded, outcome: &Outcome) -> String {
     let Some(trial) = &outcome.trial else { return "no results".to_owned() };
     let mut found = Vec::new();
     let status = if trial.ending == Ending::Diverged { "diverged" } else { "done" };
     if recorded.status != status {
         found.push(format!("{status} instead of {}", recorded.status));
     }
-    if recorded.numerics != numerics {
+    if recorded.numerics != outcome.numerics {
         found.extend(beyond_tolerance(recorded, trial));
         return found.join(", ");
     }

@@ -2,7 +2,6 @@
 //! on a GPU each is a stream of the one context.
 
 use std::io::{BufRead, Write};
-use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::{Exit, Usage};
@@ -10,11 +9,11 @@ use crate::device::Device;
 use crate::schedule::protocol::{Line, Order, Said};
 use crate::train::{self, Places, Shelf, Told};
 
-pub fn run(device: &str, lanes: usize, cache: &Path) -> anyhow::Result<Exit> {
+pub fn run(device: &str, lanes: usize, places: &Places) -> anyhow::Result<Exit> {
     let device = Device::parse(device).ok_or_else(|| Usage(format!("no device is called '{device}'")))?;
     let (senders, receivers): (Vec<Sender<Order>>, Vec<Receiver<Order>>) = (0..lanes.max(1)).map(|_| channel()).unzip();
     listen(senders);
-    let work = |lane: usize, orders: Receiver<Order>| serve(Lane { lane, device, cache: cache.to_owned() }, orders);
+    let work = |lane: usize, orders: Receiver<Order>| serve(Lane { lane, device, places: places.clone() }, orders);
     std::thread::scope(|scope| {
         let lanes = receivers.into_iter().enumerate();
         let lanes: Vec<_> = lanes.map(|(lane, orders)| scope.spawn(move || work(lane, orders))).collect();
@@ -43,7 +42,7 @@ fn listen(lanes: Vec<Sender<Order>>) {
 struct Lane {
     lane: usize,
     device: Device,
-    cache: PathBuf,
+    places: Places,
 }
 
 impl Lane {
@@ -72,7 +71,7 @@ fn serve_here(lane: &Lane, orders: Receiver<Order>) -> anyhow::Result<Exit> {
             return Ok(Exit::NoDevice);
         }
     };
-    let mut shelf = Shelf::new(Places { cache: lane.cache.clone() }, opened)?;
+    let mut shelf = Shelf::new(lane.places.clone(), opened)?;
     lane.say(Line::Ready)?;
     for Order { jobs, works, .. } in orders {
         // A main process that is gone is noticed by the thread that listens.

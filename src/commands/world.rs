@@ -21,6 +21,7 @@ use crate::model::sketch::Sketch;
 use crate::plan::facts::KnownBackbone;
 use crate::plan::stage::{Encode, Encoded};
 use crate::plan::{DatasetFact, Facts, WeightsFact};
+use crate::train::Places;
 use crate::value::Value;
 
 /// The facts, and the things themselves.
@@ -28,7 +29,7 @@ pub struct World {
     pub facts: Facts,
     pub datasets: BTreeMap<String, Dataset>,
     pub devices: Devices,
-    pub cache: PathBuf,
+    pub places: Places,
     pub rates: Rates,
     /// How many times the work of one slot all of a device do together.
     pub gain: f64,
@@ -73,7 +74,8 @@ impl World {
             slots: per_device * devices.count(),
         };
         let (rates, rows) = (Rates::open(&cache, &devices), RefCell::default());
-        Ok(Self { facts, datasets, devices, cache, rates, gain: per_device as f64, share: true, rows })
+        let places = Places { cache, numerics: devices.numerics() };
+        Ok(Self { facts, datasets, devices, places, rates, gain: per_device as f64, share: true, rows })
     }
 
     /// Slots whose work is done in the time of one: streams of a GPU slow each other down.

@@ -8,9 +8,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use candle_core::{DType, Device, Result};
 use rayon::prelude::*;
 
-#[cfg(feature = "cuda")]
-use crate::device::cuda_numerics;
-use crate::device::{Precision, cpu_numerics};
+use crate::device::Precision;
 
 pub mod activation;
 pub mod buffer;
@@ -94,19 +92,6 @@ pub fn give_back(device: &Device) {
     let _ = cuda::device::trim(device, 0);
     #[cfg(not(feature = "cuda"))]
     let _ = device;
-}
-
-/// The class of devices within which results are equal bit for bit.
-///
-/// # Errors
-/// The device does not answer.
-pub fn numerics(device: &Device) -> Result<String> {
-    #[cfg(feature = "cuda")]
-    if device.is_cuda() {
-        return Ok(cuda_numerics(cuda::device::capability(device)?));
-    }
-    let _ = device;
-    Ok(cpu_numerics().to_owned())
 }
 
 /// Does `work` for each of the items, on all threads of the pool; the results in their order.

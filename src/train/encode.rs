@@ -38,7 +38,7 @@ pub fn run_all(stages: &[&Encode], group: &mut Group, shelf: &mut Shelf) -> anyh
             let outcome = Outcome {
                 seconds: start.elapsed().as_secs_f64() * share,
                 macs: macs * share,
-                numerics: shelf.numerics.to_owned(),
+                numerics: shelf.places.numerics.clone(),
                 trial: None,
                 warnings: Vec::new(),
                 group: members.len(),
@@ -126,7 +126,7 @@ impl Pass {
         let graph = &kept.tail.as_ref().unwrap_or(&self.encoder.network).graph;
         let shape = graph.layers[if kept.tail.is_some() { graph.last() } else { kept.layer }].shape;
         let key = Key::of("encode", stages[kept.stage]);
-        Writer::new(&shelf.places.cache.join(format!("{key}.features")), ids.to_vec(), &shape)
+        Writer::new(&shelf.places.features(key), ids.to_vec(), &shape)
     }
 
     /// All that is kept of some images.

@@ -3,6 +3,7 @@
 mod abreast;
 mod bank;
 mod course;
+mod device;
 mod encode;
 mod evaluate;
 mod export;
@@ -24,78 +25,17 @@ mod solve;
 mod source;
 mod trial;
 
-use candle_core::Device as CandleDevice;
-
 pub use crate::nn::on_pool;
 pub use abreast::WORTH;
+pub use device::{built_for, cuda_libraries, on_device, open_device};
 pub use export::{Exported, export, exportable};
 pub use extract::{Extraction, extract};
 pub use feature_file::Kind as FeatureKind;
 pub use memory::{bytes as device_bytes, macs as device_macs};
 pub use shelf::{Places, Shelf};
 
-use crate::device::{Device, Precision};
 use crate::outcome::{Failure, FailureClass, Outcome, Progress};
 use crate::plan::stage::{Stage, Train, Work};
-
-/// Opens the device that tensors live on: its worker sees one GPU, whose index counts as CUDA counts.
-///
-/// # Errors
-/// The device is not there, or this build cannot use it.
-pub fn open_device(device: Device) -> Result<CandleDevice, Failure> {
-    match device {
-        Device::Cpu => Ok(CandleDevice::Cpu),
-        Device::Cuda(index) => open_cuda(index).map_err(|error| unusable(&device.to_string(), &error)),
-    }
-}
-
-/// Does `work` in this process: on the GPU of a UUID, whose stream belongs to the thread that opens it, or without one on
-/// the CPU, where the operators' own threads do it. Its products round as asked for.
-///
-/// # Errors
-/// The device is not there, or this build cannot use it; within, those of `work`.
-pub fn on_device<R: Send>(
-    gpu: Option<&str>,
-    precision: Precision,
-    work: impl FnOnce(CandleDevice) -> anyhow::Result<R> + Send,
-) -> Result<anyhow::Result<R>, Failure> {
-    let Some(uuid) = gpu else { return Ok(on_pool(move || work(CandleDevice::Cpu))) };
-    let index = index_of(uuid).map_err(|error| unusable(uuid, &error))?;
-    let device = open_device(Device::Cuda(index))?;
-    let _rounding = crate::nn::round(precision);
-    Ok(work(device))
-}
-
-fn unusable(device: &str, error: &str) -> Failure {
-    Failure {
-        class: FailureClass::Device,
-        message: format!("{device} cannot be used: {error}; `tl-sweep doctor` shows what is missing"),
-    }
-}
-
-#[cfg(feature = "cuda")]
-fn open_cuda(index: usize) -> Result<CandleDevice, String> {
-    crate::nn::cuda::device::open(index).map_err(|error| error.to_string())
-}
-
-#[cfg(feature = "cuda")]
-fn index_of(uuid: &str) -> Result<usize, String> {
-    crate::nn::cuda::device::index_of(uuid).map_err(|error| error.to_string())
-}
-
-/// What a build without CUDA says of every GPU.
-#[cfg(not(feature = "cuda"))]
-const WITHOUT: &str = "this program was built without CUDA";
-
-#[cfg(not(feature = "cuda"))]
-fn open_cuda(_: usize) -> Result<CandleDevice, String> {
-    Err(WITHOUT.to_owned())
-}
-
-#[cfg(not(feature = "cuda"))]
-fn index_of(_: &str) -> Result<usize, String> {
-    Err(WITHOUT.to_owned())
-}
 
 /// What a group of stages tells while it runs; stages are named by their place in the group.
 pub enum Told {
@@ -187,7 +127,7 @@ fn classify(error: &anyhow::Error) -> Failure {
 /// Only candle's own.
 pub fn kept_bytes(graph: &crate::model::graph::Graph, frozen: usize) -> anyhow::Result<[usize; 2]> {
     let weights = crate::model::init::zeros(graph)?;
-    let mut network = crate::exec::Network::new(graph.clone(), &weights, &CandleDevice::Cpu)?;
+    let mut network = crate::exec::Network::new(graph.clone(), &weights, &candle_core::Device::Cpu)?;
     network.frozen = frozen;
     let kept = 4 * network.kept();
     network.recompute = true;

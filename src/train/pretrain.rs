@@ -25,7 +25,7 @@ pub fn run(index: usize, stage: &Pretrain, group: &mut Group, shelf: &mut Shelf)
     let start = std::time::Instant::now();
     let macs = train(stage, shelf, &mut |progress| group.tell(progress))?;
     let seconds = start.elapsed().as_secs_f64();
-    let numerics = shelf.numerics.to_owned();
+    let numerics = shelf.places.numerics.clone();
     let outcome =
         Outcome { seconds, macs, numerics, trial: None, warnings: Vec::new(), group: 1, abreast: None, part: 1.0 };
     group.done(index, outcome, shelf);
@@ -86,7 +86,7 @@ fn train(stage: &Pretrain, shelf: &mut Shelf, tell: &mut dyn FnMut(Progress)) ->
     let macs = learning * read as f64 + forward * lessons.split.val.len() as f64;
     lane.leave()?;
     shelf.warn(lane.warning());
-    lane.network.weights()?.write(&shelf.places.cache.join(format!("{}.safetensors", Key::of("pretrain", stage))))?;
+    lane.network.weights()?.write(&shelf.places.model(Key::of("pretrain", stage)))?;
     Ok(macs)
 }
 

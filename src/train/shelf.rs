@@ -17,17 +17,33 @@ use crate::model::weights::Weights;
 use crate::plan::stage::Work;
 use crate::plan::stage::{Backbone, Encode, Start};
 
-/// Folders that the main process has prepared.
+/// Where things lie that are made once: what is prepared of data, and what devices compute. That of one numerics class is not
+/// another's: a trial would have other bits than where all of it is computed there.
 #[derive(Clone, Debug)]
 pub struct Places {
     pub cache: PathBuf,
+    /// The class of the device.
+    pub numerics: String,
+}
+
+impl Places {
+    fn computed(&self) -> PathBuf {
+        self.cache.join(&self.numerics)
+    }
+
+    /// The weights of a source model.
+    pub fn model(&self, pretrain: Key) -> PathBuf {
+        self.computed().join(format!("{pretrain}.safetensors"))
+    }
+
+    pub fn features(&self, encode: Key) -> PathBuf {
+        self.computed().join(format!("{encode}.features"))
+    }
 }
 
 pub struct Shelf {
     pub places: Places,
     pub device: candle_core::Device,
-    /// The class of its device.
-    pub numerics: String,
     pub warnings: Vec<String>,
     manifests: HashMap<Key, Rc<Manifest>>,
     packed: HashMap<(Key, Frame), Rc<Packed>>,
@@ -37,13 +53,13 @@ pub struct Shelf {
 
 impl Shelf {
     /// # Errors
-    /// The device does not answer.
+    /// The cache cannot be written to.
     pub fn new(places: Places, device: candle_core::Device) -> anyhow::Result<Self> {
-        let numerics = crate::nn::numerics(&device)?;
+        let computed = places.computed();
+        std::fs::create_dir_all(&computed).with_context(|| format!("cannot make '{}'", computed.display()))?;
         Ok(Self {
             places,
             device,
-            numerics,
             warnings: Vec::new(),
             manifests: HashMap::new(),
             packed: HashMap::new(),
@@ -112,7 +128,7 @@ impl Shelf {
     }
 
     fn pretrained(&mut self, key: Key, backbone: &Backbone, work: &Work) -> anyhow::Result<Weights> {
-        let path = self.places.cache.join(format!("{key}.safetensors"));
+        let path = self.places.model(key);
         let read = || Ok(Weights::load(&path, &backbone.arch, &backbone.tap)?.0);
         match read() {
             Ok(weights) => Ok(weights),
@@ -131,7 +147,7 @@ impl Shelf {
         if let Some(features) = self.features.get(&key) {
             return Ok(features.clone());
         }
-        let path = self.places.cache.join(format!("{key}.features"));
+        let path = self.places.features(key);
         let features = match Features::open(&path) {
             Ok(features) => features,
             Err(error) => {

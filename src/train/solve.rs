@@ -77,7 +77,7 @@ pub fn solved(
     let outcome = Outcome {
         seconds: start.elapsed().as_secs_f64(),
         macs: codes.macs + 2.0 * rows * head.weight.elem_count() as f64,
-        numerics: shelf.numerics.to_owned(),
+        numerics: shelf.places.numerics.clone(),
         trial: Some(trial),
         warnings: Vec::new(),
         group: 1,

@@ -186,31 +186,33 @@ int cuMemPoolTrimTo(void *pool, size_t left) { return OK; }
 // ---- device, context, stream, event
 
 // As CUDA does, only what CUDA_VISIBLE_DEVICES names is there: indices in the order of CUDA_DEVICE_ORDER, or beginnings of
-// UUIDs, up to the first that is none. Returns how many there are.
+// UUIDs, up to the first that is none; of divided devices one instance, the first that is named. Returns how many there are.
 static int visible_devices(int found[MOST_DEVICES]) {
     const char *order = getenv("CUDA_DEVICE_ORDER"), *named = getenv("CUDA_VISIBLE_DEVICES");
-    int all = all_devices(), along_bus = order && !strcmp(order, "PCI_BUS_ID"), count = 0, ordered[MOST_DEVICES];
-    for (int i = 0; i < all; ++i) ordered[i] = along_bus ? all - 1 - i : i;
-    if (!named) return memcpy(found, ordered, sizeof ordered), all;
+    int all = all_devices(), divided = all_instances(), count = 0, ordered[MOST_DEVICES];
+    int along_bus = order && !strcmp(order, "PCI_BUS_ID");
+    for (int i = 0; i < all; ++i) ordered[i] = (along_bus ? all - 1 - i : i) + (divided ? MOST_DEVICES : 0);
+    if (!named) return memcpy(found, ordered, sizeof ordered), divided ? 1 : all;
     char list[1024], *rest = NULL;
     snprintf(list, sizeof list, "%s", named);
     for (char *name = strtok_r(list, ",", &rest); name && count < all; name = strtok_r(NULL, ",", &rest)) {
         char *end, own[64];
         long index = strtol(name, &end, 10);
         int device = *end || end == name || index < 0 || index >= all ? -1 : ordered[index];
-        for (int i = 0; i < all && strlen(name) > 4; ++i)
-            if (name_of(i, own, sizeof own), !strncmp(name, own, strlen(name))) device = i;
+        for (int place = 0; place < MOST_PLACES && strlen(name) > 4; ++place)
+            if (device_of(place) < all && (divided ? instance_of(place) && instance_of(place) <= divided : !instance_of(place)))
+                if (name_of(place, own, sizeof own), !strncmp(name, own, strlen(name))) device = place;
         if (device < 0) break;
         found[count++] = device;
     }
-    return count;
+    return divided && count > 1 ? 1 : count;
 }
 static int device_at(int index) {
     int found[MOST_DEVICES], count = visible_devices(found);
     return index < count ? found[index] : -1;
 }
 // A context is the device that it is of; STANDIN_LOG is a file in which each process notes the devices that it takes.
-static int contexts[MOST_DEVICES];
+static int contexts[MOST_PLACES];
 static __thread void *at_hand;
 static int opened(int device) {
     const char *path = getenv("STANDIN_LOG");

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use candle_core::cuda_backend::cudarc::cudnn::result::get_version;
 use candle_core::cuda_backend::cudarc::cudnn::sys::{
     cudnnConvolutionBwdDataAlgo_t as DataAlgo, cudnnConvolutionBwdFilterAlgo_t as FilterAlgo,
     cudnnConvolutionFwdAlgo_t as ForwardAlgo, cudnnConvolutionMode_t as Mode, cudnnMathType_t as MathType,
@@ -138,6 +139,13 @@ impl<T: Number> Shapes<T> {
             filter: OnceCell::new(),
         })
     }
+}
+
+/// The library's version.
+pub fn version() -> String {
+    // NVIDIA, cuDNN 9, cudnn_version.h: CUDNN_MAJOR * 10000 + CUDNN_MINOR * 100 + CUDNN_PATCHLEVEL.
+    let number = get_version();
+    format!("{}.{}.{}", number / 10000, number / 100 % 100, number % 100)
 }
 
 /// The bytes that this thread keeps for algorithms to work in.

@@ -1,9 +1,11 @@
 //! A CUDA device as the operators use it: its memory, its stream, and how products round.
 
+use candle_core::cuda_backend::cudarc::cublas::sys::{cublasGetProperty, libraryPropertyType as Property};
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
 use candle_core::cuda_backend::{WrapErr, set_gemm_reduced_precision_bf16, set_gemm_reduced_precision_f32};
 use candle_core::{Device, Result};
 
+use super::compiled::KERNELS;
 use super::{device_of, product};
 use crate::device::Precision;
 use crate::nn::PRODUCT_SPACE;
@@ -22,13 +24,13 @@ pub fn open(index: usize) -> Result<Device> {
     Ok(device)
 }
 
-/// The index by which CUDA knows the device of a UUID as the driver's management library writes it, `GPU-` and 32 digits in
-/// five groups: the two may count devices in different orders.
+/// The index by which CUDA knows the device of a UUID as the driver's management library writes it, `GPU-` or, for an
+/// instance of a divided one, `MIG-`, and 32 digits in five groups: the two may count devices in different orders.
 ///
 /// # Errors
 /// There is no such device among those that CUDA_VISIBLE_DEVICES shows, or the driver fails.
 pub fn index_of(uuid: &str) -> Result<usize> {
-    let digits = |text: &str| text.trim_start_matches("GPU-").replace('-', "");
+    let digits = |text: &str| text.trim_start_matches("GPU-").trim_start_matches("MIG-").replace('-', "");
     result::init().w()?;
     for index in 0..result::device::get_count().w()? {
         let own = result::device::get_uuid(result::device::get(index).w()?).w()?;
@@ -36,7 +38,7 @@ pub fn index_of(uuid: &str) -> Result<usize> {
             return Ok(index as usize);
         }
     }
-    candle_core::bail!("CUDA does not see it: CUDA_DEVICE_ORDER=PCI_BUS_ID lets numbers mean the same to all")
+    candle_core::bail!("CUDA shows others to this process: CUDA_VISIBLE_DEVICES={uuid} shows it")
 }
 
 /// Freed memory stays with the process: the driver would return it to the system at every synchronisation, and training
@@ -97,14 +99,28 @@ pub fn peak(device: &Device) -> Result<u64> {
     Ok(most)
 }
 
-/// Compute capability, major and minor.
-///
-/// # Errors
-/// The context is broken.
-pub fn capability(device: &Device) -> Result<(u32, u32)> {
-    let Device::Cuda(cuda) = device else { candle_core::bail!("{device:?} is no CUDA device") };
-    let (major, minor) = cuda.cuda_stream().context().compute_capability().w()?;
-    Ok((major.unsigned_abs(), minor.unsigned_abs()))
+/// The least compute capability that the kernels run on, major and minor: the driver turns them into code for it and newer
+/// ones.
+pub fn built_for() -> (u32, u32) {
+    let target = KERNELS.split(".target sm_").nth(1).unwrap_or_default();
+    let digits: String = target.chars().take_while(char::is_ascii_digit).collect();
+    let number: u32 = digits.parse().unwrap_or(0);
+    (number / 10, number % 10)
+}
+
+/// The libraries that compute, with their versions, each behind a `-`.
+pub fn libraries() -> String {
+    let mut version = [0; 3];
+    let parts = [Property::MAJOR_VERSION, Property::MINOR_VERSION, Property::PATCH_LEVEL];
+    for (part, number) in parts.into_iter().zip(&mut version) {
+        // Safety: it writes one number. What cannot be told stays 0.
+        unsafe { cublasGetProperty(part, number) };
+    }
+    let cublas = format!("-cublas{}", version.map(|number| number.to_string()).join("."));
+    #[cfg(feature = "cudnn")]
+    return format!("{cublas}-cudnn{}", super::cudnn::version());
+    #[cfg(not(feature = "cudnn"))]
+    cublas
 }
 
 /// Bytes that this thread keeps for products and convolutions to work in, and the most that one takes for the moment.

@@ -115,7 +115,7 @@ impl Floor<'_> {
         Outcome {
             seconds: self.spent.seconds[trial],
             macs: self.spent.macs[trial],
-            numerics: shelf.numerics.to_owned(),
+            numerics: shelf.places.numerics.clone(),
             part: (left.steps as f64 / steps as f64).min(1.0),
             trial: Some(left),
             warnings: Vec::new(),

@@ -112,7 +112,7 @@ pub fn on_gpu(device: crate::device::Device, lanes: usize, subject: &Subject) ->
 /// Always.
 #[cfg(not(feature = "cuda"))]
 pub fn on_gpu(device: crate::device::Device, _: usize, _: &Subject) -> anyhow::Result<f64> {
-    anyhow::bail!("{device}: {}", super::WITHOUT)
+    anyhow::bail!("{device}: {}", super::device::WITHOUT)
 }
 
 /// Passes with stored statistics.
