@@ -1,6 +1,7 @@
 """Our GPU times beside PyTorch's on the same GPU, in one run: `benches/gpu.sh` calls it.
 
-Usage: gpu.py BINARY [--quick] [--others], or gpu.py --verdicts GPU.json CPU.json (two reports of one experiment). BINARY is the bench `gpu`. PyTorch runs at its best: channels_last, cudnn.benchmark, the fused
+Usage: gpu.py BINARY [--quick] [--others | --plain], or gpu.py --verdicts GPU.json CPU.json (two reports of one experiment).
+BINARY is the bench `gpu`; --plain says that it was built without cuDNN. PyTorch runs at its best: channels_last, cudnn.benchmark, the fused
 optimiser; TF32 where the case says so, autocast for bf16. Both sides warm up and synchronise before and behind each of the
 rounds; medians. Ratios are our time / PyTorch's. Without PyTorch for CUDA its columns are empty."""
 
@@ -42,6 +43,13 @@ OTHERS = [
     ("VGG19 @224 batch 64, step, f32", vgg19(steps=3, rounds=3), ""),
     ("MobileNetV2 @224 batch 64, step, bf16",
      {"arch": "mobilenet_v2_torchvision", "input": 224, "batch": 64, "precision": "bf16", "pass": "step"}, ""),
+]
+
+# Where convolutions are products of patches.
+PLAIN = [
+    ("VGG19 @224 batch 64, step, f32, without cuDNN", vgg19(steps=3, rounds=3), ""),
+    ("VGG19 @224 batch 64, step, bf16, without cuDNN", vgg19(precision="bf16", rounds=3), ""),
+    ("ResNet-20 @32 batch 128, step, TF32, without cuDNN", resnet20(), ""),
 ]
 
 # Seconds that a case of ours may take: one that hangs does not cost the rest.
@@ -178,11 +186,12 @@ def main():
         torch = torch if torch.cuda.is_available() else None
     except ImportError:
         torch = None
-    if torch and "--others" not in sys.argv:
+    cases = OTHERS if "--others" in sys.argv else PLAIN if "--plain" in sys.argv else CASES
+    if torch and cases is CASES:
         print(f"{torch.cuda.get_device_name(0)}, PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}.\n")
     print("| case | ours, ms (host) | PyTorch, ms | ratio | must (aim) | peak ours / predicted / PyTorch, MB |\n|---|---|---|---|---|---|")
     known = {}
-    for name, spec, must in OTHERS if "--others" in sys.argv else CASES:
+    for name, spec, must in cases:
         spec = {"rounds": 5, **spec}
         if quick:
             spec = {**spec, "steps": 1, "rounds": 1, "warmup": 1, "batch": min(spec["batch"], 4), "input": min(spec.get("input", 32), 32),

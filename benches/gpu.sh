@@ -2,7 +2,8 @@
 # Everything that a machine with an NVIDIA GPU is to show, in one call: what is there, whether the numbers are right, how fast
 # it is beside PyTorch on the same GPU, and what faults do. Writes benches/gpu.md with the machine and the date.
 #   benches/gpu.sh                  builds here (CUDA toolkit needed), then runs
-#   benches/gpu.sh BIN TESTS BENCH  runs binaries that were built elsewhere: the program, the test binary, the bench `gpu`
+#   benches/gpu.sh BIN TESTS BENCH [PLAIN]  runs binaries that were built elsewhere: the program, the test binary, the bench
+#                                           `gpu`, and the same bench built without cuDNN (`--features cuda`)
 # PYTHON names a Python with PyTorch for CUDA (default python3); without one its columns stay empty. QUICK=1: small shapes.
 # COMMIT names what was built, where git cannot tell; LOGS is a file for all that failed checks say. REAL is an experiment on
 # real images and weights, found by TL_SWEEP_DATA and TL_SWEEP_WEIGHTS, whose verdicts are to be the CPU's as well: as
@@ -17,7 +18,7 @@ if [[ $# -eq 0 ]]; then
   tests=$(cargo test --features cudnn --test tests --no-run --message-format json 2>/dev/null | built)
   bench=$(cargo bench --features cudnn --bench gpu --no-run --message-format json 2>/dev/null | built)
 else
-  bin=$(realpath "$1"); tests=$(realpath "$2"); bench=$(realpath "$3")
+  bin=$(realpath "$1"); tests=$(realpath "$2"); bench=$(realpath "$3"); plain=${4:+$(realpath "$4")}
 fi
 python=${PYTHON:-python3}
 # Libraries that came with PyTorch, where the system has none.
@@ -130,6 +131,7 @@ say ""
 say "## More times"
 say ""
 "$python" benches/gpu.py "$bench" --others ${QUICK:+--quick} 2>&1 | tee -a "$out"
+[[ -z ${plain:-} ]] || "$python" benches/gpu.py "$plain" --plain ${QUICK:+--quick} 2>&1 | tail -n +3 | tee -a "$out"
 # The stand-in is no GPU: what it shows is not kept.
 if "$bin" doctor 2>/dev/null | grep -q 'stand-in'; then echo "run on the stand-in: benches/gpu.md stays as it is"; else cp "$out" benches/gpu.md; fi
 exit $failed
