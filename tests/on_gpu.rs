@@ -77,3 +77,18 @@ fn features_are_extracted_on_the_gpu_that_is_asked_for() {
         assert!(differs < tolerance && (more.is_empty() || differs > 1e-5), "{more:?}: {differs}");
     }
 }
+
+#[test]
+fn a_gpu_rounds_as_the_experiment_says_and_results_name_its_class() {
+    let world = experiment();
+    let run = ["run", "x.toml", "--only", "recipe == 'probe'", "--limit", "1", "--quiet", "--db", "r.sqlite"];
+    let disturbed = world.command(&run).env("NVIDIA_TF32_OVERRIDE", "1").output().unwrap();
+    assert_eq!(disturbed.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&disturbed.stderr).contains("NVIDIA_TF32_OVERRIDE is set"));
+    world.run(&run).exits(5);
+    let store = rusqlite::Connection::open(world.path("r.sqlite")).unwrap();
+    let class: String = store.query_row("SELECT DISTINCT numerics FROM trial", [], |row| row.get(0)).unwrap();
+    let doctor = world.run(&["doctor"]).exits(0).out;
+    assert!(class.starts_with("cuda-") && class.contains("-cublas"), "{class}");
+    assert!(doctor.contains(&format!("numerics class {class}\n")), "{class}: {doctor}");
+}

@@ -12,6 +12,10 @@ use crate::value::Value;
 /// How a build gets CUDA.
 pub const BUILD: &str = "build it with `cargo build --release --features cudnn` (or `cuda`, without cuDNN) where the CUDA toolkit is installed";
 
+/// Variables that make NVIDIA's libraries round otherwise than they are asked to, whatever an experiment says (NVIDIA, cuBLAS
+/// 13, "Environment Variables").
+const ROUNDING: [&str; 2] = ["NVIDIA_TF32_OVERRIDE", "CUBLAS_EMULATE_SINGLE_PRECISION"];
+
 /// The CPU, or GPUs.
 #[derive(Clone, Debug)]
 pub struct Devices {
@@ -26,8 +30,19 @@ impl Devices {
     /// Reads `auto`, `cpu`, or `cuda:0,cuda:1`: numbers in PCI order among the devices that CUDA_VISIBLE_DEVICES shows.
     ///
     /// # Errors
-    /// The list cannot be read, or a device is not there.
+    /// The list cannot be read, a device is not there, or the environment decides how it rounds.
     pub fn choose(list: &str) -> anyhow::Result<Self> {
+        let chosen = Self::chosen(list)?;
+        match ROUNDING.into_iter().find(|name| !chosen.gpus.is_empty() && std::env::var_os(name).is_some()) {
+            Some(name) => {
+                let message = format!("{name} is set, and decides how a GPU rounds, not the experiment: unset it");
+                Err(Usage(message).into())
+            }
+            None => Ok(chosen),
+        }
+    }
+
+    fn chosen(list: &str) -> anyhow::Result<Self> {
         if list == "auto" {
             return Ok(Self::auto(gpus::ask(), cfg!(feature = "cuda")));
         }
