@@ -58,8 +58,8 @@ impl Rng {
 
     /// A standard normal number (Box and Muller, 1958; the cosine half).
     pub fn normal(&mut self) -> f64 {
-        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
-        radius * (std::f64::consts::TAU * self.unit()).cos()
+        let radius = (-2.0 * libm::log(1.0 - self.unit())).sqrt();
+        radius * libm::cos(std::f64::consts::TAU * self.unit())
     }
 
     /// Puts `items` in a random order (Fisher and Yates).

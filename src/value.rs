@@ -92,7 +92,7 @@ impl Value {
 pub fn spaced(log: bool, low: f64, high: f64, count: usize) -> impl Iterator<Item = f64> {
     (0..count).map(move |index| {
         let part = index as f64 / (count - 1).max(1) as f64;
-        let exact = if log { low * (high / low).powf(part) } else { low + (high - low) * part };
+        let exact = if log { low * libm::pow(high / low, part) } else { low + (high - low) * part };
         format!("{exact:.5e}").parse::<f64>().unwrap_or(exact)
     })
 }

@@ -111,6 +111,26 @@ fn every_library_has_one_home() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Functions of the standard library whose last bits are the system's: glibc's, musl's or another's (Rust, `f64::exp`,
+/// "Unspecified precision"). Results rest on `libm`, which is the same everywhere.
+const OF_THE_SYSTEM: &[&str] = &[
+    "exp", "exp2", "exp_m1", "ln", "ln_1p", "log", "log2", "log10", "powf", "sin", "cos", "sin_cos", "tan", "tanh",
+    "cbrt",
+];
+
+#[test]
+fn no_result_rests_on_functions_of_the_system() {
+    let mut wrong = Vec::new();
+    for (name, path) in files().into_iter().filter(|(name, _)| !matches!(module(name), "commands" | "report")) {
+        let code = code(&path);
+        for function in OF_THE_SYSTEM {
+            let called = [format!(".{function}("), format!("f64::{function})"), format!("f32::{function})")];
+            wrong.extend(called.iter().filter(|call| code.contains(*call)).map(|call| format!("{name} calls {call}")));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn files_are_short_open_with_a_sentence_and_hold_no_refused_word() {
     let mut wrong = Vec::new();

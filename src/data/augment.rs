@@ -46,7 +46,7 @@ fn resized_crop(image: &[u8], side: usize, rng: &mut Rng) -> Vec<u8> {
     let mut window = (0.0, 0.0, full, full);
     for _ in 0..10 {
         let area = rng.range(0.08, 1.0) * full * full;
-        let aspect = rng.range((0.75f64).ln(), (4f64 / 3.0).ln()).exp();
+        let aspect = libm::exp(rng.range(libm::log(0.75), libm::log(4.0 / 3.0)));
         let (width, height) = ((area * aspect).sqrt(), (area / aspect).sqrt());
         if width <= full && height <= full {
             window = (rng.range(0.0, full - height), rng.range(0.0, full - width), height, width);

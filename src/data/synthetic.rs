@@ -91,14 +91,13 @@ impl Family {
         let colours = orthonormal(&mut rng, 2, 3);
         let (source, fresh) = (patterns(&mut rng), patterns(&mut rng));
         let angle = self.shift * std::f64::consts::FRAC_PI_2;
+        let (kept, new) = (libm::cos(angle), libm::sin(angle));
         // The length of a motif whose every number has size one.
         let length = ((PATTERN * 3) as f64).sqrt();
         let mixed = |(source, fresh): (&Vec<f64>, &Vec<f64>)| {
             let at = |place: usize| {
                 let (pixel, channel) = (place / 3, place % 3);
-                length
-                    * (angle.cos() * source[pixel] * colours[0][channel]
-                        + angle.sin() * fresh[pixel] * colours[1][channel])
+                length * (kept * source[pixel] * colours[0][channel] + new * fresh[pixel] * colours[1][channel])
             };
             (0..PATTERN * 3).map(at).collect()
         };

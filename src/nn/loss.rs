@@ -4,6 +4,7 @@
 use candle_core::{Result, Tensor};
 
 use super::buffer;
+use super::exponential::exponentials;
 
 /// The mean losses of heads over a batch.
 pub enum Means {
@@ -69,29 +70,59 @@ pub fn cross_entropies(logits: &Tensor, labels: &[u32], targets: &[Targets]) -> 
     }
     let values = logits.flatten_all()?.to_vec1::<f32>()?;
     let mut gradient = vec![0.0; values.len()];
-    let mut means = Vec::with_capacity(targets.len());
+    let mut means = vec![0.0; targets.len()];
     let even = vec![1.0; classes];
-    let mut scratch = Vec::with_capacity(classes);
-    for ((head, targets), whole) in targets.iter().enumerate().zip(wholes) {
-        let weights = targets.class_weights.unwrap_or(&even);
-        let mut total = 0.0;
-        for (row, label) in labels.iter().enumerate() {
-            let own = row * columns + head * classes..row * columns + (head + 1) * classes;
-            log_softmax_into(&values[own.clone()], &mut scratch);
+    let mut softmax = Softmax::new(columns, classes);
+    for (row, label) in labels.iter().enumerate() {
+        let own = row * columns..(row + 1) * columns;
+        softmax.read(&values[own.clone()]);
+        let heads = gradient[own].chunks_exact_mut(classes).zip(targets.iter().zip(&wholes)).zip(&mut means);
+        for (head, ((gradient, (targets, whole)), mean)) in heads.enumerate() {
+            let weights = targets.class_weights.unwrap_or(&even);
             let target = |class: usize| {
                 let own = if class == *label as usize { 1.0 - targets.smoothing } else { 0.0 };
                 weights[class] * (targets.smoothing / classes as f64 + own)
             };
-            let sum: f64 = (0..classes).map(target).sum();
-            for (class, (gradient, log_probability)) in gradient[own].iter_mut().zip(&scratch).enumerate() {
+            let (shifted, exponentials, sum) = softmax.head(head);
+            let (log_sum, scale) = (libm::log(sum), (0..classes).map(target).sum::<f64>() / sum);
+            for (class, gradient) in gradient.iter_mut().enumerate() {
                 let target = target(class);
-                total -= if target > 0.0 { target * log_probability } else { 0.0 };
-                *gradient = ((log_probability.exp() * sum - target) / whole) as f32;
+                *mean -= if target > 0.0 { target * (shifted[class] - log_sum) } else { 0.0 };
+                *gradient = ((exponentials[class] * scale - target) / whole) as f32;
             }
         }
-        means.push(total / whole);
     }
+    means.iter_mut().zip(&wholes).for_each(|(mean, whole)| *mean /= whole);
     Ok((Means::Known(means), Tensor::from_vec(gradient, (images, columns), logits.device())?))
+}
+
+/// A row of logits of several heads, ready for what softmax makes of it.
+struct Softmax {
+    classes: usize,
+    /// The numbers, less the largest of their head.
+    shifted: Vec<f64>,
+    exponentials: Vec<f64>,
+}
+
+impl Softmax {
+    fn new(columns: usize, classes: usize) -> Self {
+        Self { classes, shifted: vec![0.0; columns], exponentials: vec![0.0; columns] }
+    }
+
+    fn read(&mut self, row: &[f32]) {
+        for (row, into) in row.chunks_exact(self.classes).zip(self.shifted.chunks_exact_mut(self.classes)) {
+            let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            into.iter_mut().zip(row).for_each(|(into, value)| *into = f64::from(value - top));
+        }
+        exponentials(&self.shifted, &mut self.exponentials);
+    }
+
+    /// Of a head: its numbers, their exponentials, and the sum of those.
+    fn head(&self, head: usize) -> (&[f64], &[f64], f64) {
+        let own = head * self.classes..(head + 1) * self.classes;
+        let exponentials = &self.exponentials[own.clone()];
+        (&self.shifted[own], exponentials, exponentials.iter().sum())
+    }
 }
 
 /// Whether labels fit so many rows of logits.
@@ -162,39 +193,17 @@ pub fn answers(logits: &Tensor, labels: &[u32], heads: usize) -> Result<Answers>
         return Ok(Answers::Owed(super::cuda::loss::answers(logits, labels, heads)?));
     }
     let values = logits.flatten_all()?.to_vec1::<f32>()?;
-    let rows = values.chunks_exact(columns).zip(labels);
-    let answer = |row: &[f32], label: u32| {
-        let best = (0..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best });
-        (best as u32, log_probability(row, label as usize))
-    };
-    let found = rows.flat_map(|(row, label)| row.chunks_exact(columns / heads).map(|row| answer(row, *label)));
-    Ok(Answers::Known(found.collect()))
-}
-
-/// log softmax of one row, in f64.
-pub fn log_softmax(row: &[f32]) -> Vec<f64> {
-    let mut into = Vec::new();
-    log_softmax_into(row, &mut into);
-    into
-}
-
-fn log_softmax_into(row: &[f32], into: &mut Vec<f64>) {
-    let log_sum = shifted_log_sum(row);
-    into.clear();
-    into.extend(shifted(row).map(|value| value - log_sum));
-}
-
-/// One number of `log_softmax`.
-pub fn log_probability(row: &[f32], class: usize) -> f64 {
-    let log_sum = shifted_log_sum(row);
-    shifted(row).nth(class).unwrap_or(f64::NAN) - log_sum
-}
-
-fn shifted(row: &[f32]) -> impl Iterator<Item = f64> + Clone {
-    let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    row.iter().map(move |value| f64::from(value - top))
-}
-
-fn shifted_log_sum(row: &[f32]) -> f64 {
-    shifted(row).map(f64::exp).sum::<f64>().ln()
+    let mut softmax = Softmax::new(columns, columns / heads);
+    let mut found = Vec::with_capacity(labels.len() * heads);
+    for (row, label) in values.chunks_exact(columns).zip(labels) {
+        softmax.read(row);
+        for (head, row) in row.chunks_exact(columns / heads).enumerate() {
+            let best = (0..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best });
+            let (shifted, _, sum) = softmax.head(head);
+            // A label of no class of these has no probability.
+            let own = shifted.get(*label as usize).copied().unwrap_or(f64::NAN);
+            found.push((best as u32, own - libm::log(sum)));
+        }
+    }
+    Ok(Answers::Known(found))
 }

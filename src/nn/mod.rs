@@ -16,6 +16,7 @@ pub mod coming;
 pub mod conv;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+mod exponential;
 mod gemm;
 pub mod join;
 mod kernel;

@@ -114,7 +114,7 @@ impl State {
                 [0.0, decay, shrink, step.lr as f32, momentum as f32, f32::from(u8::from(nesterov))]
             }
             Rule::Adam => {
-                let corrections = [BETAS.0, BETAS.1].map(|beta| 1.0 - beta.powi(self.steps));
+                let corrections = [BETAS.0, BETAS.1].map(|beta| 1.0 - libm::pow(beta, f64::from(self.steps)));
                 [1.0, decay, shrink, (step.lr / corrections[0]) as f32, (1.0 / corrections[1]) as f32, 0.0]
             }
         }
@@ -153,7 +153,7 @@ impl State {
 
     /// AdamW (Loshchilov and Hutter, 2019), with the bias corrections of Kingma and Ba (2015).
     fn adam(&mut self, step: Step, parameter: &Tensor, gradient: &Tensor) -> Result<Tensor> {
-        let correction = |beta: f64| 1.0 - beta.powi(self.steps);
+        let correction = |beta: f64| 1.0 - libm::pow(beta, f64::from(self.steps));
         let corrections = (correction(BETAS.0), correction(BETAS.1));
         let (decay, shrink) = (step.coupled_decay as f32, (1.0 - step.lr * step.decoupled_decay) as f32);
         let (rate, second_scale) = ((step.lr / corrections.0) as f32, (1.0 / corrections.1) as f32);

@@ -167,10 +167,10 @@ fn factor(phase: &Phase, step: usize, total: usize) -> f64 {
     let part = (step - warm) as f64 / (total - warm).max(1) as f64;
     match &phase.schedule {
         Schedule::Constant => 1.0,
-        Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * part).cos()),
+        Schedule::Cosine => 0.5 * (1.0 + libm::cos(std::f64::consts::PI * part)),
         Schedule::Step { at, factor } => {
             let done = step as f64 / total as f64;
-            factor.powi(at.iter().filter(|point| done >= **point).count() as i32)
+            libm::pow(*factor, at.iter().filter(|point| done >= **point).count() as f64)
         }
     }
 }

@@ -20,7 +20,7 @@ impl Tally {
         self.loss -= log_probability;
         self.truth.push(class);
         self.found.predicted.push(answer as u16);
-        self.found.probability.push(log_probability.exp() as f32);
+        self.found.probability.push(libm::exp(log_probability) as f32);
     }
 
     fn close(mut self, samples: &[u32], classes: usize) -> (Predictions, Scores) {
