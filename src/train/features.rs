@@ -4,7 +4,7 @@
 //! augmented one), whose header carries the BLAKE3 of the rows.
 
 #[cfg(feature = "cuda")]
-use std::cell::OnceCell;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -29,9 +29,18 @@ pub struct Features {
     /// Numbers of one sample.
     size: usize,
     rows: HashMap<Row, usize>,
-    /// The rows on the device, where they fit there.
     #[cfg(feature = "cuda")]
-    resident: OnceCell<Option<Tensor>>,
+    resident: RefCell<Resident>,
+}
+
+/// Whether rows stay on a device.
+#[cfg(feature = "cuda")]
+enum Resident {
+    /// It has not been asked since they went, or ever.
+    Unknown,
+    Here(Tensor),
+    /// There is too little memory.
+    Never,
 }
 
 /// A feature file that is being written, batch by batch: its rows may be more than memory holds.
@@ -157,7 +166,7 @@ impl Features {
             size,
             rows,
             #[cfg(feature = "cuda")]
-            resident: OnceCell::new(),
+            resident: RefCell::new(Resident::Unknown),
         })
     }
 
@@ -176,8 +185,10 @@ impl Features {
     /// The device does not answer.
     #[cfg(feature = "cuda")]
     pub fn on_device(&self, device: &Device) -> candle_core::Result<Option<Tensor>> {
-        if let Some(known) = self.resident.get() {
-            return Ok(known.clone());
+        match &*self.resident.borrow() {
+            Resident::Here(known) => return Ok(Some(known.clone())),
+            Resident::Never => return Ok(None),
+            Resident::Unknown => {}
         }
         let bytes = &self.map[self.start..][..self.rows.len() * self.size * 4];
         // Streams of one device look one after the other: what one has taken is not there for the next.
@@ -186,18 +197,30 @@ impl Features {
         let fits = 2 * bytes.len() <= free;
         let put = || Tensor::from_raw_buffer(bytes, DType::F32, &[self.rows.len(), self.size], device);
         let found = fits.then(put).transpose()?;
-        Ok(self.resident.get_or_init(|| found).clone())
+        self.resident.replace(found.clone().map_or(Resident::Never, Resident::Here));
+        Ok(found)
     }
 
-    /// Appends a row to `batch`.
-    ///
-    /// # Errors
-    /// The view of the sample was not encoded.
-    pub fn append(&self, row: Row, batch: &mut Vec<f32>) -> anyhow::Result<()> {
-        let row = self.row(row)?;
+    /// Takes the rows off the device, for good or until they are asked for again; whether they were there.
+    #[cfg(feature = "cuda")]
+    pub fn leave(&self, for_good: bool) -> bool {
+        let was_here = matches!(*self.resident.borrow(), Resident::Here(_));
+        if was_here {
+            self.resident.replace(if for_good { Resident::Never } else { Resident::Unknown });
+        }
+        was_here
+    }
+
+    /// There is no device.
+    #[cfg(not(feature = "cuda"))]
+    pub fn leave(&self, _: bool) -> bool {
+        false
+    }
+
+    /// The numbers of the row at a place.
+    pub fn numbers(&self, row: usize) -> impl Iterator<Item = f32> {
         let bytes = &self.map[self.start + row * self.size * 4..][..self.size * 4];
-        batch.extend(bytes.chunks_exact(4).map(|value| f32::from_le_bytes([value[0], value[1], value[2], value[3]])));
-        Ok(())
+        bytes.chunks_exact(4).map(|value| f32::from_le_bytes([value[0], value[1], value[2], value[3]]))
     }
 }
 
@@ -231,10 +254,9 @@ mod tests {
         }
         written(&[&rows[..4], &rows[4..]]).expect("a whole file");
         let features = Features::open(&path).expect("features");
-        let mut found = Vec::new();
-        features.append((3, 1), &mut found).expect("a row");
-        features.append((5, 0), &mut found).expect("a row");
-        assert_eq!(found, [8.0, 9.0, 10.0, 11.0, 4.0, 5.0, 6.0, 7.0]);
+        let found = |row: Row| features.numbers(features.row(row).expect("a row")).collect::<Vec<f32>>();
+        assert_eq!((found((3, 1)), found((5, 0))), (vec![8.0, 9.0, 10.0, 11.0], vec![4.0, 5.0, 6.0, 7.0]));
+        assert!(features.row((4, 0)).is_err());
         let mut bytes = std::fs::read(&path).expect("a file");
         let at = bytes.len() - 30;
         bytes[at] ^= 1;

@@ -62,47 +62,65 @@ impl Group<'_> {
     }
 }
 
-/// Runs stages of one kind together, each to its outcome.
+/// Runs stages of one kind together, each to its outcome. Where a device has too little memory for them and for the features
+/// that stay there, those go, and the stages run once more.
 ///
 /// # Errors
 /// A classified failure of those that are not done yet; divergence is an outcome and no failure.
 pub fn run(works: &[Work], shelf: &mut Shelf, hear: &mut dyn FnMut(Told)) -> Result<(), Failure> {
-    let precision = works.first().map_or_else(Default::default, |work| work.stage.precision());
-    if works.iter().any(|work| work.stage.precision() != precision) {
-        return Err(classify(&anyhow::anyhow!("stages that round differently do not run together")));
+    shelf.tidy(works);
+    let mut open: Vec<usize> = (0..works.len()).collect();
+    loop {
+        let group: Vec<&Work> = open.iter().map(|index| &works[*index]).collect();
+        let mut done = Vec::new();
+        let ended = run_once(group, shelf, &mut |told| {
+            hear(match told {
+                Told::Done(stage, outcome) => {
+                    done.push(open[stage]);
+                    Told::Done(open[stage], outcome)
+                }
+                progress => progress,
+            });
+        });
+        // The next stages have other shapes.
+        crate::nn::buffer::release();
+        let Err(error) = ended else { return Ok(()) };
+        let failure = classify(&error);
+        if failure.class != FailureClass::OutOfMemory {
+            return Err(failure);
+        }
+        let again = shelf.clear_device();
+        // What is kept for later tensors is free as well.
+        crate::nn::give_back(&shelf.device);
+        open.retain(|index| !done.contains(index));
+        if !again {
+            let message = memory::too_little(works, shelf, &failure.message);
+            return Err(Failure { message, ..failure });
+        }
     }
+}
+
+fn run_once(works: Vec<&Work>, shelf: &mut Shelf, hear: &mut dyn FnMut(Told)) -> anyhow::Result<()> {
+    let precision = works.first().map_or_else(Default::default, |work| work.stage.precision());
+    let alike = works.iter().all(|work| work.stage.precision() == precision);
+    anyhow::ensure!(alike, "stages that round differently do not run together");
     let _rounding = crate::nn::round(precision);
-    let mut group = Group { works: works.iter().collect(), hear };
     let (mut encodes, mut trials) = (Vec::new(), Vec::new());
-    let mut result = Ok(());
-    for (index, work) in works.iter().enumerate() {
+    let mut group = Group { works, hear };
+    for (index, work) in group.works.clone().into_iter().enumerate() {
         match &work.stage {
             Stage::Encode(stage) => encodes.push(stage),
-            Stage::Train(stage) if stage.solves() => {
-                result = result.and_then(|()| solve::run(index, stage, &mut group, shelf));
-            }
+            Stage::Train(stage) if stage.solves() => solve::run(index, stage, &mut group, shelf)?,
             Stage::Train(stage) => trials.push(&**stage),
-            Stage::Pretrain(stage) => result = result.and_then(|()| pretrain::run(index, stage, &mut group, shelf)),
+            Stage::Pretrain(stage) => pretrain::run(index, stage, &mut group, shelf)?,
         }
     }
-    if result.is_ok() && encodes.len() == works.len() {
-        result = encode::run_all(&encodes, &mut group, shelf);
-    } else if result.is_ok() && trials.len() == works.len() {
-        result = lockstep::run(&trials, &mut group, shelf);
-    } else if result.is_ok() && !(encodes.is_empty() && trials.is_empty()) {
-        result = Err(anyhow::anyhow!("stages of different kinds do not run together"));
+    match group.works.len() {
+        all if encodes.len() == all => encode::run_all(&encodes, &mut group, shelf),
+        all if trials.len() == all => lockstep::run(&trials, &mut group, shelf),
+        _ if encodes.is_empty() && trials.is_empty() => Ok(()),
+        _ => anyhow::bail!("stages of different kinds do not run together"),
     }
-    // The next stages have other shapes.
-    crate::nn::buffer::release();
-    result.map_err(|error| match classify(&error) {
-        Failure { class: FailureClass::OutOfMemory, message } => {
-            // What is kept for later tensors is free as well.
-            crate::nn::give_back(&shelf.device);
-            let message = memory::too_little(works, shelf, &message);
-            Failure { class: FailureClass::OutOfMemory, message }
-        }
-        other => other,
-    })
 }
 
 fn classify(error: &anyhow::Error) -> Failure {

@@ -141,6 +141,19 @@ impl Shelf {
         }
     }
 
+    /// Takes features off the device that none of these stages reads.
+    pub fn tidy(&self, works: &[Work]) {
+        let read: Vec<Key> = works.iter().filter_map(|work| Some(Key::of("encode", work.encode.as_ref()?))).collect();
+        self.features.iter().filter(|(key, _)| !read.contains(key)).for_each(|(_, features)| {
+            features.leave(false);
+        });
+    }
+
+    /// Takes all features off the device for good, where their memory is wanted for more; whether there were any.
+    pub fn clear_device(&self) -> bool {
+        self.features.values().filter(|features| features.leave(true)).count() > 0
+    }
+
     /// The features of an encoding; made again if their file is gone or damaged.
     pub fn features(&mut self, stage: &Encode, work: &Work) -> anyhow::Result<Rc<Features>> {
         let key = Key::of("encode", stage);

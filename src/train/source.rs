@@ -56,10 +56,8 @@ impl Source {
     /// The same with random changes, drawn for each image and epoch from a stream of its own.
     pub fn changed(&self, samples: &[u32], change: &Change, device: &Device) -> anyhow::Result<Tensor> {
         #[cfg(feature = "cuda")]
-        if device.is_cuda()
-            && let Some(found) = self.on_device(samples, change, device)?
-        {
-            return Ok(found);
+        if device.is_cuda() {
+            return self.on_device(samples, change, device);
         }
         let mut batch = Vec::new();
         let [channels, height, width] = match self {
@@ -72,7 +70,7 @@ impl Source {
                 Self::Features { features, views, .. } => {
                     // A change of stored views is named by their number; 0 is the image as it is.
                     let view = if views.is_some() { change.epoch as u32 } else { 0 };
-                    features.append((*sample, view), &mut batch)?;
+                    batch.extend(features.numbers(features.row((*sample, view))?));
                 }
                 Self::Images { packed, preprocess } => {
                     normalise(&change.image(packed, *sample), *preprocess, &mut batch);
@@ -82,24 +80,30 @@ impl Source {
         Ok(Tensor::from_vec(batch, (samples.len(), channels, height, width), device)?)
     }
 
-    /// The same numbers by way of the device: bytes of images go through pinned memory, and features stay on the device
-    /// where they fit. Nothing where they do not.
+    /// The same numbers by way of the device: bytes of images go through pinned memory, and so do features that do not fit
+    /// on the device.
     #[cfg(feature = "cuda")]
-    fn on_device(&self, samples: &[u32], change: &Change, device: &Device) -> anyhow::Result<Option<Tensor>> {
+    fn on_device(&self, samples: &[u32], change: &Change, device: &Device) -> anyhow::Result<Tensor> {
         use crate::data::batch::{gather, planes};
+        use crate::nn::cuda::pixels;
         match self {
             Self::Images { packed, preprocess } => {
                 let (shape, packed) = ([samples.len(), packed.side, packed.side], &**packed);
                 let fill = |bytes: &mut [u8]| gather(samples, bytes, |sample| change.image(packed, sample));
-                Ok(Some(crate::nn::cuda::pixels::images(device, shape, planes(*preprocess), fill)?))
+                Ok(pixels::images(device, shape, planes(*preprocess), fill)?)
             }
             Self::Features { features, shape: [channels, height, width], views } => {
-                let Some(resident) = features.on_device(device)? else { return Ok(None) };
                 let view = if views.is_some() { change.epoch as u32 } else { 0 };
                 let row = |sample: &u32| features.row((*sample, view)).map(|row| row as u32);
                 let rows = samples.iter().map(row).collect::<anyhow::Result<Vec<u32>>>()?;
-                let rows = crate::nn::cuda::pixels::rows(&resident, &rows)?;
-                Ok(Some(rows.reshape((samples.len(), *channels, *height, *width))?))
+                let numbers = match features.on_device(device)? {
+                    Some(resident) => pixels::rows(&resident, &rows)?,
+                    None => pixels::numbers(device, rows.len() * channels * height * width, |into| {
+                        let from = rows.iter().flat_map(|row| features.numbers(*row as usize));
+                        into.iter_mut().zip(from).for_each(|(into, from)| *into = from);
+                    })?,
+                };
+                Ok(numbers.reshape((samples.len(), *channels, *height, *width))?)
             }
         }
     }

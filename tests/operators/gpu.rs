@@ -57,7 +57,7 @@ fn operators_and_steps_hold_on_the_gpu() {
 fn precisions_repeats_and_memory_hold_on_the_gpu() {
     if std::env::var_os(ASKED).is_none() {
         let said = run(&["operators::gpu", "operators::recorded", "--test-threads", "1"], &[ASKED, ALONE]);
-        assert!(said.contains("11 passed"), "{said}");
+        assert!(said.contains("12 passed"), "{said}");
     }
 }
 
@@ -214,6 +214,35 @@ fn features_do_not_depend_on_the_batch() {
         let own = features(&x.narrow(0, first, count).unwrap());
         assert_eq!(bits(&own), bits(&all.narrow(0, first, count).unwrap()), "{count} images from {first}");
     }
+}
+
+#[test]
+fn rows_come_to_the_device_as_they_lie_on_the_host() {
+    if std::env::var_os(ASKED).is_none() {
+        return;
+    }
+    let (size, all): (usize, Vec<f32>) = (33, (0..100 * 33).map(|number| number as f32).collect());
+    let resident = Tensor::from_slice(&all, (100, size), &device()).unwrap();
+    // More batches than there are buffers, of two sizes, none of them waited for.
+    let batches: Vec<Vec<u32>> = (0..9u32)
+        .map(|batch| (0..if batch % 3 == 2 { 5 } else { 16 }).map(|at| (batch * 31 + at * 7) % 100).collect())
+        .collect();
+    let sent: Vec<[Tensor; 2]> = batches
+        .iter()
+        .map(|batch| {
+            let numbers = batch.iter().flat_map(|row| &all[*row as usize * size..][..size]);
+            let fill = |into: &mut [f32]| into.iter_mut().zip(numbers).for_each(|(into, from)| *into = *from);
+            let sent = cuda::pixels::numbers(&device(), batch.len() * size, fill).unwrap();
+            [sent, cuda::pixels::rows(&resident, batch).unwrap()]
+        })
+        .collect();
+    for (batch, both) in batches.iter().zip(sent) {
+        let expected: Vec<f32> = batch.iter().flat_map(|row| all[*row as usize * size..][..size].to_vec()).collect();
+        for sent in both {
+            assert_eq!(sent.flatten_all().unwrap().to_vec1::<f32>().unwrap(), expected);
+        }
+    }
+    assert!(cuda::pixels::rows(&resident, &[100]).is_err());
 }
 
 /// The same steps twice give the same bits.

@@ -1,5 +1,5 @@
-//! Batches on their way to a CUDA device: bytes of images and numbers of rows go through pinned memory while the device is still
-//! at work on the batch before, and become numbers there.
+//! Batches on their way to a CUDA device: bytes of images, numbers of rows and rows themselves go through pinned memory while the
+//! device is still at work on the batch before.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,15 +15,16 @@ thread_local! {
     static RINGS: RefCell<HashMap<(DeviceId, usize), Ring>> = RefCell::default();
 }
 
-/// Bytes on the device; `fill` writes them.
-fn staged(device: &CudaDevice, bytes: usize, fill: impl FnOnce(&mut [u8])) -> Result<Tensor> {
+/// A tensor on the device, whose bytes `fill` writes.
+fn staged(device: &CudaDevice, dtype: DType, count: usize, fill: impl FnOnce(&mut [u8])) -> Result<Tensor> {
+    let bytes = count * dtype.size_in_bytes();
     RINGS.with_borrow_mut(|rings| {
         let key = (device.id(), bytes);
         let ring = match rings.remove(&key) {
             Some(ring) => ring,
             None => Ring::new(device, bytes)?,
         };
-        let found = empty(device, DType::U8, bytes)?;
+        let found = empty(device, dtype, count)?;
         rings.entry(key).or_insert(ring).send(&found, fill)?;
         Ok(found)
     })
@@ -38,7 +39,7 @@ pub fn rows(from: &Tensor, which: &[u32]) -> Result<Tensor> {
     if let Some(row) = which.iter().find(|row| **row as usize >= all) {
         candle_core::bail!("there is no row {row} of {all}");
     }
-    let told = staged(device, 4 * which.len(), |bytes| {
+    let told = staged(device, DType::U8, 4 * which.len(), |bytes| {
         bytes.chunks_exact_mut(4).zip(which).for_each(|(bytes, row)| bytes.copy_from_slice(&row.to_ne_bytes()));
     })?;
     let y = empty(device, DType::F32, (which.len(), own))?;
@@ -46,6 +47,15 @@ pub fn rows(from: &Tensor, which: &[u32]) -> Result<Tensor> {
     launch(device, "rows_of", Threads::Each(n), &[count(n)?, int(own), at(&told)?, at(from)?, at(&y)?])?;
     memory::keep(told);
     Ok(y)
+}
+
+/// So many numbers of f32 that `fill` writes: rows that do not stay on the device.
+///
+/// # Errors
+/// There is no memory left.
+pub fn numbers(device: &Device, count: usize, fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
+    // Pinned memory begins with a page.
+    staged(device.as_cuda_device()?, DType::F32, count, |bytes| fill(bytemuck::cast_slice_mut(bytes)))
 }
 
 /// Images [n, 3, height, width] of RGB bytes that `fill` writes, image by image and row by row. `planes` says for each plane
@@ -60,7 +70,7 @@ pub fn images(
     fill: impl FnOnce(&mut [u8]),
 ) -> Result<Tensor> {
     let (cuda, pixels) = (device.as_cuda_device()?, height * width);
-    let bytes = staged(cuda, 3 * n * pixels, fill)?;
+    let bytes = staged(cuda, DType::U8, 3 * n * pixels, fill)?;
     let y = empty(cuda, DType::F32, (n, 3, height, width))?;
     let all = y.elem_count();
     let mut args = vec![count(all)?, int(pixels), at(&bytes)?];
