@@ -92,3 +92,12 @@ fn a_gpu_rounds_as_the_experiment_says_and_results_name_its_class() {
     assert!(class.starts_with("cuda-") && class.contains("-cublas"), "{class}");
     assert!(doctor.contains(&format!("numerics class {class}\n")), "{class}: {doctor}");
 }
+
+/// The system's loader tells what it would load before the program begins (ld.so(8), `LD_TRACE_LOADED_OBJECTS`).
+#[test]
+fn the_program_starts_where_there_are_none_of_nvidias_libraries() {
+    let program = env!("CARGO_BIN_EXE_tl-sweep");
+    let said = std::process::Command::new(program).env("LD_TRACE_LOADED_OBJECTS", "1").output().unwrap();
+    let needed = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(needed.contains("libc.so") && !needed.contains("libcu"), "{needed}");
+}

@@ -9,9 +9,6 @@ use crate::device::{Device, Precision, cpu_numerics};
 use crate::train;
 use crate::value::Value;
 
-/// How a build gets CUDA.
-pub const BUILD: &str = "build it with `cargo build --release --features cudnn` (or `cuda`, without cuDNN) where the CUDA toolkit is installed";
-
 /// Variables that make NVIDIA's libraries round otherwise than they are asked to, whatever an experiment says (NVIDIA, cuBLAS
 /// 13, "Environment Variables").
 const ROUNDING: [&str; 2] = ["NVIDIA_TF32_OVERRIDE", "CUBLAS_EMULATE_SINGLE_PRECISION"];
@@ -44,7 +41,9 @@ impl Devices {
 
     fn chosen(list: &str) -> anyhow::Result<Self> {
         if list == "auto" {
-            return Ok(Self::auto(gpus::ask(), cfg!(feature = "cuda")));
+            let driver = gpus::ask();
+            let obstacle = obstacle(&driver);
+            return Ok(Self::auto(driver, obstacle));
         }
         let parsed: Option<Vec<Device>> = list.split(',').map(|name| Device::parse(name.trim())).collect();
         let Some(asked) = parsed else {
@@ -57,15 +56,18 @@ impl Devices {
             let message = "--devices cpu stands alone: its numbers differ from those of CUDA devices";
             return Err(Usage(message.to_owned()).into());
         }
-        Ok(Self::of(asked, gpus::ask(), cfg!(feature = "cuda")).map_err(NoDevice)?)
+        let driver = gpus::ask();
+        let obstacle = obstacle(&driver);
+        Ok(Self::of(asked, driver, obstacle).map_err(NoDevice)?)
     }
 
     /// The GPUs of one class that this build can use, or the CPU where there is none: of several classes the one with the
     /// most memory in all, so that a card for the screen slows nothing down.
-    fn auto(driver: Result<gpus::Driver, String>, cuda: bool) -> Self {
+    fn auto(driver: Result<gpus::Driver, String>, obstacle: Option<String>) -> Self {
         let (visible, all) = driver.map_or_else(|_| Default::default(), |driver| (driver.visible, driver.all));
         let mut classes: Vec<(String, Vec<usize>)> = Vec::new();
-        for (index, gpu) in visible.iter().enumerate().filter(|(_, gpu)| cuda && too_old(gpu).is_none()) {
+        let usable = |gpu: &Gpu| obstacle.is_none() && too_old(gpu).is_none();
+        for (index, gpu) in visible.iter().enumerate().filter(|(_, gpu)| usable(gpu)) {
             let class = gpu.numerics();
             match classes.iter_mut().find(|(other, _)| *other == class) {
                 Some((_, places)) => places.push(index),
@@ -75,7 +77,7 @@ impl Devices {
         let memory = |places: &[usize]| places.iter().map(|index| visible[*index].memory).sum::<u64>();
         classes.sort_by_key(|(_, places)| std::cmp::Reverse(memory(places)));
         match classes.first() {
-            None => Self { list: vec![Device::Cpu], gpus: Vec::new(), note: why_the_cpu(&visible, &all, cuda) },
+            None => Self { list: vec![Device::Cpu], gpus: Vec::new(), note: why_the_cpu(&visible, &all, obstacle) },
             Some((_, places)) => {
                 let gpus = places.iter().map(|index| visible[*index].clone()).collect();
                 let list = places.iter().copied().map(Device::Cuda).collect();
@@ -92,10 +94,10 @@ impl Devices {
     }
 
     /// The GPUs of a list.
-    fn of(asked: Vec<Device>, driver: Result<gpus::Driver, String>, cuda: bool) -> Result<Self, String> {
+    fn of(asked: Vec<Device>, driver: Result<gpus::Driver, String>, obstacle: Option<String>) -> Result<Self, String> {
         let first = asked[0];
-        if !cuda {
-            return Err(format!("{first} was asked for, and this program was built without CUDA: {BUILD}"));
+        if let Some(obstacle) = obstacle {
+            return Err(format!("{first} was asked for, and {obstacle}"));
         }
         let driver =
             driver.map_err(|error| format!("{first} was asked for, but {error}; `tl-sweep doctor` says more"))?;
@@ -203,14 +205,19 @@ fn too_old(gpu: &Gpu) -> Option<String> {
     })
 }
 
+/// What keeps this program from GPUs that may be there. Libraries are looked for only where a GPU is.
+fn obstacle(driver: &Result<gpus::Driver, String>) -> Option<String> {
+    let here = driver.as_ref().is_ok_and(|driver| !driver.visible.is_empty());
+    if here || !cfg!(feature = "cuda") { train::obstacle() } else { None }
+}
+
 /// What a person should know who has a GPU and runs on the CPU.
-fn why_the_cpu(visible: &[Gpu], all: &[Gpu], cuda: bool) -> Option<String> {
+fn why_the_cpu(visible: &[Gpu], all: &[Gpu], obstacle: Option<String>) -> Option<String> {
     match (visible.first(), all.first()) {
-        (Some(gpu), _) if !cuda => Some(format!(
-            "{} is here, and this program was built without CUDA: it runs on the CPU; to use it, {BUILD}",
-            gpu.name
-        )),
-        (Some(gpu), _) => too_old(gpu).map(|fault| format!("it runs on the CPU: {fault}")),
+        (Some(gpu), _) => match obstacle {
+            Some(obstacle) => Some(format!("it runs on the CPU, though {} is here: {obstacle}", gpu.name)),
+            None => too_old(gpu).map(|fault| format!("it runs on the CPU: {fault}")),
+        },
         (None, Some(gpu)) => {
             Some(format!("CUDA_VISIBLE_DEVICES names no GPU that is here ({} is): it runs on the CPU", gpu.name))
         }
@@ -261,41 +268,43 @@ mod tests {
     fn a_gpu_that_is_not_there_is_never_a_cpu() {
         let asked = || vec![Device::Cuda(1)];
         let none = || Err("no NVIDIA driver answers".to_owned());
-        for (driver, cuda, words) in [
-            (none(), true, "cuda:1 was asked for, but no NVIDIA driver answers"),
-            (Ok(driver(&[1, 1])), false, "built without CUDA"),
-            (Ok(driver(&[1])), true, "there is no cuda:1: there are [cuda:0 card]"),
+        let missing = || Some("libcudnn.so.9 cannot be loaded".to_owned());
+        for (driver, obstacle, words) in [
+            (none(), None, "cuda:1 was asked for, but no NVIDIA driver answers"),
+            (Ok(driver(&[1, 1])), missing(), "cuda:1 was asked for, and libcudnn.so.9 cannot be loaded"),
+            (Ok(driver(&[1])), None, "there is no cuda:1: there are [cuda:0 card]"),
         ] {
-            let error = Devices::of(asked(), driver, cuda).unwrap_err();
+            let error = Devices::of(asked(), driver, obstacle).unwrap_err();
             assert!(error.contains(words), "{error}");
         }
-        assert_eq!(Devices::auto(none(), true).first(), Device::Cpu);
-        let note = Devices::auto(Ok(driver(&[1])), false).note.expect("a GPU is left alone");
-        assert!(note.contains("card is here") && note.contains("--features cudnn"), "{note}");
+        assert_eq!(Devices::auto(none(), None).first(), Device::Cpu);
+        let without = Devices::auto(Ok(driver(&[1])), missing());
+        let note = without.note.clone().expect("a GPU is left alone");
+        assert!(without.first() == Device::Cpu && note.contains("though card is here: libcudnn.so.9"), "{note}");
         let hidden = gpus::Driver { visible: Vec::new(), ..driver(&[1]) };
-        let note = Devices::auto(Ok(hidden), true).note.expect("a GPU is hidden");
+        let note = Devices::auto(Ok(hidden), None).note.expect("a GPU is hidden");
         assert!(note.contains("names no GPU that is here (card is)"), "{note}");
     }
 
     #[test]
     fn each_process_sees_the_gpu_of_its_own() {
-        let both = Devices::of(vec![Device::Cuda(1), Device::Cuda(0)], Ok(driver(&[8, 6])), true).expect("two GPUs");
+        let both = Devices::of(vec![Device::Cuda(1), Device::Cuda(0)], Ok(driver(&[8, 6])), None).expect("two GPUs");
         let seen: Vec<String> = (0..4).map(|process| both.of_process(process).1[0].1.clone()).collect();
         assert_eq!(seen, ["GPU-1", "GPU-0", "GPU-1", "GPU-0"]);
         assert_eq!(both.of_process(0).0, Device::Cuda(0));
         assert_eq!((both.memory(2), both.memory(4)), (Some(6.0), Some(3.0)));
         assert!(both.numerics().starts_with("cuda-card-sm990-512"), "{}", both.numerics());
         assert_eq!(both.classes().len(), 1);
-        assert_eq!(Devices::auto(Ok(driver(&[8, 6])), true).count(), 2);
+        assert_eq!(Devices::auto(Ok(driver(&[8, 6])), None).count(), 2);
     }
 
     #[test]
     fn a_precision_that_the_device_has_not_got_is_refused() {
         let text = |name: &str| [Value::Text(name.to_owned())];
-        let new = Devices::of(vec![Device::Cuda(0)], Ok(driver(&[8])), true).expect("a GPU");
+        let new = Devices::of(vec![Device::Cuda(0)], Ok(driver(&[8])), None).expect("a GPU");
         let gpus = vec![Gpu { capability: (7, 5), ..other() }];
         let old = Devices { gpus, ..new.clone() };
-        let cpu = Devices::auto(Err(String::new()), true);
+        let cpu = Devices::auto(Err(String::new()), None);
         assert!(cpu.allow(&text("f32")).is_ok() && new.allow(&text("bf16")).is_ok());
         assert!(cpu.allow(&text("tf32")).unwrap_err().to_string().contains("the CPU computes f32 only"));
         assert!(old.allow(&text("tf32")).unwrap_err().to_string().contains("for the screen has not got it"));
@@ -305,23 +314,23 @@ mod tests {
     #[cfg(feature = "cuda")]
     fn a_gpu_that_is_older_than_the_build_is_never_tried() {
         let old = || Gpu { capability: (5, 2), ..other() };
-        let error = Devices::of(vec![Device::Cuda(0)], Ok(mixed(&[8, 8], old())), true).unwrap_err();
+        let error = Devices::of(vec![Device::Cuda(0)], Ok(mixed(&[8, 8], old())), None).unwrap_err();
         assert!(error.contains("cuda:0 cannot be used") && error.contains("CUDA_COMPUTE_CAP=52"), "{error}");
-        assert_eq!(Devices::auto(Ok(mixed(&[8, 8], old())), true).names(), "cuda:1");
-        let alone = Devices::auto(Ok(mixed(&[8], old())), true);
+        assert_eq!(Devices::auto(Ok(mixed(&[8, 8], old())), None).names(), "cuda:1");
+        let alone = Devices::auto(Ok(mixed(&[8], old())), None);
         let note = alone.note.clone().expect("it is told");
         assert!(alone.first() == Device::Cpu && note.contains("it runs on the CPU: for the screen has"), "{note}");
     }
 
     #[test]
     fn a_sweep_has_gpus_of_one_model_unless_others_are_named() {
-        let auto = Devices::auto(Ok(mixed(&[8, 8, 8], other())), true);
+        let auto = Devices::auto(Ok(mixed(&[8, 8, 8], other())), None);
         assert_eq!((auto.names().as_str(), auto.classes().len()), ("cuda:1,cuda:2", 1));
         assert_eq!(auto.of_process(0).1[0].1, "GPU-1");
         let note = auto.note.expect("one is left alone");
         assert!(note.contains("left alone: cuda:0 for the screen"), "{note}");
         let named = vec![Device::Cuda(0), Device::Cuda(1)];
-        let named = Devices::of(named, Ok(mixed(&[8, 8, 8], other())), true).expect("two GPUs");
+        let named = Devices::of(named, Ok(mixed(&[8, 8, 8], other())), None).expect("two GPUs");
         assert_eq!(named.classes().len(), 2);
         assert_ne!(named.numerics_of(0), named.numerics_of(1));
         assert_eq!(named.numerics_of(2), named.numerics());

@@ -1,6 +1,6 @@
 //! `doctor`: what this machine can compute on, what is missing for more, and how to get it.
 
-use super::devices::{BUILD, Devices};
+use super::devices::Devices;
 use super::gpus::{self, Driver, Gpu};
 use super::machine::{self, memory_free};
 use super::{Exit, print, table_style};
@@ -8,31 +8,14 @@ use crate::cli::{Common, Format};
 use crate::device::{CpuPath, Device};
 use crate::report::table::table;
 use crate::train;
-
-/// Libraries that a build with CUDA loads, what each is for, and whether only cuDNN's builds want it.
-const LIBRARIES: &[(&str, &str, bool)] = &[
-    ("libcuda.so.1", "the driver", false),
-    ("libcublas.so.13", "products", false),
-    ("libcublasLt.so.13", "products", false),
-    ("libcudart.so.13", "CUDA's runtime", false),
-    ("libcurand.so.10", "candle's generator", false),
-    ("libcudnn.so.9", "convolutions", true),
-];
-
-/// A library: where it was found.
-struct Library {
-    name: &'static str,
-    what: &'static str,
-    only_cudnn: bool,
-    at: Option<String>,
-}
+use crate::train::libraries::{self, Found};
 
 pub fn run(format: Format, common: &Common) -> anyhow::Result<Exit> {
-    let (driver, libraries) = (gpus::ask(), libraries());
-    let wrong = wrong(&driver, &libraries);
+    let (driver, libraries) = (gpus::ask(), libraries::all());
+    let wrong = wrong(&driver, libraries);
     let text = match format {
-        Format::Json => json(&driver, &libraries, &wrong)?,
-        _ => shown(&driver, &libraries, &wrong),
+        Format::Json => json(&driver, libraries, &wrong)?,
+        _ => shown(&driver, libraries, &wrong),
     };
     print(text.trim_end())?;
     // A device that is asked for by name must be there.
@@ -43,7 +26,7 @@ pub fn run(format: Format, common: &Common) -> anyhow::Result<Exit> {
 }
 
 /// What keeps GPUs from being used, with its cure; and a word on what is fine.
-fn wrong(driver: &Result<Driver, String>, libraries: &[Library]) -> Vec<String> {
+fn wrong(driver: &Result<Driver, String>, libraries: &[Found]) -> Vec<String> {
     let mut found = Vec::new();
     let driver = match driver {
         Ok(driver) => driver,
@@ -63,48 +46,26 @@ fn wrong(driver: &Result<Driver, String>, libraries: &[Library]) -> Vec<String> 
     if driver.all.is_empty() {
         found.push("the driver knows no GPU, or only such as are divided (MIG) and have no instance".to_owned());
     } else if !cfg!(feature = "cuda") {
-        found.push(format!("this program was built without CUDA, and runs on the CPU: {BUILD}"));
+        found.extend(train::obstacle());
     }
-    if !driver.visible.is_empty() && driver.cuda.0 < 13 {
+    if !driver.visible.is_empty() && driver.cuda.0 < libraries::CUDA as i32 {
         let (major, minor) = driver.cuda;
         found.push(format!(
-            "driver {} runs CUDA {major}.{minor} and older: builds for CUDA 13 need driver 580 or newer",
-            driver.version
+            "driver {} runs CUDA {major}.{minor} and older, and builds are for CUDA {}: install a newer driver",
+            driver.version,
+            libraries::CUDA
         ));
     }
-    for library in
-        libraries.iter().filter(|library| library.at.is_none() && (cfg!(feature = "cudnn") || !library.only_cudnn))
-    {
-        found.push(format!("{} ({}) was not found: put its folder on LD_LIBRARY_PATH", library.name, library.what));
-    }
+    let missing: Vec<String> = libraries.iter().filter_map(Found::missing).collect();
     if cfg!(feature = "cuda")
         && !driver.visible.is_empty()
+        && missing.is_empty()
         && let Err(failure) = train::open_device(Device::Cuda(0))
     {
         found.push(failure.message);
     }
+    found.extend(missing);
     found
-}
-
-/// Where the loader would find the libraries of a CUDA build: LD_LIBRARY_PATH, the loader's cache, the usual folders.
-fn libraries() -> Vec<Library> {
-    let cache = std::process::Command::new("/sbin/ldconfig").arg("-p").output().ok();
-    let cache = cache.map_or_else(String::new, |output| String::from_utf8_lossy(&output.stdout).into_owned());
-    let named = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
-    let folders = named.split(':').filter(|folder| !folder.is_empty()).chain(["/usr/local/cuda/lib64", "/usr/lib"]);
-    let folders: Vec<&std::path::Path> = folders.map(std::path::Path::new).collect();
-    let place = |name: &str| {
-        let beside = folders.iter().map(|folder| folder.join(name)).find(|path| path.exists());
-        let cached = || cache.lines().find(|line| line.trim().starts_with(&format!("{name} ")))?.split("=> ").nth(1);
-        beside.map(|path| path.display().to_string()).or_else(|| cached().map(str::to_owned))
-    };
-    let library = |(name, what, only_cudnn): &(&'static str, &'static str, bool)| Library {
-        name,
-        what,
-        only_cudnn: *only_cudnn,
-        at: place(name),
-    };
-    LIBRARIES.iter().map(library).collect()
 }
 
 fn built_with() -> &'static str {
@@ -115,11 +76,17 @@ fn built_with() -> &'static str {
     }
 }
 
+/// Where a library is, or its name where the system does not say.
+fn place(library: &Found) -> Option<String> {
+    let (_, path) = library.here.as_ref().ok()?;
+    Some(path.as_ref().map_or_else(|| library.name.clone(), |path| path.display().to_string()))
+}
+
 fn gigabytes(bytes: u64) -> String {
     format!("{:.1} GB", bytes as f64 / 1e9)
 }
 
-fn shown(driver: &Result<Driver, String>, libraries: &[Library], wrong: &[String]) -> String {
+fn shown(driver: &Result<Driver, String>, libraries: &[Found], wrong: &[String]) -> String {
     let threads = machine::threads();
     let mut rows = vec![
         vec!["built with".to_owned(), built_with().to_owned()],
@@ -141,8 +108,8 @@ fn shown(driver: &Result<Driver, String>, libraries: &[Library], wrong: &[String
         }
     }
     for library in libraries {
-        let at = library.at.clone().unwrap_or_else(|| "not found".to_owned());
-        rows.push(vec![library.name.to_owned(), format!("{at} ({})", library.what)]);
+        let at = place(library).unwrap_or_else(|| "not found".to_owned());
+        rows.push(vec![library.name.clone(), format!("{at} ({})", library.what)]);
     }
     let mut text = table(table_style(), &["what", "found"], &rows);
     text += &match Devices::choose("auto") {
@@ -165,7 +132,7 @@ fn describe(gpu: &Gpu) -> String {
     format!("{name}, {memory}, {free} free, compute capability {major}.{minor}, {pci}, {uuid}")
 }
 
-fn json(driver: &Result<Driver, String>, libraries: &[Library], wrong: &[String]) -> anyhow::Result<String> {
+fn json(driver: &Result<Driver, String>, libraries: &[Found], wrong: &[String]) -> anyhow::Result<String> {
     let gpu = |gpu: &Gpu| {
         serde_json::json!({
             "uuid": gpu.uuid, "name": gpu.name, "pci": gpu.pci, "instance": gpu.instance,
@@ -183,7 +150,7 @@ fn json(driver: &Result<Driver, String>, libraries: &[Library], wrong: &[String]
         Err(error) => serde_json::json!({"error": error}),
     };
     let libraries: serde_json::Map<String, serde_json::Value> =
-        libraries.iter().map(|library| (library.name.to_owned(), library.at.clone().into())).collect();
+        libraries.iter().map(|library| (library.name.clone(), place(library).into())).collect();
     let all = serde_json::json!({
         "version": 1,
         "built_with": {"cuda": cfg!(feature = "cuda"), "cudnn": cfg!(feature = "cudnn")},

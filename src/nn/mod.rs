@@ -21,6 +21,7 @@ mod gemm;
 pub mod join;
 mod kernel;
 pub mod layout;
+pub mod libraries;
 pub mod linear;
 pub mod loss;
 pub mod norm;

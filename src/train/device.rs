@@ -43,12 +43,12 @@ fn unusable(device: &str, error: &str) -> Failure {
 
 /// What a build without CUDA says of every GPU.
 #[cfg(not(feature = "cuda"))]
-pub const WITHOUT: &str = "this program was built without CUDA";
+pub const WITHOUT: &str = "this program was built without CUDA: build it with `cargo build --release --features cudnn` (or `cuda`, without cuDNN) where the CUDA toolkit is installed";
 
 #[cfg(feature = "cuda")]
 mod cuda {
     use super::CandleDevice;
-    use crate::nn::cuda::device;
+    use crate::nn::cuda::{device, loading};
 
     pub fn open(index: usize) -> Result<CandleDevice, String> {
         device::open(index).map_err(|error| error.to_string())
@@ -58,12 +58,20 @@ mod cuda {
         device::index_of(uuid).map_err(|error| error.to_string())
     }
 
+    pub fn obstacle() -> Option<String> {
+        loading::load().err()
+    }
+
     pub use device::{built_for, libraries};
 }
 
 #[cfg(not(feature = "cuda"))]
 mod cuda {
     use super::{CandleDevice, WITHOUT};
+
+    pub fn obstacle() -> Option<String> {
+        Some(WITHOUT.to_owned())
+    }
 
     pub fn open(_: usize) -> Result<CandleDevice, String> {
         Err(WITHOUT.to_owned())
@@ -82,7 +90,12 @@ mod cuda {
     }
 }
 
-/// NVIDIA's libraries that compute, with their versions, each behind a `-`; nothing in a build without CUDA.
+/// What keeps this program from every GPU, with its cure: it was built without CUDA, or a library is missing.
+pub fn obstacle() -> Option<String> {
+    cuda::obstacle()
+}
+
+/// NVIDIA's libraries that compute, with their versions, each behind a `-`; nothing where there is an obstacle.
 pub fn cuda_libraries() -> String {
     cuda::libraries()
 }

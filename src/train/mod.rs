@@ -25,9 +25,9 @@ mod solve;
 mod source;
 mod trial;
 
-pub use crate::nn::on_pool;
+pub use crate::nn::{libraries, on_pool};
 pub use abreast::WORTH;
-pub use device::{built_for, cuda_libraries, on_device, open_device};
+pub use device::{built_for, cuda_libraries, obstacle, on_device, open_device};
 pub use export::{Exported, export, exportable};
 pub use extract::{Extraction, extract};
 pub use feature_file::Kind as FeatureKind;

@@ -309,6 +309,8 @@ static int find_kernel(void **function, void *module, const char *name) {
             return NOT_FOUND;
         }
     }
+    // Kernels call back: what was loaded for its caller alone is made known to them.
+    dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL);
     void *handle = dlopen(library, RTLD_NOW);
     if (!handle) return fprintf(stderr, "stand-in: %s\n", dlerror()), NOT_FOUND;
     Function *found = malloc(sizeof *found);

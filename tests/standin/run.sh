@@ -13,7 +13,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 out=$dir/standin
 mkdir -p "$out"
 
-library() { # name soname pattern exclusion: our source, and every other symbol as an end with its name
+library() { # name soname pattern exclusion: our source, and every other symbol as an end with its name; they use the first
   { grep -E "$3" "$dir/stubs/symbols" | grep -vE "${4:-^$}" || true; } > "$out/$1.symbols"
   cp "$here/$1.c" "$out/$1.own.c" 2>/dev/null || : > "$out/$1.own.c"
   { echo '#include <stdio.h>'; echo '#include <stdlib.h>'
@@ -21,7 +21,8 @@ library() { # name soname pattern exclusion: our source, and every other symbol 
       grep -qE "\b$symbol\(" "$out/$1.own.c" && continue
       echo "int $symbol(void) { fprintf(stderr, \"stand-in: $symbol is not there\\n\"); abort(); }"
     done < "$out/$1.symbols"; } > "$out/$1.rest.c"
-  cc -O3 -march=native -w -I"$here" -shared -fPIC -Wl,-soname,"$2" -o "$out/$2" "$out/$1.own.c" "$out/$1.rest.c" -ldl -lm -lpthread
+  local first=; [[ $1 == cuda ]] || first=$out/libcuda.so.1
+  cc -O3 -march=native -w -I"$here" -shared -fPIC -Wl,-soname,"$2" -o "$out/$2" "$out/$1.own.c" "$out/$1.rest.c" $first -ldl -lm -lpthread
 }
 
 if [[ ! -f $out/libcudnn.so.9 || -n $(find "$here" "$dir/stubs/symbols" -newer "$out/libcudnn.so.9" -print -quit) ]]; then

@@ -3,18 +3,19 @@
 use candle_core::cuda_backend::cudarc::cublas::sys::{cublasGetProperty, libraryPropertyType as Property};
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
 use candle_core::cuda_backend::{WrapErr, set_gemm_reduced_precision_bf16, set_gemm_reduced_precision_f32};
-use candle_core::{Device, Result};
+use candle_core::{Device, Error, Result};
 
 use super::compiled::KERNELS;
-use super::{device_of, product};
+use super::{device_of, loading, product};
 use crate::device::Precision;
 use crate::nn::PRODUCT_SPACE;
 
 /// Opens the device of an index: one stream, whose freed memory is kept for the next tensors.
 ///
 /// # Errors
-/// There is no such device, or it refuses a context.
+/// There is no such device, it refuses a context, or a library is missing.
 pub fn open(index: usize) -> Result<Device> {
+    loading::load().map_err(Error::msg)?;
     let device = Device::new_cuda(index)?;
     let cuda = device.as_cuda_device()?;
     // Safety: all work of this process runs on the one stream of this thread, in order; no event needs to say so.
@@ -28,8 +29,9 @@ pub fn open(index: usize) -> Result<Device> {
 /// instance of a divided one, `MIG-`, and 32 digits in five groups: the two may count devices in different orders.
 ///
 /// # Errors
-/// There is no such device among those that CUDA_VISIBLE_DEVICES shows, or the driver fails.
+/// There is no such device among those that CUDA_VISIBLE_DEVICES shows, the driver fails, or a library is missing.
 pub fn index_of(uuid: &str) -> Result<usize> {
+    loading::load().map_err(Error::msg)?;
     let digits = |text: &str| text.trim_start_matches("GPU-").trim_start_matches("MIG-").replace('-', "");
     result::init().w()?;
     for index in 0..result::device::get_count().w()? {
@@ -108,8 +110,11 @@ pub fn built_for() -> (u32, u32) {
     (number / 10, number % 10)
 }
 
-/// The libraries that compute, with their versions, each behind a `-`.
+/// The libraries that compute, with their versions, each behind a `-`; nothing where one is missing.
 pub fn libraries() -> String {
+    if loading::load().is_err() {
+        return String::new();
+    }
     let mut version = [0; 3];
     let parts = [Property::MAJOR_VERSION, Property::MINOR_VERSION, Property::PATCH_LEVEL];
     for (part, number) in parts.into_iter().zip(&mut version) {

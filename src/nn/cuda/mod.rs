@@ -10,6 +10,7 @@ pub mod device;
 pub(super) mod heads;
 pub(super) mod join;
 pub mod letter;
+pub mod loading;
 pub mod loss;
 pub mod memory;
 pub(super) mod norm;
