@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::Network;
-use super::forward::function;
+use super::forward::{function, geometry};
 use crate::model::graph::{Activation, Op};
 use crate::nn::LARGEST_KEPT;
 use crate::nn::activation::Activation as Function;
+use crate::nn::conv::tiles_bytes;
 
 /// Bytes of a number of f32.
 const F32: usize = 4;
@@ -127,6 +128,18 @@ impl Network {
         let storage = Storage { number, memories: 0, workspace: 0, patches: usize::MAX };
         let walk = Walk::new(self, images, storage);
         (1..self.graph.layers.len()).map(|index| walk.patches(index)).max().unwrap_or(0)
+    }
+
+    /// Bytes of the most that a convolution of `images` images works in where it is cut into tiles: in f32 on a GPU.
+    pub fn tiles_bytes(&self, images: usize) -> usize {
+        let of = |index: usize| match &self.graph.layers[index].op {
+            op @ Op::Conv { out, .. } => {
+                let [channels, height, width] = self.graph.layers[self.source(index)].shape;
+                tiles_bytes(&geometry(op), (images, height, width, channels), *out)
+            }
+            _ => 0,
+        };
+        (1..self.graph.layers.len()).map(of).max().unwrap_or(0)
     }
 }
 

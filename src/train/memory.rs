@@ -59,7 +59,9 @@ fn storage(network: &Network, batch: usize, precision: Precision, phase: Option<
         None => 0,
     };
     let number = if precision == Precision::Bf16 { 2 } else { 4 };
-    let workspace = if cfg!(feature = "cudnn") { network.patches_bytes(batch, number).min(WORKSPACE) } else { 0 };
+    let algorithms = if cfg!(feature = "cudnn") { network.patches_bytes(batch, number).min(WORKSPACE) } else { 0 };
+    let tiles = if precision == Precision::F32 { network.tiles_bytes(batch) } else { 0 };
+    let workspace = algorithms.max(tiles);
     Storage { number, memories, workspace: PRODUCT_SPACE + workspace, patches: PATCHES }
 }
 

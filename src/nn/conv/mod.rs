@@ -6,6 +6,7 @@ mod depthwise;
 mod forward;
 mod several;
 mod tiles;
+mod tiling;
 mod winograd;
 mod winograd_gradient;
 
@@ -18,6 +19,9 @@ use tiles::Frame;
 pub use backward::{backward, before_activation, bias_gradient};
 pub use forward::{Ready, forward};
 pub use several::{forward_several, weight_gradients};
+pub use tiling::tiles_bytes;
+#[cfg(feature = "cuda")]
+pub(super) use tiling::{PLACES, Tiling};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv {
@@ -133,7 +137,7 @@ impl Conv {
     }
 
     /// With stride 1: the convolution with which the gradient of the output gives that of the input.
-    fn turned_around(&self) -> Option<Self> {
+    pub(super) fn turned_around(&self) -> Option<Self> {
         let span = self.span();
         let mut padding = [0; 4];
         for (index, around) in padding.iter_mut().enumerate() {
@@ -180,6 +184,22 @@ impl Sizes {
             bail!("a batch of {} images has more numbers than 32 bits can count: take a smaller batch", self.images);
         }
         Ok(())
+    }
+
+    /// Those of the convolution that is turned around.
+    #[cfg(feature = "cuda")]
+    pub(super) fn turned_around(&self) -> Self {
+        Self {
+            height: self.out_height,
+            width: self.out_width,
+            channels: self.out,
+            out_height: self.height,
+            out_width: self.width,
+            out: self.channels,
+            group_in: self.group_out,
+            group_out: self.group_in,
+            ..*self
+        }
     }
 
     /// [n, height, width, channels]

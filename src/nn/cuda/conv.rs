@@ -1,11 +1,15 @@
-//! Convolutions on CUDA: by cuDNN where it is built in and has an algorithm that repeats bit for bit; else as products of
-//! patches. One kernel for each channel goes by kernels of our own: cuDNN's are slow there.
+//! Convolutions on CUDA: large ones of 3x3 in f32 by tiles (`winograd`), others by cuDNN where it is built in and has an
+//! algorithm that repeats bit for bit; else as products of patches. One kernel for each channel goes by kernels of our own:
+//! cuDNN's are slow there.
 
 use candle_core::{DType, Result, Tensor};
 
 use super::join::{Lent, lent, turn};
 use super::product::{Factor, product as gemm};
-use super::{Arg, Strips, Threads, activation, at, at_some, count, device_of, empty, int, launch_of, memory, norm};
+use super::{
+    Arg, Strips, Threads, activation, at, at_some, count, device_of, empty, int, launch_of, memory, norm, space,
+    winograd,
+};
 use crate::nn::activation::Activation;
 use crate::nn::conv::{Conv, Sizes};
 
@@ -14,24 +18,7 @@ const PATCHES: usize = 1 << 28;
 
 /// Bytes that convolutions keep to work in, and the most that one takes for the moment.
 pub fn workspace() -> (usize, usize) {
-    #[cfg(feature = "cudnn")]
-    return (super::cudnn::workspace(), 0);
-    #[cfg(not(feature = "cudnn"))]
-    (0, PATCHES)
-}
-
-/// What recordings of this thread work in beside tensors.
-pub fn workspaces() -> Vec<Tensor> {
-    #[cfg(feature = "cudnn")]
-    return super::cudnn::workspaces();
-    #[cfg(not(feature = "cudnn"))]
-    Vec::new()
-}
-
-/// Gives back what is kept.
-pub fn give_back() {
-    #[cfg(feature = "cudnn")]
-    super::cudnn::give_back();
+    (space::bytes(), if cfg!(feature = "cudnn") { 0 } else { PATCHES })
 }
 
 /// As `nn::conv::forward`.
@@ -46,15 +33,9 @@ pub fn forward(
     if sizes.is_depthwise() {
         return depthwise(conv, sizes, x, &*lent(w, x.dtype())?, bias, activation);
     }
-    let rows = rows_of(w, x.dtype())?;
-    let y = if is_plain(conv) {
-        pixels(sizes, x, &rows)?
-    } else {
-        #[cfg(feature = "cudnn")]
-        let found = super::cudnn::forward(conv, sizes, x, &rows)?;
-        #[cfg(not(feature = "cudnn"))]
-        let found = None;
-        found.map_or_else(|| product(conv, sizes, x, &rows), Ok)?
+    let y = match winograd::tiling(conv, sizes, x.dtype()) {
+        Some(tiling) => winograd::forward(conv, sizes, &tiling, x, w)?,
+        None => by_rows(conv, sizes, x, &*rows_of(w, x.dtype())?)?,
     };
     match bias {
         Some(bias) => activation::add_bias(&y, bias, activation)?,
@@ -62,6 +43,18 @@ pub fn forward(
         None => activation::apply(&y, activation)?,
     }
     Ok(y)
+}
+
+/// For weights [out, height, width, channels].
+fn by_rows(conv: &Conv, sizes: &Sizes, x: &Tensor, rows: &Tensor) -> Result<Tensor> {
+    if is_plain(conv) {
+        return pixels(sizes, x, rows);
+    }
+    #[cfg(feature = "cudnn")]
+    if let Some(y) = super::cudnn::forward(conv, sizes, x, rows)? {
+        return Ok(y);
+    }
+    product(conv, sizes, x, rows)
 }
 
 /// The gradient of the input.
@@ -73,6 +66,9 @@ pub fn input_gradient(conv: &Conv, sizes: &Sizes, w: &Tensor, dy: &Tensor) -> Re
         args.extend([at(dy)?, at(&w)?, at(&dx)?]);
         let threads = Threads::lots(dx.elem_count(), dy.dtype());
         launch_of(device_of(dy)?, "depthwise_input", dy.dtype(), threads, &args)?;
+        return Ok(dx);
+    }
+    if let Some(dx) = winograd::input_gradient(conv, sizes, w, dy)? {
         return Ok(dx);
     }
     let rows = rows_of(w, dy.dtype())?;
@@ -90,6 +86,9 @@ pub fn input_gradient(conv: &Conv, sizes: &Sizes, w: &Tensor, dy: &Tensor) -> Re
 pub fn weight_gradient(conv: &Conv, sizes: &Sizes, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     if sizes.is_depthwise() {
         return depthwise_weights(conv, sizes, x, dy);
+    }
+    if let Some(tiling) = winograd::tiling(conv, sizes, x.dtype()) {
+        return winograd::weight_gradient(conv, sizes, &tiling, x, dy);
     }
     if is_plain(conv) {
         return pixels_weights(sizes, x, dy);

@@ -17,11 +17,11 @@ use candle_core::cuda_backend::cudarc::cudnn::{
     FilterDescriptor, TensorDescriptor,
 };
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, DeviceRepr};
-use candle_core::cuda_backend::{CudaDType, CudaDevice, DeviceId};
+use candle_core::cuda_backend::{CudaDType, CudaDevice, DeviceId, gemm_reduced_precision_f32};
 use candle_core::{DType, Result, Storage, Tensor, WithDType, bail};
 use half::bf16;
 
-use super::{device_of, empty, fresh, join, memory, slice_of};
+use super::{device_of, empty, join, memory, slice_of, space};
 use crate::nn::conv::{Conv, Sizes};
 
 /// What an algorithm is chosen for: the convolution, the sizes, and whether products round.
@@ -38,8 +38,6 @@ struct Kept {
     handles: HashMap<DeviceId, Arc<Cudnn>>,
     f32: HashMap<Case, Rc<Shapes<f32>>>,
     bf16: HashMap<Case, Rc<Shapes<bf16>>>,
-    /// What algorithms work in, one after the other.
-    spaces: HashMap<DeviceId, Tensor>,
 }
 
 thread_local! {
@@ -84,11 +82,6 @@ struct Shapes<T> {
     filter: OnceCell<Choice<FilterAlgo>>,
 }
 
-/// Whether products of f32 may round their factors to TF32.
-fn tf32() -> bool {
-    candle_core::cuda_backend::gemm_reduced_precision_f32()
-}
-
 impl<T: Number> Shapes<T> {
     /// The padding of `conv` is the same on opposite sides.
     fn of(device: &CudaDevice, conv: &Conv, sizes: &Sizes) -> std::result::Result<Rc<Self>, CudnnError> {
@@ -97,7 +90,7 @@ impl<T: Number> Shapes<T> {
             device.id(),
             (conv.kernel, conv.stride, conv.dilation, conv.padding, conv.groups),
             [sizes.images, sizes.channels, sizes.height, sizes.width, sizes.out, high, wide],
-            T::DTYPE == DType::F32 && !tf32(),
+            T::DTYPE == DType::F32 && !gemm_reduced_precision_f32(),
         );
         KEPT.with_borrow_mut(|kept| {
             if let Some(shapes) = T::known(kept).get(&case) {
@@ -146,21 +139,6 @@ pub fn version() -> String {
     // NVIDIA, cuDNN 9, cudnn_version.h: CUDNN_MAJOR * 10000 + CUDNN_MINOR * 100 + CUDNN_PATCHLEVEL.
     let number = get_version();
     format!("{}.{}.{}", number / 10000, number / 100 % 100, number % 100)
-}
-
-/// The bytes that this thread keeps for algorithms to work in.
-pub fn workspace() -> usize {
-    KEPT.with_borrow(|kept| kept.spaces.values().map(Tensor::elem_count).max().unwrap_or(0))
-}
-
-/// The memory itself.
-pub fn workspaces() -> Vec<Tensor> {
-    KEPT.with_borrow(|kept| kept.spaces.values().cloned().collect())
-}
-
-/// Gives them back.
-pub fn give_back() {
-    KEPT.with_borrow_mut(|kept| kept.spaces.clear());
 }
 
 /// The convolution as cuDNN has it: what is not the same on opposite sides is padded first.
@@ -295,25 +273,11 @@ fn written<T: Number>(
 ) -> Result<Tensor> {
     let result = empty(device, T::DTYPE, shape)?;
     let mut numbers = slice_of::<T>(&result)?;
-    // The next algorithm runs behind this one, on the same stream.
-    let space = if bytes > 0 { Some(space(device, bytes)?) } else { None };
+    // cuDNN reads of it only what it wrote.
+    let space = if bytes > 0 { Some(space::take(device, bytes)?) } else { None };
     let mut workspace = space.as_ref().map(slice_of::<u8>).transpose()?;
     write(&mut numbers, workspace.as_deref_mut())??;
     Ok(result)
-}
-
-/// Memory of at least so many bytes: that of the algorithm before, where it is large enough. cuDNN reads of it only what it
-/// wrote.
-fn space(device: &CudaDevice, bytes: usize) -> Result<Tensor> {
-    KEPT.with_borrow_mut(|kept| match kept.spaces.get(&device.id()) {
-        Some(space) if space.elem_count() >= bytes => Ok(space.clone()),
-        _ => {
-            kept.spaces.remove(&device.id());
-            let space = fresh(device, DType::U8, &bytes.into())?;
-            kept.spaces.insert(device.id(), space.clone());
-            Ok(space)
-        }
-    })
 }
 
 /// Runs `work` over the numbers of two contiguous tensors on the device.

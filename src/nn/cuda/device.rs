@@ -65,7 +65,7 @@ fn keep_memory(context: &CudaContext) -> Result<()> {
 /// The context is broken.
 pub fn trim(device: &Device, left: usize) -> Result<()> {
     let Device::Cuda(cuda) = device else { return Ok(()) };
-    super::conv::give_back();
+    super::space::give_back();
     let stream = cuda.cuda_stream();
     if !stream.context().has_async_alloc() {
         return Ok(());

@@ -8,6 +8,7 @@
 #include "kernels/pooling.cuh"
 #include "kernels/moving.cuh"
 #include "kernels/convolutions.cuh"
+#include "kernels/winograd.cuh"
 #include "kernels/heads.cuh"
 #include "kernels/losses.cuh"
 #include "kernels/optimisers.cuh"

@@ -20,6 +20,8 @@ pub mod pixels;
 pub(super) mod pool;
 pub(super) mod product;
 pub mod recording;
+mod space;
+mod winograd;
 
 pub use join::{copied, dropout, put};
 

@@ -55,14 +55,35 @@ impl<'a> Factor<'a> {
         Self { tensor, turned: true }
     }
 
-    /// Its place, what cuBLAS is to do with it, and the length of its rows in memory; `rows` x `columns` as a factor.
-    fn operand(&self, rows: usize, columns: usize) -> Result<(*const c_void, sys::cublasOperation_t, i32)> {
-        let place = place(self.tensor)?;
-        Ok(match self.turned {
-            false => (place as *const c_void, sys::cublasOperation_t::CUBLAS_OP_N, columns as i32),
-            true => (place as *const c_void, sys::cublasOperation_t::CUBLAS_OP_T, rows as i32),
-        })
+    fn side(&self) -> Result<Side> {
+        Ok(Side { place: place(self.tensor)?, turned: self.turned })
     }
+}
+
+/// A factor by its place, as it lies in memory or as the transpose of what lies there.
+#[derive(Clone, Copy)]
+pub struct Side {
+    pub place: u64,
+    pub turned: bool,
+}
+
+impl Side {
+    /// Its place, what cuBLAS is to do with it, and the length of its rows in memory; `rows` x `columns` as a factor.
+    fn operand(self, rows: usize, columns: usize) -> (*const c_void, sys::cublasOperation_t, i32) {
+        match self.turned {
+            false => (self.place as *const c_void, sys::cublasOperation_t::CUBLAS_OP_N, columns as i32),
+            true => (self.place as *const c_void, sys::cublasOperation_t::CUBLAS_OP_T, rows as i32),
+        }
+    }
+}
+
+/// Products of one shape.
+pub struct Many {
+    pub count: usize,
+    /// Numbers from one left factor to the next, from one right factor, and from one result.
+    pub steps: [usize; 3],
+    /// Whether results are added to what is there.
+    pub adds: bool,
 }
 
 fn data_type(dtype: DType) -> Result<sys::cudaDataType> {
@@ -82,16 +103,41 @@ pub fn product(left: &Factor, right: &Factor, [m, n, k]: [usize; 3], dtype: DTyp
     }
     let device = device_of(left.tensor)?;
     let y = empty(device, dtype, (m, n))?;
-    let into = place(&y)?;
+    let one = Many { count: 1, steps: [0; 3], adds: false };
+    // Safety: the factors and the result have the sizes that are named, which was checked.
+    unsafe { run(device, (left.side()?, right.side()?), place(&y)?, [m, n, k], [of, dtype], &one)? };
+    Ok(y)
+}
+
+/// Products of f32 factors [m, k] and [k, n] into `into`, each in one order of sums for one shape. Whoever names the places
+/// has made them large enough.
+pub fn products(device: &CudaDevice, factors: (Side, Side), into: u64, shape: [usize; 3], many: &Many) -> Result<()> {
+    // Safety: as said.
+    unsafe { run(device, factors, into, shape, [DType::F32; 2], many) }
+}
+
+/// Runs cuBLAS, which counts columns first: it is asked for the transpose, the product of the transposes in the other order.
+/// The types are those of the factors and of the result.
+///
+/// # Safety
+/// All places have as many numbers as the shapes and the steps say.
+unsafe fn run(
+    device: &CudaDevice,
+    (left, right): (Side, Side),
+    into: u64,
+    [m, n, k]: [usize; 3],
+    [of, to]: [DType; 2],
+    many: &Many,
+) -> Result<()> {
     let compute = match of == DType::F32 && gemm_reduced_precision_f32() {
         true => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
         false => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
     };
-    let (one, zero) = (1f32, 0f32);
-    // cuBLAS counts columns first: it is asked for the transpose, the product of the transposes in the other order.
-    let (first, first_op, first_row) = right.operand(k, n)?;
-    let (second, second_op, second_row) = left.operand(m, k)?;
-    // Safety: the factors and the result have the sizes that are named, which was checked.
+    let (one, more) = (1f32, if many.adds { 1f32 } else { 0f32 });
+    let (first, first_op, first_row) = right.operand(k, n);
+    let (second, second_op, second_row) = left.operand(m, k);
+    let [second_step, first_step, step] = many.steps.map(|step| step as i64);
+    // Safety: the caller's.
     unsafe {
         gemm_strided_batched_ex(
             *device.cublas_handle().handle(),
@@ -104,21 +150,20 @@ pub fn product(left: &Factor, right: &Factor, [m, n, k]: [usize; 3], dtype: DTyp
             first,
             data_type(of)?,
             first_row,
-            0,
+            first_step,
             second,
             data_type(of)?,
             second_row,
-            0,
-            (&raw const zero).cast(),
+            second_step,
+            (&raw const more).cast(),
             into as *mut c_void,
-            data_type(dtype)?,
+            data_type(to)?,
             n as i32,
-            0,
-            1,
+            step,
+            many.count as i32,
             compute,
             sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT_TENSOR_OP,
         )
-        .w()?;
+        .w()
     }
-    Ok(y)
 }

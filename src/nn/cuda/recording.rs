@@ -6,7 +6,7 @@ use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{CudaGraph, sys};
 use candle_core::{Device, Result, Tensor, bail};
 
-use super::{conv, memory, product};
+use super::{memory, product, space};
 
 /// What was recorded, and the memory that it works in.
 pub struct Recording {
@@ -42,7 +42,7 @@ impl Recording {
             }
         });
         let (graph, found) = recorded?;
-        taken.extend(conv::workspaces());
+        taken.extend(space::all());
         taken.extend(product::workspaces());
         Ok((Self { graph, _memory: taken }, found))
     }
