@@ -32,6 +32,9 @@ fn kernels() {
         .watch(["src/nn/cuda/kernels"])
         .arg("-std=c++17")
         .arg("-O3")
+        // Products and sums become one operation where the source says so, not where a compiler or a driver likes to: the same
+        // bits from each of them.
+        .arg("-fmad=false")
         .build_ptx()
         .and_then(|kernels| kernels.write(format!("{out}/kernels.rs")).map(drop))
         .expect("nvcc compiles the kernels: is the CUDA toolkit installed?");

@@ -1,6 +1,6 @@
 //! `doctor`: what this machine can compute on, what is missing for more, and how to get it.
 
-use super::devices::Devices;
+use super::devices::{Devices, unfit};
 use super::gpus::{self, Driver, Gpu};
 use super::machine::{self, memory_free};
 use super::{Exit, print, table_style};
@@ -56,15 +56,14 @@ fn wrong(driver: &Result<Driver, String>, libraries: &[Found]) -> Vec<String> {
             libraries::CUDA
         ));
     }
-    let missing: Vec<String> = libraries.iter().filter_map(Found::missing).collect();
-    if cfg!(feature = "cuda")
-        && !driver.visible.is_empty()
-        && missing.is_empty()
-        && let Err(failure) = train::open_device(Device::Cuda(0))
-    {
-        found.push(failure.message);
+    let mut faults: Vec<String> = libraries.iter().filter_map(Found::missing).collect();
+    if cfg!(feature = "cuda") {
+        faults.extend(driver.visible.iter().filter_map(unfit));
+        let tried = faults.is_empty() && !driver.visible.is_empty();
+        faults
+            .extend(tried.then(|| train::open_device(Device::Cuda(0)).err()).flatten().map(|failure| failure.message));
     }
-    found.extend(missing);
+    found.extend(faults);
     found
 }
 

@@ -26,9 +26,10 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// The class within which results are equal bit for bit: the model, its architecture and size, and the libraries'
-    /// versions. NVIDIA, cuBLAS 13.0, "Results Reproducibility": one version gives the same bits on GPUs of one architecture
-    /// and one number of multiprocessors. cuDNN promises no more than one architecture, and chooses by tables of its own.
+    /// The class within which results are equal bit for bit: the model, its architecture and size, and the versions of our
+    /// operators and of the libraries. NVIDIA, cuBLAS 13.0, "Results Reproducibility": one version gives the same bits on GPUs
+    /// of one architecture and one number of multiprocessors. cuDNN promises no more than one architecture, and chooses by
+    /// tables of its own.
     pub fn numerics(&self) -> String {
         let name = self.name.trim_start_matches("NVIDIA ").to_lowercase();
         let words: Vec<&str> =

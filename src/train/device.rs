@@ -50,6 +50,9 @@ mod cuda {
     use super::CandleDevice;
     use crate::nn::cuda::{device, loading};
 
+    pub use crate::nn::cuda::device::libraries;
+    pub use crate::nn::cuda::target::{built_for, runs_on};
+
     pub fn open(index: usize) -> Result<CandleDevice, String> {
         device::open(index).map_err(|error| error.to_string())
     }
@@ -61,8 +64,6 @@ mod cuda {
     pub fn obstacle() -> Option<String> {
         loading::load().err()
     }
-
-    pub use device::{built_for, libraries};
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -85,8 +86,13 @@ mod cuda {
         String::new()
     }
 
-    pub fn built_for() -> (u32, u32) {
-        (0, 0)
+    pub fn built_for() -> String {
+        "the CPU".to_owned()
+    }
+
+    /// The obstacle keeps from all of them, whatever they are.
+    pub fn runs_on(_: (u32, u32)) -> bool {
+        true
     }
 }
 
@@ -95,12 +101,18 @@ pub fn obstacle() -> Option<String> {
     cuda::obstacle()
 }
 
-/// NVIDIA's libraries that compute, with their versions, each behind a `-`; nothing where there is an obstacle.
+/// What computes on a GPU, our own operators and NVIDIA's libraries, with their versions, each behind a `-`; nothing where there
+/// is an obstacle.
 pub fn cuda_libraries() -> String {
     cuda::libraries()
 }
 
-/// The least compute capability that this build runs on, major and minor.
-pub fn built_for() -> (u32, u32) {
+/// The compute capabilities that this build runs on, in words.
+pub fn built_for() -> String {
     cuda::built_for()
+}
+
+/// Whether this build runs on GPUs of a compute capability, major and minor.
+pub fn runs_on(capability: (u32, u32)) -> bool {
+    cuda::runs_on(capability)
 }

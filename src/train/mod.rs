@@ -27,7 +27,7 @@ mod trial;
 
 pub use crate::nn::{libraries, on_pool};
 pub use abreast::WORTH;
-pub use device::{built_for, cuda_libraries, obstacle, on_device, open_device};
+pub use device::{built_for, cuda_libraries, obstacle, on_device, open_device, runs_on};
 pub use export::{Exported, export, exportable};
 pub use extract::{Extraction, extract};
 pub use feature_file::Kind as FeatureKind;

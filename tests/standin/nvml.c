@@ -58,7 +58,10 @@ int nvmlDeviceGetMemoryInfo_v2(void *device, Memory2 *memory) {
     memory->total = memory->free = own.total, memory->reserved = memory->used = 0;
     return status;
 }
-int nvmlDeviceGetCudaComputeCapability(void *device, int *major, int *minor) { return *major = 9, *minor = 0, 0; }
+int nvmlDeviceGetCudaComputeCapability(void *device, int *major, int *minor) {
+    const char *named = getenv("STANDIN_CAPABILITY");
+    return *major = 9, *minor = 0, named && sscanf(named, "%d.%d", major, minor), 0;
+}
 int nvmlDeviceGetNumGpuCores(void *device, unsigned *cores) { return *cores = screen(device) ? 64 : 128, 0; }
 int nvmlDeviceGetAttributes_v2(void *device, unsigned *numbers) {
     memset(numbers, 0, 8 * sizeof *numbers + 8);

@@ -3,9 +3,9 @@
 #   run.sh DIR -- COMMAND...
 # DIR is the folder of .ci/cuda-build.sh; the libraries go into DIR/standin. What the build wants of NVIDIA's libraries and
 # the stand-in has not got says its name and ends the process. STANDIN_MEMORY is its memory in bytes, STANDIN_DEVICES how many
-# there are, STANDIN_MIG into how many instances each is divided, STANDIN_SCREEN=1 makes the first another model, STANDIN_LOG a
-# file in which each process notes those that it takes, STANDIN_IDLE=1 computes nothing, STANDIN_COUNT=1 says at the end what
-# was asked for.
+# there are, STANDIN_CAPABILITY their compute capability (9.0), STANDIN_MIG into how many instances each is divided,
+# STANDIN_SCREEN=1 makes the first another model, STANDIN_LOG a file in which each process notes those that it takes,
+# STANDIN_IDLE=1 computes nothing, STANDIN_COUNT=1 says at the end what was asked for.
 set -euo pipefail
 dir=$(cd "$1" && pwd); shift
 [[ ${1:-} == -- ]] && shift

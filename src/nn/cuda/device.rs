@@ -5,10 +5,13 @@ use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
 use candle_core::cuda_backend::{WrapErr, set_gemm_reduced_precision_bf16, set_gemm_reduced_precision_f32};
 use candle_core::{Device, Error, Result};
 
-use super::compiled::KERNELS;
 use super::{device_of, loading, product};
 use crate::device::Precision;
 use crate::nn::PRODUCT_SPACE;
+
+/// What GPUs compute, apart from NVIDIA's libraries: raised with every change of their numbers, as `key::ENGINE` is with those
+/// of all devices.
+const REVISION: u32 = 2;
 
 /// Opens the device of an index: one stream, whose freed memory is kept for the next tensors.
 ///
@@ -101,16 +104,7 @@ pub fn peak(device: &Device) -> Result<u64> {
     Ok(most)
 }
 
-/// The least compute capability that the kernels run on, major and minor: the driver turns them into code for it and newer
-/// ones.
-pub fn built_for() -> (u32, u32) {
-    let target = KERNELS.split(".target sm_").nth(1).unwrap_or_default();
-    let digits: String = target.chars().take_while(char::is_ascii_digit).collect();
-    let number: u32 = digits.parse().unwrap_or(0);
-    (number / 10, number % 10)
-}
-
-/// The libraries that compute, with their versions, each behind a `-`; nothing where one is missing.
+/// What computes, our own operators and the libraries, with their versions, each behind a `-`; nothing where one is missing.
 pub fn libraries() -> String {
     if loading::load().is_err() {
         return String::new();
@@ -121,7 +115,7 @@ pub fn libraries() -> String {
         // Safety: it writes one number. What cannot be told stays 0.
         unsafe { cublasGetProperty(part, number) };
     }
-    let cublas = format!("-cublas{}", version.map(|number| number.to_string()).join("."));
+    let cublas = format!("-ops{REVISION}-cublas{}", version.map(|number| number.to_string()).join("."));
     #[cfg(feature = "cudnn")]
     return format!("{cublas}-cudnn{}", super::cudnn::version());
     #[cfg(not(feature = "cudnn"))]

@@ -21,6 +21,7 @@ pub(super) mod pool;
 pub(super) mod product;
 pub mod recording;
 mod space;
+pub mod target;
 mod winograd;
 
 pub use join::{copied, dropout, put};
