@@ -219,6 +219,8 @@ fn interrupting_finishes_what_runs_and_says_what_is_left() {
 #[test]
 fn a_limit_takes_the_first_trials_and_the_rest_later() {
     let world = small();
+    let said = world.run(&["run", "small.toml", "--limit", "0"]).exits(5);
+    assert!(said.out.contains("0 of 6 trials done") && !said.err.contains("stages in"), "{}\n{}", said.out, said.err);
     let said = world.run(&["run", "small.toml", "--limit", "2"]).exits(5);
     assert!(said.out.contains("2 of 6 trials done"), "{}", said.out);
     assert!(world.run(&["run", "small.toml"]).exits(0).out.contains("6 of 6 trials done"));

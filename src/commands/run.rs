@@ -110,14 +110,13 @@ fn chosen(plan: &Plan, part: &Part) -> anyhow::Result<Vec<usize>> {
     Ok(cells)
 }
 
-/// The first `limit` trials, with the stages that stand before them.
+/// The first `limit` trials, with the stages that stand before the last of them.
 fn limited(mut jobs: Jobs, limit: Option<usize>) -> Jobs {
     let Some(limit) = limit else { return jobs };
-    let mut trials = jobs.list.iter().enumerate().filter(|(_, job)| matches!(job.what, What::Trial { .. }));
-    if let Some((end, _)) = trials.nth(limit) {
-        jobs.list.truncate(end);
-        jobs.queue.truncate(end);
-    }
+    let trials = jobs.list.iter().enumerate().filter(|(_, job)| matches!(job.what, What::Trial { .. }));
+    let end = trials.take(limit).last().map_or(0, |(last, _)| last + 1);
+    jobs.list.truncate(end);
+    jobs.queue.truncate(end);
     jobs
 }
 
