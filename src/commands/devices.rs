@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::gpus::{self, Gpu};
 use super::{NoDevice, Usage};
+use crate::cli::Common;
 use crate::device::{Device, Precision, cpu_numerics};
 use crate::train;
 use crate::value::Value;
@@ -133,6 +134,11 @@ impl Devices {
             .into()),
             None => Ok(()),
         }
+    }
+
+    /// Says what a person should know of the choice.
+    pub fn tell(&self, common: &Common) {
+        self.note.iter().filter(|_| !common.quiet).for_each(|note| eprintln!("{note}"));
     }
 
     pub fn first(&self) -> Device {

@@ -83,9 +83,7 @@ fn extracted(
     let shown = !common.quiet && std::io::stderr().is_terminal();
     let bar =
         if shown { indicatif::ProgressBar::new(what.samples.len() as u64) } else { indicatif::ProgressBar::hidden() };
-    if !common.quiet {
-        devices.note.iter().for_each(|note| eprintln!("{note}"));
-    }
+    devices.tell(common);
     let extracted = train::on_device(devices.uuid(), what.precision, |device| {
         train::extract(what, manifest, cache, &device, &mut |done| bar.set_position(done as u64))
     });

@@ -27,9 +27,7 @@ const RANGE: (f64, f64) = (0.7, 1.6);
 pub fn run(file: &Path, format: Format, common: &Common) -> anyhow::Result<Exit> {
     let experiment = Experiment::load(file)?;
     let mut world = World::gather(&experiment, file, common)?;
-    if !common.quiet {
-        world.devices.note.iter().for_each(|note| eprintln!("{note}"));
-    }
+    world.devices.tell(common);
     let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
     let finished = if common.db.exists() { Store::read(&common.db)?.finished()? } else { Default::default() };
     let cells: Vec<usize> = (0..plan.cells.len()).collect();

@@ -61,8 +61,8 @@ impl Board {
         let style = ProgressStyle::with_template("{bar:30} {percent:>3}%  {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         overall.set_style(style);
+        world.devices.tell(common);
         if !common.quiet {
-            world.devices.note.iter().for_each(|note| eprintln!("{note}"));
             let held = jobs.totals.done;
             let note = if decoded > 0 { format!("; {decoded} images decoded") } else { String::new() };
             eprintln!(

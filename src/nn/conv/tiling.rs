@@ -25,7 +25,7 @@ pub struct Tiling {
     pub across: usize,
     /// Images that are transformed at once, the last time fewer.
     pub images: usize,
-    /// Parts of each of these images' tiles whose gradients of weights are summed apart.
+    /// Parts of the tiles of these images whose gradients of weights are summed apart.
     pub parts: usize,
     /// Numbers of transformed weights, and of the tiles of both sides.
     pub weights: usize,

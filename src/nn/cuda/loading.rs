@@ -10,30 +10,32 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use crate::nn::libraries;
 
 #[cfg(target_arch = "x86_64")]
-macro_rules! jump {
-    ($name:ident, $address:expr) => {
-        std::arch::global_asm!(
-            concat!(".globl ", stringify!($name)), concat!(".hidden ", stringify!($name)),
-            concat!(".type ", stringify!($name), ",@function"), concat!(stringify!($name), ":"),
-            "jmp qword ptr [rip + {addresses} + {at}]",
-            addresses = sym ADDRESSES, at = const 8 * ($address as usize),
-        );
+macro_rules! to_address {
+    () => {
+        "jmp qword ptr [rip + {addresses} + {at}]"
     };
 }
 
 #[cfg(target_arch = "aarch64")]
+macro_rules! to_address {
+    () => {
+        "adrp x16, {addresses} + {at}\nldr x16, [x16, :lo12:{addresses} + {at}]\nbr x16"
+    };
+}
+
+/// A function of that name, which goes on where the address says.
 macro_rules! jump {
     ($name:ident, $address:expr) => {
         std::arch::global_asm!(
             concat!(".globl ", stringify!($name)), concat!(".hidden ", stringify!($name)),
             concat!(".type ", stringify!($name), ",@function"), concat!(stringify!($name), ":"),
-            "adrp x16, {addresses} + {at}", "ldr x16, [x16, :lo12:{addresses} + {at}]", "br x16",
+            to_address!(),
             addresses = sym ADDRESSES, at = const 8 * ($address as usize),
         );
     };
 }
 
-/// Functions that are jumps, by library.
+/// Functions that are jumps, by library: more than one build calls, for it depends on how it is optimised which are left.
 macro_rules! functions {
     ($($library:literal: $($name:ident)*;)*) => {
         #[allow(non_camel_case_types, clippy::enum_variant_names)]
@@ -132,7 +134,7 @@ fn fill(library: &str, functions: &[(&str, Function)]) -> Result<(), String> {
         let address = unsafe { library.get::<*mut ()>(*name) };
         let Some(address) = address.ok().and_then(|symbol| unsafe { symbol.try_as_raw_ptr() }) else {
             let place = place.as_ref().map_or_else(|| found.name.clone(), |path| path.display().to_string());
-            return Err(format!("{place} is too old: it has no {name}"));
+            return Err(format!("{place} is too old, it has no {name}: install a newer one"));
         };
         ADDRESSES[*function as usize].store(address.cast(), Ordering::Release);
     }

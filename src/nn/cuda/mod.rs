@@ -276,16 +276,21 @@ fn empty(device: &CudaDevice, dtype: DType, shape: impl Into<Shape>) -> Result<T
     if let Some(kept) = memory::take(device, dtype, shape.elem_count())? {
         return kept.reshape(shape);
     }
-    let made = fresh(device, dtype, &shape).or_else(|_| {
-        // What is kept may be what is missing.
-        memory::release();
-        fresh(device, dtype, &shape)
-    })?;
+    let made = fresh(device, dtype, &shape)?;
     memory::made(&made)?;
     Ok(made)
 }
 
+/// Memory of its own.
 fn fresh(device: &CudaDevice, dtype: DType, shape: &Shape) -> Result<Tensor> {
+    allocated(device, dtype, shape).or_else(|_| {
+        // What is kept may be what is missing.
+        memory::release();
+        allocated(device, dtype, shape)
+    })
+}
+
+fn allocated(device: &CudaDevice, dtype: DType, shape: &Shape) -> Result<Tensor> {
     let count = shape.elem_count();
     // Safety: whoever asks for it writes all of it before anybody reads it.
     let storage = unsafe {

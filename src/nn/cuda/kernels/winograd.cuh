@@ -108,14 +108,24 @@ __device__ __forceinline__ void gather(const float *from, unsigned count, float 
         for (int column = 0; column < SIDE; ++column) to[row][column] = from[size_t(row * SIDE + column) * count];
 }
 
+// The tile of a thread's number: its image, and the first of its outputs.
+struct Tile {
+    unsigned image;
+    int row, column;
+};
+__device__ __forceinline__ Tile tile_of(unsigned i, int channels, int down, int across) {
+    unsigned tile = i / channels;
+    return {tile / across / down, 4 * int(tile / across % down), 4 * int(tile % across)};
+}
+
 // v [36, tiles, channels] of x [n, height, width, channels], whose tiles begin `top` and `left` of the image.
 extern "C" __global__ void winograd_inputs(unsigned count, int down, int across, int channels, int height, int width,
                                            int top, int left, const float *__restrict__ x, float *__restrict__ v) {
     EACH(i, count) {
-        unsigned tile = i / channels, image = tile / across / down;
-        int row = 4 * int(tile / across % down) - top, column = 4 * int(tile % across) - left;
+        Tile tile = tile_of(i, channels, down, across);
+        const float *own = x + tile.image * height * width * channels + i % channels;
         float pixels[6][6], places[6][6];
-        square<6>(x + image * height * width * channels + i % channels, row, column, height, width, channels, pixels);
+        square<6>(own, tile.row - top, tile.column - left, height, width, channels, pixels);
         both_ways<Inputs>(pixels, places);
         spread<6>(places, v + i, count);
     }
@@ -136,17 +146,16 @@ extern "C" __global__ void winograd_weights(unsigned count, int turned, const fl
 extern "C" __global__ void winograd_outputs(unsigned count, int down, int across, int out, int height, int width,
                                             const float *__restrict__ m, float *__restrict__ y) {
     EACH(i, count) {
-        unsigned tile = i / out, image = tile / across / down;
-        int first_row = 4 * int(tile / across % down), first_column = 4 * int(tile % across);
+        Tile tile = tile_of(i, out, down, across);
         float places[6][6], pixels[4][4];
         gather<6>(m + i, count, places);
         both_ways<Outputs>(places, pixels);
-        float *own = y + image * height * width * out + i % out;
+        float *own = y + tile.image * height * width * out + i % out;
 #pragma unroll
         for (int row = 0; row < 4; ++row)
 #pragma unroll
             for (int column = 0; column < 4; ++column) {
-                int v = first_row + row, u = first_column + column;
+                int v = tile.row + row, u = tile.column + column;
                 if (v < height && u < width) own[(v * width + u) * out] = pixels[row][column];
             }
     }
@@ -156,10 +165,10 @@ extern "C" __global__ void winograd_outputs(unsigned count, int down, int across
 extern "C" __global__ void winograd_gradients(unsigned count, int down, int across, int out, int height, int width,
                                               const float *__restrict__ dy, float *__restrict__ d) {
     EACH(i, count) {
-        unsigned tile = i / out, image = tile / across / down;
-        int row = 4 * int(tile / across % down), column = 4 * int(tile % across);
+        Tile tile = tile_of(i, out, down, across);
+        const float *own = dy + tile.image * height * width * out + i % out;
         float pixels[4][4], places[6][6];
-        square<4>(dy + image * height * width * out + i % out, row, column, height, width, out, pixels);
+        square<4>(own, tile.row, tile.column, height, width, out, pixels);
         both_ways<Gradients>(pixels, places);
         spread<6>(places, d + i, count);
     }
