@@ -5,13 +5,14 @@ use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
 use candle_core::cuda_backend::{WrapErr, set_gemm_reduced_precision_bf16, set_gemm_reduced_precision_f32};
 use candle_core::{Device, Error, Result};
 
+use super::alone::alone;
 use super::{device_of, loading, product};
 use crate::device::Precision;
 use crate::nn::PRODUCT_SPACE;
 
 /// What GPUs compute, apart from NVIDIA's libraries: raised with every change of their numbers, as `key::ENGINE` is with those
 /// of all devices.
-const REVISION: u32 = 2;
+const REVISION: u32 = 3;
 
 /// Opens the device of an index: one stream, whose freed memory is kept for the next tensors.
 ///
@@ -19,7 +20,10 @@ const REVISION: u32 = 2;
 /// There is no such device, it refuses a context, or a library is missing.
 pub fn open(index: usize) -> Result<Device> {
     loading::load().map_err(Error::msg)?;
-    let device = Device::new_cuda(index)?;
+    let device = alone(|| Device::new_cuda(index))?;
+    // Giving its handles back would wait for the whole device, and fail while another thread's stream captures: they are few,
+    // and stay.
+    std::mem::forget(device.clone());
     let cuda = device.as_cuda_device()?;
     // Safety: all work of this process runs on the one stream of this thread, in order; no event needs to say so.
     unsafe { cuda.disable_event_tracking() };

@@ -4,14 +4,60 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use candle_core::cuda_backend::cudarc::driver::PinnedHostSlice;
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaEvent, CudaStream, DeviceRepr, PinnedHostSlice, ValidAsZeroBits, sys::CU_MEMHOSTALLOC_WRITECOMBINED,
+    sys::CUevent_flags::CU_EVENT_BLOCKING_SYNC,
+};
 use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
 use candle_core::{Result, Tensor};
 
 use super::{device_of, slice_of};
 
+/// Memory that the host reads through its caches.
+const CACHED: u32 = 0;
+
+/// Pinned memory, and when the last copy that reads or writes it is over. cudarc's own event of such memory says nothing here: it
+/// is recorded only where cudarc keeps several streams in order, which nobody asks of it (`device::open`).
+struct Buffer<T> {
+    memory: PinnedHostSlice<T>,
+    copied: CudaEvent,
+}
+
+impl<T: DeviceRepr + ValidAsZeroBits> Buffer<T> {
+    fn new(device: &CudaDevice, count: usize, kind: u32) -> Result<Self> {
+        let stream = device.cuda_stream();
+        let copied = stream.context().new_event(Some(CU_EVENT_BLOCKING_SYNC)).w()?;
+        // Safety: whoever makes it has it written before it is read.
+        let memory = unsafe { stream.context().alloc_pinned_with_flags(count, kind) }.w()?;
+        Ok(Self { memory, copied })
+    }
+
+    /// Notes that a copy was asked of a stream.
+    fn is_under_way(&self, stream: &CudaStream) -> Result<()> {
+        self.copied.record(stream).w()
+    }
+
+    /// The numbers, once no copy is under way.
+    fn numbers(&self) -> Result<&[T]> {
+        self.copied.synchronize().w()?;
+        self.memory.as_slice().w()
+    }
+
+    fn numbers_mut(&mut self) -> Result<&mut [T]> {
+        self.copied.synchronize().w()?;
+        self.memory.as_mut_slice().w()
+    }
+}
+
+impl<T> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        // No copy may find the memory gone. A device that has failed says so at its next use.
+        let _ = self.copied.synchronize();
+    }
+}
+
 pub struct Ring {
-    buffers: [PinnedHostSlice<u8>; 2],
+    buffers: [Buffer<u8>; 2],
     next: usize,
 }
 
@@ -21,8 +67,8 @@ impl Ring {
     /// # Errors
     /// There is no memory left.
     pub fn new(device: &CudaDevice, bytes: usize) -> Result<Self> {
-        // Safety: `send` has a buffer written before it is read.
-        let buffer = || unsafe { device.cuda_stream().context().alloc_pinned::<u8>(bytes) }.w();
+        // Only ever written by the host; `send` has a buffer written before it is read.
+        let buffer = || Buffer::new(device, bytes, CU_MEMHOSTALLOC_WRITECOMBINED);
         Ok(Self { buffers: [buffer()?, buffer()?], next: 0 })
     }
 
@@ -35,29 +81,28 @@ impl Ring {
         self.next = 1 - self.next;
         let buffer = &mut self.buffers[self.next];
         let mut place = slice_of::<u8>(into)?;
-        if place.len() < buffer.len() {
-            candle_core::bail!("{} bytes do not fit {:?}", buffer.len(), into.shape());
+        if place.len() < buffer.memory.len() {
+            candle_core::bail!("{} bytes do not fit {:?}", buffer.memory.len(), into.shape());
         }
-        fill(buffer.as_mut_slice().w()?);
-        device_of(into)?.cuda_stream().memcpy_htod(buffer, &mut *place).w()
+        fill(buffer.numbers_mut()?);
+        let stream = device_of(into)?.cuda_stream();
+        stream.memcpy_htod(&buffer.memory, &mut *place).w()?;
+        buffer.is_under_way(&stream)
     }
 }
-
-/// Memory that the host reads through its caches; that of a `Ring` is only ever written.
-const CACHED: u32 = 0;
 
 /// A device, and a count of numbers.
 type Size = (DeviceId, usize);
 
 thread_local! {
     /// Buffers that nobody waits for.
-    static FREE: RefCell<HashMap<Size, Vec<PinnedHostSlice<f32>>>> = RefCell::default();
+    static FREE: RefCell<HashMap<Size, Vec<Buffer<f32>>>> = RefCell::default();
 }
 
 /// The numbers of a tensor on their way to the host.
 pub struct Coming {
     size: Size,
-    buffer: PinnedHostSlice<f32>,
+    buffer: Buffer<f32>,
 }
 
 impl Coming {
@@ -70,10 +115,12 @@ impl Coming {
         let size = (device.id(), tensor.elem_count());
         let mut buffer = match FREE.with_borrow_mut(|free| free.get_mut(&size).and_then(Vec::pop)) {
             Some(buffer) => buffer,
-            // Safety: the copy writes all of it before it is read.
-            None => unsafe { device.cuda_stream().context().alloc_pinned_with_flags(size.1, CACHED) }.w()?,
+            // The copy writes all of it before it is read.
+            None => Buffer::new(device, size.1, CACHED)?,
         };
-        device.cuda_stream().memcpy_dtoh(&*slice_of::<f32>(tensor)?, &mut buffer).w()?;
+        let stream = device.cuda_stream();
+        stream.memcpy_dtoh(&*slice_of::<f32>(tensor)?, &mut buffer.memory).w()?;
+        buffer.is_under_way(&stream)?;
         Ok(Self { size, buffer })
     }
 
@@ -82,7 +129,7 @@ impl Coming {
     /// # Errors
     /// The device has failed.
     pub fn read<R>(self, work: impl FnOnce(&[f32]) -> R) -> Result<R> {
-        let result = work(self.buffer.as_slice().w()?);
+        let result = work(self.buffer.numbers()?);
         FREE.with_borrow_mut(|free| free.entry(self.size).or_default().push(self.buffer));
         Ok(result)
     }
