@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "devices.h"
-#include "graph.h"
+#include "asked.h"
 #include "idle.h"
 #include <sys/stat.h>
 #include <unistd.h>
@@ -42,67 +42,7 @@ __attribute__((destructor)) static void say_counts(void) {
     for (int i = 0; counts[i].name; ++i) fprintf(stderr, "%8ld %s\n", counts[i].count, counts[i].name);
 }
 
-// ---- graphs: what a thread captures runs when it is launched, and nothing of it before
-
-typedef struct Node { int (*run)(void *); void *arguments; int kind; } Node;
-typedef struct { Node *nodes; size_t count; } Graph;
-enum { REFUSED = 900, INVALIDATED = 901 };
-static __thread Graph *captured;
-static __thread int broken;
-
-int standin_capture(int (*run)(void *), const void *arguments, size_t bytes, int kind) {
-    if (!captured) return 0;
-    captured->nodes = realloc(captured->nodes, sizeof(Node) * (captured->count + 1));
-    Node *node = &captured->nodes[captured->count++];
-    *node = (Node){run, malloc(bytes + 1), kind};
-    memcpy(node->arguments, arguments, bytes);
-    return 1;
-}
-
-static int nothing(void *arguments) { return OK; }
-
-// What may not be asked for while a stream captures: the capture is lost.
-static int refused(const char *what) {
-    if (!captured) return 0;
-    fprintf(stderr, "stand-in: %s in what is captured\n", what);
-    return broken = 1;
-}
-
-int cuStreamBeginCapture_v2(void *stream, int mode) {
-    if (captured) return REFUSED;
-    return captured = calloc(1, sizeof(Graph)), broken = 0, OK;
-}
-int cuStreamEndCapture(void *stream, Graph **graph) {
-    *graph = broken ? NULL : captured;
-    captured = NULL;
-    return broken ? INVALIDATED : OK;
-}
-int cuStreamIsCapturing(void *stream, int *status) { return *status = captured != NULL, OK; }
-int cuGraphInstantiateWithFlags(void **exec, Graph *graph, uint64_t flags) { return *exec = graph, OK; }
-int cuGraphGetNodes(Graph *graph, Node **nodes, size_t *count) {
-    for (size_t i = 0; nodes && i < graph->count; ++i) nodes[i] = &graph->nodes[i];
-    return *count = graph->count, OK;
-}
-int cuGraphNodeGetType(Node *node, int *kind) { return *kind = node->kind, OK; }
-typedef struct { size_t x, y, z, lod; int kind; void *host; uint64_t device; void *array, *reserved; size_t pitch, height; } Side;
-int cuGraphMemcpyNodeGetParams(Node *node, Side sides[2]) {
-    // From a device's memory to a device's: nothing else is captured.
-    return sides[0].kind = sides[1].kind = 2, OK;
-}
-int cuGraphLaunch(Graph *graph, void *stream) {
-    counted("cuGraphLaunch");
-    if (refused("cuGraphLaunch")) return REFUSED;
-    for (size_t i = 0; i < graph->count; ++i) {
-        int status = graph->nodes[i].run(graph->nodes[i].arguments);
-        if (status) return status;
-    }
-    return OK;
-}
-int cuGraphExecDestroy(Graph *exec) { return OK; }
-int cuGraphDestroy(Graph *graph) {
-    for (size_t i = 0; i < graph->count; ++i) free(graph->nodes[i].arguments);
-    return free(graph->nodes), free(graph), OK;
-}
+#include "streams.h"
 
 // ---- memory
 
@@ -128,49 +68,103 @@ static int take(uint64_t *at, size_t bytes) {
     return OK;
 }
 
-static int give(uint64_t at) {
+// The driver counts memory as free once that was asked for; it is when what was asked for before has run.
+static int release(void *block) {
+    Block *gone = *(Block **)block;
+    if (!idle()) memset(gone->at, 0xff, gone->bytes);
+    return free(gone->at), free(gone), OK;
+}
+
+static int give(uint64_t at, Block **found) {
     for (Block **link = &blocks; *link; link = &(*link)->next)
         if ((uintptr_t)(*link)->at == at) {
             Block *gone = *link;
             // Memory of a graph lives in that graph alone, and a graph gives back no other.
             if (gone->captured != (captured != NULL)) return broken = 1, INVALID;
-            if (captured) return standin_capture(nothing, "", 0, NODE_FREE), OK;
+            if (captured) return OK;
             *link = gone->next;
             used -= gone->bytes;
-            free(gone->at), free(gone);
-            return OK;
+            return *found = gone, OK;
         }
     fprintf(stderr, "stand-in: memory freed twice\n");
     abort();
 }
 
+static int give_back(uint64_t at, int waits) {
+    Block *gone = NULL;
+    int status = LOCKED(give(at, &gone));
+    if (status) return status;
+    if (captured) return standin_asked(nothing, "", 0, NODE_FREE), OK;
+    if (waits) catch_up_all();
+    return !waits && standin_asked(release, &gone, sizeof gone, NODE_FREE) ? OK : release(&gone);
+}
+
 int cuMemAlloc_v2(uint64_t *at, size_t bytes) { return LOCKED(take(at, bytes)); }
-int cuMemAllocAsync(uint64_t *at, size_t bytes, void *stream) { counted("cuMemAllocAsync"); standin_capture(nothing, "", 0, NODE_ALLOC); return LOCKED(take(at, bytes)); }
-int cuMemFree_v2(uint64_t at) { return LOCKED(give(at)); }
-int cuMemFreeAsync(uint64_t at, void *stream) { counted("cuMemFreeAsync"); return LOCKED(give(at)); }
-typedef struct { uint64_t to, from; unsigned char value; size_t bytes; } Move;
+int cuMemAllocAsync(uint64_t *at, size_t bytes, void *stream) {
+    counted("cuMemAllocAsync");
+    if (captured) standin_asked(nothing, "", 0, NODE_ALLOC);
+    return LOCKED(take(at, bytes));
+}
+int cuMemFree_v2(uint64_t at) { return give_back(at, 1); }
+int cuMemFreeAsync(uint64_t at, void *stream) { counted("cuMemFreeAsync"); return give_back(at, 0); }
+
+// ---- copies
+
+// Memory of the host that a device reads and writes by itself, and when its turn comes; of other memory it has a copy made.
+typedef struct Pinned { struct Pinned *next; char *at; size_t bytes; } Pinned;
+static Pinned *pinned;
+
+static int is_pinned(const void *at) {
+    for (Pinned *own = pinned; own; own = own->next)
+        if ((char *)at >= own->at && (char *)at < own->at + own->bytes) return 1;
+    return 0;
+}
+static int pin(void **at, size_t bytes) {
+    Pinned *own = malloc(sizeof *own);
+    *own = (Pinned){pinned, *at = malloc(bytes + 1), bytes};
+    return pinned = own, OK;
+}
+static int unpin(void *at) {
+    for (Pinned **link = &pinned; *link; link = &(*link)->next)
+        if ((*link)->at == at) {
+            Pinned *gone = *link;
+            memset(gone->at, 0xff, gone->bytes);
+            return *link = gone->next, free(gone->at), free(gone), OK;
+        }
+    return INVALID;
+}
+int cuMemHostAlloc(void **at, size_t bytes, unsigned flags) { return LOCKED(pin(at, bytes)); }
+int cuMemFreeHost(void *at) { return LOCKED(unpin(at)); }
+
 static int set(void *move) { Move *own = move; return memset((void *)own->to, own->value, own->bytes), OK; }
 static int copy(void *move) { Move *own = move; return memmove((void *)own->to, (void *)own->from, own->bytes), OK; }
+static int copy_once(void *move) { copy(move); return free((void *)((Move *)move)->from), OK; }
+static int asked(int (*run)(void *), Move move, int kind) {
+    return standin_asked(run, &move, sizeof move, kind) ? OK : run(&move);
+}
 int cuMemsetD8Async(uint64_t at, unsigned char value, size_t count, void *stream) {
     counted("cuMemsetD8Async");
-    Move move = {at, 0, value, count};
-    return standin_capture(set, &move, sizeof move, NODE_MEMSET) ? OK : set(&move);
+    return asked(set, (Move){at, 0, value, count}, NODE_MEMSET);
 }
 int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) {
     counted("cuMemcpyDtoDAsync_v2");
-    Move move = {to, from, 0, bytes};
-    return standin_capture(copy, &move, sizeof move, NODE_MEMCPY) ? OK : copy(&move);
+    return asked(copy, (Move){to, from, 0, bytes}, NODE_MEMCPY);
 }
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) {
     counted("cuMemcpyHtoDAsync_v2");
-    return refused("a copy from the host") ? REFUSED : (memcpy((void *)to, from, bytes), OK);
+    if (refused("a copy from the host")) return REFUSED;
+    if (LOCKED(is_pinned(from))) return asked(copy, (Move){to, (uint64_t)from, 0, bytes}, NODE_MEMCPY);
+    void *own = memcpy(malloc(bytes + 1), from, bytes);
+    return asked(copy_once, (Move){to, (uint64_t)own, 0, bytes}, NODE_MEMCPY);
 }
 int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) {
     counted("cuMemcpyDtoHAsync_v2");
-    return refused("a copy to the host") ? REFUSED : (memcpy(to, (void *)from, bytes), OK);
+    if (refused("a copy to the host")) return REFUSED;
+    Move move = {(uint64_t)to, from, 0, bytes};
+    if (LOCKED(is_pinned(to))) return asked(copy, move, NODE_MEMCPY);
+    return catch_up(stream_of(stream), UINT64_MAX), copy(&move);
 }
-int cuMemHostAlloc(void **at, size_t bytes, unsigned flags) { return *at = malloc(bytes), OK; }
-int cuMemFreeHost(void *at) { return free(at), OK; }
+
 int cuMemGetInfo_v2(size_t *left, size_t *total) { return *total = capacity(), *left = *total - used, OK; }
 int cuDeviceGetDefaultMemPool(void **pool, int device) { return *pool = &used, OK; }
 int cuMemPoolSetAttribute(void *pool, int what, void *value) {
@@ -238,16 +232,6 @@ int cuDevicePrimaryCtxRelease_v2(int device) { return OK; }
 int cuCtxSetCurrent(void *context) { counted("cuCtxSetCurrent"); return at_hand = context, OK; }
 int cuCtxGetCurrent(void **context) { counted("cuCtxGetCurrent"); return *context = at_hand, OK; }
 int cuCtxGetDevice(int *device) { return at_hand ? (*device = (int *)at_hand - contexts, OK) : 201; }
-int cuCtxSynchronize(void) { return OK; }
-int cuStreamCreate(void **stream, unsigned flags) { return *stream = malloc(1), OK; }
-int cuStreamDestroy_v2(void *stream) { return OK; }
-int cuStreamSynchronize(void *stream) { counted("cuStreamSynchronize"); return refused("cuStreamSynchronize") ? REFUSED : OK; }
-int cuStreamWaitEvent(void *stream, void *event, unsigned flags) { counted("cuStreamWaitEvent"); return OK; }
-int cuEventCreate(void **event, unsigned flags) { counted("cuEventCreate"); return *event = malloc(1), OK; }
-int cuEventDestroy_v2(void *event) { return free(event), OK; }
-int cuEventRecord(void *event, void *stream) { counted("cuEventRecord"); return OK; }
-int cuEventSynchronize(void *event) { return OK; }
-int cuEventQuery(void *event) { return OK; }
 
 static const char *meaning(int status) {
     switch (status) {
@@ -255,6 +239,8 @@ static const char *meaning(int status) {
     case NO_DEVICE: return "CUDA_ERROR_NO_DEVICE";
     case 101: return "CUDA_ERROR_INVALID_DEVICE";
     case NOT_FOUND: return "CUDA_ERROR_NOT_FOUND";
+    case REFUSED: return "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED";
+    case INVALIDATED: return "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED";
     default: return "CUDA_ERROR_UNKNOWN";
     }
 }
@@ -416,7 +402,6 @@ static void run_block(Function *function, uint32_t *block, uint8_t *shared, void
 static int launch(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                   unsigned shared, void **params) {
     uint32_t block[3] = {bx, by, bz}, grid[3] = {gx, gy, gz};
-    if ((uint64_t)bx * by * bz > MOST || gy > 65535 || gz > 65535) return INVALID;
     uint8_t *memory = malloc(function->shared + shared + 16);
     memset(memory, 0xff, function->shared + shared + 16);
     for (uint32_t z = 0; z < gz; ++z)
@@ -429,10 +414,10 @@ static int launch(Function *function, unsigned gx, unsigned gy, unsigned gz, uns
     return OK;
 }
 
-// A launch that is captured: its parameters are copied one behind the other.
+// A launch that waits: its parameters are copied one behind the other.
 typedef struct { Function *function; unsigned grid[3], block[3], shared; uint64_t values[]; } Launch;
 
-static int launch_again(void *arguments) {
+static int launch_now(void *arguments) {
     Launch *own = arguments;
     void *params[64];
     uint64_t *at = own->values;
@@ -443,15 +428,14 @@ static int launch_again(void *arguments) {
 int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void *stream, void **params, void **extra) {
     counted(captured ? "launches captured" : function->name);
-    if (captured) {
-        size_t words = 0, at = 0;
-        for (int i = 0; function->params[i]; ++i) words += (function->params[i] + 7) / 8;
-        size_t bytes = sizeof(Launch) + 8 * words;
-        Launch *own = calloc(1, bytes);
-        *own = (Launch){function, {gx, gy, gz}, {bx, by, bz}, shared};
-        for (int i = 0; function->params[i]; at += (function->params[i] + 7) / 8, ++i) memcpy(own->values + at, params[i], function->params[i]);
-        standin_capture(idle() ? nothing : launch_again, own, bytes, NODE_KERNEL);
-        return free(own), OK;
-    }
-    return idle() ? OK : LOCKED(launch(function, gx, gy, gz, bx, by, bz, shared, params));
+    if (idle() && !captured) return OK;
+    if ((uint64_t)bx * by * bz > MOST || gy > 65535 || gz > 65535) return INVALID;
+    size_t words = 0, at = 0;
+    for (int i = 0; function->params[i]; ++i) words += (function->params[i] + 7) / 8;
+    size_t bytes = sizeof(Launch) + 8 * words;
+    Launch *own = calloc(1, bytes);
+    *own = (Launch){function, {gx, gy, gz}, {bx, by, bz}, shared};
+    for (int i = 0; function->params[i]; at += (function->params[i] + 7) / 8, ++i) memcpy(own->values + at, params[i], function->params[i]);
+    int status = standin_asked(idle() ? nothing : launch_now, own, bytes, NODE_KERNEL) ? OK : launch_now(own);
+    return free(own), status;
 }

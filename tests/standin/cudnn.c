@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "graph.h"
+#include "asked.h"
 #include "idle.h"
 
 enum { OK = 0, BAD = 2000, FLOAT = 0, BF16 = 9, NCHW = 0, NHWC = 1, WORKSPACE = 96 };
@@ -20,8 +20,8 @@ size_t cudnnGetCudartVersion(void) { return 13000; }
 const char *cudnnGetErrorString(int status) { return status ? "CUDNN_STATUS_BAD_PARAM" : "CUDNN_STATUS_SUCCESS"; }
 int cudnnGetProperty(int what, int *value) { return *value = what == 0 ? 9 : 10, OK; }
 int cudnnVersionCheck(void) { return OK; }
-int cudnnCreate(void **handle) { return *handle = malloc(1), OK; }
-int cudnnDestroy(void *handle) { return free(handle), OK; }
+int cudnnCreate(void **handle) { return standin_disturbs("cudnnCreate") ? BAD : (*handle = malloc(1), OK); }
+int cudnnDestroy(void *handle) { return standin_disturbs("cudnnDestroy") ? BAD : (free(handle), OK); }
 int cudnnSetStream(void *handle, void *stream) { return OK; }
 
 int cudnnCreateTensorDescriptor(Shape **shape) { return *shape = calloc(1, sizeof(Shape)), OK; }
@@ -149,7 +149,7 @@ static int convolve(void *arguments) {
 static int run(Convolution c, void *space, size_t bytes) {
     if (!fits(&c.x, &c.w, &c.conv, &c.y) || bytes < WORKSPACE || !space) return BAD;
     if (idle()) return OK;
-    return standin_capture(convolve, &c, sizeof c, NODE_KERNEL) ? OK : convolve(&c);
+    return standin_asked(convolve, &c, sizeof c, NODE_KERNEL) ? OK : convolve(&c);
 }
 
 int cudnnConvolutionForward(void *h, const float *alpha, Shape *x, const void *xs, Shape *w, const void *ws, Conv *c, int algorithm,

@@ -1,32 +1,34 @@
 #!/usr/bin/env bash
 # Runs a command that was built with CUDA on the stand-in: a CUDA device made of this machine's processor.
 #   run.sh DIR -- COMMAND...
-# DIR is the folder of .ci/cuda-build.sh; the libraries go into DIR/standin. What the build wants of NVIDIA's libraries and
-# the stand-in has not got says its name and ends the process. STANDIN_MEMORY is its memory in bytes, STANDIN_DEVICES how many
+# DIR is the folder of .ci/cuda-build.sh; the libraries go into DIR/standin. What the program looks for in NVIDIA's libraries
+# (src/nn/cuda/loading.rs) and the stand-in has not got says its name and ends the process. STANDIN_MEMORY is its memory in bytes, STANDIN_DEVICES how many
 # there are, STANDIN_CAPABILITY their compute capability (9.0), STANDIN_MIG into how many instances each is divided,
 # STANDIN_SCREEN=1 makes the first another model, STANDIN_LOG a file in which each process notes those that it takes,
-# STANDIN_IDLE=1 computes nothing, STANDIN_COUNT=1 says at the end what was asked for.
+# STANDIN_LAG how many things wait for their turn at most, STANDIN_IDLE=1 computes nothing, STANDIN_COUNT=1 says at the end what
+# was asked for.
 set -euo pipefail
 dir=$(cd "$1" && pwd); shift
 [[ ${1:-} == -- ]] && shift
 here=$(cd "$(dirname "$0")" && pwd)
 out=$dir/standin
+wanted=$here/../../src/nn/cuda/loading.rs
 mkdir -p "$out"
 
-library() { # name soname pattern exclusion: our source, and every other symbol as an end with its name; they use the first
-  { grep -E "$3" "$dir/stubs/symbols" | grep -vE "${4:-^$}" || true; } > "$out/$1.symbols"
+library() { # name soname pattern exclusion: our source, and an end with its name for every symbol that it has not got; they use the first
+  { grep -E "$3" "$out/symbols" | grep -vE "${4:-^$}" || true; } > "$out/$1.symbols"
   cp "$here/$1.c" "$out/$1.own.c" 2>/dev/null || : > "$out/$1.own.c"
   { echo '#include <stdio.h>'; echo '#include <stdlib.h>'
     while read -r symbol; do
-      grep -qE "\b$symbol\(" "$out/$1.own.c" && continue
-      echo "int $symbol(void) { fprintf(stderr, \"stand-in: $symbol is not there\\n\"); abort(); }"
+      echo "__attribute__((weak)) int $symbol(void) { fprintf(stderr, \"stand-in: $symbol is not there\\n\"); abort(); }"
     done < "$out/$1.symbols"; } > "$out/$1.rest.c"
   local first=; [[ $1 == cuda ]] || first=$out/libcuda.so.1
   cc -O3 -march=native -w -I"$here" -shared -fPIC -Wl,-soname,"$2" -o "$out/$2" "$out/$1.own.c" "$out/$1.rest.c" $first -ldl -lm -lpthread
 }
 
-if [[ ! -f $out/libcudnn.so.9 || -n $(find "$here" "$dir/stubs/symbols" -newer "$out/libcudnn.so.9" -print -quit) ]]; then
+if [[ ! -f $out/libcudnn.so.9 || -n $(find "$here" "$wanted" -newer "$out/libcudnn.so.9" -print -quit) ]]; then
   rm -rf "$out/kernels"
+  sed -n '/^functions! {/,/^}/p' "$wanted" | sed 's/"[a-z]*"//' | grep -oE '\bcu[A-Za-z0-9_]+' | sort -u > "$out/symbols"
   library cuda libcuda.so.1 '^cu[A-Z]'
   library blas libcublas.so.13 '^cublas' '^cublasLt'
   library blaslt libcublasLt.so.13 '^cublasLt'
