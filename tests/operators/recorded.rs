@@ -1,5 +1,7 @@
 //! Steps that a GPU was told once and is asked for as one have the bits of steps that are asked for one launch at a time.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use candle_core::Tensor;
 use tl_sweep::device::Precision;
 use tl_sweep::exec::routine::{Routine, States, TrainStep};
@@ -200,4 +202,50 @@ fn what_cannot_be_repeated_is_refused() {
     });
     assert!(refused.is_err());
     assert_eq!((&ones + &ones).unwrap().to_vec1::<f32>().unwrap(), [2.0; 8]);
+}
+
+/// A stream records while other threads open the device and make their handles, as the streams of a worker do: neither disturbs
+/// the other.
+#[test]
+fn streams_that_begin_beside_a_recording() {
+    if std::env::var_os(ASKED).is_none() {
+        return;
+    }
+    let case = Case { side: 8, ..PLAIN };
+    let is_over = AtomicBool::new(false);
+    let begins = || {
+        let mut begun = 0;
+        while begun == 0 || !is_over.load(Ordering::Relaxed) {
+            std::thread::scope(|scope| scope.spawn(|| begin(&case)).join()).unwrap();
+            begun += 1;
+        }
+        begun
+    };
+    std::thread::scope(|scope| {
+        let others = [scope.spawn(begins), scope.spawn(begins)];
+        let over = Over(&is_over);
+        for _ in 0..8 {
+            recorded(&case);
+        }
+        drop(over);
+        for other in others {
+            assert!(other.join().expect("a stream that begins") > 0);
+        }
+    });
+}
+
+/// Says that it is over, also where a test has failed.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A stream of this thread, and what it is first asked for.
+fn begin(case: &Case) {
+    let (x, _) = batch(case, 0);
+    let logits = network(case).infer(&x).unwrap().to_vec2::<f32>().unwrap();
+    assert!(logits.iter().flatten().all(|logit| logit.is_finite()));
 }

@@ -21,6 +21,7 @@ use candle_core::cuda_backend::{CudaDType, CudaDevice, DeviceId, gemm_reduced_pr
 use candle_core::{DType, Result, Storage, Tensor, WithDType, bail};
 use half::bf16;
 
+use super::alone::alone;
 use super::{device_of, empty, join, memory, slice_of, space};
 use crate::nn::conv::{Conv, Sizes};
 
@@ -98,7 +99,12 @@ impl<T: Number> Shapes<T> {
             }
             let handle = match kept.handles.get(&device.id()) {
                 Some(handle) => handle.clone(),
-                None => Cudnn::new(device.cuda_stream())?,
+                None => {
+                    let handle = alone(|| Cudnn::new(device.cuda_stream()))?;
+                    // As a device's handles, it stays.
+                    std::mem::forget(handle.clone());
+                    handle
+                }
             };
             kept.handles.insert(device.id(), handle.clone());
             let shapes = Rc::new(Self::new(&handle, conv, sizes, case.3)?);

@@ -3,6 +3,7 @@
 //! [n, height, width, channels], as on CPU; numbers are f32, or bf16 with f32 for everything that is kept per channel.
 
 pub(super) mod activation;
+mod alone;
 pub(super) mod conv;
 #[cfg(feature = "cudnn")]
 mod cudnn;

@@ -2,10 +2,13 @@
 //! on. A launch costs the host some 4 us and a convolution 60, and a training step has hundreds of them; a graph takes one call.
 //! NVIDIA, CUDA C++ Programming Guide, "CUDA Graphs": what a stream captures is what it would have run, in the same order.
 
+use std::sync::Arc;
+
 use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::driver::{CudaGraph, sys};
+use candle_core::cuda_backend::cudarc::driver::{CudaGraph, CudaStream, sys};
 use candle_core::{Device, Result, Tensor, bail};
 
+use super::alone::alone;
 use super::{memory, product, space};
 
 /// What was recorded, and the memory that it works in.
@@ -23,15 +26,7 @@ impl Recording {
     /// Those of `work`, and refusals; nothing of the recording is left.
     pub fn of<R>(device: &Device, work: impl FnOnce() -> Result<R>) -> Result<(Self, R)> {
         let stream = device.as_cuda_device()?.cuda_stream();
-        let (found, mut taken, graph) = memory::within(usize::MAX, || {
-            stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).w()?;
-            let (found, taken) = memory::recorded(work);
-            // A stream that captures does so until it is told to end, whatever has failed: also where giving memory back has,
-            // which the context would say in the place of ending.
-            let given_back = stream.context().check_err();
-            let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
-            Ok((found, taken, given_back.and(graph).w()))
-        })?;
+        let (found, mut taken, graph) = alone(|| memory::within(usize::MAX, || captured(&stream, work)))?;
         let recorded = found.and_then(|found| match checked(graph) {
             Ok(graph) => Ok((graph, found)),
             Err(error) => {
@@ -54,6 +49,19 @@ impl Recording {
     pub fn run(&self) -> Result<()> {
         self.graph.launch().w()
     }
+}
+
+/// What `work` asks of a stream, captured; what it returns, and the memory that it took.
+type Captured<R> = (Result<R>, Vec<Tensor>, Result<Option<CudaGraph>>);
+
+fn captured<R>(stream: &Arc<CudaStream>, work: impl FnOnce() -> Result<R>) -> Result<Captured<R>> {
+    stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).w()?;
+    let (found, taken) = memory::recorded(work);
+    // A stream that captures does so until it is told to end, whatever has failed: also where giving memory back has, which the
+    // context would say in the place of ending.
+    let given_back = stream.context().check_err();
+    let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
+    Ok((found, taken, given_back.and(graph).w()))
 }
 
 /// Only kernels, and what moves or sets the device's own memory: a copy from the host would read where it read the first time,
@@ -94,9 +102,27 @@ fn is_inside(node: sys::CUgraphNode) -> Result<bool> {
     let mut copy = std::mem::MaybeUninit::<sys::CUDA_MEMCPY3D>::zeroed();
     let at = copy.as_mut_ptr();
     // Safety: the driver writes the copy's parameters; kinds of memory are read as plain numbers, whatever they are.
-    let kinds = unsafe {
+    let sides = unsafe {
         sys::cuGraphMemcpyNodeGetParams(node, at).result().w()?;
-        [(&raw const (*at).srcMemoryType).cast::<u32>().read(), (&raw const (*at).dstMemoryType).cast::<u32>().read()]
+        let kinds =
+            [&raw const (*at).srcMemoryType, &raw const (*at).dstMemoryType].map(|kind| kind.cast::<u32>().read());
+        [(kinds[0], (*at).srcDevice), (kinds[1], (*at).dstDevice)]
     };
-    Ok(kinds == [sys::CUmemorytype::CU_MEMORYTYPE_DEVICE as u32; 2])
+    for (kind, place) in sides {
+        // A place that the driver was given without its kind is called unified.
+        let kind = if kind == sys::CUmemorytype::CU_MEMORYTYPE_UNIFIED as u32 { kind_of(place)? } else { kind };
+        if kind != sys::CUmemorytype::CU_MEMORYTYPE_DEVICE as u32 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Of which kind the memory of a place is.
+fn kind_of(place: u64) -> Result<u32> {
+    let mut kind = 0u32;
+    let what = sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE;
+    // Safety: the driver writes one number.
+    unsafe { sys::cuPointerGetAttribute((&raw mut kind).cast(), what, place) }.result().w()?;
+    Ok(kind)
 }
