@@ -55,12 +55,15 @@ static size_t capacity(void) {
     return text ? strtoull(text, NULL, 10) : all;
 }
 
+// Bytes behind each tensor that nobody may write.
+enum { EDGE = 256 };
+
 static int take(uint64_t *at, size_t bytes) {
     if (used + bytes > capacity()) return OUT_OF_MEMORY;
     Block *block = malloc(sizeof *block);
     // What nobody has written is no number: reading it must show. Where nothing is written at all, it is zero.
-    block->at = idle() ? calloc(bytes + 1, 1) : malloc(bytes ? bytes : 1);
-    if (!idle()) memset(block->at, 0xff, bytes);
+    block->at = idle() ? calloc(bytes + EDGE, 1) : malloc(bytes + EDGE);
+    if (!idle()) memset(block->at, 0xff, bytes + EDGE);
     block->bytes = bytes, block->captured = captured != NULL, block->next = blocks, blocks = block;
     used += bytes;
     if (used > high) high = used;
@@ -71,6 +74,8 @@ static int take(uint64_t *at, size_t bytes) {
 // The driver counts memory as free once that was asked for; it is when what was asked for before has run.
 static int release(void *block) {
     Block *gone = *(Block **)block;
+    for (size_t i = 0; !idle() && i < EDGE; ++i)
+        if (((uint8_t *)gone->at)[gone->bytes + i] != 0xff) fprintf(stderr, "stand-in: something was written behind a tensor\n"), abort();
     if (!idle()) memset(gone->at, 0xff, gone->bytes);
     return free(gone->at), free(gone), OK;
 }
@@ -373,43 +378,45 @@ uint32_t standin_shuffle(uint32_t value, uint32_t from) {
     return slots[first + from % 32][mine & 1];
 }
 
+// Every other launch begins with the last block and the last thread: no result may rest on who comes first.
+static unsigned launches;
+static uint32_t turn(uint32_t index, uint32_t of) { return launches % 2 ? of - 1 - index : index; }
+
 static void run_block(Function *function, uint32_t *block, uint8_t *shared, void **params, const uint32_t *ids, const uint32_t *grid) {
-    count = 0;
-    for (uint32_t z = 0; z < block[2]; ++z)
-        for (uint32_t y = 0; y < block[1]; ++y)
-            for (uint32_t x = 0; x < block[0]; ++x) {
-                Thread *thread = &threads[count];
-                *thread = (Thread){{x, y, z}, {block[0], block[1], block[2]}, {ids[0], ids[1], ids[2]}, {grid[0], grid[1], grid[2]}, shared};
-                if (!function->waits) {
-                    function->run(params, thread);
-                    continue;
-                }
-                alive[count] = 1, barriers[count] = 0, shuffles[count] = 0;
-                fibres[count] = fresh(count);
-                ++count;
-            }
+    count = block[0] * block[1] * block[2];
+    for (int i = 0; i < count; ++i) {
+        uint32_t at = turn(i, count), x = at % block[0], y = at / block[0] % block[1], z = at / block[0] / block[1];
+        threads[at] = (Thread){{x, y, z}, {block[0], block[1], block[2]}, {ids[0], ids[1], ids[2]}, {grid[0], grid[1], grid[2]}, shared};
+        if (!function->waits) {
+            function->run(params, &threads[at]);
+            continue;
+        }
+        alive[at] = 1, barriers[at] = 0, shuffles[at] = 0;
+        fibres[at] = fresh(at);
+    }
+    if (!function->waits) return;
     running = function->run, arguments = params;
     for (int left = count; left > 0;) {
         left = 0;
-        for (current = 0; current < count; ++current)
-            if (alive[current]) {
-                standin_switch(&main_fibre, fibres[current]);
-                left += alive[current];
-            }
+        for (int i = 0; i < count; ++i) {
+            current = turn(i, count);
+            if (!alive[current]) continue;
+            standin_switch(&main_fibre, fibres[current]);
+            left += alive[current];
+        }
     }
 }
 
-static int launch(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                  unsigned shared, void **params) {
-    uint32_t block[3] = {bx, by, bz}, grid[3] = {gx, gy, gz};
+static int launch(Function *function, const unsigned grid[3], const unsigned by[3], unsigned shared, void **params) {
+    uint32_t block[3] = {by[0], by[1], by[2]};
     uint8_t *memory = malloc(function->shared + shared + 16);
+    ++launches;
     memset(memory, 0xff, function->shared + shared + 16);
-    for (uint32_t z = 0; z < gz; ++z)
-        for (uint32_t y = 0; y < gy; ++y)
-            for (uint32_t x = 0; x < gx; ++x) {
-                uint32_t ids[3] = {x, y, z};
-                run_block(function, block, memory, params, ids, grid);
-            }
+    for (uint32_t i = 0; i < grid[0] * grid[1] * grid[2]; ++i) {
+        uint32_t at = turn(i, grid[0] * grid[1] * grid[2]);
+        uint32_t ids[3] = {at % grid[0], at / grid[0] % grid[1], at / grid[0] / grid[1]};
+        run_block(function, block, memory, params, ids, grid);
+    }
     free(memory);
     return OK;
 }
@@ -422,7 +429,7 @@ static int launch_now(void *arguments) {
     void *params[64];
     uint64_t *at = own->values;
     for (int i = 0; own->function->params[i]; ++i) params[i] = at, at += (own->function->params[i] + 7) / 8;
-    return LOCKED(launch(own->function, own->grid[0], own->grid[1], own->grid[2], own->block[0], own->block[1], own->block[2], own->shared, params));
+    return LOCKED(launch(own->function, own->grid, own->block, own->shared, params));
 }
 
 int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,

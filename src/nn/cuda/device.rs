@@ -2,7 +2,7 @@
 
 use candle_core::cuda_backend::cudarc::cublas::sys::{cublasGetProperty, libraryPropertyType as Property};
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
-use candle_core::cuda_backend::{WrapErr, set_gemm_reduced_precision_bf16, set_gemm_reduced_precision_f32};
+use candle_core::cuda_backend::{CudaDevice, WrapErr, set_gemm_reduced_precision_bf16, set_gemm_reduced_precision_f32};
 use candle_core::{Device, Error, Result};
 
 use super::alone::alone;
@@ -73,7 +73,12 @@ fn keep_memory(context: &CudaContext) -> Result<()> {
 pub fn trim(device: &Device, left: usize) -> Result<()> {
     let Device::Cuda(cuda) = device else { return Ok(()) };
     super::space::give_back();
-    let stream = cuda.cuda_stream();
+    shrink(cuda, left)
+}
+
+/// The same without what convolutions work in. What was freed is free once the device is done with it.
+pub(super) fn shrink(device: &CudaDevice, left: usize) -> Result<()> {
+    let stream = device.cuda_stream();
     if !stream.context().has_async_alloc() {
         return Ok(());
     }

@@ -284,9 +284,10 @@ fn empty(device: &CudaDevice, dtype: DType, shape: impl Into<Shape>) -> Result<T
 
 /// Memory of its own.
 fn fresh(device: &CudaDevice, dtype: DType, shape: &Shape) -> Result<Tensor> {
-    allocated(device, dtype, shape).or_else(|_| {
+    allocated(device, dtype, shape).or_else(|error| {
         // What is kept may be what is missing.
         memory::release();
+        device::shrink(device, 0).map_err(|_| error)?;
         allocated(device, dtype, shape)
     })
 }
