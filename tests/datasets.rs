@@ -264,6 +264,10 @@ fn no_test_split_is_an_error_and_never_a_guess() {
     let mut asked = spec(&world, "p");
     let message = format!("{:#}", open(&asked).err().unwrap());
     assert!(message.contains("no folder 'test' for the test split") && message.contains("train, val"), "{message}");
+    assert!(
+        message.ends_with(r#"splits = { test = "..." } in an experiment file, or --test on the command line"#),
+        "{message}"
+    );
     asked.splits =
         [("train", "train"), ("test", "val")].map(|(split, folder)| (split.to_owned(), folder.to_owned())).into();
     assert_eq!(open(&asked).unwrap().manifest.counts(Part::Test), [1, 0]);

@@ -92,9 +92,10 @@ impl<'a> Layout<'a> {
         for (split, folder) in self.splits {
             if split != "val" && !self.folders.contains(folder) {
                 anyhow::bail!(
-                    "'{}' has no folder '{folder}' for the {split} split (split/class/file is the layout); its folders are {}. Name it: splits = {{ {split} = \"...\" }}",
+                    "'{}' has no folder '{folder}' for the {split} split (split/class/file is the layout); its folders are {}. Name it: {}",
                     place.display(),
-                    if found.is_empty() { "none".to_owned() } else { found.join(", ") }
+                    if found.is_empty() { "none".to_owned() } else { found.join(", ") },
+                    Part::cure(split)
                 );
             }
         }

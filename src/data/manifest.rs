@@ -23,6 +23,12 @@ impl Part {
     pub fn name(self) -> &'static str {
         Self::ALL[self as usize].1
     }
+
+    /// How a person says which folder serves as the split called `name`.
+    pub fn cure(name: &str) -> String {
+        let flag = if name == "test" { ", or --test on the command line" } else { "" };
+        format!("splits = {{ {name} = \"...\" }} in an experiment file{flag}")
+    }
 }
 
 /// One image.
@@ -80,7 +86,8 @@ impl Manifest {
         for (part, word) in [(Part::Train, "train"), (Part::Test, "test")] {
             anyhow::ensure!(
                 self.samples.iter().any(|sample| sample.part == part),
-                "the dataset '{name}' has no {word} split; name the folder that serves as one: splits = {{ {word} = \"...\" }}"
+                "the dataset '{name}' has no {word} split; name the folder that serves as one: {}",
+                Part::cure(word)
             );
         }
         let group_parts = |part: Part| -> std::collections::BTreeSet<&str> {
