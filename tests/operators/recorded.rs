@@ -1,6 +1,7 @@
 //! Steps that a GPU was told once and is asked for as one have the bits of steps that are asked for one launch at a time.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use candle_core::Tensor;
 use tl_sweep::device::Precision;
@@ -204,48 +205,55 @@ fn what_cannot_be_repeated_is_refused() {
     assert_eq!((&ones + &ones).unwrap().to_vec1::<f32>().unwrap(), [2.0; 8]);
 }
 
-/// A stream records while other threads open the device and make their handles, as the streams of a worker do: neither disturbs
+/// While a stream records, another thread opens the device and makes its handles, as the streams of a worker do: neither disturbs
 /// the other.
 #[test]
-fn streams_that_begin_beside_a_recording() {
+fn a_stream_that_begins_beside_a_recording() {
     if std::env::var_os(ASKED).is_none() {
         return;
     }
     let case = Case { side: 8, ..PLAIN };
-    let is_over = AtomicBool::new(false);
-    let begins = || {
-        let mut begun = 0;
-        while begun == 0 || !is_over.load(Ordering::Relaxed) {
-            std::thread::scope(|scope| scope.spawn(|| begin(&case)).join()).unwrap();
-            begun += 1;
-        }
-        begun
-    };
-    std::thread::scope(|scope| {
-        let others = [scope.spawn(begins), scope.spawn(begins)];
-        let over = Over(&is_over);
-        for _ in 0..8 {
-            recorded(&case);
-        }
-        drop(over);
-        for other in others {
-            assert!(other.join().expect("a stream that begins") > 0);
-        }
+    let (from, into) = (tensor(&[3.0; 8], &[8]), tensor(&[0.0; 8], &[8]));
+    // What is recorded has run before.
+    cuda::put(&[[&into, &into]]).unwrap();
+    let (told, begun) = channel();
+    let recording = std::thread::scope(|scope| {
+        let case = &case;
+        let other = scope.spawn(move || {
+            begun.recv().unwrap();
+            begin(case);
+        });
+        let recording = cuda::recording::Recording::of(&device(), || {
+            told.send(()).unwrap();
+            std::thread::sleep(Duration::from_millis(500));
+            cuda::put(&[[&from, &into]])
+        });
+        other.join().expect("the stream that begins");
+        recording.unwrap().0
     });
+    recording.run().unwrap();
+    assert_eq!(into.to_vec1::<f32>().unwrap(), [3.0; 8]);
 }
 
-/// Says that it is over, also where a test has failed.
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+/// Handles are not given back, which would disturb a recording as well: the next thread has them, and computes as the first.
+#[test]
+fn a_device_whose_thread_has_ended_is_the_next_one_s() {
+    if std::env::var_os(ASKED).is_none() {
+        return;
     }
+    let case = Case { side: 8, ..PLAIN };
+    let by_another = || {
+        let seen = || (begin(&case), device().as_cuda_device().unwrap().id());
+        std::thread::scope(|scope| scope.spawn(seen).join().unwrap())
+    };
+    let own = device().as_cuda_device().unwrap().id();
+    let first = by_another();
+    assert_ne!(first.1, own);
+    assert_eq!(by_another(), first);
 }
 
 /// A stream of this thread, and what it is first asked for.
-fn begin(case: &Case) {
+fn begin(case: &Case) -> Vec<u32> {
     let (x, _) = batch(case, 0);
-    let logits = network(case).infer(&x).unwrap().to_vec2::<f32>().unwrap();
-    assert!(logits.iter().flatten().all(|logit| logit.is_finite()));
+    bits(&network(case).infer(&x).unwrap())
 }

@@ -4,7 +4,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::cuda_backend::cudarc::cudnn::result::get_version;
 use candle_core::cuda_backend::cudarc::cudnn::sys::{
@@ -35,14 +35,32 @@ type Choice<A> = Option<(A, usize)>;
 
 #[derive(Default)]
 struct Kept {
-    /// A handle belongs to one thread.
-    handles: HashMap<DeviceId, Arc<Cudnn>>,
     f32: HashMap<Case, Rc<Shapes<f32>>>,
     bf16: HashMap<Case, Rc<Shapes<bf16>>>,
 }
 
 thread_local! {
     static KEPT: RefCell<Kept> = RefCell::default();
+}
+
+/// Goes with its device, which one thread has.
+struct Handle(Arc<Cudnn>);
+
+// Safety: NVIDIA, cuDNN 9, "Thread Safety": any thread may use a handle, one at a time.
+unsafe impl Send for Handle {}
+
+/// As devices, handles stay for the next thread.
+static HANDLES: Mutex<Vec<(DeviceId, Handle)>> = Mutex::new(Vec::new());
+
+fn handle_of(device: &CudaDevice) -> std::result::Result<Arc<Cudnn>, CudnnError> {
+    let handles = || HANDLES.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = handles().iter().find(|known| known.0 == device.id()).map(|known| known.1.0.clone());
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let made = alone(|| Cudnn::new(device.cuda_stream()))?;
+    handles().push((device.id(), Handle(made.clone())));
+    Ok(made)
 }
 
 /// A number that cuDNN computes with; sums are f32.
@@ -97,16 +115,7 @@ impl<T: Number> Shapes<T> {
             if let Some(shapes) = T::known(kept).get(&case) {
                 return Ok(shapes.clone());
             }
-            let handle = match kept.handles.get(&device.id()) {
-                Some(handle) => handle.clone(),
-                None => {
-                    let handle = alone(|| Cudnn::new(device.cuda_stream()))?;
-                    // As a device's handles, it stays.
-                    std::mem::forget(handle.clone());
-                    handle
-                }
-            };
-            kept.handles.insert(device.id(), handle.clone());
+            let handle = handle_of(device)?;
             let shapes = Rc::new(Self::new(&handle, conv, sizes, case.3)?);
             T::known(kept).insert(case, shapes.clone());
             Ok(shapes)

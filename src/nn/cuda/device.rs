@@ -1,5 +1,8 @@
 //! A CUDA device as the operators use it: its memory, its stream, and how products round.
 
+use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
+
 use candle_core::cuda_backend::cudarc::cublas::sys::{cublasGetProperty, libraryPropertyType as Property};
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
 use candle_core::cuda_backend::{CudaDevice, WrapErr, set_gemm_reduced_precision_bf16, set_gemm_reduced_precision_f32};
@@ -14,16 +17,46 @@ use crate::nn::PRODUCT_SPACE;
 /// of all devices.
 const REVISION: u32 = 3;
 
-/// Opens the device of an index: one stream, whose freed memory is kept for the next tensors.
+/// Devices whose threads have ended, by their indices, with all that was made for them: the next thread takes one. Giving their
+/// handles back would wait for the whole device, and fail while another thread's stream captures.
+static IDLE: Mutex<Vec<(usize, Device)>> = Mutex::new(Vec::new());
+
+/// The devices of a thread.
+#[derive(Default)]
+struct Opened(Vec<(usize, Device)>);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        IDLE.lock().unwrap_or_else(PoisonError::into_inner).append(&mut self.0);
+    }
+}
+
+thread_local! {
+    static OPENED: RefCell<Opened> = RefCell::default();
+}
+
+/// The device of an index as this thread opened it, one that waits for a thread, or another one.
+fn opened(index: usize) -> Result<Device> {
+    let known = OPENED.with_borrow(|opened| opened.0.iter().find(|own| own.0 == index).cloned());
+    if let Some((_, device)) = known {
+        return Ok(device);
+    }
+    let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
+    let waits = idle.iter().rposition(|own| own.0 == index).map(|place| idle.remove(place).1);
+    drop(idle);
+    // The stream of either is that of the thread which asks.
+    let device = waits.map_or_else(|| alone(|| Device::new_cuda(index)), Ok)?;
+    OPENED.with_borrow_mut(|opened| opened.0.push((index, device.clone())));
+    Ok(device)
+}
+
+/// Opens the device of an index for this thread: one stream, whose freed memory is kept for the next tensors.
 ///
 /// # Errors
 /// There is no such device, it refuses a context, or a library is missing.
 pub fn open(index: usize) -> Result<Device> {
     loading::load().map_err(Error::msg)?;
-    let device = alone(|| Device::new_cuda(index))?;
-    // Giving its handles back would wait for the whole device, and fail while another thread's stream captures: they are few,
-    // and stay.
-    std::mem::forget(device.clone());
+    let device = opened(index)?;
     let cuda = device.as_cuda_device()?;
     // Safety: all work of this process runs on the one stream of this thread, in order; no event needs to say so.
     unsafe { cuda.disable_event_tracking() };
