@@ -221,7 +221,7 @@ fn a_stream_that_begins_beside_a_recording() {
         let case = &case;
         let other = scope.spawn(move || {
             begun.recv().unwrap();
-            begin(case);
+            begin_several(case, 8);
         });
         let recording = cuda::recording::Recording::of(&device(), || {
             told.send(()).unwrap();
@@ -250,6 +250,14 @@ fn a_device_whose_thread_has_ended_is_the_next_one_s() {
     let first = by_another();
     assert_ne!(first.1, own);
     assert_eq!(by_another(), first);
+}
+
+/// So many streams, each begun while those before are there: more than threads of other tests have left handles for.
+fn begin_several(case: &Case, streams: usize) {
+    begin(case);
+    if streams > 1 {
+        std::thread::scope(|scope| scope.spawn(|| begin_several(case, streams - 1)).join().unwrap());
+    }
 }
 
 /// A stream of this thread, and what it is first asked for.

@@ -2,11 +2,11 @@
 # Runs a command that was built with CUDA on the stand-in: a CUDA device made of this machine's processor.
 #   run.sh DIR -- COMMAND...
 # DIR is the folder of .ci/cuda-build.sh; the libraries go into DIR/standin. What the program looks for in NVIDIA's libraries
-# (src/nn/cuda/loading.rs) and the stand-in has not got says its name and ends the process. STANDIN_MEMORY is its memory in bytes, STANDIN_DEVICES how many
-# there are, STANDIN_CAPABILITY their compute capability (9.0), STANDIN_MIG into how many instances each is divided,
-# STANDIN_SCREEN=1 makes the first another model, STANDIN_LOG a file in which each process notes those that it takes,
-# STANDIN_LAG how many things wait for their turn at most, STANDIN_IDLE=1 computes nothing, STANDIN_COUNT=1 says at the end what
-# was asked for.
+# (src/nn/cuda/loading.rs) and the stand-in has not got says its name and ends the process. STANDIN_MEMORY is its memory in
+# bytes, STANDIN_DEVICES how many there are, STANDIN_CAPABILITY their compute capability (9.0), STANDIN_MIG into how many
+# instances each is divided, STANDIN_SCREEN=1 makes the first another model, STANDIN_LOG a file in which each process notes
+# those that it takes, STANDIN_LAG how many things wait for their turn at most, STANDIN_IDLE=1 computes nothing, STANDIN_COUNT=1
+# says at the end what was asked for.
 set -euo pipefail
 dir=$(cd "$1" && pwd); shift
 [[ ${1:-} == -- ]] && shift
@@ -15,7 +15,8 @@ out=$dir/standin
 wanted=$here/../../src/nn/cuda/loading.rs
 mkdir -p "$out"
 
-library() { # name soname pattern exclusion: our source, and an end with its name for every symbol that it has not got; they use the first
+# Our source, and an end with its name for every symbol that it has not got; they use the first.
+library() { # name soname pattern exclusion
   { grep -E "$3" "$out/symbols" | grep -vE "${4:-^$}" || true; } > "$out/$1.symbols"
   cp "$here/$1.c" "$out/$1.own.c" 2>/dev/null || : > "$out/$1.own.c"
   { echo '#include <stdio.h>'; echo '#include <stdlib.h>'

@@ -27,6 +27,10 @@ struct Opened(Vec<(usize, Device)>);
 
 impl Drop for Opened {
     fn drop(&mut self) {
+        for (_, device) in &self.0 {
+            // What the thread has asked for may still use the handles. A device that has failed says so at its next use.
+            let _ = device.as_cuda_device().map(|cuda| cuda.cuda_stream().synchronize());
+        }
         IDLE.lock().unwrap_or_else(PoisonError::into_inner).append(&mut self.0);
     }
 }
