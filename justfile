@@ -35,6 +35,10 @@ bench-costs:
 bench-together:
     bash benches/together.sh
 
+# Operators and their bits on 64-bit ARM, under emulation
+arm-test:
+    bash .ci/arm-test.sh
+
 # Compiles every CUDA line on a machine without a GPU, NVIDIA's compiler from the Python registry; 15 minutes the first time
 cuda-check:
     CARGO_TARGET_DIR=target/cuda-build bash .ci/cuda-build.sh target/cuda -- cargo clippy --features cudnn --all-targets -- -D warnings

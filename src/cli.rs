@@ -33,8 +33,8 @@ pub struct Common {
     /// as do more together, which is measured, and as its memory has room for
     #[arg(long, global = true, value_name = "N")]
     pub slots: Option<usize>,
-    /// Instructions of the CPU's loops, to repeat what another machine computed: avx512, avx2 or portable; without it
-    /// the widest there is
+    /// Instructions of the CPU's loops: avx512, avx2, neon or portable, all but the last with the same bits; without it the
+    /// widest there is
     #[arg(long, global = true, value_name = "PATH", env = "TL_SWEEP_CPU_PATH")]
     pub cpu_path: Option<String>,
     /// Colours and boxes

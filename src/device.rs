@@ -51,10 +51,14 @@ impl Device {
     }
 }
 
-/// The instructions that the CPU's loops use. A wider one is faster; results are promised within one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// The instructions that the CPU's loops use. A wider one is faster. All but `Portable` give the same bits: their sums run in
+/// one order, and round a product and its sum once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CpuPath {
+    /// Plain Rust, on every processor; a product and its sum are rounded apart.
     Portable,
+    /// ARM's, in 64 bits.
+    Neon,
     Avx2,
     Avx512,
 }
@@ -62,7 +66,8 @@ pub enum CpuPath {
 static CPU_PATH: OnceLock<CpuPath> = OnceLock::new();
 
 impl CpuPath {
-    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+    /// From the narrowest to the widest.
+    pub const ALL: [Self; 4] = [Self::Portable, Self::Neon, Self::Avx2, Self::Avx512];
 
     /// The one that this process uses: what `choose` said, or else the widest that the processor has.
     pub fn current() -> Self {
@@ -71,16 +76,21 @@ impl CpuPath {
 
     /// The widest that the processor has.
     pub fn widest() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if std::arch::is_x86_feature_detected!("avx512f") {
-                return Self::Avx512;
-            }
-            if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-                return Self::Avx2;
-            }
+        Self::ALL.into_iter().rfind(|path| path.is_here()).unwrap_or(Self::Portable)
+    }
+
+    /// Whether the processor has it.
+    pub fn is_here(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => std::arch::is_x86_feature_detected!("avx512f"),
+            _ => false,
         }
-        Self::Portable
     }
 
     /// Makes this process use the path called `name`: to repeat what another machine computed.
@@ -88,11 +98,13 @@ impl CpuPath {
     /// # Errors
     /// There is no such path, the processor has not got it, or another one is in use already.
     pub fn choose(name: &str) -> Result<(), String> {
-        let names = Self::ALL.map(Self::name).join(", ");
         let found = Self::ALL.into_iter().find(|path| path.name() == name);
-        let path = found.ok_or_else(|| format!("'{name}' is no instruction path of the CPU; there are {names}"))?;
-        if path > Self::widest() {
-            return Err(format!("this processor cannot run {name}; its widest path is {}", Self::widest().name()));
+        let path = found.ok_or_else(|| {
+            format!("'{name}' is no instruction path of a CPU; there are {}", Self::ALL.map(Self::name).join(", "))
+        })?;
+        if !path.is_here() {
+            let here: Vec<_> = Self::ALL.into_iter().filter(|path| path.is_here()).map(Self::name).collect();
+            return Err(format!("this processor cannot run {name}; it runs {}", here.join(", ")));
         }
         match *CPU_PATH.get_or_init(|| path) {
             used if used == path => Ok(()),
@@ -103,18 +115,18 @@ impl CpuPath {
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
+            Self::Neon => "neon",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
         }
     }
-}
 
-/// The class of CPUs within which results are equal bit for bit.
-pub fn cpu_numerics() -> &'static str {
-    match CpuPath::current() {
-        CpuPath::Portable => "cpu-portable",
-        CpuPath::Avx2 => "cpu-avx2",
-        CpuPath::Avx512 => "cpu-avx512",
+    /// The class of CPUs within which results are equal bit for bit.
+    pub fn numerics(self) -> &'static str {
+        match self {
+            Self::Portable => "cpu-portable",
+            Self::Neon | Self::Avx2 | Self::Avx512 => "cpu-fma",
+        }
     }
 }
 

@@ -35,6 +35,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("statrs", &["report"]),
     ("indicatif", &["commands"]),
     ("nvml_wrapper", &["commands/gpus.rs"]),
+    ("sysinfo", &["commands/host.rs"]),
 ];
 
 const REFUSED: &[&str] = &["todo!", "unimplemented!", "dbg!", ".unwrap()", "TODO", "FIXME", "lazy_static"];

@@ -294,12 +294,18 @@ fn a_store_of_an_older_version_is_brought_up_to_date() {
     let world = small().file("results/README.md", "");
     let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
     store.execute_batch(&tl_sweep::store::schema::migration(0)).unwrap();
-    let old = "INSERT INTO experiment VALUES (7, 'old', 'why', 'accuracy', 3, 0, '[]', '[]', 'text'); PRAGMA user_version = 1;";
+    let old = "INSERT INTO experiment VALUES (7, 'old', 'why', 'accuracy', 3, 0, '[]', '[]', 'text');
+               INSERT INTO trial (key, status, numerics) VALUES ('a', 'done', 'cpu-avx512'), ('b', 'done', 'cpu-avx2');
+               PRAGMA user_version = 1;";
     store.execute_batch(old).unwrap();
     assert!(world.run(&["status"]).exits(7).err.contains("`run` brings it up to date"));
     world.run(&["run", "small.toml", "--limit", "1"]).exits(5);
     let name: String = store.query_row("SELECT name FROM experiment WHERE id = 7", [], |row| row.get(0)).unwrap();
     assert_eq!(name, "old");
+    let class = |key: &str| {
+        store.query_row("SELECT numerics FROM trial WHERE key = ?", [key], |row| row.get::<_, String>(0)).unwrap()
+    };
+    assert_eq!([class("a"), class("b")], ["cpu-fma", "cpu-avx2"], "AVX2 gave other bits for some shapes");
     let weights = "SELECT DISTINCT class_weights FROM result WHERE experiment = 'small'";
     assert_eq!(store.query_row(weights, [], |row| row.get::<_, String>(0)).unwrap(), "none");
 }

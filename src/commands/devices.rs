@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::gpus::{self, Gpu};
 use super::{NoDevice, Usage};
 use crate::cli::Common;
-use crate::device::{Device, Precision, cpu_numerics};
+use crate::device::{CpuPath, Device, Precision};
 use crate::train;
 use crate::value::Value;
 
@@ -172,7 +172,7 @@ impl Devices {
 
     /// The class of a process' device.
     pub fn numerics_of(&self, process: usize) -> String {
-        self.gpus.get(process % self.count()).map_or_else(|| cpu_numerics().to_owned(), Gpu::numerics)
+        self.gpus.get(process % self.count()).map_or_else(|| CpuPath::current().numerics().to_owned(), Gpu::numerics)
     }
 
     /// All classes among them, each once.

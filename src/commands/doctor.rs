@@ -2,7 +2,7 @@
 
 use super::devices::{Devices, unfit};
 use super::gpus::{self, Driver, Gpu};
-use super::machine::{self, memory_free};
+use super::host::{memory_free, processor, threads};
 use super::{Exit, print, table_style};
 use crate::cli::{Common, Format};
 use crate::device::{CpuPath, Device};
@@ -86,13 +86,10 @@ fn gigabytes(bytes: u64) -> String {
 }
 
 fn shown(driver: &Result<Driver, String>, libraries: &[Found], wrong: &[String]) -> String {
-    let threads = machine::threads();
+    let (path, free) = (CpuPath::current().name(), gigabytes(memory_free() as u64));
     let mut rows = vec![
         vec!["built with".to_owned(), built_with().to_owned()],
-        vec![
-            "CPU".to_owned(),
-            format!("{threads} threads, {}, {} free", CpuPath::current().name(), gigabytes(memory_free() as u64)),
-        ],
+        vec!["CPU".to_owned(), format!("{}, {} threads, {path}, {free} free", processor(), threads())],
     ];
     match driver {
         Err(error) => rows.push(vec!["NVIDIA driver".to_owned(), error.clone()]),

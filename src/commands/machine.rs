@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::devices::Devices;
 use super::gauge::Gauge;
+use super::host;
 use crate::plan::tier::Machine;
 use crate::train::pace::{Effort, Subject};
 
@@ -69,7 +70,7 @@ impl Rates {
             let (disk_write, disk_read) = disk(&self.cache).unwrap_or((1e6, 1e6));
             Machine { memory: memory(), disk_read, disk_write, memory_free: 0.0, disk_free: 0.0 }
         });
-        machine.memory_free = memory_free();
+        machine.memory_free = host::memory_free();
         machine.disk_free = disk_free(&self.cache);
         machine
     }
@@ -158,11 +159,9 @@ impl Rates {
 }
 
 fn name(devices: &Devices) -> String {
-    let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = processor.lines().find(|line| line.starts_with("model name")).unwrap_or_default().to_owned();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let gpus = devices.models().map_or_else(String::new, |models| format!(", {models}"));
-    format!("{model}, {threads} threads, {}{gpus}", crate::device::CpuPath::current().name())
+    let path = crate::device::CpuPath::current().name();
+    format!("{}, {} threads, {path}{gpus}", host::processor(), host::threads())
 }
 
 /// Bytes per second at which rows are copied.
@@ -198,27 +197,24 @@ fn probe(path: &Path) -> std::io::Result<(f64, f64)> {
     file.sync_all()?;
     let write = PROBE as f64 / start.elapsed().as_secs_f64();
     let mut file = std::fs::File::open(path)?;
-    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+    past_the_cache(&file)?;
     let start = Instant::now();
     file.read_exact(&mut bytes)?;
     Ok((write, PROBE as f64 / start.elapsed().as_secs_f64()))
 }
 
-/// Bytes of memory that programs could have now.
-pub fn memory_free() -> f64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let available =
-        text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse().ok());
-    // A machine that does not say is taken for a small one.
-    available.map_or(1e9, |kilobytes: f64| kilobytes * 1024.0)
+/// Makes reading a file ask the disk.
+#[cfg(target_vendor = "apple")]
+fn past_the_cache(file: &std::fs::File) -> std::io::Result<()> {
+    Ok(rustix::fs::fcntl_nocache(file, true)?)
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn past_the_cache(file: &std::fs::File) -> std::io::Result<()> {
+    Ok(rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?)
 }
 
 fn disk_free(cache: &Path) -> f64 {
     let place = cache.ancestors().find(|place| place.is_dir()).unwrap_or(Path::new("."));
     rustix::fs::statvfs(place).map_or(0.0, |facts| facts.f_bavail as f64 * facts.f_frsize as f64)
-}
-
-/// Threads that run at one time.
-pub fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -10,6 +10,7 @@ mod findings;
 mod gauge;
 mod gc;
 mod gpus;
+mod host;
 mod init;
 pub mod jobs;
 mod machine;

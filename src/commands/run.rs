@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::jobs::{self, Jobs, What};
 use super::progress::Board;
 use super::world::World;
-use super::{Exit, NoDevice, Usage, findings, machine, prepare, print, process, streams, table_style};
+use super::{Exit, NoDevice, Usage, findings, host, prepare, print, process, streams, table_style};
 use crate::cli::Common;
 use crate::data::split::split;
 use crate::device::Device;
@@ -123,11 +123,6 @@ fn limited(mut jobs: Jobs, limit: Option<usize>) -> Jobs {
 /// Where a sweep runs.
 pub fn circumstance(world: &World) -> Circumstance {
     let gpus = world.devices.models();
-    let model = std::fs::read_to_string("/proc/cpuinfo").ok();
-    let model = model
-        .as_deref()
-        .and_then(|text| text.lines().find(|line| line.starts_with("model name")))
-        .and_then(|line| line.split(": ").nth(1));
     Circumstance {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         build: env!("TL_SWEEP_BUILD").to_owned(),
@@ -138,7 +133,7 @@ pub fn circumstance(world: &World) -> Circumstance {
             "{} {}, {}{}",
             std::env::consts::OS,
             std::env::consts::ARCH,
-            model.unwrap_or("unknown processor"),
+            host::processor(),
             gpus.map_or_else(String::new, |gpus| format!(", {gpus}"))
         ),
     }
@@ -216,7 +211,7 @@ fn execute(
         _ => Stop::AtOnce,
     };
     let slots = world.facts.slots;
-    let free = world.devices.memory(slots).unwrap_or_else(|| machine::memory_free() / slots as f64);
+    let free = world.devices.memory(slots).unwrap_or_else(|| host::memory_free() / slots as f64);
     let bytes = MEMORY_OF_GROUPS * free;
     let mut queue = Queue::new(jobs.queue.clone(), Limits { slots: world.facts.slots, bytes });
     let mut pool = pool(world, jobs.list.len())?;
@@ -260,7 +255,7 @@ pub fn pool(world: &World, jobs: usize) -> anyhow::Result<Pool> {
     let processes = if on_cpu { slots } else { devices.count().min(slots) };
     let lanes = slots.div_ceil(processes);
     // On a GPU the threads prepare images.
-    let threads = if on_cpu { 1 } else { (machine::threads() / processes).max(1) };
+    let threads = if on_cpu { 1 } else { (host::threads() / processes).max(1) };
     Ok(Pool::new(processes, lanes, move |number| {
         let (device, mut command) = process::on(&program, &devices, number, threads);
         command.args(["worker", "--device", &device.to_string(), "--numerics", &devices.numerics_of(number)]);

@@ -59,7 +59,7 @@ impl World {
         }
         devices.allow(&values_of(experiment, "precision"))?;
         let per_device = common.slots.unwrap_or_else(|| match devices.first() {
-            Device::Cpu => super::machine::threads(),
+            Device::Cpu => super::host::threads(),
             // Until it is known what is to run: `streams`.
             Device::Cuda(_) => 1,
         });

@@ -107,7 +107,7 @@ pub static KEYS: &[Key] = &[
         "false",
         flag,
         FLAG,
-        "Allow trials of other numerics classes (another instruction path, another kind of device) in one experiment."
+        "Allow trials of other numerics classes (another kind of device, as `doctor` names it) in one experiment."
     ),
     key!(
         Backbone,

@@ -131,6 +131,19 @@ fn unusable(shown: &str, error: &rusqlite::Error) -> Unusable {
 
 /// SQLite's write-ahead log needs shared memory, which network filesystems have not got.
 fn refuse_network(folder: &Path) -> anyhow::Result<()> {
+    let Ok(facts) = rustix::fs::statfs(folder) else { return Ok(()) };
+    if let Some(name) = network(&facts) {
+        anyhow::bail!(Unusable(format!(
+            "'{}' lies on a network filesystem ({name}), where SQLite's write-ahead log does not work: put the store on a local disk with --db",
+            folder.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Which network filesystem it is, if it is one, by the numbers of Linux.
+#[cfg(not(target_vendor = "apple"))]
+fn network(facts: &rustix::fs::StatFs) -> Option<String> {
     const NETWORK: [(u32, &str); 8] = [
         (0x6969, "NFS"),
         (0xFF53_4D42, "SMB"),
@@ -141,14 +154,16 @@ fn refuse_network(folder: &Path) -> anyhow::Result<()> {
         (0x00C3_6400, "Ceph"),
         (0x0102_1997, "9P"),
     ];
-    let Ok(facts) = rustix::fs::statfs(folder) else { return Ok(()) };
     #[allow(clippy::unnecessary_cast, reason = "the type of f_type differs between targets")]
     let kind = facts.f_type as u64 as u32;
-    if let Some((_, name)) = NETWORK.iter().find(|(magic, _)| *magic == kind) {
-        anyhow::bail!(Unusable(format!(
-            "'{}' lies on a network filesystem ({name}), where SQLite's write-ahead log does not work: put the store on a local disk with --db",
-            folder.display()
-        )));
-    }
-    Ok(())
+    NETWORK.iter().find(|(magic, _)| *magic == kind).map(|(_, name)| (*name).to_owned())
+}
+
+/// The same on a Mac, which says by itself what is not local, and names it.
+#[cfg(target_vendor = "apple")]
+fn network(facts: &rustix::fs::StatFs) -> Option<String> {
+    /// `MNT_LOCAL` of macOS' sys/mount.h.
+    const LOCAL: u32 = 0x1000;
+    let name = facts.f_fstypename.iter().take_while(|byte| **byte != 0).map(|byte| *byte as u8 as char).collect();
+    (facts.f_flags & LOCAL == 0).then_some(name)
 }

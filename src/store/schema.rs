@@ -49,7 +49,7 @@ pub const SETTINGS: &[&str] = &[
 ];
 
 /// How many settings each migration knew.
-const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, SETTINGS.len()];
+const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, SETTINGS.len(), SETTINGS.len()];
 
 /// Columns of `trial` that a configuration alone decides: equal for equal keys, on any machine of one numerics class.
 pub const RESULTS: &[&str] = &[
@@ -73,9 +73,9 @@ pub const RESULTS: &[&str] = &[
 ];
 
 /// How many results each migration knew.
-const KNOWN_RESULTS: &[usize] = &[15, 15, 15, RESULTS.len(), RESULTS.len()];
+const KNOWN_RESULTS: &[usize] = &[15, 15, 15, RESULTS.len(), RESULTS.len(), RESULTS.len()];
 
-pub const MIGRATIONS: &[&str] = &[FIRST, CLASS_WEIGHTS_AND_CLIP, RESIZE, SHARING, PRECISION];
+pub const MIGRATIONS: &[&str] = &[FIRST, CLASS_WEIGHTS_AND_CLIP, RESIZE, SHARING, PRECISION, ONE_CLASS];
 
 const FIRST: &str = "
 CREATE TABLE experiment (
@@ -200,6 +200,14 @@ const PRECISION: &str = "
 ALTER TABLE cell ADD COLUMN precision;
 DROP VIEW result;
 {view}
+";
+
+/// AVX-512, AVX2 and NEON are one class since. What AVX-512 computed has its bits; AVX2 had others for some shapes.
+const ONE_CLASS: &str = "
+UPDATE trial SET numerics = 'cpu-fma' WHERE numerics = 'cpu-avx512';
+UPDATE stage SET numerics = 'cpu-fma' WHERE numerics = 'cpu-avx512';
+UPDATE sweep SET numerics = 'cpu-fma' WHERE numerics = 'cpu-avx512';
+UPDATE audit SET numerics = 'cpu-fma' WHERE numerics = 'cpu-avx512';
 ";
 
 /// What people query: a row for each planned trial.

@@ -16,7 +16,7 @@ use tl_sweep::seed::{Stream, stream};
 use super::twin::size;
 use super::{bits, on_path, tensor, uniform};
 
-fn random(shape: &[usize], seed: u64) -> Tensor {
+pub(super) fn random(shape: &[usize], seed: u64) -> Tensor {
     tensor(&uniform(size(shape), seed), shape)
 }
 
@@ -162,18 +162,18 @@ fn everything() -> Graph {
     graph
 }
 
-fn networks() -> Vec<Graph> {
+pub(super) fn networks() -> Vec<Graph> {
     let known = [("resnet8", 16), ("vgg_small", 16), ("mobilenet_v1", 32)];
     let known = known.map(|(name, input)| Arch::new(name, input, 0.25).graph(10).unwrap());
     known.into_iter().chain([everything()]).collect()
 }
 
-fn network(graph: Graph) -> Network {
+pub(super) fn network(graph: Graph) -> Network {
     let weights = init::fresh(&graph, 0, 1, 0).unwrap();
     Network::new(graph, &weights, &candle_core::Device::Cpu).unwrap()
 }
 
-fn images(network: &Network, count: usize) -> Tensor {
+pub(super) fn images(network: &Network, count: usize) -> Tensor {
     let [channels, height, width] = network.graph.layers[0].shape;
     random(&[count, channels, height, width], 5)
 }
@@ -196,7 +196,7 @@ fn an_image_through_whole_networks() {
     }
 }
 
-fn all_gradients(network: &Network, x: &Tensor) -> Vec<Vec<u32>> {
+pub(super) fn all_gradients(network: &Network, x: &Tensor) -> Vec<Vec<u32>> {
     let mut rng = stream(1, Stream::Dropout, &[]);
     let mut tape = network.forward(x, Mode::Train(&mut rng)).unwrap();
     let result = tape.result().unwrap();

@@ -66,7 +66,7 @@ pub fn transposed(left: &Left, right: &[f32], pitch: usize, columns: usize) -> V
 
 /// Rows of which a sum of so many columns takes together.
 pub fn block(columns: usize) -> usize {
-    (32_768 / columns.next_multiple_of(path().lanes())).clamp(64, 512)
+    (32_768 / columns.next_multiple_of(path().even())).clamp(64, 512)
 }
 
 /// Adds what a block of `count` rows gives to each of the units, which are rows of `out`.

@@ -1,11 +1,12 @@
-//! The inner loops of the CPU path, and which instruction set runs them: AVX-512, AVX2, or plain Rust.
+//! The inner loops of the CPU path, and which instruction set runs them: AVX-512, AVX2, NEON, or plain Rust.
 //!
 //! Sums run in an order that depends on nothing but the length of the sum: `product` and `outer` add term by term,
 //! `dots` in sixteen lanes. So a row's result is the same alone, in any batch, on any number of threads; and since
-//! vectors run across results, never along a sum, AVX2 and AVX-512 give the same bits.
+//! vectors run across results, never along a sum, AVX2, AVX-512 and NEON give the same bits. Plain Rust rounds twice where they
+//! round once, on every processor.
 
 mod portable;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod vector;
 
 /// The start of a run that does not exist: it reads as zeros.
@@ -28,7 +29,7 @@ impl Path {
     pub fn rows(self) -> usize {
         match self {
             Self::Avx512 => 8,
-            Self::Avx2 => 6,
+            Self::Avx2 | Self::Neon => 6,
             Self::Portable => 4,
         }
     }
@@ -37,7 +38,15 @@ impl Path {
     pub fn lanes(self) -> usize {
         match self {
             Self::Avx512 => 16,
-            Self::Avx2 | Self::Portable => 8,
+            Self::Avx2 | Self::Neon | Self::Portable => 8,
+        }
+    }
+
+    /// Columns to a multiple of which blocks of sums are sized: of one numerics class one number, whatever the lanes.
+    pub fn even(self) -> usize {
+        match self {
+            Self::Portable => 8,
+            Self::Neon | Self::Avx2 | Self::Avx512 => 16,
         }
     }
 }
@@ -87,16 +96,14 @@ pub fn product(path: Path, spec: &Product, c: &mut [f32], pitch: usize) {
     assert!(starts.len().is_multiple_of(rows), "product: half a block of rows");
     assert!(spec.panel.len() >= starts.len() / rows * spec.length * columns, "product: the panel is too short");
     assert!(c.len() >= (rows - 1) * pitch + columns, "product: the output is too short");
-    match (path, spec.halves) {
+    match path {
         // SAFETY: the path was detected; runs lie in their source (`Runs::new`), the rest follows from the asserts.
         #[cfg(target_arch = "x86_64")]
-        (Path::Avx512, 1) => unsafe { vector::avx512::product::<8, 1>(spec, starts, c, pitch) },
+        Path::Avx512 => unsafe { vector::avx512::product_of(spec, starts, c, pitch) },
         #[cfg(target_arch = "x86_64")]
-        (Path::Avx512, 2) => unsafe { vector::avx512::product::<8, 2>(spec, starts, c, pitch) },
-        #[cfg(target_arch = "x86_64")]
-        (Path::Avx2, 1) => unsafe { vector::avx2::product::<6, 1>(spec, starts, c, pitch) },
-        #[cfg(target_arch = "x86_64")]
-        (Path::Avx2, 2) => unsafe { vector::avx2::product::<6, 2>(spec, starts, c, pitch) },
+        Path::Avx2 => unsafe { vector::avx2::product_of(spec, starts, c, pitch) },
+        #[cfg(target_arch = "aarch64")]
+        Path::Neon => unsafe { vector::neon::product_of(spec, starts, c, pitch) },
         _ => portable::product(spec, starts, rows, columns, c, pitch),
     }
 }
@@ -131,6 +138,8 @@ pub fn outer(path: Path, spec: &Outer, c: &mut [f32], pitch: usize) {
         Path::Avx512 => unsafe { vector::avx512::outer_of(spec, starts, c, pitch) },
         #[cfg(target_arch = "x86_64")]
         Path::Avx2 => unsafe { vector::avx2::outer_of(spec, starts, c, pitch) },
+        #[cfg(target_arch = "aarch64")]
+        Path::Neon => unsafe { vector::neon::outer_of(spec, starts, c, pitch) },
         _ => portable::outer(spec, starts, columns, c, pitch),
     }
 }
@@ -150,6 +159,8 @@ pub fn dots(path: Path, left: &[f32], right: &[f32], depth: usize, out: &mut [f3
         Path::Avx512 => unsafe { vector::avx512::dots(left, right, depth, out, pitch) },
         #[cfg(target_arch = "x86_64")]
         Path::Avx2 => unsafe { vector::avx2::dots(left, right, depth, out, pitch) },
+        #[cfg(target_arch = "aarch64")]
+        Path::Neon => unsafe { vector::neon::dots(left, right, depth, out, pitch) },
         _ => portable::dots(left, right, depth, out, pitch),
     }
 }
@@ -200,7 +211,9 @@ macro_rules! on_every_path {
                 $crate::nn::kernel::Path::Avx512 => unsafe { avx512($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 $crate::nn::kernel::Path::Avx2 => unsafe { avx2($($arg),*) },
-                _ => body::<{ cfg!(target_arch = "aarch64") }>($($arg),*),
+                // 64-bit ARM code is compiled for NEON as it is.
+                $crate::nn::kernel::Path::Neon => body::<{ cfg!(target_arch = "aarch64") }>($($arg),*),
+                _ => body::<false>($($arg),*),
             }
         }
     };
@@ -242,18 +255,8 @@ mod tests {
     }
 
     /// The paths of this machine that are not plain Rust.
-    fn fast() -> Vec<Path> {
-        let mut found = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        {
-            if std::arch::is_x86_feature_detected!("avx512f") {
-                found.push(Path::Avx512);
-            }
-            if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-                found.push(Path::Avx2);
-            }
-        }
-        found
+    fn fast() -> impl Iterator<Item = Path> {
+        Path::ALL.into_iter().filter(|path| *path != Path::Portable && path.is_here())
     }
 
     fn starts(count: usize, reach: usize, seed: u64) -> Vec<u32> {

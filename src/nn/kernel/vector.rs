@@ -1,14 +1,35 @@
-//! The loops for AVX-512 and AVX2, written once over their intrinsics.
+//! The loops for AVX-512, AVX2 and NEON, written once over their intrinsics.
 
 use super::{ABSENT, Outer, Product, ZEROS, add_lanes};
 
-/// Writes the loops for one instruction set: lanes, its intrinsics, rows of a block, and the block of inner products.
+/// NEON's intrinsics, spelled as the others are.
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use std::arch::aarch64::{float32x4_t, vfmaq_f32};
+    pub use std::arch::aarch64::{vaddq_f32, vdupq_n_f32, vld1q_f32, vst1q_f32};
+
+    #[inline]
+    #[target_feature(enable = "neon")]
+    pub fn zero() -> float32x4_t {
+        vdupq_n_f32(0.0)
+    }
+
+    /// a * b + c.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    pub fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        vfmaq_f32(c, a, b)
+    }
+}
+
+/// Writes the loops for one instruction set: where its intrinsics are, lanes of a vector, vectors of half a panel, rows of a
+/// block, and the block of inner products.
 macro_rules! vector_path {
-    ($name:ident, $feature:literal, $lanes:literal, $load:ident, $store:ident, $set:ident, $zero:ident, $add:ident, $fma:ident,
-     [$($rows:literal)*], $left:literal x $right:literal) => {
+    ($name:ident, $feature:literal, [$($arch:ident)::+], $lanes:literal, $half:literal, $load:ident, $store:ident, $set:ident,
+     $zero:ident, $add:ident, $fma:ident, [$($rows:literal)*], $most:literal, $left:literal x $right:literal) => {
         pub mod $name {
             use super::{ABSENT, Outer, Product, ZEROS, add_lanes};
-            use std::arch::x86_64::*;
+            use $($arch)::+::*;
 
             const LANES: usize = $lanes;
             /// Vectors that hold sixteen lanes.
@@ -17,7 +38,16 @@ macro_rules! vector_path {
             /// # Safety
             /// The processor has the features, and the operands are as `super::super::product` asserts.
             #[target_feature(enable = $feature)]
-            pub unsafe fn product<const R: usize, const V: usize>(spec: &Product, starts: &[u32], c: &mut [f32], pitch: usize) {
+            pub unsafe fn product_of(spec: &Product, starts: &[u32], c: &mut [f32], pitch: usize) {
+                match spec.halves {
+                    // SAFETY: the caller's promise is handed on.
+                    1 => unsafe { product::<$most, $half>(spec, starts, c, pitch) },
+                    _ => unsafe { product::<$most, { 2 * $half }>(spec, starts, c, pitch) },
+                }
+            }
+
+            #[target_feature(enable = $feature)]
+            unsafe fn product<const R: usize, const V: usize>(spec: &Product, starts: &[u32], c: &mut [f32], pitch: usize) {
                 let mut sums = [[$zero(); V]; R];
                 let c = c.as_mut_ptr();
                 // SAFETY: by the caller's promise each row of `c` has V * LANES columns, each run `length` numbers from
@@ -67,8 +97,8 @@ macro_rules! vector_path {
             pub unsafe fn outer_of(spec: &Outer, starts: &[u32], c: &mut [f32], pitch: usize) {
                 match (spec.rows, spec.halves) {
                     // SAFETY: the caller's promise is handed on.
-                    $(($rows, 1) => unsafe { outer::<$rows, 1>(spec, starts, c, pitch) },
-                    ($rows, _) => unsafe { outer::<$rows, 2>(spec, starts, c, pitch) },)*
+                    $(($rows, 1) => unsafe { outer::<$rows, $half>(spec, starts, c, pitch) },
+                    ($rows, _) => unsafe { outer::<$rows, { 2 * $half }>(spec, starts, c, pitch) },)*
                     _ => unreachable!("outer: a block has at most the rows of its path"),
                 }
             }
@@ -172,7 +202,12 @@ macro_rules! vector_path {
     };
 }
 
-vector_path!(avx512, "avx512f", 16, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_add_ps, _mm512_fmadd_ps,
-    [1 2 3 4 5 6 7 8], 4 x 4);
-vector_path!(avx2, "avx2,fma", 8, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_add_ps, _mm256_fmadd_ps,
-    [1 2 3 4 5 6], 3 x 2);
+#[cfg(target_arch = "x86_64")]
+vector_path!(avx512, "avx512f", [std::arch::x86_64], 16, 1, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_add_ps, _mm512_fmadd_ps, [1 2 3 4 5 6 7 8], 8, 4 x 4);
+#[cfg(target_arch = "x86_64")]
+vector_path!(avx2, "avx2,fma", [std::arch::x86_64], 8, 1, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_setzero_ps,
+    _mm256_add_ps, _mm256_fmadd_ps, [1 2 3 4 5 6], 6, 3 x 2);
+// 24 sums, 4 columns and a factor in 32 registers.
+#[cfg(target_arch = "aarch64")]
+vector_path!(neon, "neon", [super::arm], 4, 2, vld1q_f32, vst1q_f32, vdupq_n_f32, zero, vaddq_f32, fma, [1 2 3 4 5 6], 6, 3 x 2);
