@@ -92,12 +92,16 @@ pub enum Verb {
         #[arg(long)]
         no_share: bool,
     },
-    /// Run finished trials again, each alone, and compare with the store to the bit
+    /// Run finished trials again, each alone, and compare with the store, or with a bundle, to the bit
     Verify {
+        /// An experiment file, or a bundle of `export --bundle`
         file: PathBuf,
         /// How many trials, spread over scenarios and recipes
         #[arg(long, value_name = "N", default_value_t = 5)]
         sample: usize,
+        /// All of them
+        #[arg(long, conflicts_with = "sample")]
+        all: bool,
     },
     /// Tables, verdicts, the best recipe per scenario
     Report {
@@ -156,17 +160,21 @@ pub enum Verb {
     },
     /// Write features of images into a file for other programs: .h5, .npy or .safetensors
     Extract(Extract),
-    /// Write a trial's trained backbone and head as .safetensors
+    /// Write a trial's trained backbone and head as .safetensors, or a whole experiment for others to repeat
     Export {
         /// The experiment
         file: PathBuf,
         /// The first digits of the trial's key
-        trial: String,
+        #[arg(required_unless_present = "bundle", conflicts_with = "bundle")]
+        trial: Option<String>,
+        /// The experiment, its results, splits and all hashes in one .tar.gz, which `verify` repeats elsewhere
+        #[arg(long)]
+        bundle: bool,
         /// Where to write
         #[arg(long, short)]
         out: PathBuf,
         /// Whose names and layouts; without it those of the network's own framework
-        #[arg(long, value_enum)]
+        #[arg(long, value_enum, conflicts_with = "bundle")]
         names: Option<Names>,
     },
     /// Which weight files are known, and what is in a file

@@ -3,6 +3,7 @@
 mod architecture;
 mod backbones;
 mod builder;
+mod bundles;
 mod datasets;
 mod docs;
 mod engine;

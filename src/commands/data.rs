@@ -11,12 +11,7 @@ use crate::store::Store;
 
 pub fn run(target: &str, splits: bool, test: &str, common: &Common) -> anyhow::Result<Exit> {
     if splits {
-        let store = Store::read(&common.db)?;
-        let rows = store.split_rows(&findings::experiment(&store, Some(target))?)?;
-        let columns = ["dataset", "per_class", "replicate", "part", "sample", "class"];
-        let named: Vec<_> =
-            rows.into_iter().map(|row| columns.iter().map(|name| (*name).to_owned()).zip(row).collect()).collect();
-        print(crate::report::csv::rows(&columns, named.iter())?.trim_end())?;
+        print(splits_csv(&Store::read(&common.db)?, target)?.trim_end())?;
         return Ok(Exit::Complete);
     }
     let dataset = opened(target, test, common)?;
@@ -43,6 +38,15 @@ pub fn run(target: &str, splits: bool, test: &str, common: &Common) -> anyhow::R
         ))?;
     }
     Ok(Exit::Complete)
+}
+
+/// Who trained and tested on what in an experiment.
+pub fn splits_csv(store: &Store, experiment: &str) -> anyhow::Result<String> {
+    let rows = store.split_rows(&findings::experiment(store, Some(experiment))?)?;
+    let columns = ["dataset", "per_class", "replicate", "part", "sample", "class"];
+    let named: Vec<_> =
+        rows.into_iter().map(|row| columns.iter().map(|name| (*name).to_owned()).zip(row).collect()).collect();
+    crate::report::csv::rows(&columns, named.iter())
 }
 
 /// Opens a dataset by its path, or by its name under `--data`; `test` is the folder that serves as the test split.

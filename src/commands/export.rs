@@ -1,11 +1,12 @@
-//! `export FILE TRIAL`: a trial's trained network as a weight file that Keras or PyTorch loads.
+//! `export FILE TRIAL`: a trial's trained network as a weight file that Keras or PyTorch loads. `export FILE --bundle`: the
+//! experiment and its results, for others to repeat.
 
 use std::path::Path;
 
 use super::jobs;
 use super::verify::difference;
 use super::world::World;
-use super::{Exit, NoDevice, Usage, prepare, print};
+use super::{Exit, NoDevice, Usage, bundle, prepare, print};
 use crate::cli::{Common, Names};
 use crate::experiment::Experiment;
 use crate::key::Key;
@@ -69,6 +70,25 @@ pub fn run(file: &Path, prefix: &str, out: &Path, names: Option<Names>, common: 
             return Ok(Exit::Mismatch);
         }
     }
+    Ok(Exit::Complete)
+}
+
+/// Writes a whole experiment.
+pub fn bundle(file: &Path, out: &Path, common: &Common) -> anyhow::Result<Exit> {
+    if !out.to_string_lossy().ends_with(".tar.gz") {
+        return Err(Usage(format!("'{}' should end in .tar.gz", out.display())).into());
+    }
+    let experiment = Experiment::load(file)?;
+    let packed = bundle::pack(file, &experiment, &Store::read(&common.db)?, out)?;
+    let bundle::Packed { trials, missing, bytes } = packed;
+    print(&format!("{}: {trials} trials, {} kB", out.display(), bytes.div_ceil(1000)))?;
+    if missing > 0 {
+        print(&format!("{missing} of them have no result: `tl-sweep run {}` runs what is missing", file.display()))?;
+    }
+    print(&format!(
+        "`tl-sweep verify {}` repeats a sample of them wherever the same images and weights are: --data and --weights say where",
+        out.display()
+    ))?;
     Ok(Exit::Complete)
 }
 

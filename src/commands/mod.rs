@@ -1,5 +1,6 @@
 //! One file per verb. `run.rs` is the table of contents of the whole program.
 
+mod bundle;
 mod check;
 mod data;
 mod devices;
@@ -98,7 +99,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Run { file, only, limit, no_share } => run::run(&file, &run::Part { only, limit, no_share }, common),
         Verb::Doctor { format } => doctor::run(format, common),
         Verb::Gc { cache_limit, dry_run } => gc::run(cache_limit.as_deref(), dry_run, common),
-        Verb::Verify { file, sample } => verify::run(&file, sample, common),
+        Verb::Verify { file, sample, all } => verify::run(&file, if all { usize::MAX } else { sample }, common),
         Verb::Report { name, format } => report::run(name.as_deref(), format, common),
         Verb::Status { name, format } => status::run(name.as_deref(), format, common),
         Verb::Show { trial, format } => show::run(&trial, format, common),
@@ -107,7 +108,8 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             summary::run(summary::Asked { arch, input, width, classes, no_top, freeze, toml })
         }
         Verb::Extract(asked) => extract::run(&asked, common),
-        Verb::Export { file, trial, out, names } => export::run(&file, &trial, &out, names, common),
+        Verb::Export { file, trial: Some(trial), out, names, .. } => export::run(&file, &trial, &out, names, common),
+        Verb::Export { file, trial: None, out, .. } => export::bundle(&file, &out, common),
         Verb::Weights { what: WeightsVerb::Convert { look, names, out } } => {
             weights::convert(&look, export::framework(names), &out, common)
         }

@@ -1,8 +1,10 @@
-//! `verify FILE`: runs finished trials again, each alone, and compares everything that the store holds of them.
+//! `verify FILE`: runs finished trials again, each alone, and compares everything that the store holds of them; `verify BUNDLE`
+//! does so with what others have found.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
+use super::bundle::{Bundle, Lock};
 use super::jobs::{self, What};
 use super::world::World;
 use super::{Exit, Usage, prepare, print, run, table_style};
@@ -35,17 +37,85 @@ struct Checked {
 }
 
 pub fn run(file: &Path, sample: usize, common: &Common) -> anyhow::Result<Exit> {
+    if Bundle::is_one(file) {
+        return of_bundle(file, sample, common);
+    }
     let experiment = Experiment::load(file)?;
-    let mut world = World::gather(&experiment, file, common)?;
+    let world = World::gather(&experiment, file, common)?;
+    repeat(&experiment, world, &mut Store::open(&common.db)?, "the store", sample)
+}
+
+/// Images and weights are looked up beside the bundle, as they are beside an experiment file; what is prepared of them lies in
+/// the cache of this machine.
+fn of_bundle(path: &Path, sample: usize, common: &Common) -> anyhow::Result<Exit> {
+    let bundle = Bundle::open(path)?;
+    let beside = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let common = Common { data: common.data.clone().or_else(|| Some(beside.to_owned())), ..common.clone() };
+    let file = bundle.file();
+    let experiment = Experiment::load(&file)?;
+    let world = World::gather(&experiment, &file, &common)?;
+    let others = others(&bundle.lock, &world);
+    if !others.is_empty() {
+        print(&format!("'{}' was computed of other bytes than are here:\n{}", path.display(), others.join("\n")))?;
+        return Ok(Exit::Mismatch);
+    }
+    print(&told(&bundle.lock, &world))?;
+    repeat(&experiment, world, &mut Store::open(&bundle.store())?, "the bundle", sample)
+}
+
+/// Datasets and weights that are not those of a bundle.
+fn others(lock: &Lock, world: &World) -> Vec<String> {
+    let datasets = lock.datasets.iter().filter_map(|pin| {
+        let own = world.datasets.get(&pin.name)?.manifest.fingerprint.to_string();
+        (own != pin.fingerprint)
+            .then(|| format!("  dataset '{}': fingerprint {} there, {own} here", pin.name, pin.fingerprint))
+    });
+    let weights = lock.weights.iter().filter_map(|pin| {
+        let own = &world.facts.weights.get(&pin.weights)?.sha256;
+        (*own != pin.start).then(|| format!("  weights '{}': sha256 {} there, {own} here", pin.weights, pin.start))
+    });
+    datasets.chain(weights).collect()
+}
+
+/// Who computed it, and what may be expected here.
+fn told(lock: &Lock, world: &World) -> String {
+    let classes: BTreeSet<&str> = lock.executions.iter().map(|one| one.numerics.as_str()).collect();
+    let machines: BTreeSet<&str> = lock.executions.iter().map(|one| one.machine.as_str()).collect();
+    let own = world.devices.numerics();
+    let promise = if classes.iter().all(|class| *class == own) {
+        "the same class, so every bit must be the same".to_owned()
+    } else {
+        format!("another class, so losses may differ by {TOLERANCE} of themselves")
+    };
+    let list = |all: BTreeSet<&str>| all.into_iter().collect::<Vec<_>>().join("; ");
+    format!(
+        "'{}' was computed by {} ({}); this machine computes {own}: {promise}",
+        lock.experiment,
+        list(classes),
+        list(machines)
+    )
+}
+
+/// Runs a sample of the trials that a store holds, and compares.
+fn repeat(
+    experiment: &Experiment,
+    mut world: World,
+    store: &mut Store,
+    holder: &str,
+    sample: usize,
+) -> anyhow::Result<Exit> {
     world.share = false;
-    let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
-    let mut store = Store::open(&common.db)?;
+    let plan = Plan::new(experiment, &world.facts).map_err(|list| experiment.problems(list))?;
     let finished = store.finished()?;
     let chosen = chosen(&plan, &finished, sample);
     if chosen.is_empty() {
-        return Err(Usage(format!("the store has no finished trial of {}", file.display())).into());
+        return Err(Usage(format!(
+            "{holder} has no finished trial of '{}' with the images and weights that are here",
+            experiment.name
+        ))
+        .into());
     }
-    let checked = recompute(&plan, &world, &store, &finished, &chosen)?;
+    let checked = recompute(&plan, &world, store, &finished, &chosen)?;
     for one in &checked {
         store.audit(one.key, &one.numerics, &one.difference)?;
     }
@@ -62,7 +132,7 @@ pub fn run(file: &Path, sample: usize, common: &Common) -> anyhow::Result<Exit> 
         print(&format!("{} trials could not be run again", chosen.len() - checked.len()))?;
         return Ok(Exit::SomeFailed);
     }
-    print(&format!("{} of {} trials, run alone, gave what the store holds", checked.len() - wrong, checked.len()))?;
+    print(&format!("{} of {} trials, run alone, gave what {holder} holds", checked.len() - wrong, checked.len()))?;
     Ok(if wrong == 0 { Exit::Complete } else { Exit::Mismatch })
 }
 
@@ -105,8 +175,7 @@ fn recompute(
 ) -> anyhow::Result<Vec<Checked>> {
     let wanted: HashSet<Key> = chosen.iter().map(|(_, key)| *key).collect();
     let others: HashSet<Key> = finished.difference(&wanted).copied().collect();
-    let cells: Vec<usize> =
-        chosen.iter().map(|(cell, _)| *cell).collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+    let cells: Vec<usize> = chosen.iter().map(|(cell, _)| *cell).collect::<BTreeSet<_>>().into_iter().collect();
     let mut jobs = jobs::jobs(plan, &cells, &others, world).map_err(anyhow::Error::msg)?;
     // Replicates of these cells that have never run stay out.
     let keep: Vec<bool> = jobs

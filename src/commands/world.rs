@@ -213,20 +213,21 @@ fn fact(dataset: &Dataset) -> DatasetFact {
 }
 
 /// Networks that the experiment has in files of their own, by what it calls them and by their settled names.
+/// Files of networks of one's own that an experiment names.
+pub fn own_networks(experiment: &Experiment) -> BTreeSet<String> {
+    values_of(experiment, "arch").iter().map(Value::to_string).filter(|name| name.ends_with(".toml")).collect()
+}
+
 fn own_graphs(experiment: &Experiment, file: &Path, problems: &mut Vec<Problem>) -> BTreeMap<String, Sketch> {
     let mut found = BTreeMap::new();
     let beside = file.parent().unwrap_or(Path::new(""));
-    for value in values_of(experiment, "arch") {
-        let name = value.to_string();
-        if !name.ends_with(".toml") || found.contains_key(&name) {
-            continue;
-        }
+    for name in own_networks(experiment) {
         match Sketch::read(&beside.join(&name)) {
             Ok(own) => {
                 found.insert(crate::plan::own_name(&own), own.clone());
                 found.insert(name, own);
             }
-            Err(message) => problems.push(experiment.problem("arch", &value, message)),
+            Err(message) => problems.push(experiment.problem("arch", &Value::Text(name), message)),
         }
     }
     found

@@ -172,6 +172,11 @@ impl Experiment {
         self.scenarios.iter().find(|scenario| scenario.name == name)
     }
 
+    /// Paths of the file and of all it extends.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.sources.iter().map(|source| source.path.as_str())
+    }
+
     /// The text of the file and of all it extends, as the store keeps it.
     pub fn text(&self) -> String {
         let texts: Vec<&str> = self.sources.iter().map(|source| source.text.as_str()).collect();
