@@ -142,6 +142,10 @@ fn what_would_not_be_what_was_run_is_not_bundled() {
     let world = packed();
     let said = world.run(&["export", "sub/own.toml", "--bundle", "--out", "own.zip"]).exits(2).err;
     assert!(said.contains("should end in .tar.gz"), "{said}");
+    let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
+    store.execute("UPDATE sweep SET engine = engine - 1", []).unwrap();
+    let said = world.run(&["export", "sub/own.toml", "--bundle", "--out", "own.tar.gz"]).exits(2).err;
+    assert!(said.contains("another tl-sweep has run 'sub/own.toml' last"), "{said}");
     let changed = std::fs::read_to_string(world.path("base.toml")).unwrap().replace("steps = 20", "steps = 30");
     let world = world.file("base.toml", changed);
     let said = world.run(&["export", "sub/own.toml", "--bundle", "--out", "own.tar.gz"]).exits(2).err;

@@ -39,6 +39,8 @@ pub struct Lock {
     pub file: String,
     pub datasets: Vec<DatasetPin>,
     pub weights: Vec<StartPin>,
+    /// Classes of the devices that computed the trials.
+    pub numerics: Vec<String>,
     pub executions: Vec<Execution>,
     /// SHA-256 of each file of the bundle.
     files: BTreeMap<String, String>,
@@ -114,6 +116,11 @@ pub fn pack(file: &Path, experiment: &Experiment, store: &Store, out: &Path) -> 
         let shown = file.display();
         return Err(Usage(format!("'{shown}' has changed since it was run: `tl-sweep run {shown}` first")).into());
     }
+    let executions = store.executions(&row)?;
+    if executions.last().and_then(|last| last.engine) != Some(ENGINE) {
+        let shown = file.display();
+        return Err(Usage(format!("another tl-sweep has run '{shown}' last: `tl-sweep run {shown}` first")).into());
+    }
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let (mut files, main) = experiment_files(file, experiment)?;
     stands_alone(&files, &main, folder.path())?;
@@ -131,7 +138,8 @@ pub fn pack(file: &Path, experiment: &Experiment, store: &Store, out: &Path) -> 
         file: main,
         datasets: store.dataset_pins(&row)?,
         weights: store.start_pins(&row)?,
-        executions: store.executions(&row)?,
+        numerics: found.numerics.clone(),
+        executions,
         files: BTreeMap::new(),
     };
     files.insert("README.md".to_owned(), words(&lock, &row.question).into_bytes());
@@ -217,7 +225,7 @@ fn words(lock: &Lock, question: &str) -> String {
     }
     text.push_str(&format!("\n## Computed by engine {}\n\n", lock.engine));
     for one in &lock.executions {
-        let Execution { started, version, build, device, numerics, machine } = one;
+        let Execution { started, version, build, device, numerics, machine, .. } = one;
         text.push_str(&format!("- {started}: tl-sweep {version} ({build}), {device}, {numerics}; {machine}\n"));
     }
     text

@@ -79,20 +79,18 @@ fn others(lock: &Lock, world: &World) -> Vec<String> {
 
 /// Who computed it, and what may be expected here.
 fn told(lock: &Lock, world: &World) -> String {
-    let classes: BTreeSet<&str> = lock.executions.iter().map(|one| one.numerics.as_str()).collect();
     let machines: BTreeSet<&str> = lock.executions.iter().map(|one| one.machine.as_str()).collect();
     let own = world.devices.numerics();
-    let promise = if classes.iter().all(|class| *class == own) {
+    let promise = if lock.numerics.iter().all(|class| *class == own) {
         "the same class, so every bit must be the same".to_owned()
     } else {
         format!("another class, so losses may differ by {TOLERANCE} of themselves")
     };
-    let list = |all: BTreeSet<&str>| all.into_iter().collect::<Vec<_>>().join("; ");
+    let machines = machines.into_iter().collect::<Vec<_>>().join("; ");
     format!(
-        "'{}' was computed by {} ({}); this machine computes {own}: {promise}",
+        "'{}' was computed by {} ({machines}); this machine computes {own}: {promise}",
         lock.experiment,
-        list(classes),
-        list(machines)
+        lock.numerics.join(", ")
     )
 }
 

@@ -18,7 +18,7 @@ const TABLES: &[(&str, &str)] = &[
     ("curve", "trial IN (SELECT trial FROM planned WHERE experiment = ?1)"),
     ("prediction", "trial IN (SELECT trial FROM planned WHERE experiment = ?1)"),
     ("audit", "trial IN (SELECT trial FROM planned WHERE experiment = ?1)"),
-    ("split", "key IN (SELECT split FROM trial) AND ?1 = ?1"),
+    ("split", "key IN (SELECT split FROM trial JOIN planned ON trial = trial.key WHERE experiment = ?1)"),
     ("dataset", "fingerprint IN (SELECT data FROM cell WHERE experiment = ?1)"),
     ("sample", "data IN (SELECT data FROM cell WHERE experiment = ?1)"),
     ("stage", "sweep IN (SELECT id FROM sweep WHERE experiment = ?1)"),
@@ -44,6 +44,8 @@ pub struct StartPin {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Execution {
     pub started: String,
+    /// Unknown of an older program.
+    pub engine: Option<u32>,
     pub version: String,
     pub build: String,
     pub device: String,
@@ -101,8 +103,7 @@ impl Store {
     /// # Errors
     /// The store cannot be read.
     pub fn executions(&self, experiment: &ExperimentRow) -> anyhow::Result<Vec<Execution>> {
-        let text =
-            "SELECT started, version, build, device, numerics, machine FROM sweep WHERE experiment = ? ORDER BY id";
+        let text = "SELECT started, version, build, device, numerics, machine, engine FROM sweep WHERE experiment = ? ORDER BY id";
         let mut statement = self.connection.prepare(text)?;
         let all = statement.query_map([experiment.id], |row| {
             Ok(Execution {
@@ -112,6 +113,7 @@ impl Store {
                 device: row.get(3)?,
                 numerics: row.get(4)?,
                 machine: row.get(5)?,
+                engine: row.get(6)?,
             })
         })?;
         Ok(all.collect::<Result<_, _>>()?)

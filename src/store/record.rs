@@ -5,7 +5,7 @@ use rusqlite::{Transaction, params, params_from_iter};
 
 use super::Store;
 use super::schema::SETTINGS;
-use crate::key::Key;
+use crate::key::{ENGINE, Key};
 use crate::outcome::{Ending, Failure, Outcome, Predictions, Scores, TrialOutcome};
 use crate::value::{Layer, Value};
 
@@ -97,8 +97,8 @@ impl Store {
             }
         }
         transaction.execute(
-            "INSERT INTO sweep (experiment, started, text, version, build, device, numerics, slots, machine) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            params![id, now(&transaction)?, experiment.text, circumstance.version, circumstance.build, circumstance.device, circumstance.numerics, circumstance.slots, circumstance.machine],
+            "INSERT INTO sweep (experiment, started, text, version, build, device, numerics, slots, machine, engine) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            params![id, now(&transaction)?, experiment.text, circumstance.version, circumstance.build, circumstance.device, circumstance.numerics, circumstance.slots, circumstance.machine, ENGINE],
         )?;
         let sweep = transaction.last_insert_rowid();
         transaction.commit()?;

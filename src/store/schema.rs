@@ -204,6 +204,7 @@ DROP VIEW result;
 
 /// AVX-512, AVX2 and NEON are one class since. What AVX-512 computed has its bits; AVX2 had others for some shapes.
 const ONE_CLASS: &str = "
+ALTER TABLE sweep ADD COLUMN engine INTEGER; -- of the program; NULL before this migration
 UPDATE trial SET numerics = 'cpu-fma' WHERE numerics = 'cpu-avx512';
 UPDATE stage SET numerics = 'cpu-fma' WHERE numerics = 'cpu-avx512';
 UPDATE sweep SET numerics = 'cpu-fma' WHERE numerics = 'cpu-avx512';
