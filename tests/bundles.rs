@@ -128,6 +128,10 @@ fn what_is_damaged_or_was_computed_otherwise_is_refused() {
         (repacked(&less), "results.sqlite is not what lock.json says it is"),
         (repacked(&more), "it holds 'elsewhere.toml'"),
         (changed("bundle/lock.json", &engine, "\"engine\": 1"), "was computed by engine 1"),
+        (
+            changed("bundle/lock.json", "files/sub/own.toml\",\n  \"datasets", "/own.toml\",\n  \"datasets"),
+            "has no '/own.toml'",
+        ),
         (vec![0x1f, 0x8b, 8, 0], "is no bundle, or is damaged"),
     ];
     for (bytes, wanted) in cases {

@@ -73,6 +73,9 @@ impl Bundle {
         if let Some((name, _)) = lock.files.iter().find(damaged) {
             return Err(Usage(format!("'{shown}' is damaged: {name} is not what {LOCK} says it is")).into());
         }
+        if let Some(name) = [lock.file.as_str(), STORE].into_iter().find(|name| !lock.files.contains_key(*name)) {
+            return Err(Usage(format!("'{shown}' is damaged: it has no '{name}'")).into());
+        }
         if lock.engine != ENGINE {
             let by = lock.executions.last().map_or("another", |last| last.version.as_str());
             return Err(Usage(format!(

@@ -32,7 +32,8 @@ mod tests {
 
     #[test]
     fn it_is_known() {
-        assert_ne!(processor(), "unknown processor");
+        // Those of x86-64 all say their name; a virtual machine of another kind may not.
+        assert!(cfg!(not(target_arch = "x86_64")) || processor() != "unknown processor");
         assert!(memory_free() > 1e8 && memory_free() != 1e9, "{}", memory_free());
     }
 }
