@@ -25,6 +25,11 @@ impl Framework {
             Self::Torch => "torch",
         }
     }
+
+    /// The one that a word means.
+    pub fn of(word: &str) -> Option<Self> {
+        [Self::Keras, Self::Torch].into_iter().find(|framework| framework.word() == word)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

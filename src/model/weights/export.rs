@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::naming::{aliases, permuted};
+use super::naming::{aliases, flattened_map, permuted};
 use super::{Weights, save};
 use crate::model::arch::Arch;
 use crate::model::graph::{Framework, Graph, Op};
@@ -66,14 +66,11 @@ pub fn exported(graph: &Graph, weights: &Weights, names: Framework) -> anyhow::R
 
 /// The columns of a dense layer over a flattened map, in the framework's order.
 fn in_order(graph: &Graph, layer: usize, param: &str, values: Vec<f32>, names: Framework) -> Vec<f32> {
-    let Some(below) = graph.layers[layer].inputs.first() else { return values };
-    let [channels, height, width] = graph.input_shape(*below);
-    let pixels = height * width;
-    let flattened = matches!(graph.layers[*below].op, Op::Flatten) && pixels > 1;
-    let dense = matches!(graph.layers[layer].op, Op::Linear { .. }) && param == "weight";
-    if !(flattened && dense) || names == graph.framework {
+    let Some([channels, height, width]) = flattened_map(graph, layer, param).filter(|_| names != graph.framework)
+    else {
         return values;
-    }
+    };
+    let pixels = height * width;
     let row = channels * pixels;
     let place = |at: usize| match names {
         Framework::Torch => (at % pixels) * channels + at / pixels,

@@ -1,5 +1,6 @@
 //! A weight file of any format, opened by what it contains: what tensors it has, and the numbers of one at a time.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -203,6 +204,13 @@ impl WeightFile {
         (stored, groups, beside): (Vec<Stored>, Vec<Group>, Vec<String>),
     ) -> Self {
         Self { shown, format, stored, groups, beside, bytes, hdf5: Some(hdf5) }
+    }
+
+    /// What a safetensors file says of itself; of other formats nothing.
+    pub fn facts(&self) -> HashMap<String, String> {
+        let read = |bytes| safetensors::SafeTensors::read_metadata(bytes).ok();
+        let header = (self.format == Format::Safetensors).then(|| read(self.bytes.as_ref())).flatten();
+        header.and_then(|(_, header)| header.metadata().clone()).unwrap_or_default()
     }
 
     /// The numbers of a tensor, row by row as its shape says.

@@ -124,12 +124,21 @@ fn place(graph: &Graph, found: &Found, file: &[usize], shape: &[usize]) -> Optio
         (Op::Linear { .. }, [o, c, h, w], "weight") => (shape == [*o, c * h * w]).then_some(Change::Convolved),
         _ => (shape == file).then_some(Change::None),
     }?;
-    let below = graph.layers[layer].inputs.first().copied().unwrap_or(0);
-    let map = graph.input_shape(below);
-    let flattens = matches!(graph.layers[below].op, Op::Flatten) && map[1] * map[2] > 1;
-    let reads_map = matches!(graph.layers[layer].op, Op::Linear { .. }) && param == "weight" && flattens;
-    let flattened = (reads_map && order != graph.framework).then_some(map);
+    let flattened = flattened_map(graph, layer, param).filter(|_| order != graph.framework);
     Some(Placed { stored, layer, param, shape: shape.to_vec(), change, flattened })
+}
+
+/// The map [channels, height, width] whose flattened numbers the weights of a dense layer multiply, if they are of more than
+/// one pixel: their order is each framework's own.
+pub(super) fn flattened_map(graph: &Graph, layer: usize, param: &str) -> Option<[usize; 3]> {
+    let below = |layer: usize| graph.layers[layer].inputs.first().copied();
+    let mut source =
+        below(layer).filter(|_| param == "weight" && matches!(graph.layers[layer].op, Op::Linear { .. }))?;
+    while matches!(graph.layers[source].op, Op::Dropout(_)) {
+        source = below(source)?;
+    }
+    let map = graph.input_shape(source);
+    (matches!(graph.layers[source].op, Op::Flatten) && map[1] * map[2] > 1).then_some(map)
 }
 
 impl Placed {
@@ -252,8 +261,10 @@ fn leaf(name: &str) -> Option<(&'static str, Option<Framework>)> {
     })
 }
 
-/// Names with a layer before the last dot or slash: the network's own, or another framework's for the same network.
+/// Names with a layer before the last dot or slash: the network's own, or another framework's for the same network. A head of
+/// ours has one name in both: in whose order it is written, our files say.
 fn by_name(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
+    let written = file.facts().get("format").and_then(|word| Framework::of(word));
     let mut result = Match { how: "by name", ..Match::default() };
     let mut found = Vec::new();
     let others = aliases(graph);
@@ -269,8 +280,8 @@ fn by_name(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
         let split = stored.name.rfind(['.', '/']).map(|at| (&stored.name[..at], &stored.name[at + 1..]));
         let place = split.and_then(|(base, last)| {
             let (param, layout) = leaf(last)?;
-            // Under the network's own names the numbers stand in the network's own order.
-            let own = graph.find(base).map(|layer| (layer, layout, layout.unwrap_or(graph.framework)));
+            // Under the network's own names the numbers stand in the network's own order, unless the file says another.
+            let own = graph.find(base).map(|layer| (layer, layout, layout.or(written).unwrap_or(graph.framework)));
             let other = || others.get(base).map(|layer| (*layer, layout, Framework::Torch));
             let (layer, axes, order) = own.or_else(other)?;
             Some(Found { stored: index, layer, param, axes: axes.unwrap_or(Framework::Torch), order })
