@@ -165,8 +165,11 @@ pub enum Verb {
         /// The experiment
         file: PathBuf,
         /// The first digits of the trial's key
-        #[arg(required_unless_present = "bundle", conflicts_with = "bundle")]
+        #[arg(required_unless_present_any = ["bundle", "best"], conflicts_with_all = ["bundle", "best"])]
         trial: Option<String>,
+        /// Of the best recipe of a scenario, the replicate that validation scores highest
+        #[arg(long, value_name = "SCENARIO", conflicts_with = "bundle")]
+        best: Option<String>,
         /// The experiment, its results, splits and all hashes in one .tar.gz, which `verify` repeats elsewhere
         #[arg(long)]
         bundle: bool,
@@ -177,6 +180,8 @@ pub enum Verb {
         #[arg(long, value_enum, conflicts_with = "bundle")]
         names: Option<Names>,
     },
+    /// Answer images with a network that `export` wrote
+    Predict(Predict),
     /// Which weight files are known, and what is in a file
     Weights {
         #[command(subcommand)]
@@ -259,6 +264,21 @@ pub struct Extract {
     /// Folder that serves as the test split
     #[arg(long, value_name = "FOLDER", default_value = "test")]
     pub test: String,
+}
+
+/// What is to be answered.
+#[derive(Clone, Debug, Args)]
+pub struct Predict {
+    /// A file that `export` wrote
+    pub model: PathBuf,
+    /// Image files, and folders with images at any depth
+    #[arg(required = true, value_name = "IMAGES")]
+    pub images: Vec<PathBuf>,
+    /// So many of the likeliest classes of each image; json has all
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub top: usize,
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
 }
 
 #[derive(Debug, Subcommand)]

@@ -14,6 +14,7 @@ mod materials;
 mod on_gpu;
 mod operators;
 mod plans;
+mod predictions;
 mod sharing;
 mod side;
 mod sweeps;

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::jobs;
 use super::verify::difference;
 use super::world::World;
-use super::{Exit, NoDevice, Usage, bundle, prepare, print};
+use super::{Exit, NoDevice, Usage, bundle, findings, prepare, print};
 use crate::cli::{Common, Names};
 use crate::experiment::Experiment;
 use crate::key::Key;
@@ -71,6 +71,37 @@ pub fn run(file: &Path, prefix: &str, out: &Path, names: Option<Names>, common: 
         }
     }
     Ok(Exit::Complete)
+}
+
+/// The key of the trial that is best in a scenario: the recipe and setting that validation selects over all replicates,
+/// and of these the replicate that it scores highest.
+///
+/// # Errors
+/// The experiment has no such scenario, or nothing finished in it.
+pub fn best(file: &Path, scenario: &str, common: &Common) -> anyhow::Result<String> {
+    let experiment = Experiment::load(file)?;
+    let findings = findings::gather(&Store::read(&common.db)?, Some(&experiment.name))?;
+    let names: Vec<&str> = findings.scenarios.iter().map(|scenario| scenario.name.as_str()).collect();
+    if !names.contains(&scenario) {
+        let known = names.join(", ");
+        return Err(Usage(format!("'{}' has no scenario '{scenario}'; it has {known}", experiment.name)).into());
+    }
+    let (arm, setting) = findings.best(scenario).ok_or_else(|| {
+        Usage(format!("nothing has finished in '{scenario}' yet: `tl-sweep run {}` runs it", file.display()))
+    })?;
+    let mut highest = &setting.trials[0];
+    for trial in &setting.trials {
+        if trial.val > highest.val {
+            highest = trial;
+        }
+    }
+    if !common.quiet {
+        let validation =
+            highest.val.map_or_else(String::new, |value| format!(", {} {value:.4} on validation", findings.metric));
+        let label = if setting.label.is_empty() { String::new() } else { format!(" ({})", setting.label) };
+        eprintln!("best in {scenario}: {}{label}, replicate {}{validation}", arm.recipe, highest.replicate);
+    }
+    Ok(highest.key.to_string())
 }
 
 /// Writes a whole experiment.

@@ -17,6 +17,7 @@ pub mod jobs;
 mod machine;
 mod materials;
 mod plan;
+mod predict;
 mod prepare;
 mod process;
 mod progress;
@@ -109,7 +110,11 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         }
         Verb::Extract(asked) => extract::run(&asked, common),
         Verb::Export { file, trial: Some(trial), out, names, .. } => export::run(&file, &trial, &out, names, common),
-        Verb::Export { file, trial: None, out, .. } => export::bundle(&file, &out, common),
+        Verb::Export { file, best: Some(scenario), out, names, .. } => {
+            export::run(&file, &export::best(&file, &scenario, common)?, &out, names, common)
+        }
+        Verb::Export { file, out, .. } => export::bundle(&file, &out, common),
+        Verb::Predict(asked) => predict::run(&asked, common),
         Verb::Weights { what: WeightsVerb::Convert { look, names, out } } => {
             weights::convert(&look, export::framework(names), &out, common)
         }

@@ -49,6 +49,13 @@ pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
     Ok(Rgb { width, height, pixels: image.into_rgb8().into_raw() })
 }
 
+/// Whether a file is meant to be an image: its content begins like one of those that are decoded, or its name says so.
+pub fn is_image(path: &std::path::Path, bytes: &[u8]) -> bool {
+    let content =
+        || ImageReader::new(Cursor::new(bytes)).with_guessed_format().is_ok_and(|read| read.format().is_some());
+    image::ImageFormat::from_path(path).is_ok() || content()
+}
+
 /// The square that networks read, by `RESAMPLER`. An image that is such a square already stays as it is.
 ///
 /// # Errors

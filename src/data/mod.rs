@@ -8,6 +8,7 @@ pub mod cifar;
 pub mod decode;
 pub mod folder;
 pub mod idx;
+pub mod loose;
 pub mod manifest;
 pub mod open;
 pub mod packed;

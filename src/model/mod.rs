@@ -13,5 +13,6 @@ mod resnet_cifar;
 pub mod sketch;
 mod squeezenet;
 pub mod summary;
+pub mod trained;
 mod vgg;
 pub mod weights;

@@ -125,6 +125,23 @@ impl Softmax {
     }
 }
 
+/// The logarithms of the class probabilities of one head, row by row; `logits` [n, classes].
+///
+/// # Errors
+/// The shape is another, or the device has failed.
+pub fn log_probabilities(logits: &Tensor) -> Result<Vec<Vec<f64>>> {
+    let (_, classes) = logits.dims2()?;
+    let values = logits.flatten_all()?.to_vec1::<f32>()?;
+    let mut softmax = Softmax::new(classes, classes);
+    let row = |row: &[f32]| {
+        softmax.read(row);
+        let (shifted, _, sum) = softmax.head(0);
+        let log_sum = libm::log(sum);
+        shifted.iter().map(|shifted| shifted - log_sum).collect()
+    };
+    Ok(values.chunks_exact(classes).map(row).collect())
+}
+
 /// Whether labels fit so many rows of logits.
 ///
 /// # Errors

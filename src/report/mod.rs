@@ -5,5 +5,6 @@ pub mod compare;
 pub mod csv;
 pub mod findings;
 pub mod json;
+pub mod predictions;
 pub mod table;
 pub mod verdict;

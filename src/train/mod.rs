@@ -18,6 +18,7 @@ mod lineup;
 mod lockstep;
 mod memory;
 pub mod pace;
+mod predict;
 mod pretrain;
 mod record;
 mod shelf;
@@ -32,6 +33,7 @@ pub use export::{Exported, export, exportable};
 pub use extract::{Extraction, extract};
 pub use feature_file::Kind as FeatureKind;
 pub use memory::{bytes as device_bytes, macs as device_macs};
+pub use predict::{Said, predict};
 pub use shelf::{Places, Shelf};
 
 use crate::outcome::{Failure, FailureClass, Outcome, Progress};

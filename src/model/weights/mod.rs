@@ -71,6 +71,24 @@ impl Weights {
         Ok((weights, fitted))
     }
 
+    /// Every tensor of a file that holds this very network and nothing else.
+    ///
+    /// # Errors
+    /// A tensor is missing, left over, of another shape, or holds NaN or infinity.
+    pub fn exactly(file: &WeightFile, graph: &Graph) -> anyhow::Result<Self> {
+        let found = matched(file, graph);
+        let of = |names: Vec<&String>| listed(&names);
+        anyhow::ensure!(
+            found.missing.is_empty() && found.unused.is_empty() && found.differing.is_empty(),
+            "'{}' does not hold the network that it names.\n  missing: {}\n  left over: {}\n  of another shape: {}",
+            file.shown,
+            of(found.missing.iter().map(|(_, name)| name).collect()),
+            of(found.unused.iter().collect()),
+            of(found.differing.iter().map(|(_, name, ..)| name).collect()),
+        );
+        Self::placed(file, &Fitted { graph: graph.clone(), found, headless: false }, |_| true)
+    }
+
     fn placed(file: &WeightFile, fitted: &Fitted, wanted: impl Fn(usize) -> bool) -> anyhow::Result<Self> {
         let weights = Self::numbers(file, fitted, wanted)?;
         match broken(&weights) {

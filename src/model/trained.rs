@@ -1,0 +1,85 @@
+//! A trained network in one file: its tensors, and everything else that an answer to an image depends on.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use super::arch::Arch;
+use super::freezing::with_head;
+use super::graph::Graph;
+use super::weights::Weights;
+use super::weights::file::WeightFile;
+use crate::device::Precision;
+use crate::frame::{Frame, Resize};
+use crate::key::Key;
+use crate::recipe::{Head, Pool, Preprocess};
+
+/// The fact of a safetensors file that holds what is not a tensor.
+pub const FACT: &str = "tl_sweep_model";
+
+/// What a file of tensors must say of itself, so that images can be answered as in the trial it came from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trained {
+    pub arch: Arch,
+    pub preprocess: Preprocess,
+    pub resize: Resize,
+    pub tap: String,
+    pub pool: Pool,
+    pub head: Head,
+    /// Layers, from the input, that were held fixed when test was read: a batch norm is not merged across that boundary.
+    pub frozen: usize,
+    pub precision: Precision,
+    /// Their names, in the order of the outputs.
+    pub classes: Vec<String>,
+    /// Contents of the images that training or the choice of its settings has seen.
+    pub seen: Vec<Key>,
+}
+
+impl Trained {
+    /// What images become before they are preprocessed.
+    pub fn frame(&self) -> Frame {
+        Frame { side: self.arch.input, resize: self.resize }
+    }
+
+    /// The network with its head.
+    ///
+    /// # Errors
+    /// The backbone has no such tap.
+    pub fn graph(&self) -> Result<Graph, String> {
+        Ok(with_head(&self.arch.backbone(&self.tap)?, self.pool, &self.head, self.classes.len(), 0.0))
+    }
+}
+
+/// A file that `export` wrote, read.
+pub struct Opened {
+    pub model: Trained,
+    pub graph: Graph,
+    pub weights: Weights,
+    /// What else it says of itself, such as the trial that it comes from.
+    pub facts: BTreeMap<String, String>,
+}
+
+impl Opened {
+    /// Reads a file of the names of either framework.
+    ///
+    /// # Errors
+    /// It cannot be read, does not say what it is, or its tensors are not those of the network that it names.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let file = WeightFile::open(path)?;
+        let mut facts: BTreeMap<String, String> = file.facts().into_iter().collect();
+        let fact = facts.remove(FACT).with_context(|| {
+            format!(
+                "'{}' holds tensors, and not how images are answered with them: classes, head and preprocessing. \
+                 `tl-sweep export EXPERIMENT TRIAL --out FILE` writes both",
+                path.display()
+            )
+        })?;
+        let model: Trained = serde_json::from_str(&fact)
+            .with_context(|| format!("'{}' was exported by another version: export the trial again", path.display()))?;
+        let graph = model.graph().map_err(anyhow::Error::msg)?;
+        let weights = Weights::exactly(&file, &graph)?;
+        Ok(Self { model, graph, weights, facts })
+    }
+}

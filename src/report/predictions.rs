@@ -1,0 +1,194 @@
+//! Answers to images: as a table, as CSV, as JSON, and how many are what the images' folders say.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::csv::Csv;
+use super::findings::fraction;
+use super::table::{Style, table};
+
+/// What is said of one image.
+pub struct Answered {
+    pub path: PathBuf,
+    /// Logarithms of the probabilities, class by class; or why there are none.
+    pub found: Result<Vec<f64>, String>,
+    /// Whether training, or the choice of its settings, has seen this very image.
+    pub seen: bool,
+}
+
+/// The answers of one model.
+pub struct Predictions {
+    /// Facts of its file, such as the trial that it comes from.
+    pub facts: BTreeMap<String, String>,
+    pub classes: Vec<String>,
+    pub images: Vec<Answered>,
+}
+
+/// How many answers are what the folders say.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Agreement {
+    pub right: usize,
+    pub of: usize,
+    /// Of those, the ones that training has seen.
+    pub seen: usize,
+}
+
+impl Answered {
+    /// Classes from the likeliest on, with their probabilities; the first of equals comes first, as in a trial's scores.
+    fn ranked(&self) -> Vec<(usize, f64)> {
+        let mut ranked: Vec<(usize, f64)> = self.found.iter().flatten().copied().enumerate().collect();
+        ranked.sort_by(|one, other| other.1.total_cmp(&one.1));
+        ranked.into_iter().map(|(class, logarithm)| (class, logarithm.exp())).collect()
+    }
+
+    /// The name of the folder that it lies in.
+    fn folder(&self) -> Option<&str> {
+        self.path.parent().and_then(Path::file_name)?.to_str()
+    }
+}
+
+impl Predictions {
+    /// Of images in folders that are all called as classes are; nothing otherwise.
+    pub fn agreement(&self) -> Option<Agreement> {
+        let mut agreement = Agreement { right: 0, of: 0, seen: 0 };
+        for image in self.images.iter().filter(|image| image.found.is_ok()) {
+            let truth = image.folder().and_then(|folder| self.classes.iter().position(|class| class == folder))?;
+            agreement.of += 1;
+            agreement.right += usize::from(image.ranked().first().is_some_and(|(class, _)| *class == truth));
+            agreement.seen += usize::from(image.seen);
+        }
+        (agreement.of > 0).then_some(agreement)
+    }
+
+    /// Images that could not be answered.
+    pub fn broken(&self) -> impl Iterator<Item = (&Path, &str)> {
+        self.images.iter().filter_map(|image| Some((image.path.as_path(), image.found.as_ref().err()?.as_str())))
+    }
+
+    /// A row for each image: the `top` likeliest classes.
+    pub fn table(&self, style: Style, top: usize) -> String {
+        let top = top.min(self.classes.len());
+        let places: Vec<String> =
+            (1..=top).map(|place| if place == 1 { "class".to_owned() } else { place.to_string() }).collect();
+        let heading: Vec<&str> = std::iter::once("image").chain(places.iter().map(String::as_str)).collect();
+        let rows: Vec<Vec<String>> = self.images.iter().map(|image| self.row(image, top)).collect();
+        table(style, &heading, &rows)
+    }
+
+    fn row(&self, image: &Answered, top: usize) -> Vec<String> {
+        let mut row = vec![image.path.display().to_string()];
+        match &image.found {
+            Err(reason) => row.push(format!("no answer: {reason}")),
+            Ok(_) => row.extend(
+                image
+                    .ranked()
+                    .into_iter()
+                    .take(top)
+                    .map(|(class, probability)| format!("{} {}", self.classes[class], fraction(probability))),
+            ),
+        }
+        row.resize(top + 1, String::new());
+        row
+    }
+
+    /// A row for each image: the likeliest classes and their probabilities, whether it was seen, why there is no answer.
+    ///
+    /// # Errors
+    /// Only the writer's own.
+    pub fn csv(&self, top: usize) -> anyhow::Result<String> {
+        let top = top.min(self.classes.len());
+        let places = (0..top).flat_map(|place| [numbered("class", place), numbered("probability", place)]);
+        let names: Vec<String> =
+            std::iter::once("image".to_owned()).chain(places).chain(["seen", "problem"].map(str::to_owned)).collect();
+        let columns: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut csv = Csv::new(&columns)?;
+        for image in &self.images {
+            let mut row = BTreeMap::from([("image".to_owned(), image.path.display().to_string())]);
+            for (place, (class, probability)) in image.ranked().into_iter().take(top).enumerate() {
+                row.insert(numbered("class", place), self.classes[class].clone());
+                row.insert(numbered("probability", place), probability.to_string());
+            }
+            row.insert("seen".to_owned(), image.seen.to_string());
+            row.extend(image.found.as_ref().err().map(|reason| ("problem".to_owned(), reason.clone())));
+            csv.push(&row)?;
+        }
+        csv.text()
+    }
+
+    /// Everything, for machines.
+    pub fn json(&self) -> Value {
+        let image = |image: &Answered| {
+            let ranked = image.ranked();
+            let all: serde_json::Map<String, Value> =
+                ranked.iter().map(|(class, probability)| (self.classes[*class].clone(), json!(probability))).collect();
+            json!({
+                "image": image.path.display().to_string(),
+                "class": ranked.first().map(|(class, _)| self.classes[*class].clone()),
+                "probability": ranked.first().map(|(_, probability)| probability),
+                "probabilities": all,
+                "seen": image.seen,
+                "problem": image.found.as_ref().err(),
+            })
+        };
+        json!({
+            "version": 1,
+            "model": self.facts,
+            "classes": self.classes,
+            "images": self.images.iter().map(image).collect::<Vec<_>>(),
+            "agreement": self.agreement().map(|found| json!({
+                "right": found.right, "of": found.of, "seen": found.seen, "ci95": found.interval(),
+            })),
+        })
+    }
+}
+
+fn numbered(name: &str, place: usize) -> String {
+    if place == 0 { name.to_owned() } else { format!("{name}_{}", place + 1) }
+}
+
+impl Agreement {
+    /// A 95% interval of the share that is right (Wilson, 1927).
+    pub fn interval(&self) -> [f64; 2] {
+        /// The normal distribution's quantile at .975.
+        const Z: f64 = 1.959_963_984_540_054;
+        let (n, share) = (self.of as f64, self.right as f64 / self.of as f64);
+        let middle = share + Z * Z / (2.0 * n);
+        let half = Z * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
+        let whole = 1.0 + Z * Z / n;
+        [((middle - half) / whole).max(0.0), ((middle + half) / whole).min(1.0)]
+    }
+
+    /// A sentence for people.
+    pub fn said(&self) -> String {
+        let [low, high] = self.interval();
+        let share = fraction(self.right as f64 / self.of as f64);
+        let mut text = format!(
+            "{} of {} are what their folders say: {share} [{}, {}]",
+            self.right,
+            self.of,
+            fraction(low),
+            fraction(high)
+        );
+        if self.seen > 0 {
+            text.push_str(&format!("; training or its settings have seen {} of them, so that is too good", self.seen));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interval_is_wilsons() {
+        // statsmodels 0.15, proportion_confint(37, 40, method="wilson") and (0, 10).
+        let near =
+            |found: [f64; 2], known: [f64; 2]| found.iter().zip(known).all(|(one, other)| (one - other).abs() < 1e-6);
+        let of = |right, of| Agreement { right, of, seen: 0 }.interval();
+        assert!(near(of(37, 40), [0.801_357_7, 0.974_164_0]), "{:?}", of(37, 40));
+        assert!(near(of(0, 10), [0.0, 0.277_532_8]), "{:?}", of(0, 10));
+    }
+}

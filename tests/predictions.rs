@@ -1,0 +1,177 @@
+//! A trained network that leaves the program answers images as it did in its trial.
+
+use tl_sweep::model::arch::Arch;
+
+use crate::builder::{World, png};
+use crate::materials::network;
+
+const EXPERIMENT: &str = r#"
+[experiment]
+name = "mine"
+replicates = 1
+[backbone]
+weights = "w.safetensors"
+arch = "resnet8"
+preprocess = "torch"
+[datasets.mine]
+path = "mine"
+[scenarios.few]
+dataset = "mine"
+[recipes.solved]
+freeze = "all"
+head = "linear"
+augment = []
+optimizer = "lbfgs"
+lambda = [1e-2, 1e-3]
+[recipes.two-phases]
+phases = [{ freeze = "all", steps = 4 }, { freeze = "layer1", steps = 4 }]
+[train]
+steps = 8
+batch = 8
+augment = ["flip"]
+[axes]
+recipe = ["linear-probe", "early-features", "fine-tune", "two-phases", "solved", "from-scratch"]
+"#;
+
+/// Trials of a recipe of an experiment on `mine`, and the probabilities that they gave to the classes of its test images, in
+/// the order of their paths.
+fn trials(world: &World) -> Vec<(String, String, Vec<f32>)> {
+    let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
+    let query =
+        "SELECT result.trial, recipe, probability FROM result JOIN prediction ON prediction.trial = result.trial
+                 WHERE part = 'test'";
+    let mut statement = store.prepare(query).unwrap();
+    let row =
+        |row: &rusqlite::Row| Ok((row.get(0)?, row.get(1)?, bytemuck::pod_collect_to_vec(&row.get::<_, Vec<u8>>(2)?)));
+    statement.query_map([], row).unwrap().map(Result::unwrap).collect()
+}
+
+/// What `predict` says of images, as JSON.
+fn predict(world: &World, args: &[&str]) -> serde_json::Value {
+    let said = world.run(&[&["predict"], args, &["--format", "json"]].concat()).exits(0);
+    serde_json::from_str(&said.out).unwrap()
+}
+
+/// The probability of each image's own class, which its folder names.
+fn of_truth(said: &serde_json::Value) -> Vec<f32> {
+    let images = said["images"].as_array().unwrap().iter();
+    images
+        .map(|image| {
+            let class = image["image"].as_str().unwrap().split('/').rev().nth(1).unwrap();
+            image["probabilities"][class].as_f64().unwrap() as f32
+        })
+        .collect()
+}
+
+#[test]
+fn an_exported_network_answers_as_in_its_trial_to_the_bit() {
+    let world = World::new().images("mine", &["ants", "bees", "cats"], 12, 8).file("x.toml", EXPERIMENT);
+    network(&world, "w.safetensors", &Arch::new("resnet8", 32, 1.0));
+    world.run(&["run", "x.toml"]).exits(0);
+    let trials = trials(&world);
+    assert_eq!(trials.len(), 6);
+    for (trial, recipe, probabilities) in &trials {
+        world.run(&["export", "x.toml", trial, "--out", "m.safetensors"]).exits(0);
+        let said = predict(&world, &["m.safetensors", "mine/test"]);
+        assert_eq!(said["model"]["trial"].as_str(), Some(trial.as_str()));
+        assert_eq!(of_truth(&said), *probabilities, "{recipe}");
+        // An image has the same answer alone.
+        let alone = predict(&world, &["m.safetensors", "mine/test/cats/003.png"]);
+        assert_eq!(alone["images"][0]["probabilities"], said["images"][19]["probabilities"], "{recipe}");
+        assert_eq!((said["agreement"]["of"].as_u64(), said["agreement"]["seen"].as_u64()), (Some(24), Some(0)));
+    }
+    // What training has seen is no evidence, and is told.
+    let said = predict(&world, &["m.safetensors", "mine/train"]);
+    assert_eq!(said["agreement"]["seen"].as_u64(), Some(36));
+    let said = world.run(&["predict", "m.safetensors", "mine/train"]).exits(0);
+    assert!(said.out.contains("have seen 36 of them, so that is too good"), "{}", said.out);
+}
+
+#[test]
+fn a_flattened_head_under_the_names_of_another_framework_answers_alike() {
+    let experiment = EXPERIMENT
+        .replace("\"resnet8\"", "\"vgg16\"\nwidth = 0.0625\ninput = 64").replace("[recipes.solved]", "[recipes.hidden]\nfreeze = \"all\"\npool = \"flatten\"\nhead = { mlp = [16] }\n[recipes.solved]\npool = \"flatten\"")
+        .replace(r#"["linear-probe", "early-features", "fine-tune", "two-phases", "solved", "from-scratch"]"#, r#"["solved", "hidden"]"#);
+    let world = World::new().images("mine", &["ants", "bees", "cats"], 12, 8).file("x.toml", experiment);
+    network(&world, "w.safetensors", &Arch::new("vgg16", 64, 0.0625));
+    world.run(&["run", "x.toml"]).exits(0);
+    let trials = trials(&world);
+    assert_eq!(trials.len(), 2);
+    for (trial, recipe, probabilities) in &trials {
+        let mut heads = Vec::new();
+        for names in ["keras", "torch"] {
+            world.run(&["export", "x.toml", trial, "--out", "m.safetensors", "--names", names]).exits(0);
+            assert_eq!(of_truth(&predict(&world, &["m.safetensors", "mine/test"])), *probabilities, "{recipe} {names}");
+            heads.push(first_row(&world, recipe));
+        }
+        // The map has 2 x 2 pixels of 32 channels: channel c of pixel p is 32 p + c in Keras, 4 c + p in PyTorch.
+        let [keras, torch] = &heads[..] else { panic!("{}", heads.len()) };
+        for (channel, pixel) in [(0, 0), (1, 0), (0, 1), (31, 3), (7, 2)] {
+            assert_eq!(keras[32 * pixel + channel], torch[4 * channel + pixel], "{recipe} {channel} {pixel}");
+        }
+    }
+}
+
+/// The weights of the first output of the dense layer that reads the flattened map.
+fn first_row(world: &World, recipe: &str) -> Vec<f32> {
+    let layer = if recipe == "solved" { "head.linear" } else { "head.fc1" };
+    let bytes = std::fs::read(world.path("m.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let (view, stride) = match tensors.tensor(&format!("{layer}/kernel")) {
+        // [in, out]
+        Ok(view) => (view.clone(), view.shape()[1]),
+        Err(_) => (tensors.tensor(&format!("{layer}.weight")).unwrap(), 1),
+    };
+    let numbers: Vec<f32> = bytemuck::pod_collect_to_vec(view.data());
+    numbers.into_iter().step_by(stride).take(128).collect()
+}
+
+#[test]
+fn the_best_of_a_scenario_is_exported_and_answers_what_it_can() {
+    let experiment =
+        EXPERIMENT.replace(r#""early-features", "fine-tune", "two-phases", "solved", "from-scratch""#, r#""solved""#);
+    let world = World::new()
+        .images("mine", &["ants", "bees", "cats"], 12, 8)
+        .file("x.toml", experiment)
+        .file("new/a.png", png(12, 12, 1, 77))
+        .file("new/deep/b.jpg", png(40, 30, 2, 78))
+        .file("new/notes.txt", "no image")
+        .file("new/.hidden.png", "hidden")
+        .file("cut.png", &png(12, 12, 1, 79)[..40]);
+    network(&world, "w.safetensors", &Arch::new("resnet8", 32, 1.0));
+    let said = world.run(&["export", "x.toml", "--best", "few", "--out", "m.safetensors"]);
+    assert!(said.code == 2 || said.code == 7, "{}: nothing has run: {}", said.code, said.err);
+    world.run(&["run", "x.toml"]).exits(0);
+    let said = world.run(&["export", "x.toml", "--best", "many", "--out", "m.safetensors"]).exits(2);
+    assert!(said.err.contains("'mine' has no scenario 'many'; it has few"), "{}", said.err);
+    let said = world.run(&["export", "x.toml", "--best", "few", "--out", "m.safetensors"]).exits(0);
+    assert!(said.err.contains("best in few: "), "{}", said.err);
+    assert!(said.out.contains("are those in the store, to the bit"), "{}", said.out);
+
+    let said = world.run(&["predict", "m.safetensors", "new"]).exits(0);
+    assert!(said.out.contains("new/a.png") && said.out.contains("new/deep/b.jpg"), "{}", said.out);
+    assert!(!said.out.contains("notes") && !said.out.contains("hidden"), "{}", said.out);
+    assert!(!said.out.contains("what their folders say"), "their folders are no classes: {}", said.out);
+    assert!(said.err.contains("1 files are no images and were left alone: new/notes.txt"), "{}", said.err);
+    // What was named and cannot be answered is an answer that is missing.
+    let said =
+        world.run(&["predict", "m.safetensors", "new/a.png", "cut.png", "new/notes.txt", "--format", "csv"]).exits(4);
+    let rows: Vec<csv::StringRecord> =
+        csv::Reader::from_reader(said.out.as_bytes()).records().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), 3);
+    assert!(!rows[0][1].is_empty() && rows[1][1].is_empty() && rows[2][1].is_empty(), "{}", said.out);
+    assert!(
+        said.err.contains("no answer to 'cut.png'") && said.err.contains("no answer to 'new/notes.txt'"),
+        "{}",
+        said.err
+    );
+    // What is no such model says how to make one.
+    for (args, expected) in [
+        (["w.safetensors", "new"], "`tl-sweep export EXPERIMENT TRIAL --out FILE` writes both"),
+        (["m.safetensors", "old"], "there is nothing at 'old'"),
+        (["x.toml", "new"], "it is none of .h5"),
+    ] {
+        let said = world.run(&[&["predict"], &args[..]].concat()).exits(2);
+        assert!(said.err.contains(expected), "{} lacks {expected}", said.err);
+    }
+}
