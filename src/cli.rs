@@ -182,6 +182,8 @@ pub enum Verb {
     },
     /// Answer images with a network that `export` wrote
     Predict(Predict),
+    /// Say which recipe to try first, from features of the training images alone, and write the experiment that tests it
+    Recommend(Recommend),
     /// Which weight files are known, and what is in a file
     Weights {
         #[command(subcommand)]
@@ -222,24 +224,15 @@ pub enum Verb {
     },
 }
 
-/// What features are wanted.
+/// Weights, images, and how the images are brought before the weights.
 #[derive(Clone, Debug, Args)]
-pub struct Extract {
+pub struct Seen {
     /// A weight file, or the name of a known one
     #[arg(value_name = "WEIGHTS")]
     pub from: String,
     /// A dataset: a folder, .tar, .tar.gz or .csv
     #[arg(value_name = "DATA")]
     pub dataset: String,
-    /// Where to write: its ending says how
-    #[arg(long, short)]
-    pub out: PathBuf,
-    /// The layer whose output is the feature; `features` is the last below the classifier, `early` an early one
-    #[arg(long, default_value = "features")]
-    pub tap: String,
-    /// Make a feature map a vector: flatten, avg, max, or over a grid as avg=4; without it the map itself is written
-    #[arg(long)]
-    pub pool: Option<String>,
     /// The architecture; without it the one of the known file, or the one that the file fits
     #[arg(long)]
     pub arch: Option<String>,
@@ -255,15 +248,46 @@ pub struct Extract {
     /// How images are brought to its size: crop, 'crop 0.875' or stretch; it comes with known files
     #[arg(long)]
     pub resize: Option<String>,
-    /// Which images: train, val, test or all
-    #[arg(long)]
-    pub part: Option<String>,
     /// How products round on a GPU: f32, tf32 or bf16
     #[arg(long, default_value = "f32")]
     pub precision: String,
     /// Folder that serves as the test split
     #[arg(long, value_name = "FOLDER", default_value = "test")]
     pub test: String,
+}
+
+/// What features are wanted.
+#[derive(Clone, Debug, Args)]
+pub struct Extract {
+    #[command(flatten)]
+    pub seen: Seen,
+    /// Where to write: its ending says how
+    #[arg(long, short)]
+    pub out: PathBuf,
+    /// The layer whose output is the feature; `features` is the last below the classifier, `early` an early one
+    #[arg(long, default_value = "features")]
+    pub tap: String,
+    /// Make a feature map a vector: flatten, avg, max, or over a grid as avg=4; without it the map itself is written
+    #[arg(long)]
+    pub pool: Option<String>,
+    /// Which images: train, val, test or all
+    #[arg(long)]
+    pub part: Option<String>,
+}
+
+/// What advice is wanted on.
+#[derive(Clone, Debug, Args)]
+pub struct Recommend {
+    #[command(flatten)]
+    pub seen: Seen,
+    /// Training images to look at, as many of each class; time grows with the cube
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub images: usize,
+    /// Write an experiment that tests the advice; never over an existing file
+    #[arg(long, short, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
 }
 
 /// What is to be answered.

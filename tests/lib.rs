@@ -1,5 +1,6 @@
 //! One test binary. Each file is a room or a promise; `builder` makes the small worlds they run in.
 
+mod advice;
 mod architecture;
 mod backbones;
 mod builder;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Exit, findings, print, table_style};
+use super::{Exit, Usage, findings, print, table_style};
 use crate::cli::Common;
 use crate::data::open::Source;
 use crate::data::{Dataset, Part, Spec, open};
@@ -50,6 +50,9 @@ pub fn splits_csv(store: &Store, experiment: &str) -> anyhow::Result<String> {
 }
 
 /// Opens a dataset by its path, or by its name under `--data`; `test` is the folder that serves as the test split.
+///
+/// # Errors
+/// It is not there, or cannot be used: what was typed or what it names is wrong.
 pub fn opened(target: &str, test: &str, common: &Common) -> anyhow::Result<Dataset> {
     let folder = common.data.clone().unwrap_or_default();
     let path = [PathBuf::from(target), folder.join(target), folder.join(format!("{target}.tar.gz"))]
@@ -63,5 +66,6 @@ pub fn opened(target: &str, test: &str, common: &Common) -> anyhow::Result<Datas
         splits.retain(|split, folder| split == "test" || folder != test);
     }
     let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-    open(&Spec { name, source: Source::Path(path), splits, skip_bad_images: false })
+    let spec = Spec { name, source: Source::Path(path), splits, skip_bad_images: false };
+    open(&spec).map_err(|error| Usage(format!("{error:#}")).into())
 }

@@ -3,35 +3,17 @@
 use std::io::IsTerminal;
 
 use super::devices::Devices;
-use super::materials;
+use super::materials::{self, Prepared};
 use super::{Exit, NoDevice, Usage, print};
 use crate::cli::{Common, Extract};
 use crate::data::{Part, packed};
-use crate::device::PRECISIONS;
-use crate::frame::Resize;
-use crate::model::arch::{Arch, family};
-use crate::model::catalogue::{Known, identify};
-use crate::recipe::{PREPROCESSES, Pool, Preprocess, word};
+use crate::recipe::Pool;
 use crate::train::{self, Extraction, FeatureKind};
-use crate::value::Value;
 
 pub fn run(asked: &Extract, common: &Common) -> anyhow::Result<Exit> {
     FeatureKind::of(&asked.out).map_err(Usage)?;
     let devices = Devices::choose(&common.devices)?;
-    let rounding = Value::Text(asked.precision.clone());
-    let precision = word(&rounding, PRECISIONS).map_err(|error| Usage(format!("--precision: {error}")))?;
-    devices.allow(&[rounding])?;
-    let weights = materials::weights(&asked.from, common)?;
-    let known = identify(&weights)?.known;
-    let arch =
-        materials::arch_of(&weights, known, asked.arch.as_deref(), asked.input, asked.width)?.ok_or_else(|| {
-            Usage(format!("'{}' fits none of the known architectures: say which with --arch", asked.from))
-        })?;
-    let preprocess = preprocess(asked, &arch, known)?;
-    let resize = match (&asked.resize, known) {
-        (Some(text), _) => Resize::parse(text).map_err(Usage)?,
-        (None, known) => known.map_or(Resize::WHOLE, |known| known.resize),
-    };
+    let Prepared { arch, weights, preprocess, resize, precision } = materials::prepared(&asked.seen, &devices, common)?;
     let graph = arch.graph(10).map_err(Usage)?;
     let tap = graph.layers[arch.tap(&graph, &asked.tap).map_err(Usage)?].name.clone();
     let part = match asked.part.as_deref() {
@@ -41,12 +23,12 @@ pub fn run(asked: &Extract, common: &Common) -> anyhow::Result<Exit> {
                 .ok_or_else(|| Usage(format!("there is no part '{name}': --part takes train, val, test or all")))?,
         ),
     };
-    let dataset = super::data::opened(&asked.dataset, &asked.test, common)?;
+    let dataset = super::data::opened(&asked.seen.dataset, &asked.seen.test, common)?;
     let manifest = &dataset.manifest;
     let chosen = |index: &usize| part.is_none_or(|part| manifest.samples[*index].part == part);
     let samples: Vec<usize> = (0..manifest.samples.len()).filter(chosen).collect();
     if samples.is_empty() {
-        return Err(Usage(format!("'{}' has no images in that part", asked.dataset)).into());
+        return Err(Usage(format!("'{}' has no images in that part", asked.seen.dataset)).into());
     }
     let cache = common.db.parent().unwrap_or(std::path::Path::new("")).join("cache");
     let what = Extraction {
@@ -91,24 +73,6 @@ fn extracted(
     let (shape, warning) = extracted.map_err(|failure| NoDevice(failure.message))??;
     warning.iter().for_each(|warning| eprintln!("{warning}"));
     Ok(shape)
-}
-
-/// Comes with a known file; for another it must be said.
-fn preprocess(asked: &Extract, arch: &Arch, known: Option<&Known>) -> anyhow::Result<Preprocess> {
-    match (&asked.preprocess, known) {
-        (Some(text), _) => Ok(word(&Value::Text(text.clone()), PREPROCESSES).map_err(Usage)?),
-        (None, Some(known)) => Ok(known.preprocess),
-        (None, None) => {
-            let usual = family(&arch.name).map_or_else(String::new, |family| {
-                format!("; {} is usually prepared as '{}'", arch.name, family.preprocess.word())
-            });
-            Err(Usage(format!(
-                "the catalogue does not know '{}': say with --preprocess how its inputs were prepared ({PREPROCESSES}){usual}",
-                asked.from
-            ))
-            .into())
-        }
-    }
 }
 
 /// `flatten`, `avg`, `max`, or over a grid: `avg=4`.

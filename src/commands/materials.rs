@@ -3,12 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use super::Usage;
-use crate::cli::Common;
+use super::devices::Devices;
+use crate::cli::{Common, Seen};
+use crate::device::{PRECISIONS, Precision};
+use crate::frame::Resize;
 use crate::model::arch::{Arch, NAMES, family};
-use crate::model::catalogue::{self, Known};
+use crate::model::catalogue::{self, Known, identify};
 use crate::model::sketch::Sketch;
 use crate::model::weights::file::WeightFile;
 use crate::model::weights::recognised;
+use crate::recipe::{PREPROCESSES, Preprocess, word};
+use crate::value::Value;
 
 /// Endings that a name without one may have.
 const ENDINGS: &[&str] = &["", ".safetensors", ".h5", ".weights.h5", ".keras", ".pth", ".pt", ".th"];
@@ -96,4 +101,52 @@ pub fn arch_of(
         None => recognised(&WeightFile::open(path).map_err(|error| Usage(format!("{error:#}")))?),
     };
     Ok(found.map(|arch| Arch { input: input.unwrap_or(arch.input), ..arch }))
+}
+
+/// A network, and how images come before it.
+pub struct Prepared {
+    pub arch: Arch,
+    pub weights: PathBuf,
+    pub preprocess: Preprocess,
+    pub resize: Resize,
+    pub precision: Precision,
+}
+
+/// Reads what a verb was told of weights, and adds what comes with known ones.
+///
+/// # Errors
+/// The weights are not here or fit no network, their preprocessing is not known, or a word is none that is accepted.
+pub fn prepared(asked: &Seen, devices: &Devices, common: &Common) -> anyhow::Result<Prepared> {
+    let rounding = Value::Text(asked.precision.clone());
+    let precision = word(&rounding, PRECISIONS).map_err(|error| Usage(format!("--precision: {error}")))?;
+    devices.allow(&[rounding])?;
+    let weights = weights(&asked.from, common)?;
+    let known = identify(&weights)?.known;
+    let arch = arch_of(&weights, known, asked.arch.as_deref(), asked.input, asked.width)?.ok_or_else(|| {
+        Usage(format!("'{}' fits none of the known architectures: say which with --arch", asked.from))
+    })?;
+    let preprocess = preprocess(asked, &arch, known)?;
+    let resize = match (&asked.resize, known) {
+        (Some(text), _) => Resize::parse(text).map_err(Usage)?,
+        (None, known) => known.map_or(Resize::WHOLE, |known| known.resize),
+    };
+    Ok(Prepared { arch, weights, preprocess, resize, precision })
+}
+
+/// Comes with a known file; for another it must be said.
+fn preprocess(asked: &Seen, arch: &Arch, known: Option<&Known>) -> anyhow::Result<Preprocess> {
+    match (&asked.preprocess, known) {
+        (Some(text), _) => Ok(word(&Value::Text(text.clone()), PREPROCESSES).map_err(Usage)?),
+        (None, Some(known)) => Ok(known.preprocess),
+        (None, None) => {
+            let usual = family(&arch.name).map_or_else(String::new, |family| {
+                format!("; {} is usually prepared as '{}'", arch.name, family.preprocess.word())
+            });
+            Err(Usage(format!(
+                "the catalogue does not know '{}': say with --preprocess how its inputs were prepared ({PREPROCESSES}){usual}",
+                asked.from
+            ))
+            .into())
+        }
+    }
 }

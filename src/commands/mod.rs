@@ -21,6 +21,7 @@ mod predict;
 mod prepare;
 mod process;
 mod progress;
+mod recommend;
 mod report;
 pub mod run;
 mod shape;
@@ -115,6 +116,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         }
         Verb::Export { file, out, .. } => export::bundle(&file, &out, common),
         Verb::Predict(asked) => predict::run(&asked, common),
+        Verb::Recommend(asked) => recommend::run(&asked, common),
         Verb::Weights { what: WeightsVerb::Convert { look, names, out } } => {
             weights::convert(&look, export::framework(names), &out, common)
         }

@@ -72,6 +72,29 @@ pub fn split(manifest: &Manifest, per_class: Option<usize>, seed: u64, replicate
     Ok(split)
 }
 
+/// Training images to look at without training: in turn one of each class, at most `count`, and at least two of each class that
+/// has two. Of images with the same bytes, and of a group, there is one: the others would give its class away.
+pub fn glance(manifest: &Manifest, count: usize, seed: u64) -> Vec<u32> {
+    let classes = manifest.classes.len();
+    let orders: Vec<Vec<u32>> = (0..classes).map(|class| shuffled(manifest, class, seed, 0)).collect();
+    let (mut contents, mut groups) = (BTreeSet::new(), BTreeSet::new());
+    let mut new = |index: &u32| {
+        let sample = &manifest.samples[*index as usize];
+        contents.insert(sample.content) && groups.insert(group(manifest, *index))
+    };
+    let mut orders: Vec<_> =
+        orders.iter().map(|order| order.iter().copied().filter(&mut new).collect::<Vec<u32>>().into_iter()).collect();
+    let most = count.max(2 * classes);
+    let mut chosen = Vec::new();
+    loop {
+        let round: Vec<u32> = orders.iter_mut().filter_map(Iterator::next).collect();
+        if round.is_empty() || chosen.len() + round.len() > most {
+            return chosen;
+        }
+        chosen.extend(round);
+    }
+}
+
 /// The training images of a class in random order.
 fn shuffled(manifest: &Manifest, class: usize, seed: u64, replicate: u64) -> Vec<u32> {
     let own = |(_, sample): &(usize, &super::Sample)| sample.part == Part::Train && sample.class as usize == class;

@@ -27,6 +27,7 @@ pub mod loss;
 pub mod norm;
 pub mod optim;
 pub mod pool;
+pub mod probe;
 pub mod solve;
 
 thread_local! {

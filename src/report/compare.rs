@@ -28,6 +28,18 @@ pub fn variance(values: &[f64]) -> f64 {
     values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1) as f64
 }
 
+/// A 95% interval of a share, from `right` of `of` (Wilson, 1927).
+pub fn share_interval(right: usize, of: usize) -> [f64; 2] {
+    /// The normal distribution's quantile at .975.
+    const Z: f64 = 1.959_963_984_540_054;
+    let n = of.max(1) as f64;
+    let share = right as f64 / n;
+    let middle = share + Z * Z / (2.0 * n);
+    let half = Z * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
+    let whole = 1.0 + Z * Z / n;
+    [((middle - half) / whole).max(0.0), ((middle + half) / whole).min(1.0)]
+}
+
 /// One replicate of one arm on the test images: its metric, and for each image how the metric would change with that
 /// image's weight (the influence function, which sums to zero): for accuracy, right or wrong less the accuracy.
 #[derive(Clone, Debug, PartialEq)]
@@ -191,6 +203,15 @@ pub fn scored(metric: &str, predicted: &[u16], truth: &[u32]) -> Scored {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_interval_of_a_share_is_wilsons() {
+        // statsmodels 0.15: proportion_confint(37, 40, method="wilson"), and of (0, 10).
+        let near =
+            |found: [f64; 2], known: [f64; 2]| found.iter().zip(known).all(|(one, other)| (one - other).abs() < 1e-6);
+        assert!(near(share_interval(37, 40), [0.801_357_7, 0.974_164_0]), "{:?}", share_interval(37, 40));
+        assert!(near(share_interval(0, 10), [0.0, 0.277_532_8]), "{:?}", share_interval(0, 10));
+    }
 
     #[test]
     fn a_known_interval() {

@@ -1,5 +1,6 @@
 //! From rows of results to what a person reads: statistics, verdicts, tables.
 
+pub mod advice;
 pub mod arm;
 pub mod compare;
 pub mod csv;

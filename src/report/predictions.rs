@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::compare::share_interval;
 use super::csv::Csv;
 use super::findings::fraction;
 use super::table::{Style, table};
@@ -149,15 +150,9 @@ fn numbered(name: &str, place: usize) -> String {
 }
 
 impl Agreement {
-    /// A 95% interval of the share that is right (Wilson, 1927).
+    /// A 95% interval of the share that is right.
     pub fn interval(&self) -> [f64; 2] {
-        /// The normal distribution's quantile at .975.
-        const Z: f64 = 1.959_963_984_540_054;
-        let (n, share) = (self.of as f64, self.right as f64 / self.of as f64);
-        let middle = share + Z * Z / (2.0 * n);
-        let half = Z * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
-        let whole = 1.0 + Z * Z / n;
-        [((middle - half) / whole).max(0.0), ((middle + half) / whole).min(1.0)]
+        share_interval(self.right, self.of)
     }
 
     /// A sentence for people.
@@ -175,20 +170,5 @@ impl Agreement {
             text.push_str(&format!("; training or its settings have seen {} of them, so that is too good", self.seen));
         }
         text
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_interval_is_wilsons() {
-        // statsmodels 0.15, proportion_confint(37, 40, method="wilson") and (0, 10).
-        let near =
-            |found: [f64; 2], known: [f64; 2]| found.iter().zip(known).all(|(one, other)| (one - other).abs() < 1e-6);
-        let of = |right, of| Agreement { right, of, seen: 0 }.interval();
-        assert!(near(of(37, 40), [0.801_357_7, 0.974_164_0]), "{:?}", of(37, 40));
-        assert!(near(of(0, 10), [0.0, 0.277_532_8]), "{:?}", of(0, 10));
     }
 }

@@ -24,6 +24,7 @@ mod record;
 mod shelf;
 mod solve;
 mod source;
+mod survey;
 mod trial;
 
 pub use crate::nn::{libraries, on_pool};
@@ -35,6 +36,7 @@ pub use feature_file::Kind as FeatureKind;
 pub use memory::{bytes as device_bytes, macs as device_macs};
 pub use predict::{Said, predict};
 pub use shelf::{Places, Shelf};
+pub use survey::{Reading, Survey, survey};
 
 use crate::outcome::{Failure, FailureClass, Outcome, Progress};
 use crate::plan::stage::{Stage, Train, Work};

@@ -1,0 +1,251 @@
+//! `recommend WEIGHTS DATA`: which recipe to try first, from the training images alone, and the experiment that tests it.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+use super::devices::Devices;
+use super::materials::{self, Prepared};
+use super::{Exit, NoDevice, Usage, print, table_style};
+use crate::cli::{Common, Format, Recommend};
+use crate::data::split::{glance, split};
+use crate::data::{Dataset, Manifest, packed};
+use crate::model::arch::Arch;
+use crate::model::catalogue::identify;
+use crate::recipe::Pool;
+use crate::report::advice::{Advice, Panel, Tap};
+use crate::report::table::Style;
+use crate::train::{self, Reading, Survey};
+
+/// Of the choice of images.
+const SEED: u64 = 0;
+/// So many of the smallest class are needed for anything to be said.
+const LEAST: usize = 4;
+
+pub fn run(asked: &Recommend, common: &Common) -> anyhow::Result<Exit> {
+    if let Some(out) = asked.out.as_ref().filter(|out| out.exists()) {
+        return Err(Usage(format!("'{}' exists already; it is not touched", out.display())).into());
+    }
+    let devices = Devices::choose(&common.devices)?;
+    let prepared = materials::prepared(&asked.seen, &devices, common)?;
+    let dataset = super::data::opened(&asked.seen.dataset, &asked.seen.test, common)?;
+    let samples = glance(&dataset.manifest, asked.images, SEED);
+    enough(&dataset.manifest, &samples, asked.images)?;
+    let Prepared { arch, weights, preprocess, resize, precision } = prepared;
+    let what = Survey { arch, weights, preprocess, resize, samples, precision };
+    let readings = surveyed(&what, &dataset, &devices, common)?;
+    let panel = panel(asked, &dataset.manifest, &what.samples, readings)?;
+    let advice = panel.advice().ok_or_else(|| anyhow::anyhow!("the network has no features"))?;
+    let text = match asked.format {
+        Format::Table => panel.text(&advice, table_style()),
+        Format::Md => panel.text(&advice, Style::Markdown),
+        Format::Json => serde_json::to_string_pretty(&panel.json(&advice))?,
+        Format::Csv => {
+            return Err(Usage("advice is no list of rows: --format takes table, md or json".to_owned()).into());
+        }
+    };
+    print(&text)?;
+    match &asked.out {
+        Some(out) => {
+            write(out, &experiment(asked, common, &what, &panel, &advice)?)?;
+            if !common.quiet {
+                eprintln!(
+                    "wrote {0}: `tl-sweep plan {0}` says what testing this costs, `tl-sweep run {0}` does it",
+                    out.display()
+                );
+            }
+        }
+        None if !common.quiet => eprintln!("--out FILE writes an experiment that tests this"),
+        None => {}
+    }
+    Ok(Exit::Complete)
+}
+
+/// Whether there are images of every class to leave out, and others to answer them.
+fn enough(manifest: &Manifest, samples: &[u32], asked: usize) -> Result<(), Usage> {
+    let mut counts = vec![0; manifest.classes.len()];
+    samples.iter().for_each(|sample| counts[manifest.samples[*sample as usize].class as usize] += 1);
+    let Some((class, count)) = counts.iter().enumerate().min_by_key(|(_, count)| **count) else { return Ok(()) };
+    if *count >= LEAST {
+        return Ok(());
+    }
+    let why = if asked < LEAST * counts.len() {
+        format!(" with --images {asked}: {} are needed", LEAST * counts.len())
+    } else {
+        format!(", those with the same bytes and those of a group taken once: {LEAST} are needed")
+    };
+    let name = &manifest.classes[class];
+    Err(Usage(format!("of the class '{name}' there are {count} training images to look at{why}")))
+}
+
+fn surveyed(what: &Survey, dataset: &Dataset, devices: &Devices, common: &Common) -> anyhow::Result<Vec<Reading>> {
+    let cache = common.db.parent().unwrap_or(Path::new("")).join("cache");
+    let wanted: Vec<usize> = what.samples.iter().map(|sample| *sample as usize).collect();
+    packed::prepare(dataset, what.frame(), &wanted, &cache)?;
+    let shown = !common.quiet && std::io::stderr().is_terminal();
+    let passes = 2 * what.samples.len() as u64;
+    let bar = if shown { indicatif::ProgressBar::new(passes) } else { indicatif::ProgressBar::hidden() };
+    devices.tell(common);
+    let readings = train::on_device(devices.uuid(), what.precision, |device| {
+        train::survey(what, &dataset.manifest, &cache, &device, &mut |done| bar.set_position(done as u64))
+    });
+    bar.finish_and_clear();
+    readings.map_err(|failure| NoDevice(failure.message))?
+}
+
+fn panel(asked: &Recommend, manifest: &Manifest, samples: &[u32], readings: Vec<Reading>) -> anyhow::Result<Panel> {
+    let classes = manifest.classes.len();
+    let counts = |samples: &[u32]| {
+        let mut counts = vec![0; classes];
+        samples.iter().for_each(|sample| counts[manifest.samples[*sample as usize].class as usize] += 1);
+        counts
+    };
+    // What a trial has behind validation.
+    let split = split(manifest, None, SEED, 0).map_err(Usage)?;
+    let tap = |reading: Reading| Tap {
+        name: reading.tap,
+        pool: pool(reading.pool),
+        numbers: reading.numbers,
+        probe: reading.probe,
+        half: reading.half,
+        neighbours: reading.neighbours,
+        untrained: reading.untrained,
+    };
+    Ok(Panel {
+        dataset: asked.seen.dataset.clone(),
+        weights: asked.seen.from.clone(),
+        classes,
+        images: samples.len(),
+        per_class: counts(&split.train).into_iter().min().unwrap_or(0),
+        training: split.train.len(),
+        largest: counts(samples).into_iter().max().unwrap_or(0) as f64 / samples.len().max(1) as f64,
+        taps: readings.into_iter().map(tap).collect(),
+    })
+}
+
+/// As an experiment file has it.
+fn pool(pool: Pool) -> String {
+    match pool {
+        Pool::Flatten => "\"flatten\"".to_owned(),
+        Pool::Avg(1) => "\"avg\"".to_owned(),
+        Pool::Max(1) => "\"max\"".to_owned(),
+        Pool::Avg(grid) => format!("{{ avg = {grid} }}"),
+        Pool::Max(grid) => format!("{{ max = {grid} }}"),
+    }
+}
+
+/// The experiment that tests the advice.
+fn experiment(
+    asked: &Recommend,
+    common: &Common,
+    what: &Survey,
+    panel: &Panel,
+    advice: &Advice,
+) -> anyhow::Result<String> {
+    let (seen, quoted) = (&asked.seen, |text: &str| serde_json::Value::from(text).to_string());
+    let mut backbone = format!("weights = {}\n", quoted(&seen.from));
+    // Known weights bring these along.
+    let known = identify(&what.weights)?.known.is_some();
+    let recognised = (!known).then(|| what.arch.name.clone());
+    let arch = seen.arch.clone().or(recognised);
+    for (key, value) in [("arch", &arch), ("preprocess", &seen.preprocess), ("resize", &seen.resize)] {
+        backbone.extend(value.iter().map(|value| format!("{key} = {}\n", quoted(value))));
+    }
+    backbone.extend(seen.input.map(|input| format!("input = {input}\n")));
+    if !known && what.arch.width != 1.0 {
+        backbone.push_str(&format!("width = {:?}\n", what.arch.width));
+    }
+    let test =
+        if seen.test == "test" { String::new() } else { format!("splits = {{ test = {} }}\n", quoted(&seen.test)) };
+    let names: Vec<String> = advice.recipes.iter().map(|recipe| quoted(recipe.name)).collect();
+    let mut recipes = String::new();
+    let named = |name: &str| advice.recipes.iter().any(|recipe| recipe.name == name);
+    if let Some((place, _)) = advice.earlier.filter(|_| named("early-features")) {
+        let tap = &panel.taps[place];
+        recipes.push_str(&format!(
+            "\n[recipes.early-features]         # where a linear model read classes best below the last features\nfreeze = \"all\"\ntap    = {}\npool   = {}\nhead   = {{ mlp = [256] }}\n",
+            quoted(&tap.name),
+            tap.pool
+        ));
+    }
+    recipes.push_str(&format!("\n[recipes.last-block]\nfreeze = {}\n", quoted(&below_the_last_block(&what.arch)?)));
+    let (first, second) = (advice.recipes[0].name, advice.recipes[1].name);
+    let scenario = format!("{}-{}", advice.size, advice.similarity);
+    Ok(format!(
+        r#"# Written by `tl-sweep recommend`: is what it says of this dataset true? `tl-sweep plan FILE` says what that costs.
+
+[experiment]
+name       = {name}
+question   = "Is {first} the recipe for these images?"
+replicates = 3
+
+[backbone]
+{backbone}
+[datasets.mine]
+path = {path}
+{test}
+[scenarios.{scenario}]
+size       = "{size}"
+similarity = "{similarity}"
+dataset    = "mine"
+{recipes}
+[train]
+steps = 500
+batch = 32
+
+[axes]
+recipe = [{names}]
+lr     = {{ log = [1e-3, 1e-1], n = 3 }}
+
+[[rule]]
+scenario = "{scenario}"
+claim    = "{first} > {second}"
+margin   = 0.01
+"#,
+        name = quoted(&format!("recommended-{}", stem(&seen.dataset))),
+        path = quoted(&place(asked, common)),
+        size = advice.size,
+        similarity = advice.similarity,
+        names = names.join(", "),
+    ))
+}
+
+/// The dataset as a file at `out` finds it: under --data by its name, or beside the file, or wherever it is.
+fn place(asked: &Recommend, common: &Common) -> String {
+    let typed = &asked.seen.dataset;
+    let under = |name: &str| common.data.as_ref().is_some_and(|folder| folder.join(name).exists());
+    let packed = format!("{typed}.tar.gz");
+    let beside = asked.out.as_deref().and_then(Path::parent).is_none_or(|folder| folder.as_os_str().is_empty());
+    let here = Path::new(typed).exists();
+    match std::path::absolute(typed) {
+        _ if under(typed) && !here => typed.clone(),
+        _ if under(&packed) && !here => packed,
+        Ok(whole) if common.data.is_some() || !beside => whole.display().to_string(),
+        _ => typed.clone(),
+    }
+}
+
+fn stem(dataset: &str) -> String {
+    let name = Path::new(dataset).file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    name.split('.').next().unwrap_or_default().to_owned()
+}
+
+/// The block that everything up to is frozen where only the last block with weights trains.
+fn below_the_last_block(arch: &Arch) -> anyhow::Result<String> {
+    let graph = arch.backbone("features").map_err(anyhow::Error::msg)?;
+    let weighs =
+        |block: &&str| (0..graph.layers.len()).any(|at| graph.layers[at].block == **block && graph.param_count(at) > 0);
+    let blocks: Vec<&str> = graph.blocks().into_iter().filter(weighs).collect();
+    Ok(match blocks[..] {
+        [.., below, _] => below.to_owned(),
+        _ => "none".to_owned(),
+    })
+}
+
+fn write(out: &Path, text: &str) -> anyhow::Result<()> {
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(out)
+        .map_err(|error| Usage(format!("cannot write '{}': {error}", out.display())))?;
+    Ok(file.write_all(text.as_bytes())?)
+}

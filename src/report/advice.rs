@@ -1,0 +1,308 @@
+//! Which recipe to try first: what features say of a dataset before anything is trained, which of the four scenarios that is,
+//! and what the rules of thumb hold of it. A hypothesis, not a finding: an experiment tests it.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::compare::{Difference, Scored, difference, share_interval};
+use super::findings::fraction;
+use super::table::{Style, table};
+use crate::scenario::{Similarity, Size};
+
+/// Fewer training images of a class than this are called small. The rules of thumb give no number; this one is ours.
+pub const SMALL: usize = 50;
+
+/// What the features at one tap say; of each image whether its class was found without it.
+pub struct Tap {
+    pub name: String,
+    /// As an experiment file has it.
+    pub pool: String,
+    pub numbers: usize,
+    pub probe: Vec<bool>,
+    /// Of the first half of the images, with only that half to learn from.
+    pub half: Vec<bool>,
+    pub neighbours: Vec<bool>,
+    pub untrained: Vec<bool>,
+}
+
+/// Everything that was looked at.
+pub struct Panel {
+    pub dataset: String,
+    pub weights: String,
+    pub classes: usize,
+    /// Images that were looked at.
+    pub images: usize,
+    /// Training images of the smallest class that a trial has, and of all classes.
+    pub per_class: usize,
+    pub training: usize,
+    /// The share of the largest class among the images that were looked at.
+    pub largest: f64,
+    /// From the lowest layer up; the last features stand at the end.
+    pub taps: Vec<Tap>,
+}
+
+/// What follows.
+pub struct Advice {
+    pub size: Size,
+    pub similarity: Similarity,
+    /// The place of the best of the earlier taps, if there are any, and by how much a linear model reads classes better there
+    /// than on the last features.
+    pub earlier: Option<(usize, Difference)>,
+    /// By how much a linear model reads classes better on the last features than on those of random weights.
+    pub learned: Difference,
+    /// From the first to try on; two of them at least.
+    pub recipes: Vec<Recipe>,
+}
+
+/// A recipe, and why it has its place.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Recipe {
+    pub name: &'static str,
+    pub why: &'static str,
+}
+
+const PROBE: Recipe =
+    Recipe { name: "linear-probe", why: "a linear model on the last features; everything else may overfit" };
+const EARLY: Recipe = Recipe { name: "early-features", why: "features from before the source's own classes take over" };
+const LAST: Recipe = Recipe { name: "last-block", why: "only the last block moves: between the two" };
+const TUNE: Recipe = Recipe { name: "fine-tune", why: "all layers move, from the pretrained weights" };
+const SCRATCH: Recipe = Recipe { name: "from-scratch", why: "what the pretrained weights are worth" };
+
+/// The order in which recipes are to be tried in a scenario: first what CS231n's rule of thumb favours there, then what the rule
+/// holds to be worse.
+fn recipes(size: Size, similarity: Similarity) -> [Recipe; 3] {
+    match (size, similarity) {
+        (Size::Small, Similarity::Similar) => [PROBE, TUNE, LAST],
+        (Size::Small, Similarity::Different) => [EARLY, PROBE, LAST],
+        (Size::Large, Similarity::Similar) => [TUNE, PROBE, LAST],
+        (Size::Large, Similarity::Different) => [TUNE, SCRATCH, LAST],
+    }
+}
+
+fn share(right: &[bool]) -> f64 {
+    right.iter().filter(|right| **right).count() as f64 / right.len().max(1) as f64
+}
+
+fn scored(right: &[bool]) -> Scored {
+    let metric = share(right);
+    Scored { metric, influence: right.iter().map(|right| f64::from(*right) - metric).collect() }
+}
+
+fn paired(better: &[bool], worse: &[bool]) -> Difference {
+    difference(&[scored(better)], &[scored(worse)])
+}
+
+impl Panel {
+    fn last(&self) -> Option<&Tap> {
+        self.taps.last()
+    }
+
+    /// What follows; nothing of a panel without taps.
+    pub fn advice(&self) -> Option<Advice> {
+        let (last, earlier) = self.taps.split_last()?;
+        let mut best: Option<usize> = None;
+        for (place, tap) in earlier.iter().enumerate() {
+            if best.is_none_or(|best| share(&tap.probe) > share(&earlier[best].probe)) {
+                best = Some(place);
+            }
+        }
+        let earlier = best.map(|place| (place, paired(&earlier[place].probe, &last.probe)));
+        // The best of several is better by luck alone: all of them are to be right together (Bonferroni).
+        let differs = earlier.is_some_and(|(_, difference)| difference.mean > difference.half_width(self.level()));
+        let size = if self.per_class < SMALL { Size::Small } else { Size::Large };
+        let similarity = if differs { Similarity::Different } else { Similarity::Similar };
+        let learned = paired(&last.probe, &last.untrained);
+        let mut recipes = recipes(size, similarity).to_vec();
+        if learned.mean <= learned.half_width(0.95) && !recipes.contains(&SCRATCH) {
+            recipes.push(SCRATCH);
+        }
+        Some(Advice { size, similarity, earlier, learned, recipes })
+    }
+
+    /// At which each of the earlier taps is compared with the last features, for 95% of all together.
+    fn level(&self) -> f64 {
+        1.0 - 0.05 / (self.taps.len() - 1).max(1) as f64
+    }
+
+    /// For people.
+    pub fn text(&self, advice: &Advice, style: Style) -> String {
+        let rows: Vec<Vec<String>> = self.taps.iter().map(row).collect();
+        let heading =
+            ["features at", "pool", "numbers", "linear model [95% CI]", "from half", "neighbours", "random weights"];
+        let order = advice.recipes.iter().enumerate().map(|(place, recipe)| {
+            vec![(place + 1).to_string(), recipe.name.to_owned(), self.expected(advice, recipe), recipe.why.to_owned()]
+        });
+        [
+            format!(
+                "{}: {} images of {} classes looked at, from training alone; the largest class is {} of them",
+                self.dataset,
+                self.images,
+                self.classes,
+                fraction(self.largest)
+            ),
+            format!(
+                "How many classes are read right from frozen features of {}, each image by all others\n{}",
+                self.weights,
+                table(style, &heading, &rows)
+            ),
+            self.reasons(advice).join("\n"),
+            format!(
+                "Try first (a hypothesis: the rules of thumb say so, and they are often wrong)\n{}",
+                table(style, &["", "recipe", "expected", "why"], &order.collect::<Vec<_>>())
+            ),
+        ]
+        .join("\n\n")
+    }
+
+    /// What the linear model promises, where it says something of a recipe.
+    fn expected(&self, advice: &Advice, recipe: &Recipe) -> String {
+        let tap = match (recipe.name, advice.earlier) {
+            ("linear-probe", _) => self.last(),
+            ("early-features", Some((place, _))) => self.taps.get(place),
+            _ => None,
+        };
+        tap.map_or_else(
+            || "not known before it is trained".to_owned(),
+            |tap| format!("near {}", fraction(share(&tap.probe))),
+        )
+    }
+
+    fn reasons(&self, advice: &Advice) -> Vec<String> {
+        let compared = if self.per_class < SMALL { "below" } else { "not below" };
+        let mut reasons = vec![format!(
+            "size: {} ({} training images in the smallest class, {compared} {SMALL}; the rules of thumb give no number)",
+            advice.size, self.per_class
+        )];
+        reasons.push(match advice.earlier {
+            None => format!("similarity: {} (there is no earlier layer to compare with)", advice.similarity),
+            Some((place, difference)) => {
+                let half = difference.half_width(self.level());
+                let verb = if advice.similarity == Similarity::Different { "reads" } else { "does not clearly read" };
+                format!(
+                    "similarity: {} (a linear model on {} {verb} classes better than on the last features: {})",
+                    advice.similarity,
+                    self.taps[place].name,
+                    interval(difference.mean, half)
+                )
+            }
+        });
+        let half = advice.learned.half_width(0.95);
+        reasons.push(format!(
+            "the weights: {} over random ones on the last features{}",
+            interval(advice.learned.mean, half),
+            if advice.learned.mean > half { "" } else { ": they may be worth nothing for these images" }
+        ));
+        let grown = self.last().map_or(0.0, |tap| share(&tap.probe) - share(&tap.half));
+        reasons.push(format!("the number of images: {grown:+.3} from half of them to all, on the last features"));
+        reasons
+    }
+
+    /// For machines.
+    pub fn json(&self, advice: &Advice) -> Value {
+        let tap = |tap: &Tap| {
+            let found = |right: &[bool]| {
+                let count = right.iter().filter(|right| **right).count();
+                json!({"accuracy": share(right), "ci95": share_interval(count, right.len()), "images": right.len()})
+            };
+            json!({
+                "tap": tap.name, "pool": tap.pool, "numbers": tap.numbers,
+                "linear": found(&tap.probe), "half": found(&tap.half),
+                "neighbours": found(&tap.neighbours), "random_weights": found(&tap.untrained),
+            })
+        };
+        json!({
+            "version": 1,
+            "dataset": self.dataset,
+            "weights": self.weights,
+            "classes": self.classes,
+            "images": self.images,
+            "per_class": self.per_class,
+            "taps": self.taps.iter().map(tap).collect::<Vec<_>>(),
+            "size": advice.size,
+            "similarity": advice.similarity,
+            "earlier": advice.earlier.map(|(place, difference)| json!({
+                "tap": self.taps[place].name,
+                "difference": difference.mean,
+                "half_width": difference.half_width(self.level()),
+            })),
+            "learned": json!({"difference": advice.learned.mean, "half_width": advice.learned.half_width(0.95)}),
+            "recipes": advice.recipes,
+        })
+    }
+}
+
+fn row(tap: &Tap) -> Vec<String> {
+    let count = tap.probe.iter().filter(|right| **right).count();
+    let [low, high] = share_interval(count, tap.probe.len());
+    vec![
+        tap.name.clone(),
+        tap.pool.clone(),
+        tap.numbers.to_string(),
+        format!("{} [{}, {}]", fraction(share(&tap.probe)), fraction(low), fraction(high)),
+        fraction(share(&tap.half)),
+        fraction(share(&tap.neighbours)),
+        fraction(share(&tap.untrained)),
+    ]
+}
+
+fn interval(mean: f64, half: f64) -> String {
+    format!("{mean:+.3} [{:+.3}, {:+.3}]", mean - half, mean + half)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tap(name: &str, right: usize, of: usize) -> Tap {
+        let found = |right: usize| (0..of).map(|image| image < right).collect::<Vec<bool>>();
+        Tap {
+            name: name.to_owned(),
+            pool: "\"avg\"".to_owned(),
+            numbers: 8,
+            probe: found(right),
+            half: found(right)[..of / 2].to_vec(),
+            neighbours: found(right),
+            untrained: found(of / 4),
+        }
+    }
+
+    fn panel(per_class: usize, taps: Vec<Tap>) -> Panel {
+        let (dataset, weights) = ("mine".to_owned(), "w".to_owned());
+        Panel { dataset, weights, classes: 4, images: 200, per_class, training: 4 * per_class, largest: 0.25, taps }
+    }
+
+    #[test]
+    fn each_scenario_has_the_recipe_of_its_rule_first() {
+        let first = |per_class: usize, early: usize| {
+            let advice =
+                panel(per_class, vec![tap("a", 90, 200), tap("b", early, 200), tap("last", 120, 200)]).advice();
+            let advice = advice.expect("a panel with taps");
+            (advice.size, advice.similarity, advice.recipes[0].name)
+        };
+        assert_eq!(first(20, 100), (Size::Small, Similarity::Similar, "linear-probe"));
+        assert_eq!(first(20, 150), (Size::Small, Similarity::Different, "early-features"));
+        assert_eq!(first(50, 100), (Size::Large, Similarity::Similar, "fine-tune"));
+        assert_eq!(first(50, 150), (Size::Large, Similarity::Different, "fine-tune"));
+        // A little better is no evidence.
+        assert_eq!(first(20, 122), (Size::Small, Similarity::Similar, "linear-probe"));
+    }
+
+    #[test]
+    fn the_best_of_many_must_be_better_by_more_than_the_best_of_one() {
+        // 5 of 200 answers differ, all for the earlier tap: p = .025 for one comparison.
+        let one = panel(20, vec![tap("a", 125, 200), tap("last", 120, 200)]);
+        let many = panel(20, (0..5).map(|_| tap("a", 125, 200)).chain([tap("last", 120, 200)]).collect());
+        assert_eq!(one.advice().map(|advice| advice.similarity), Some(Similarity::Different));
+        assert_eq!(many.advice().map(|advice| advice.similarity), Some(Similarity::Similar));
+    }
+
+    #[test]
+    fn weights_that_say_no_more_than_random_ones_are_compared_with_them() {
+        let panel = panel(20, vec![tap("last", 52, 200)]);
+        let advice = panel.advice().expect("a panel with taps");
+        assert_eq!(advice.recipes.last().map(|recipe| recipe.name), Some("from-scratch"));
+        let text = panel.text(&advice, Style::Markdown);
+        assert!(text.contains("they may be worth nothing for these images"), "{text}");
+        assert!(text.contains("there is no earlier layer to compare with"), "{text}");
+    }
+}

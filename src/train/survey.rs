@@ -1,0 +1,183 @@
+//! What frozen features say of a dataset before anything is trained: one pass of a network over its training images, and one
+//! of the same network with random weights beside it.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use candle_core::{Device, Tensor};
+
+use super::source::Source;
+use crate::data::Manifest;
+use crate::data::packed::Packed;
+use crate::device::Precision;
+use crate::exec::{AT_ONCE, Encoder, Network, Parts};
+use crate::frame::{Frame, Resize};
+use crate::model::arch::Arch;
+use crate::model::freezing::pooled;
+use crate::model::graph::Graph;
+use crate::model::init;
+use crate::model::weights::Weights;
+use crate::nn::probe::{neighbours_left_out, ridge_left_out};
+use crate::recipe::{Pool, Preprocess};
+
+/// Images of one pass on a CPU. Results do not depend on it.
+const BATCH: usize = 32;
+/// Taps below the last features.
+const EARLIER: usize = 4;
+/// Numbers of a pooled earlier feature, at most, where a coarser grid leads there.
+const WIDEST: usize = 4096;
+/// Neighbours that vote.
+const NEIGHBOURS: usize = 5;
+/// Of the weights that have learned nothing.
+const SEED: u64 = 0;
+
+/// What is to be looked at.
+pub struct Survey {
+    pub arch: Arch,
+    pub weights: PathBuf,
+    pub preprocess: Preprocess,
+    pub resize: Resize,
+    /// Indices into the manifest, in lots of one image of each class: any first part of them is of all classes alike.
+    pub samples: Vec<u32>,
+    pub precision: Precision,
+}
+
+/// What the features at one tap say; of each image whether its class was found without it.
+pub struct Reading {
+    /// The layer, as recipes name it.
+    pub tap: String,
+    pub pool: Pool,
+    pub numbers: usize,
+    /// By a linear model on all other images.
+    pub probe: Vec<bool>,
+    /// The same of the first half of the images, with only that half to learn from.
+    pub half: Vec<bool>,
+    pub neighbours: Vec<bool>,
+    /// By a linear model on the features of random weights.
+    pub untrained: Vec<bool>,
+}
+
+impl Survey {
+    /// What images become before they are preprocessed.
+    pub fn frame(&self) -> Frame {
+        Frame { side: self.arch.input, resize: self.resize }
+    }
+}
+
+/// Looks at the features of some layers, from the lowest to the last features.
+///
+/// # Errors
+/// The weights do not fit, or the features are no numbers.
+pub fn survey(
+    what: &Survey,
+    manifest: &Manifest,
+    cache: &Path,
+    device: &Device,
+    tell: &mut (dyn FnMut(usize) + Send),
+) -> anyhow::Result<Vec<Reading>> {
+    let graph = what.arch.backbone("features").map_err(anyhow::Error::msg)?;
+    let (weights, _) = Weights::load(&what.weights, &what.arch, "features")?;
+    let random = init::fresh(&graph, 0, SEED, 0)?;
+    let packed = Rc::new(Packed::open(cache, manifest.fingerprint, what.frame(), manifest.samples.len())?);
+    let source = Source::Images { packed, preprocess: what.preprocess };
+    let mut done = 0;
+    let mut codes = |weights: &Weights| {
+        let mut network = Network::new(graph.clone(), weights, device)?;
+        network.frozen = network.graph.layers.len();
+        let taps = taps(&network, &what.arch);
+        let encoder = Encoder::new(network);
+        encoded(&encoder, &taps, &source, &what.samples, device, &mut |images| tell(done + images)).map(|codes| {
+            done += what.samples.len();
+            (taps, codes)
+        })
+    };
+    let (taps, learned) = codes(&weights)?;
+    let (_, untrained) = codes(&random)?;
+    let labels: Vec<u32> = what.samples.iter().map(|sample| manifest.samples[*sample as usize].class).collect();
+    let all: Vec<usize> = (0..taps.len()).collect();
+    let readings = crate::nn::each(&all, |at| {
+        let (tap, pool) = &taps[*at];
+        let name = graph.layers[*tap].name.clone();
+        reading(name, *pool, [&learned[*at], &untrained[*at]], &labels, manifest.classes.len())
+    });
+    Ok(readings?)
+}
+
+/// The ends of some blocks below the features, and these. Each is pooled as the recipes do that read it.
+fn taps(network: &Network, arch: &Arch) -> Vec<(usize, Pool)> {
+    let graph = &network.graph;
+    let last = graph.last();
+    let early = arch.tap(graph, "early").ok();
+    let end = |block: &str| graph.layers.iter().rposition(|layer| layer.block == block);
+    let computed = |tap: &usize| (0..=*tap).any(|layer| graph.macs(layer) > 0);
+    let usable = |tap: &usize| *tap < last && network.stands_alone(*tap) && computed(tap);
+    let mut ends: Vec<usize> = graph.blocks().into_iter().filter_map(end).chain(early).filter(usable).collect();
+    ends.sort_unstable();
+    ends.dedup();
+    // Blocks that only pool or flatten what is below them say nothing new.
+    ends.retain(|tap| (*tap + 1..=last).any(|layer| graph.macs(layer) > 0));
+    let kept = EARLIER.min(ends.len());
+    let mut chosen: Vec<usize> = (0..kept).map(|place| ends[(2 * place + 1) * ends.len() / (2 * kept)]).collect();
+    if let Some(early) = early.filter(|early| ends.contains(early) && !chosen.contains(early)) {
+        // In the place of the nearest one.
+        if let Some(near) = chosen.iter_mut().min_by_key(|tap| tap.abs_diff(early)) {
+            *near = early;
+        }
+        chosen.sort_unstable();
+    }
+    let grid = |tap: usize| {
+        let [channels, height, _] = graph.layers[tap].shape;
+        [4, 2].into_iter().find(|grid| *grid <= height && channels * grid * grid <= WIDEST).unwrap_or(1)
+    };
+    chosen.into_iter().map(|tap| (tap, Pool::Max(grid(tap)))).chain([(last, Pool::Avg(1))]).collect()
+}
+
+/// For each tap the codes of all samples: [n, numbers], on the CPU.
+fn encoded(
+    encoder: &Encoder,
+    taps: &[(usize, Pool)],
+    source: &Source,
+    samples: &[u32],
+    device: &Device,
+    tell: &mut dyn FnMut(usize),
+) -> anyhow::Result<Vec<Tensor>> {
+    let graph = &encoder.network.graph;
+    let pools = taps.iter().map(|(tap, pool)| {
+        let map = Graph::new(&graph.arch, graph.framework, graph.layers[*tap].shape);
+        Network::new(pooled(&map, *pool), &Weights::default(), device)
+    });
+    let pools = pools.collect::<candle_core::Result<Vec<Network>>>()?;
+    let layers: Vec<usize> = taps.iter().map(|(tap, _)| *tap).collect();
+    let at_once = if device.is_cuda() { AT_ONCE } else { BATCH };
+    let mut parts: Vec<Vec<Tensor>> = vec![Vec::new(); taps.len()];
+    for (index, batch) in samples.chunks(at_once).enumerate() {
+        let maps = encoder.features(&source.batch(batch, device)?, &layers, Parts::Alike)?;
+        for ((map, pool), (layer, parts)) in maps.iter().zip(&pools).zip(layers.iter().zip(&mut parts)) {
+            let code = pool.infer(&encoder.network.as_images(*layer, map)?)?;
+            parts.push(code.flatten_from(1)?.to_device(&Device::Cpu)?);
+        }
+        tell((index * at_once + batch.len()).min(samples.len()));
+    }
+    Ok(parts.iter().map(|parts| Tensor::cat(parts, 0)).collect::<candle_core::Result<_>>()?)
+}
+
+fn reading(
+    tap: String,
+    pool: Pool,
+    [learned, untrained]: [&Tensor; 2],
+    labels: &[u32],
+    classes: usize,
+) -> candle_core::Result<Reading> {
+    let right = |said: Vec<u32>| said.iter().zip(labels).map(|(said, label)| said == label).collect::<Vec<bool>>();
+    let (rows, numbers) = learned.dims2()?;
+    let half = rows / 2;
+    Ok(Reading {
+        tap,
+        pool,
+        numbers,
+        probe: right(ridge_left_out(learned, labels, classes)?),
+        half: right(ridge_left_out(&learned.narrow(0, 0, half)?, &labels[..half], classes)?),
+        neighbours: right(neighbours_left_out(learned, labels, classes, NEIGHBOURS)?),
+        untrained: right(ridge_left_out(untrained, labels, classes)?),
+    })
+}
