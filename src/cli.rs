@@ -60,6 +60,17 @@ pub enum Format {
     Json,
 }
 
+/// How a report is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Published {
+    Table,
+    Md,
+    Csv,
+    Json,
+    Latex,
+    Html,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Write a commented starter file; never over an existing one
@@ -107,8 +118,9 @@ pub enum Verb {
     Report {
         /// Name of the experiment; the last one run without it
         name: Option<String>,
-        #[arg(long, value_enum, default_value_t = Format::Table)]
-        format: Format,
+        /// latex is tables for a paper, html one page with pictures
+        #[arg(long, value_enum, default_value_t = Published::Table)]
+        format: Published,
     },
     /// How far each experiment is
     Status {

@@ -16,6 +16,7 @@ mod on_gpu;
 mod operators;
 mod plans;
 mod predictions;
+mod published;
 mod sharing;
 mod side;
 mod sweeps;

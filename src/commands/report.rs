@@ -1,21 +1,24 @@
 //! `report [NAME]`: what was found.
 
 use super::{Exit, findings, print, table_style};
-use crate::cli::{Common, Format};
+use crate::cli::{Common, Published};
 use crate::report::csv::Csv;
 use crate::report::table::Style;
-use crate::report::{json, table};
+use crate::report::{html, json, latex, table};
 use crate::store::Store;
 use crate::store::query::CIRCUMSTANCES;
 use crate::store::schema::{RESULTS, SETTINGS};
 
-pub fn run(name: Option<&str>, format: Format, common: &Common) -> anyhow::Result<Exit> {
+pub fn run(name: Option<&str>, format: Published, common: &Common) -> anyhow::Result<Exit> {
     let store = Store::read(&common.db)?;
+    let found = || findings::gather(&store, name);
     let text = match format {
-        Format::Table => table::report(&findings::gather(&store, name)?, table_style()),
-        Format::Md => table::report(&findings::gather(&store, name)?, Style::Markdown),
-        Format::Json => serde_json::to_string_pretty(&json::report(&findings::gather(&store, name)?))?,
-        Format::Csv => trials_csv(&store, name)?,
+        Published::Table => table::report(&found()?, table_style()),
+        Published::Md => table::report(&found()?, Style::Markdown),
+        Published::Json => serde_json::to_string_pretty(&json::report(&found()?))?,
+        Published::Csv => trials_csv(&store, name)?,
+        Published::Latex => latex::report(&found()?),
+        Published::Html => html::report(&found()?),
     };
     print(text.trim_end())?;
     Ok(Exit::Complete)

@@ -75,7 +75,7 @@ fn recipes(size: Size, similarity: Similarity) -> [Recipe; 3] {
         (Size::Small, Similarity::Similar) => [PROBE, TUNE, LAST],
         (Size::Small, Similarity::Different) => [EARLY, PROBE, LAST],
         (Size::Large, Similarity::Similar) => [TUNE, PROBE, LAST],
-        (Size::Large, Similarity::Different) => [TUNE, SCRATCH, LAST],
+        (Size::Large, Similarity::Different) => [TUNE, SCRATCH, EARLY],
     }
 }
 

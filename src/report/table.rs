@@ -2,9 +2,8 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-use super::arm::Arm;
-use super::findings::{Findings, fraction, further_context, shown_mean};
-use super::verdict::Verdict;
+use super::findings::Findings;
+use super::sheets::{Sheet, sheets};
 
 /// How tables are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,266 +29,28 @@ pub fn table(style: Style, heading: &[&str], rows: &[Vec<String>]) -> String {
 
 /// The whole report.
 pub fn report(findings: &Findings, style: Style) -> String {
-    let mut parts = vec![heading(findings, style)];
-    parts.push(section(style, "Best recipe per scenario, selected on validation", &square(findings, style)));
-    parts.push(section(
-        style,
-        &format!("{} on test by recipe: mean, 95% CI over replicates", findings.metric),
-        &arms(findings, style),
-    ));
-    if let Some(depths) = depths(findings, style) {
-        parts.push(section(style, &format!("{} on test by freeze depth", findings.metric), &depths));
+    let found = sheets(findings);
+    let title = if style == Style::Markdown { format!("# {}", found.name) } else { found.name };
+    let mut heading = vec![title];
+    heading.extend(Some(found.question).filter(|question| !question.is_empty()));
+    heading.extend(found.state);
+    let mut parts = vec![heading.join("\n")];
+    for sheet in &found.sheets {
+        parts.push(section(style, sheet));
+        parts.extend(Some(sheet.notes.join("\n")).filter(|notes| !notes.is_empty()));
     }
-    if !findings.verdicts.is_empty() {
-        parts.push(section(style, "Rules", &verdicts(findings, style)));
-        parts.extend(notes(&findings.verdicts));
-    }
-    parts.extend(sharing(findings));
+    parts.extend(found.sharing);
     parts.join("\n\n")
 }
 
-fn heading(findings: &Findings, style: Style) -> String {
-    let counts = &findings.counts;
-    let mut text = match style {
-        Style::Markdown => format!("# {}", findings.experiment),
-        Style::Terminal { .. } => findings.experiment.clone(),
-    };
-    if !findings.question.is_empty() {
-        text.push_str(&format!("\n{}", findings.question));
-    }
-    text.push_str(&format!("\n{} of {} trials done", counts.done, counts.planned));
-    for (count, word) in [
-        (counts.diverged, "diverged"),
-        (counts.failed, "failed"),
-        (counts.missing, "missing"),
-        (counts.at_chance, "at chance"),
-        (counts.under_trained, "under-trained"),
-    ] {
-        if count > 0 {
-            text.push_str(&format!(", {count} {word}"));
-        }
-    }
-    if findings.numerics.len() > 1 {
-        text.push_str(&format!(
-            "\nresults of several numerics classes are mixed here: {}",
-            findings.numerics.join(", ")
-        ));
-    }
-    text
-}
-
-/// What sharing saved, and what running trials alone found.
-fn sharing(findings: &Findings) -> Option<String> {
-    let sharing = &findings.sharing;
-    if sharing.macs <= 0.0 {
-        return None;
-    }
-    let audit = match (sharing.audited, sharing.wrong) {
-        (0, _) => "no trial was run again alone (`tl-sweep verify FILE` does)".to_owned(),
-        (audited, 0) => format!("{audited} trials were run again alone, and gave the same bit for bit"),
-        (audited, wrong) => format!("{wrong} of {audited} trials that were run again alone gave something else"),
-    };
-    let factor = sharing.macs_alone / sharing.macs;
-    Some(format!(
-        "Sharing: {:.2} TFLOP instead of {:.2}, a factor of {factor:.1}; {audit}",
-        2e-12 * sharing.macs,
-        2e-12 * sharing.macs_alone
-    ))
-}
-
-fn section(style: Style, title: &str, body: &str) -> String {
+fn section(style: Style, sheet: &Sheet) -> String {
+    let heading: Vec<&str> = sheet.heading.iter().map(String::as_str).collect();
     match style {
-        Style::Markdown => format!("## {title}\n\n{body}"),
-        Style::Terminal { .. } => format!("{title}\n{body}"),
-    }
-}
-
-/// The two by two of size and similarity; scenarios without both labels get rows of their own.
-fn square(findings: &Findings, style: Style) -> String {
-    let best = |name: &str| match findings.best(name) {
-        None => "missing".to_owned(),
-        Some((arm, setting)) => {
-            let test = Findings::test(arm).map_or_else(String::new, shown_mean);
-            let setting = if setting.label.is_empty() { String::new() } else { format!(" ({})", setting.label) };
-            format!("{}{setting}\n{test}", named(arm))
+        Style::Markdown => {
+            let cell = |cell: &String| cell.replace('\n', " <br> ");
+            let rows: Vec<Vec<String>> = sheet.rows.iter().map(|row| row.iter().map(cell).collect()).collect();
+            format!("## {}\n\n{}", sheet.title, table(style, &heading, &rows))
         }
-    };
-    let cell = |size: &str, similarity: &str| {
-        let inside = findings.scenarios.iter().filter(|scenario| {
-            scenario.size.as_deref() == Some(size) && scenario.similarity.as_deref() == Some(similarity)
-        });
-        let parts: Vec<String> =
-            inside.map(|scenario| format!("{}\n{}", place(scenario), best(&scenario.name))).collect();
-        let text = if parts.is_empty() { "-".to_owned() } else { parts.join("\n\n") };
-        if style == Style::Markdown { text.replace('\n', " <br> ") } else { text }
-    };
-    let labelled = findings.scenarios.iter().any(|scenario| scenario.size.is_some() && scenario.similarity.is_some());
-    if !labelled {
-        let rows: Vec<Vec<String>> = findings
-            .scenarios
-            .iter()
-            .map(|scenario| vec![place(scenario), best(&scenario.name).replace('\n', "  ")])
-            .collect();
-        return table(style, &["scenario", "best recipe"], &rows);
+        Style::Terminal { .. } => format!("{}\n{}", sheet.title, table(style, &heading, &sheet.rows)),
     }
-    let rows = ["small", "large"].map(|size| vec![size.to_owned(), cell(size, "similar"), cell(size, "different")]);
-    table(style, &["", "similar", "different"], &rows)
-}
-
-fn place(scenario: &super::findings::Scenario) -> String {
-    let size = scenario.per_class.map_or_else(|| "all images".to_owned(), |count| format!("{count} per class"));
-    format!("{}: {}, {size}", scenario.name, scenario.dataset)
-}
-
-fn named(arm: &Arm) -> String {
-    let further = further_context(arm);
-    if further.is_empty() { arm.recipe.clone() } else { format!("{} [{further}]", arm.recipe) }
-}
-
-fn arms(findings: &Findings, style: Style) -> String {
-    let mut rows = Vec::new();
-    for scenario in &findings.scenarios {
-        for arm in findings.of(&scenario.name) {
-            let state = state(arm);
-            let test = match (Findings::test(arm), arm.all_diverged()) {
-                (Some(test), _) => shown_mean(test),
-                (None, true) => "diverged".to_owned(),
-                (None, false) => "missing".to_owned(),
-            };
-            let n = arm.best().map_or(0, |setting| setting.test().len());
-            let setting = arm.best().map_or_else(String::new, |setting| setting.label.clone());
-            let data = format!("{} {}", arm.context_value("dataset"), size(arm));
-            rows.push(vec![
-                scenario.name.clone(),
-                data,
-                named(arm),
-                test,
-                n.to_string(),
-                setting,
-                arm.settings.len().to_string(),
-                state,
-            ]);
-        }
-    }
-    table(style, &["scenario", "data", "recipe", "test", "n", "selected", "tried", "state"], &rows)
-}
-
-fn size(arm: &Arm) -> String {
-    match arm.context_value("per_class") {
-        "" => "(all)".to_owned(),
-        count => format!("({count} per class)"),
-    }
-}
-
-/// What is not plainly done, counted over all settings of an arm.
-fn state(arm: &Arm) -> String {
-    let total = |status: &str| arm.settings.iter().map(|setting| setting.count(status)).sum::<usize>();
-    let flagged = |flag: fn(&super::arm::Trial) -> bool| {
-        arm.best().map_or(0, |setting| setting.trials.iter().filter(|trial| flag(trial)).count())
-    };
-    let parts = [
-        (total("diverged"), "diverged"),
-        (total("failed") + total("blocked"), "failed"),
-        (total("planned"), "missing"),
-        (flagged(|trial| trial.at_chance), "at-chance"),
-        (flagged(|trial| trial.under_trained), "under-trained"),
-    ];
-    parts
-        .iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, word)| format!("{count} {word}"))
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-/// Freeze depth by scenario, where depth is an axis.
-fn depths(findings: &Findings, style: Style) -> Option<String> {
-    let mut depths: Vec<&str> = Vec::new();
-    for arm in &findings.arms {
-        let depth = arm.context_value("freeze");
-        if !depth.is_empty() && !depths.contains(&depth) {
-            depths.push(depth);
-        }
-    }
-    if depths.len() < 2 {
-        return None;
-    }
-    let mut recipes: Vec<&str> = Vec::new();
-    for arm in &findings.arms {
-        if !recipes.contains(&arm.recipe.as_str()) {
-            recipes.push(&arm.recipe);
-        }
-    }
-    let mut rows = Vec::new();
-    for recipe in &recipes {
-        for depth in &depths {
-            let mut row = vec![if recipes.len() > 1 { format!("{recipe}, {depth}") } else { (*depth).to_owned() }];
-            for scenario in &findings.scenarios {
-                let cells: Vec<String> = findings
-                    .of(&scenario.name)
-                    .filter(|arm| arm.recipe == *recipe && arm.context_value("freeze") == *depth)
-                    .map(|arm| {
-                        Findings::test(arm).map_or_else(
-                            || "missing".to_owned(),
-                            |test| format!("{} (n = {})", shown_mean(test), test.n),
-                        )
-                    })
-                    .collect();
-                row.push(if cells.is_empty() { "-".to_owned() } else { cells.join("; ") });
-            }
-            rows.push(row);
-        }
-    }
-    let mut heading = vec!["freeze"];
-    heading.extend(findings.scenarios.iter().map(|scenario| scenario.name.as_str()));
-    Some(table(style, &heading, &rows))
-}
-
-fn verdicts(findings: &Findings, style: Style) -> String {
-    let rows: Vec<Vec<String>> =
-        findings.verdicts.iter().enumerate().map(|(index, verdict)| verdict_row(index, verdict)).collect();
-    table(style, &["", "where", "claim", "verdict", "difference [95% CI]", "p (Holm)", "tried"], &rows)
-}
-
-fn verdict_row(index: usize, verdict: &Verdict) -> Vec<String> {
-    let (difference, p) = match (verdict.difference, verdict.adjusted_p) {
-        (Some(difference), Some(p)) => {
-            let half = difference.half_width(0.95);
-            let interval =
-                format!("{:+.3} [{:+.3}, {:+.3}]", difference.mean, difference.mean - half, difference.mean + half);
-            (interval, if p < 0.001 { "< .001".to_owned() } else { fraction(p) })
-        }
-        _ => ("-".to_owned(), "-".to_owned()),
-    };
-    let tried = format!(
-        "{} vs {}{}",
-        verdict.settings[0],
-        verdict.settings[1],
-        if verdict.settings[0] == verdict.settings[1] { "" } else { " (!)" }
-    );
-    let claim = format!("{} > {}", verdict.rule.better, verdict.rule.worse);
-    let mark = if verdict.notes.is_empty() { String::new() } else { format!("[{}]", index + 1) };
-    vec![mark, place_of(verdict), claim, verdict.answer.to_string(), difference, p, tried]
-}
-
-fn place_of(verdict: &Verdict) -> String {
-    let get = |key: &str| verdict.context.iter().find(|(name, _)| name == key).map_or("", |(_, value)| value.as_str());
-    let further: Vec<String> = verdict
-        .context
-        .iter()
-        .filter(|(key, value)| !matches!(key.as_str(), "scenario" | "dataset" | "per_class") && !value.is_empty())
-        .map(|(key, value)| format!(", {key} = {value}"))
-        .collect();
-    let size = if get("per_class").is_empty() { "all".to_owned() } else { get("per_class").to_owned() };
-    format!("{} ({} {size}{})", get("scenario"), get("dataset"), further.concat())
-}
-
-fn notes(verdicts: &[Verdict]) -> Option<String> {
-    let lines: Vec<String> = verdicts
-        .iter()
-        .enumerate()
-        .filter(|(_, verdict)| !verdict.notes.is_empty())
-        .map(|(index, verdict)| format!("[{}] {}", index + 1, verdict.notes.join("; ")))
-        .collect();
-    (!lines.is_empty()).then(|| lines.join("\n"))
 }

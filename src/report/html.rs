@@ -1,0 +1,113 @@
+//! A report as one page that needs nothing else: its tables, and what they say as pictures.
+
+use super::figure::{Row, intervals};
+use super::findings::{Findings, fraction};
+use super::sheets::{Sheet, named, place_of, sheets};
+use super::verdict::Answer;
+
+const STYLE: &str = include_str!("page.css");
+
+/// The whole page.
+pub fn report(findings: &Findings) -> String {
+    let found = sheets(findings);
+    let mut body = vec![format!("<h1>{}</h1>", escaped(&found.name))];
+    body.extend(Some(&found.question).filter(|text| !text.is_empty()).map(|text| paragraph("question", text)));
+    body.extend(found.state.iter().map(|text| paragraph("state", text)));
+    let mut pictures = [picture(arms(findings)), picture(rules(findings))].into_iter();
+    for (place, sheet) in found.sheets.iter().enumerate() {
+        body.push(table(sheet));
+        // The arms below their table, the rules below theirs, which is the last one.
+        if place == 1 || (place > 1 && place + 1 == found.sheets.len() && !findings.verdicts.is_empty()) {
+            body.extend(pictures.next().flatten());
+        }
+    }
+    body.extend(found.sharing.iter().map(|text| paragraph("state", text)));
+    body.push(paragraph("made", concat!("Made by tl-sweep ", env!("CARGO_PKG_VERSION"))));
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{}\n</body>\n</html>\n",
+        escaped(&found.name),
+        body.join("\n")
+    )
+}
+
+fn paragraph(class: &str, text: &str) -> String {
+    format!("<p class=\"{class}\">{}</p>", escaped(text))
+}
+
+fn picture((title, rows, zero): (String, Vec<Row>, bool)) -> Option<String> {
+    let drawn = intervals(&title, &rows, zero)?;
+    Some(format!("<figure>\n{drawn}\n<figcaption>{}</figcaption>\n</figure>", escaped(&title)))
+}
+
+/// Each arm's mean on test with its interval, scenario by scenario.
+fn arms(findings: &Findings) -> (String, Vec<Row>, bool) {
+    let mut rows = Vec::new();
+    for scenario in &findings.scenarios {
+        let best = findings.best(&scenario.name).map(|(arm, _)| std::ptr::from_ref(arm));
+        for arm in findings.of(&scenario.name) {
+            let Some(mean) = Findings::test(arm) else { continue };
+            rows.push(Row {
+                group: scenario.name.clone(),
+                label: named(arm),
+                value: mean.mean,
+                half: mean.half_width,
+                shown: fraction(mean.mean),
+                class: if best == Some(std::ptr::from_ref(arm)) { "best" } else { "arm" },
+            });
+        }
+    }
+    let title =
+        format!("{} on test by recipe; filled: selected on validation; lines: 95% over replicates", findings.metric);
+    (title, rows, false)
+}
+
+/// Each rule's difference with its interval.
+fn rules(findings: &Findings) -> (String, Vec<Row>, bool) {
+    let row = |verdict: &super::verdict::Verdict| {
+        let difference = verdict.difference?;
+        Some(Row {
+            group: place_of(verdict),
+            label: format!("{} > {}", verdict.rule.better, verdict.rule.worse),
+            value: difference.mean,
+            half: Some(difference.half_width(0.95)),
+            shown: verdict.answer.to_string(),
+            class: match verdict.answer {
+                Answer::Supported => "supported",
+                Answer::Refuted => "refuted",
+                _ => "open",
+            },
+        })
+    };
+    let rows = findings.verdicts.iter().filter_map(row).collect();
+    (format!("differences in {} that the rules claim; lines: 95%", findings.metric), rows, true)
+}
+
+fn table(sheet: &Sheet) -> String {
+    let cell = |tag: &str, text: &str| format!("<{tag}>{}</{tag}>", escaped(text).replace('\n', "<br>"));
+    let row = |tag: &str, cells: &[String]| {
+        format!("<tr>{}</tr>", cells.iter().map(|text| cell(tag, text)).collect::<String>())
+    };
+    let rows: Vec<String> = sheet.rows.iter().map(|cells| row("td", cells)).collect();
+    let notes: String = sheet.notes.iter().map(|note| paragraph("note", note)).collect();
+    format!(
+        "<h2>{}</h2>\n<div class=\"wide\"><table>\n<thead>{}</thead>\n<tbody>\n{}\n</tbody>\n</table></div>\n{notes}",
+        escaped(&sheet.title),
+        row("th", &sheet.heading),
+        rows.join("\n"),
+    )
+}
+
+/// Text without any meaning to HTML.
+pub fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            letter => safe.push(letter),
+        }
+    }
+    safe
+}

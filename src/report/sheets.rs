@@ -1,0 +1,279 @@
+//! What the tables of a report say, whatever they are drawn in: each with its title, its heading and its rows.
+
+use super::arm::Arm;
+use super::findings::{Findings, fraction, further_context, shown_mean};
+use super::verdict::Verdict;
+
+/// A table. A cell may have several lines.
+pub struct Sheet {
+    pub title: String,
+    pub heading: Vec<String>,
+    pub rows: Vec<Vec<String>>,
+    /// What rows refer to as `[1]`, line by line.
+    pub notes: Vec<String>,
+}
+
+/// A report.
+pub struct Sheets {
+    pub name: String,
+    pub question: String,
+    /// How far it is, line by line.
+    pub state: Vec<String>,
+    pub sheets: Vec<Sheet>,
+    /// What sharing saved, and what running trials alone found.
+    pub sharing: Option<String>,
+}
+
+/// The whole report.
+pub fn sheets(findings: &Findings) -> Sheets {
+    let title = |kind: &str| format!("{} on test by {kind}", findings.metric);
+    let mut sheets = vec![
+        square(findings, "Best recipe per scenario, selected on validation"),
+        arms(findings, format!("{}: mean, 95% CI over replicates", title("recipe"))),
+    ];
+    sheets.extend(depths(findings, title("freeze depth")));
+    if !findings.verdicts.is_empty() {
+        sheets.push(verdicts(findings));
+    }
+    Sheets {
+        name: findings.experiment.clone(),
+        question: findings.question.clone(),
+        state: state_of(findings),
+        sheets,
+        sharing: sharing(findings),
+    }
+}
+
+impl Sheet {
+    fn new(title: impl Into<String>, heading: &[&str], rows: Vec<Vec<String>>) -> Self {
+        let heading = heading.iter().map(|name| (*name).to_owned()).collect();
+        Self { title: title.into(), heading, rows, notes: Vec::new() }
+    }
+}
+
+fn state_of(findings: &Findings) -> Vec<String> {
+    let counts = &findings.counts;
+    let mut text = format!("{} of {} trials done", counts.done, counts.planned);
+    for (count, word) in [
+        (counts.diverged, "diverged"),
+        (counts.failed, "failed"),
+        (counts.missing, "missing"),
+        (counts.at_chance, "at chance"),
+        (counts.under_trained, "under-trained"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!(", {count} {word}"));
+        }
+    }
+    let mixed = (findings.numerics.len() > 1)
+        .then(|| format!("results of several numerics classes are mixed here: {}", findings.numerics.join(", ")));
+    std::iter::once(text).chain(mixed).collect()
+}
+
+/// What sharing saved, and what running trials alone found.
+fn sharing(findings: &Findings) -> Option<String> {
+    let sharing = &findings.sharing;
+    if sharing.macs <= 0.0 {
+        return None;
+    }
+    let audit = match (sharing.audited, sharing.wrong) {
+        (0, _) => "no trial was run again alone (`tl-sweep verify FILE` does)".to_owned(),
+        (audited, 0) => format!("{audited} trials were run again alone, and gave the same bit for bit"),
+        (audited, wrong) => format!("{wrong} of {audited} trials that were run again alone gave something else"),
+    };
+    let factor = sharing.macs_alone / sharing.macs;
+    Some(format!(
+        "Sharing: {:.2} TFLOP instead of {:.2}, a factor of {factor:.1}; {audit}",
+        2e-12 * sharing.macs,
+        2e-12 * sharing.macs_alone
+    ))
+}
+
+/// The two by two of size and similarity; scenarios without both labels get rows of their own.
+fn square(findings: &Findings, title: &str) -> Sheet {
+    let best = |name: &str| match findings.best(name) {
+        None => "missing".to_owned(),
+        Some((arm, setting)) => {
+            let test = Findings::test(arm).map_or_else(String::new, shown_mean);
+            let setting = if setting.label.is_empty() { String::new() } else { format!(" ({})", setting.label) };
+            format!("{}{setting}\n{test}", named(arm))
+        }
+    };
+    let cell = |size: &str, similarity: &str| {
+        let inside = findings.scenarios.iter().filter(|scenario| {
+            scenario.size.as_deref() == Some(size) && scenario.similarity.as_deref() == Some(similarity)
+        });
+        let parts: Vec<String> =
+            inside.map(|scenario| format!("{}\n{}", place(scenario), best(&scenario.name))).collect();
+        if parts.is_empty() { "-".to_owned() } else { parts.join("\n\n") }
+    };
+    let labelled = findings.scenarios.iter().any(|scenario| scenario.size.is_some() && scenario.similarity.is_some());
+    if !labelled {
+        let rows: Vec<Vec<String>> = findings
+            .scenarios
+            .iter()
+            .map(|scenario| vec![place(scenario), best(&scenario.name).replace('\n', "  ")])
+            .collect();
+        return Sheet::new(title, &["scenario", "best recipe"], rows);
+    }
+    let rows = ["small", "large"].map(|size| vec![size.to_owned(), cell(size, "similar"), cell(size, "different")]);
+    Sheet::new(title, &["", "similar", "different"], rows.into())
+}
+
+fn place(scenario: &super::findings::Scenario) -> String {
+    let size = scenario.per_class.map_or_else(|| "all images".to_owned(), |count| format!("{count} per class"));
+    format!("{}: {}, {size}", scenario.name, scenario.dataset)
+}
+
+pub fn named(arm: &Arm) -> String {
+    let further = further_context(arm);
+    if further.is_empty() { arm.recipe.clone() } else { format!("{} [{further}]", arm.recipe) }
+}
+
+fn arms(findings: &Findings, title: String) -> Sheet {
+    let mut rows = Vec::new();
+    for scenario in &findings.scenarios {
+        for arm in findings.of(&scenario.name) {
+            let state = state(arm);
+            let test = match (Findings::test(arm), arm.all_diverged()) {
+                (Some(test), _) => shown_mean(test),
+                (None, true) => "diverged".to_owned(),
+                (None, false) => "missing".to_owned(),
+            };
+            let n = arm.best().map_or(0, |setting| setting.test().len());
+            let setting = arm.best().map_or_else(String::new, |setting| setting.label.clone());
+            let data = format!("{} {}", arm.context_value("dataset"), size(arm));
+            rows.push(vec![
+                scenario.name.clone(),
+                data,
+                named(arm),
+                test,
+                n.to_string(),
+                setting,
+                arm.settings.len().to_string(),
+                state,
+            ]);
+        }
+    }
+    Sheet::new(title, &["scenario", "data", "recipe", "test", "n", "selected", "tried", "state"], rows)
+}
+
+fn size(arm: &Arm) -> String {
+    match arm.context_value("per_class") {
+        "" => "(all)".to_owned(),
+        count => format!("({count} per class)"),
+    }
+}
+
+/// What is not plainly done, counted over all settings of an arm.
+fn state(arm: &Arm) -> String {
+    let total = |status: &str| arm.settings.iter().map(|setting| setting.count(status)).sum::<usize>();
+    let flagged = |flag: fn(&super::arm::Trial) -> bool| {
+        arm.best().map_or(0, |setting| setting.trials.iter().filter(|trial| flag(trial)).count())
+    };
+    let parts = [
+        (total("diverged"), "diverged"),
+        (total("failed") + total("blocked"), "failed"),
+        (total("planned"), "missing"),
+        (flagged(|trial| trial.at_chance), "at-chance"),
+        (flagged(|trial| trial.under_trained), "under-trained"),
+    ];
+    parts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, word)| format!("{count} {word}"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Freeze depth by scenario, where depth is an axis.
+fn depths(findings: &Findings, title: String) -> Option<Sheet> {
+    let mut depths: Vec<&str> = Vec::new();
+    for arm in &findings.arms {
+        let depth = arm.context_value("freeze");
+        if !depth.is_empty() && !depths.contains(&depth) {
+            depths.push(depth);
+        }
+    }
+    if depths.len() < 2 {
+        return None;
+    }
+    let mut recipes: Vec<&str> = Vec::new();
+    for arm in &findings.arms {
+        if !recipes.contains(&arm.recipe.as_str()) {
+            recipes.push(&arm.recipe);
+        }
+    }
+    let mut rows = Vec::new();
+    for recipe in &recipes {
+        for depth in &depths {
+            let mut row = vec![if recipes.len() > 1 { format!("{recipe}, {depth}") } else { (*depth).to_owned() }];
+            for scenario in &findings.scenarios {
+                let cells: Vec<String> = findings
+                    .of(&scenario.name)
+                    .filter(|arm| arm.recipe == *recipe && arm.context_value("freeze") == *depth)
+                    .map(|arm| {
+                        Findings::test(arm).map_or_else(
+                            || "missing".to_owned(),
+                            |test| format!("{} (n = {})", shown_mean(test), test.n),
+                        )
+                    })
+                    .collect();
+                row.push(if cells.is_empty() { "-".to_owned() } else { cells.join("; ") });
+            }
+            rows.push(row);
+        }
+    }
+    let mut heading = vec!["freeze"];
+    heading.extend(findings.scenarios.iter().map(|scenario| scenario.name.as_str()));
+    Some(Sheet::new(title, &heading, rows))
+}
+
+fn verdicts(findings: &Findings) -> Sheet {
+    let rows: Vec<Vec<String>> =
+        findings.verdicts.iter().enumerate().map(|(index, verdict)| verdict_row(index, verdict)).collect();
+    let heading = ["", "where", "claim", "verdict", "difference [95% CI]", "p (Holm)", "tried"];
+    Sheet { notes: notes(&findings.verdicts), ..Sheet::new("Rules", &heading, rows) }
+}
+
+fn verdict_row(index: usize, verdict: &Verdict) -> Vec<String> {
+    let (difference, p) = match (verdict.difference, verdict.adjusted_p) {
+        (Some(difference), Some(p)) => {
+            let half = difference.half_width(0.95);
+            let interval =
+                format!("{:+.3} [{:+.3}, {:+.3}]", difference.mean, difference.mean - half, difference.mean + half);
+            (interval, if p < 0.001 { "< .001".to_owned() } else { fraction(p) })
+        }
+        _ => ("-".to_owned(), "-".to_owned()),
+    };
+    let tried = format!(
+        "{} vs {}{}",
+        verdict.settings[0],
+        verdict.settings[1],
+        if verdict.settings[0] == verdict.settings[1] { "" } else { " (!)" }
+    );
+    let claim = format!("{} > {}", verdict.rule.better, verdict.rule.worse);
+    let mark = if verdict.notes.is_empty() { String::new() } else { format!("[{}]", index + 1) };
+    vec![mark, place_of(verdict), claim, verdict.answer.to_string(), difference, p, tried]
+}
+
+pub fn place_of(verdict: &Verdict) -> String {
+    let get = |key: &str| verdict.context.iter().find(|(name, _)| name == key).map_or("", |(_, value)| value.as_str());
+    let further: Vec<String> = verdict
+        .context
+        .iter()
+        .filter(|(key, value)| !matches!(key.as_str(), "scenario" | "dataset" | "per_class") && !value.is_empty())
+        .map(|(key, value)| format!(", {key} = {value}"))
+        .collect();
+    let size = if get("per_class").is_empty() { "all".to_owned() } else { get("per_class").to_owned() };
+    format!("{} ({} {size}{})", get("scenario"), get("dataset"), further.concat())
+}
+
+fn notes(verdicts: &[Verdict]) -> Vec<String> {
+    verdicts
+        .iter()
+        .enumerate()
+        .filter(|(_, verdict)| !verdict.notes.is_empty())
+        .map(|(index, verdict)| format!("[{}] {}", index + 1, verdict.notes.join("; ")))
+        .collect()
+}
