@@ -5,6 +5,7 @@ use tl_sweep::model::arch::Arch;
 
 use crate::builder::World;
 use crate::materials::{network, npy};
+use crate::predictions::{EXPERIMENT, of_truth, trials};
 use crate::sharing::{GRID, found};
 
 /// On the data of the grid that shares everything, for fewer steps.
@@ -91,6 +92,36 @@ fn a_gpu_rounds_as_the_experiment_says_and_results_name_its_class() {
     let doctor = world.run(&["doctor"]).exits(0).out;
     assert!(class.starts_with("cuda-") && class.contains("-cublas"), "{class}");
     assert!(doctor.contains(&format!("numerics class {class}\n")), "{class}: {doctor}");
+}
+
+#[test]
+fn images_are_answered_and_looked_at_on_the_gpu_as_on_the_cpu() {
+    let recipes = r#"["linear-probe", "early-features", "fine-tune", "two-phases", "solved", "from-scratch"]"#;
+    let experiment = EXPERIMENT.replace(recipes, r#"["linear-probe", "two-phases"]"#);
+    let world = World::new().images("mine", &["ants", "bees", "cats"], 12, 8).file("x.toml", experiment);
+    network(&world, "w.safetensors", &Arch::new("resnet8", 32, 1.0));
+    world.run(&["run", "x.toml", "--quiet", "--devices", "cuda:0"]).exits(0);
+    let trials = trials(&world);
+    assert_eq!(trials.len(), 2);
+    for (trial, recipe, probabilities) in &trials {
+        world.run(&["export", "x.toml", trial, "--out", "m.safetensors", "--devices", "cuda:0"]).exits(0);
+        for device in ["cuda:0", "cpu"] {
+            let said = world.run(&["predict", "m.safetensors", "mine/test", "--format", "json", "--devices", device]);
+            let answers = of_truth(&serde_json::from_str(&said.exits(0).out).unwrap());
+            assert_eq!(answers.len(), probabilities.len());
+            for (own, stored) in answers.iter().zip(probabilities) {
+                assert!((own - stored).abs() < 1e-4, "{recipe} on {device}: {own} and {stored}");
+            }
+        }
+    }
+    let looked = |device: &str| {
+        let args =
+            ["recommend", "w.safetensors", "mine", "--preprocess", "torch", "--format", "json", "--devices", device];
+        let json: serde_json::Value = serde_json::from_str(&world.run(&args).exits(0).out).unwrap();
+        json["taps"].clone()
+    };
+    // Colours tell the classes apart so well that rounding decides nothing.
+    assert_eq!(looked("cuda:0"), looked("cpu"));
 }
 
 /// The system's loader tells what it would load before the program begins (ld.so(8), `LD_TRACE_LOADED_OBJECTS`).

@@ -5,7 +5,7 @@ use tl_sweep::model::arch::Arch;
 use crate::builder::{World, png};
 use crate::materials::network;
 
-const EXPERIMENT: &str = r#"
+pub const EXPERIMENT: &str = r#"
 [experiment]
 name = "mine"
 replicates = 1
@@ -33,9 +33,9 @@ augment = ["flip"]
 recipe = ["linear-probe", "early-features", "fine-tune", "two-phases", "solved", "from-scratch"]
 "#;
 
-/// Trials of a recipe of an experiment on `mine`, and the probabilities that they gave to the classes of its test images, in
+/// Trials of an experiment on `mine`, their recipes, and the probabilities that they gave to the classes of its test images, in
 /// the order of their paths.
-fn trials(world: &World) -> Vec<(String, String, Vec<f32>)> {
+pub fn trials(world: &World) -> Vec<(String, String, Vec<f32>)> {
     let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
     let query =
         "SELECT result.trial, recipe, probability FROM result JOIN prediction ON prediction.trial = result.trial
@@ -53,7 +53,7 @@ fn predict(world: &World, args: &[&str]) -> serde_json::Value {
 }
 
 /// The probability of each image's own class, which its folder names.
-fn of_truth(said: &serde_json::Value) -> Vec<f32> {
+pub fn of_truth(said: &serde_json::Value) -> Vec<f32> {
     let images = said["images"].as_array().unwrap().iter();
     images
         .map(|image| {

@@ -103,6 +103,7 @@ fn panel(asked: &Recommend, manifest: &Manifest, samples: &[u32], readings: Vec<
     let split = split(manifest, None, SEED, 0).map_err(Usage)?;
     let tap = |reading: Reading| Tap {
         name: reading.tap,
+        last: reading.last,
         pool: pool(reading.pool),
         numbers: reading.numbers,
         probe: reading.probe,

@@ -42,10 +42,13 @@ pub struct Survey {
     pub precision: Precision,
 }
 
-/// What the features at one tap say; of each image whether its class was found without it.
+/// What the features at one tap say; of each image whether its class was found without it. The last ones come last, once over
+/// a grid as the earlier ones are, so that places and depth are told apart, and once as a probe reads them.
 pub struct Reading {
     /// The layer, as recipes name it.
     pub tap: String,
+    /// Whether it is of the last feature map.
+    pub last: bool,
     pub pool: Pool,
     pub numbers: usize,
     /// By a linear model on all other images.
@@ -97,8 +100,8 @@ pub fn survey(
     let all: Vec<usize> = (0..taps.len()).collect();
     let readings = crate::nn::each(&all, |at| {
         let (tap, pool) = &taps[*at];
-        let name = graph.layers[*tap].name.clone();
-        reading(name, *pool, [&learned[*at], &untrained[*at]], &labels, manifest.classes.len())
+        let place = (graph.layers[*tap].name.clone(), *tap >= top(&graph, &what.arch), *pool);
+        reading(place, [&learned[*at], &untrained[*at]], &labels, manifest.classes.len())
     });
     Ok(readings?)
 }
@@ -106,16 +109,16 @@ pub fn survey(
 /// The ends of some blocks below the features, and these. Each is pooled as the recipes do that read it.
 fn taps(network: &Network, arch: &Arch) -> Vec<(usize, Pool)> {
     let graph = &network.graph;
-    let last = graph.last();
+    let (last, top) = (graph.last(), top(graph, arch));
     let early = arch.tap(graph, "early").ok();
     let end = |block: &str| graph.layers.iter().rposition(|layer| layer.block == block);
     let computed = |tap: &usize| (0..=*tap).any(|layer| graph.macs(layer) > 0);
-    let usable = |tap: &usize| *tap < last && network.stands_alone(*tap) && computed(tap);
+    let usable = |tap: &usize| *tap < top && network.stands_alone(*tap) && computed(tap);
     let mut ends: Vec<usize> = graph.blocks().into_iter().filter_map(end).chain(early).filter(usable).collect();
     ends.sort_unstable();
     ends.dedup();
     // Blocks that only pool or flatten what is below them say nothing new.
-    ends.retain(|tap| (*tap + 1..=last).any(|layer| graph.macs(layer) > 0));
+    ends.retain(|tap| (*tap + 1..=top).any(|layer| graph.macs(layer) > 0));
     let kept = EARLIER.min(ends.len());
     let mut chosen: Vec<usize> = (0..kept).map(|place| ends[(2 * place + 1) * ends.len() / (2 * kept)]).collect();
     if let Some(early) = early.filter(|early| ends.contains(early) && !chosen.contains(early)) {
@@ -129,7 +132,14 @@ fn taps(network: &Network, arch: &Arch) -> Vec<(usize, Pool)> {
         let [channels, height, _] = graph.layers[tap].shape;
         [4, 2].into_iter().find(|grid| *grid <= height && channels * grid * grid <= WIDEST).unwrap_or(1)
     };
+    let has_places = graph.layers[top].shape[1] > 1 && network.stands_alone(top);
+    chosen.extend(has_places.then_some(top));
     chosen.into_iter().map(|tap| (tap, Pool::Max(grid(tap)))).chain([(last, Pool::Avg(1))]).collect()
+}
+
+/// The last feature map.
+fn top(graph: &Graph, arch: &Arch) -> usize {
+    arch.tap(graph, "no_top").unwrap_or(graph.last())
 }
 
 /// For each tap the codes of all samples: [n, numbers], on the CPU.
@@ -161,9 +171,9 @@ fn encoded(
     Ok(parts.iter().map(|parts| Tensor::cat(parts, 0)).collect::<candle_core::Result<_>>()?)
 }
 
+/// Who finds the class of which image, from the codes of learned weights and of random ones.
 fn reading(
-    tap: String,
-    pool: Pool,
+    (tap, last, pool): (String, bool, Pool),
     [learned, untrained]: [&Tensor; 2],
     labels: &[u32],
     classes: usize,
@@ -173,6 +183,7 @@ fn reading(
     let half = rows / 2;
     Ok(Reading {
         tap,
+        last,
         pool,
         numbers,
         probe: right(ridge_left_out(learned, labels, classes)?),
