@@ -22,6 +22,7 @@ mod prepare;
 mod process;
 mod progress;
 mod recommend;
+mod recommended;
 mod report;
 pub mod run;
 mod shape;

@@ -5,14 +5,12 @@ use std::path::Path;
 
 use super::devices::Devices;
 use super::materials::{self, Prepared};
-use super::{Exit, NoDevice, Usage, print, table_style};
+use super::{Exit, NoDevice, Usage, print, recommended, table_style};
 use crate::cli::{Common, Format, Recommend};
 use crate::data::split::{glance, split};
 use crate::data::{Dataset, Manifest, packed};
-use crate::model::arch::Arch;
-use crate::model::catalogue::identify;
 use crate::recipe::Pool;
-use crate::report::advice::{Advice, Panel, Tap};
+use crate::report::advice::{Panel, Tap};
 use crate::report::table::Style;
 use crate::train::{self, Reading, Survey};
 
@@ -46,7 +44,7 @@ pub fn run(asked: &Recommend, common: &Common) -> anyhow::Result<Exit> {
     print(&text)?;
     match &asked.out {
         Some(out) => {
-            write(out, &experiment(asked, common, &what, &panel, &advice)?)?;
+            write(out, &recommended::experiment(asked, common, &what, &panel, &advice)?)?;
             if !common.quiet {
                 eprintln!(
                     "wrote {0}: `tl-sweep plan {0}` says what testing this costs, `tl-sweep run {0}` does it",
@@ -132,114 +130,6 @@ fn pool(pool: Pool) -> String {
         Pool::Avg(grid) => format!("{{ avg = {grid} }}"),
         Pool::Max(grid) => format!("{{ max = {grid} }}"),
     }
-}
-
-/// The experiment that tests the advice.
-fn experiment(
-    asked: &Recommend,
-    common: &Common,
-    what: &Survey,
-    panel: &Panel,
-    advice: &Advice,
-) -> anyhow::Result<String> {
-    let (seen, quoted) = (&asked.seen, |text: &str| serde_json::Value::from(text).to_string());
-    let mut backbone = format!("weights = {}\n", quoted(&seen.from));
-    // Known weights bring these along.
-    let known = identify(&what.weights)?.known.is_some();
-    let recognised = (!known).then(|| what.arch.name.clone());
-    let arch = seen.arch.clone().or(recognised);
-    for (key, value) in [("arch", &arch), ("preprocess", &seen.preprocess), ("resize", &seen.resize)] {
-        backbone.extend(value.iter().map(|value| format!("{key} = {}\n", quoted(value))));
-    }
-    backbone.extend(seen.input.map(|input| format!("input = {input}\n")));
-    if !known && what.arch.width != 1.0 {
-        backbone.push_str(&format!("width = {:?}\n", what.arch.width));
-    }
-    let test =
-        if seen.test == "test" { String::new() } else { format!("splits = {{ test = {} }}\n", quoted(&seen.test)) };
-    let names: Vec<String> = advice.recipes.iter().map(|recipe| quoted(recipe.name)).collect();
-    let mut recipes = String::new();
-    let named = |name: &str| advice.recipes.iter().any(|recipe| recipe.name == name);
-    if let Some((place, _)) = advice.earlier.filter(|_| named("early-features")) {
-        let tap = &panel.taps[place];
-        recipes.push_str(&format!(
-            "\n[recipes.early-features]         # where a linear model read classes best below the last features\nfreeze = \"all\"\ntap    = {}\npool   = {}\nhead   = {{ mlp = [256] }}\n",
-            quoted(&tap.name),
-            tap.pool
-        ));
-    }
-    recipes.push_str(&format!("\n[recipes.last-block]\nfreeze = {}\n", quoted(&below_the_last_block(&what.arch)?)));
-    let (first, second) = (advice.recipes[0].name, advice.recipes[1].name);
-    let scenario = format!("{}-{}", advice.size, advice.similarity);
-    Ok(format!(
-        r#"# Written by `tl-sweep recommend`: is what it says of this dataset true? `tl-sweep plan FILE` says what that costs.
-
-[experiment]
-name       = {name}
-question   = "Is {first} the recipe for these images?"
-replicates = 3
-
-[backbone]
-{backbone}
-[datasets.mine]
-path = {path}
-{test}
-[scenarios.{scenario}]
-size       = "{size}"
-similarity = "{similarity}"
-dataset    = "mine"
-{recipes}
-[train]
-steps = 500
-batch = 32
-
-[axes]
-recipe = [{names}]
-lr     = {{ log = [1e-3, 1e-1], n = 3 }}
-
-[[rule]]
-scenario = "{scenario}"
-claim    = "{first} > {second}"
-margin   = 0.01
-"#,
-        name = quoted(&format!("recommended-{}", stem(&seen.dataset))),
-        path = quoted(&place(asked, common)),
-        size = advice.size,
-        similarity = advice.similarity,
-        names = names.join(", "),
-    ))
-}
-
-/// The dataset as a file at `out` finds it: under --data by its name, or beside the file, or wherever it is.
-fn place(asked: &Recommend, common: &Common) -> String {
-    let typed = &asked.seen.dataset;
-    let under = |name: &str| common.data.as_ref().is_some_and(|folder| folder.join(name).exists());
-    let packed = format!("{typed}.tar.gz");
-    let beside = asked.out.as_deref().and_then(Path::parent).is_none_or(|folder| folder.as_os_str().is_empty());
-    let here = Path::new(typed).exists();
-    match std::path::absolute(typed) {
-        _ if under(typed) && !here => typed.clone(),
-        _ if under(&packed) && !here => packed,
-        Ok(whole) if common.data.is_some() || !beside => whole.display().to_string(),
-        _ => typed.clone(),
-    }
-}
-
-fn stem(dataset: &str) -> String {
-    let name = Path::new(dataset).file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    name.split('.').next().unwrap_or_default().to_owned()
-}
-
-/// The block that everything up to is frozen where only the last block with weights trains.
-fn below_the_last_block(arch: &Arch) -> anyhow::Result<String> {
-    let graph = arch.backbone("features").map_err(anyhow::Error::msg)?;
-    let weighs =
-        |block: &&str| (0..graph.layers.len()).any(|at| graph.layers[at].block == **block && graph.param_count(at) > 0);
-    let blocks: Vec<&str> = graph.blocks().into_iter().filter(weighs).collect();
-    Ok(match blocks[..] {
-        [.., below, _] => below.to_owned(),
-        _ => "none".to_owned(),
-    })
 }
 
 fn write(out: &Path, text: &str) -> anyhow::Result<()> {

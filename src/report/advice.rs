@@ -50,6 +50,9 @@ pub struct Advice {
     /// The place of the best of the earlier taps, if there are any, and by how much a linear model reads classes better there
     /// than on the last features, in the better of the two ways of reading these.
     pub earlier: Option<(usize, Difference)>,
+    /// The place of the last map over a grid, if it is more than one pixel, and by how much a linear model reads classes better
+    /// there than on its mean.
+    pub grid: Option<(usize, Difference)>,
     /// By how much a linear model reads classes better on the last features than on those of random weights.
     pub learned: Difference,
     /// From the first to try on; two of them at least.
@@ -66,6 +69,8 @@ pub struct Recipe {
 const PROBE: Recipe =
     Recipe { name: "linear-probe", why: "a linear model on the last features; everything else may overfit" };
 const EARLY: Recipe = Recipe { name: "early-features", why: "features from before the source's own classes take over" };
+const GRID: Recipe =
+    Recipe { name: "grid-probe", why: "a linear model on the last map over a grid: places count here" };
 const LAST: Recipe = Recipe { name: "last-block", why: "only the last block moves: between the two" };
 const TUNE: Recipe = Recipe { name: "fine-tune", why: "all layers move, from the pretrained weights" };
 const SCRATCH: Recipe = Recipe { name: "from-scratch", why: "what the pretrained weights are worth" };
@@ -119,10 +124,18 @@ impl Panel {
         let similarity = if differs { Similarity::Different } else { Similarity::Similar };
         let learned = paired(&probe.probe, &probe.untrained);
         let mut recipes = recipes(size, similarity).to_vec();
+        let grid = self.taps.len().checked_sub(2).filter(|place| self.taps[*place].last);
+        let grid = grid.map(|place| (place, paired(&self.taps[place].probe, &probe.probe)));
+        let at = recipes.iter().position(|recipe| *recipe == PROBE);
+        if let (Some(at), Some((_, difference))) = (at, grid)
+            && difference.mean > difference.half_width(0.95)
+        {
+            recipes.insert(at, GRID);
+        }
         if learned.mean <= learned.half_width(0.95) && !recipes.contains(&SCRATCH) {
             recipes.push(SCRATCH);
         }
-        Some(Advice { size, similarity, earlier, learned, recipes })
+        Some(Advice { size, similarity, earlier, grid, learned, recipes })
     }
 
     /// At which each of the earlier taps is compared with the last features, for 95% of all together.
@@ -165,6 +178,7 @@ impl Panel {
         let tap = match (recipe.name, advice.earlier) {
             ("linear-probe", _) => self.last(),
             ("early-features", Some((place, _))) => self.taps.get(place),
+            ("grid-probe", _) => advice.grid.and_then(|(place, _)| self.taps.get(place)),
             _ => None,
         };
         tap.map_or_else(
@@ -182,16 +196,20 @@ impl Panel {
         reasons.push(match advice.earlier {
             None => format!("similarity: {} (there is no earlier layer to compare with)", advice.similarity),
             Some((place, difference)) => {
-                let half = difference.half_width(self.level());
-                let verb = if advice.similarity == Similarity::Different { "reads" } else { "does not clearly read" };
-                format!(
-                    "similarity: {} (a linear model on {} {verb} classes better than on the last features: {})",
-                    advice.similarity,
-                    self.taps[place].name,
-                    interval(difference.mean, half)
-                )
+                let said = interval(difference.mean, difference.half_width(self.level()));
+                let name = &self.taps[place].name;
+                match advice.similarity {
+                    Similarity::Different => format!("similarity: different ({name} is read better than the last features: {said})"),
+                    Similarity::Similar => format!(
+                        "similarity: similar (no earlier layer is clearly read better than the last features; the best, {name}: {said})"
+                    ),
+                }
             }
         });
+        reasons.extend(advice.grid.map(|(_, difference)| {
+            let half = difference.half_width(0.95);
+            format!("places: {} for the last map over a grid, beside its mean", interval(difference.mean, half))
+        }));
         let half = advice.learned.half_width(0.95);
         reasons.push(format!(
             "the weights: {} over random ones on the last features{}",
@@ -230,6 +248,11 @@ impl Panel {
                 "tap": self.taps[place].name,
                 "difference": difference.mean,
                 "half_width": difference.half_width(self.level()),
+            })),
+            "grid": advice.grid.map(|(place, difference)| json!({
+                "tap": self.taps[place].name,
+                "difference": difference.mean,
+                "half_width": difference.half_width(0.95),
             })),
             "learned": json!({"difference": advice.learned.mean, "half_width": advice.learned.half_width(0.95)}),
             "recipes": advice.recipes,
@@ -311,6 +334,13 @@ mod tests {
         };
         assert_eq!(of(125), Some(Similarity::Different));
         assert_eq!(of(149), Some(Similarity::Similar));
+        // Where they count, a probe that sees them comes before the one that does not.
+        let order = |grid: usize| {
+            let advice = panel(20, vec![tap("last over a grid", grid, 200), tap("last", 120, 200)]).advice();
+            advice.expect("a panel with taps").recipes.iter().map(|recipe| recipe.name).collect::<Vec<_>>()
+        };
+        assert_eq!(order(140), ["grid-probe", "linear-probe", "fine-tune", "last-block"]);
+        assert_eq!(order(121), ["linear-probe", "fine-tune", "last-block"]);
     }
 
     #[test]

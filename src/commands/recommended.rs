@@ -1,0 +1,145 @@
+//! The experiment file that tests what `recommend` says.
+
+use std::path::Path;
+
+use crate::cli::{Common, Recommend, Seen};
+use crate::model::arch::Arch;
+use crate::model::catalogue::identify;
+use crate::report::advice::{Advice, Panel};
+use crate::train::Survey;
+
+/// The text of the file: the recipes of the advice on all images, and the claim that the first is better than each other.
+///
+/// # Errors
+/// The weights cannot be read.
+pub fn experiment(
+    asked: &Recommend,
+    common: &Common,
+    what: &Survey,
+    panel: &Panel,
+    advice: &Advice,
+) -> anyhow::Result<String> {
+    let seen = &asked.seen;
+    let splits =
+        if seen.test == "test" { String::new() } else { format!("splits = {{ test = {} }}\n", quoted(&seen.test)) };
+    let scenario = format!("{}-{}", advice.size, advice.similarity);
+    let names: Vec<String> = advice.recipes.iter().map(|recipe| quoted(recipe.name)).collect();
+    Ok(format!(
+        r#"# Written by `tl-sweep recommend`: is what it says of this dataset true? `tl-sweep plan FILE` says what that costs.
+
+[experiment]
+name       = {name}
+question   = "Is {first} the recipe for these images?"
+replicates = 3
+
+[backbone]
+{backbone}
+[datasets.mine]
+path = {path}
+{splits}
+[scenarios.{scenario}]
+size       = "{size}"
+similarity = "{similarity}"
+dataset    = "mine"
+{recipes}
+[train]
+steps = 500
+batch = 32
+
+[axes]
+recipe = [{names}]
+lr     = {{ log = [1e-3, 1e-1], n = 3 }}
+{rules}"#,
+        name = quoted(&format!("recommended-{}", stem(&seen.dataset))),
+        first = advice.recipes[0].name,
+        backbone = backbone(seen, what)?,
+        path = quoted(&place(asked, common)),
+        size = advice.size,
+        similarity = advice.similarity,
+        recipes = recipes(what, panel, advice)?,
+        names = names.join(", "),
+        rules = rules(&scenario, advice),
+    ))
+}
+
+/// A text as TOML has it.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// The weights as they were named, and what does not come with them.
+fn backbone(seen: &Seen, what: &Survey) -> anyhow::Result<String> {
+    let known = identify(&what.weights)?.known.is_some();
+    let recognised = (!known).then(|| what.arch.name.clone());
+    let mut text = format!("weights = {}\n", quoted(&seen.from));
+    let arch = seen.arch.clone().or(recognised);
+    for (key, value) in [("arch", &arch), ("preprocess", &seen.preprocess), ("resize", &seen.resize)] {
+        text.extend(value.iter().map(|value| format!("{key} = {}\n", quoted(value))));
+    }
+    text.extend(seen.input.map(|input| format!("input = {input}\n")));
+    if !known && what.arch.width != 1.0 {
+        text.push_str(&format!("width = {:?}\n", what.arch.width));
+    }
+    Ok(text)
+}
+
+/// Those recipes that are not built in, or not as these features want them.
+fn recipes(what: &Survey, panel: &Panel, advice: &Advice) -> anyhow::Result<String> {
+    let named = |name: &str| advice.recipes.iter().any(|recipe| recipe.name == name);
+    let mut text = String::new();
+    let taps = [("early-features", advice.earlier, "{ mlp = [256] }"), ("grid-probe", advice.grid, "\"linear\"")];
+    for (name, place, head) in taps {
+        if let Some((place, _)) = place.filter(|_| named(name)) {
+            let (tap, pool) = (quoted(&panel.taps[place].name), &panel.taps[place].pool);
+            text.push_str(&format!(
+                "\n[recipes.{name}]\nfreeze = \"all\"\ntap    = {tap}\npool   = {pool}\nhead   = {head}\n"
+            ));
+        }
+    }
+    if named("last-block") {
+        let below = quoted(&below_the_last_block(&what.arch)?);
+        text.push_str(&format!("\n[recipes.last-block]\nfreeze = {below}\n"));
+    }
+    Ok(text)
+}
+
+fn rules(scenario: &str, advice: &Advice) -> String {
+    let first = advice.recipes[0].name;
+    let rule = |other: &str| {
+        format!("\n[[rule]]\nscenario = \"{scenario}\"\nclaim    = \"{first} > {other}\"\nmargin   = 0.01\n")
+    };
+    advice.recipes[1..].iter().map(|recipe| rule(recipe.name)).collect()
+}
+
+/// The dataset as a file at `out` finds it: under --data by its name, or beside the file, or wherever it is.
+fn place(asked: &Recommend, common: &Common) -> String {
+    let typed = &asked.seen.dataset;
+    let under = |name: &str| common.data.as_ref().is_some_and(|folder| folder.join(name).exists());
+    let packed = format!("{typed}.tar.gz");
+    let beside = asked.out.as_deref().and_then(Path::parent).is_none_or(|folder| folder.as_os_str().is_empty());
+    let here = Path::new(typed).exists();
+    match std::path::absolute(typed) {
+        _ if under(typed) && !here => typed.clone(),
+        _ if under(&packed) && !here => packed,
+        Ok(whole) if common.data.is_some() || !beside => whole.display().to_string(),
+        _ => typed.clone(),
+    }
+}
+
+fn stem(dataset: &str) -> String {
+    let name = Path::new(dataset).file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    name.split('.').next().unwrap_or_default().to_owned()
+}
+
+/// The block that everything up to is frozen where only the last block with weights trains.
+fn below_the_last_block(arch: &Arch) -> anyhow::Result<String> {
+    let graph = arch.backbone("features").map_err(anyhow::Error::msg)?;
+    let weighs = |block: &&str| {
+        (0..graph.layers.len()).any(|layer| graph.layers[layer].block == **block && graph.param_count(layer) > 0)
+    };
+    let blocks: Vec<&str> = graph.blocks().into_iter().filter(weighs).collect();
+    Ok(match blocks[..] {
+        [.., below, _] => below.to_owned(),
+        _ => "none".to_owned(),
+    })
+}
