@@ -50,6 +50,11 @@ cuda-test:
     CARGO_TARGET_DIR=target/cuda-build bash .ci/cuda-build.sh target/cuda -- bash tests/standin/run.sh target/cuda -- cargo test --features cudnn --test tests operators::gpu
     CARGO_TARGET_DIR=target/cuda-build STANDIN_DEVICES=2 bash .ci/cuda-build.sh target/cuda -- bash tests/standin/run.sh target/cuda -- cargo test --features cudnn --test tests on_gpu -- --test-threads 1
 
+# What `recommend` says beside what sweeps find on real data (needs it); --taps-only leaves training out
+bench-recommend *ARGS:
+    cargo build --release
+    python3 benches/recommend.py target/release/tl-sweep target/recommend {{ARGS}}
+
 # Correctness, speed beside PyTorch and faults on a GPU; writes benches/gpu.md
 gpu *ARGS:
     bash benches/gpu.sh {{ARGS}}

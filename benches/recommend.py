@@ -78,8 +78,8 @@ def main():
         seconds = time.time() - start
         with open(os.path.join(folder, f"taps-{name}.toml"), "w") as file:
             file.write(heads(said, test, per_class))
-        run(program, folder, "run", f"taps-{name}.toml", "--db", f"{name}/taps.sqlite")
-        found = arms(program, folder, "taps", f"{name}/taps.sqlite")
+        run(program, folder, "run", f"taps-{name}.toml", "--db", f"store-{name}/taps.sqlite")
+        found = arms(program, folder, "taps", f"store-{name}/taps.sqlite")
         tested = [found[f"at-{place}"][0] for place in range(len(said["taps"]))]
         looked = {kind: [tap[kind]["accuracy"] for tap in said["taps"]] for kind in ("linear", "neighbours", "random_weights")}
         best = max(range(len(tested)), key=lambda place: tested[place])
@@ -98,10 +98,10 @@ def main():
         with open(path, "w") as file:
             file.write(text)
         start = time.time()
-        run(program, folder, "run", out, "--db", f"{name}/recipes.sqlite")
+        run(program, folder, "run", out, "--db", f"store-{name}/recipes.sqlite")
         minutes = (time.time() - start) / 60
         experiment = text.split('name       = "')[1].split('"')[0]
-        found = arms(program, folder, experiment, f"{name}/recipes.sqlite")
+        found = arms(program, folder, experiment, f"store-{name}/recipes.sqlite")
         order = [recipe["name"] for recipe in said["recipes"]]
         scores = ", ".join(f"{recipe} {found[recipe][0]:.3f} ± {found[recipe][1]:.3f}" for recipe in order)
         lost = max(score for score, _ in found.values()) - found[order[0]][0]

@@ -71,6 +71,26 @@ fn an_image_that_is_there_twice_gives_no_class_away() {
 }
 
 #[test]
+fn of_a_group_one_image_is_looked_at() {
+    // Twelve subjects of two classes, three images of each: with a subject's others at hand its class would be known.
+    let mut world = World::new();
+    let mut table = "path,label,split,group\n".to_owned();
+    for subject in 0..12u32 {
+        let class = subject % 2;
+        for (index, split) in ["train", "train", "train", "test"].into_iter().enumerate() {
+            let path = format!("all/{subject}-{index}.png");
+            table.push_str(&format!("{path},class{class},{split},{split}{subject}\n"));
+            world = world.file(&path, png(12, 12, class, 100 * subject + index as u32));
+        }
+    }
+    let world = world.file("mine.csv", table);
+    network(&world, "w.safetensors", &Arch::new("resnet8", 32, 1.0));
+    let args = ["recommend", "w.safetensors", "mine.csv", "--preprocess", "torch", "--format", "json"];
+    let said: serde_json::Value = serde_json::from_str(&world.run(&args).exits(0).out).unwrap();
+    assert_eq!(said["images"].as_u64(), Some(12));
+}
+
+#[test]
 fn what_is_missing_for_advice_is_said() {
     let world = World::new().images("mine", &["ants", "bees"], 6, 2).images("few", &["ants", "bees"], 3, 2);
     network(&world, "w.safetensors", &Arch::new("resnet8", 32, 1.0));

@@ -26,7 +26,7 @@ impl Part {
 
     /// How a person says which folder serves as the split called `name`.
     pub fn cure(name: &str) -> String {
-        let flag = if name == "test" { ", or --test with data and extract" } else { "" };
+        let flag = if name == "test" { ", or --test with data, extract and recommend" } else { "" };
         format!("splits = {{ {name} = \"...\" }} in an experiment file{flag}")
     }
 }
