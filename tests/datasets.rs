@@ -265,7 +265,9 @@ fn no_test_split_is_an_error_and_never_a_guess() {
     let message = format!("{:#}", open(&asked).err().unwrap());
     assert!(message.contains("no folder 'test' for the test split") && message.contains("train, val"), "{message}");
     assert!(
-        message.ends_with(r#"splits = { test = "..." } in an experiment file, or --test with data, extract and recommend"#),
+        message.ends_with(
+            r#"splits = { test = "..." } in an experiment file, or --test with data, extract and recommend"#
+        ),
         "{message}"
     );
     asked.splits =

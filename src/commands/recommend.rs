@@ -115,7 +115,6 @@ fn panel(asked: &Recommend, manifest: &Manifest, samples: &[u32], readings: Vec<
         classes,
         images: samples.len(),
         per_class: counts(&split.train).into_iter().min().unwrap_or(0),
-        training: split.train.len(),
         largest: counts(samples).into_iter().max().unwrap_or(0) as f64 / samples.len().max(1) as f64,
         taps: readings.into_iter().map(tap).collect(),
     })

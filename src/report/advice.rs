@@ -34,9 +34,8 @@ pub struct Panel {
     pub classes: usize,
     /// Images that were looked at.
     pub images: usize,
-    /// Training images of the smallest class that a trial has, and of all classes.
+    /// Training images of the smallest class that a trial has.
     pub per_class: usize,
-    pub training: usize,
     /// The share of the largest class among the images that were looked at.
     pub largest: f64,
     /// From the lowest layer up; the last features stand at the end.
@@ -67,10 +66,9 @@ pub struct Recipe {
 }
 
 const PROBE: Recipe =
-    Recipe { name: "linear-probe", why: "a linear model on the last features; everything else may overfit" };
+    Recipe { name: "linear-probe", why: "a linear model on the mean of the last map: nothing below it can overfit" };
 const EARLY: Recipe = Recipe { name: "early-features", why: "features from before the source's own classes take over" };
-const GRID: Recipe =
-    Recipe { name: "grid-probe", why: "a linear model on the last map over a grid: places count here" };
+const GRID: Recipe = Recipe { name: "grid-probe", why: "the same on the last map over a grid: places count here" };
 const LAST: Recipe = Recipe { name: "last-block", why: "only the last block moves: between the two" };
 const TUNE: Recipe = Recipe { name: "fine-tune", why: "all layers move, from the pretrained weights" };
 const SCRATCH: Recipe = Recipe { name: "from-scratch", why: "what the pretrained weights are worth" };
@@ -298,7 +296,7 @@ mod tests {
 
     fn panel(per_class: usize, taps: Vec<Tap>) -> Panel {
         let (dataset, weights) = ("mine".to_owned(), "w".to_owned());
-        Panel { dataset, weights, classes: 4, images: 200, per_class, training: 4 * per_class, largest: 0.25, taps }
+        Panel { dataset, weights, classes: 4, images: 200, per_class, largest: 0.25, taps }
     }
 
     #[test]
