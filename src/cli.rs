@@ -136,6 +136,17 @@ pub enum Verb {
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
+    /// What two trials differ in: settings, results, answers to the same test images
+    Compare {
+        /// The first digits of a trial's key
+        #[arg(value_name = "A")]
+        one: String,
+        /// Those of another
+        #[arg(value_name = "B")]
+        other: String,
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
     /// Look at a dataset: classes, counts, hashes, leaks; or export an experiment's splits
     Data {
         /// A folder, .tar, .tar.gz or .csv, or with --splits the name of an experiment

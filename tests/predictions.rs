@@ -175,3 +175,38 @@ fn the_best_of_a_scenario_is_exported_and_answers_what_it_can() {
         assert!(said.err.contains(expected), "{} lacks {expected}", said.err);
     }
 }
+
+#[test]
+fn two_trials_are_compared_by_what_they_differ_in_and_on_the_same_images() {
+    let recipes = r#"["linear-probe", "early-features", "fine-tune", "two-phases", "solved", "from-scratch"]"#;
+    let experiment = EXPERIMENT.replace(recipes, r#"["linear-probe", "from-scratch"]"#);
+    let world = World::new().images("mine", &["ants", "bees", "cats"], 12, 8).file("x.toml", experiment);
+    network(&world, "w.safetensors", &Arch::new("resnet8", 32, 1.0));
+    world.run(&["run", "x.toml", "--quiet"]).exits(0);
+    let trials = trials(&world);
+    let key = |recipe: &str| trials.iter().find(|(_, own, _)| own == recipe).unwrap().0.clone();
+    let (probe, scratch) = (key("linear-probe"), key("from-scratch"));
+    let said = world.run(&["compare", &probe[..12], &scratch[..12], "--format", "json"]).exits(0).out;
+    let json: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let settings = json["differ"]["settings"].as_array().unwrap();
+    let value = |column: &str| settings.iter().find(|row| row[0] == column).map(|row| [row[1].clone(), row[2].clone()]);
+    assert_eq!(value("weights").unwrap()[1], "random");
+    assert_eq!(value("freeze").unwrap(), ["all", "none"]);
+    assert_eq!((value("dataset"), value("data"), value("seed")), (None, None, None));
+    // What each said of the 24 test images, counted once more from the answers themselves.
+    let test = &json["test"];
+    let accuracy = |side: usize| test["accuracy"][side].as_f64().unwrap();
+    let alone = |side: usize| test["alone_right"][side].as_f64().unwrap();
+    assert_eq!(test["images"].as_u64(), Some(24));
+    assert!((accuracy(0) - accuracy(1) - (alone(0) - alone(1)) / 24.0).abs() < 1e-12, "{test}");
+    assert!((test["difference"].as_f64().unwrap() - (accuracy(0) - accuracy(1))).abs() < 1e-12, "{test}");
+    let said = world.run(&["compare", &probe, &scratch]).exits(0).out;
+    assert!(
+        said.contains("settings that differ") && said.contains("on the same 24 test images A is right on"),
+        "{said}"
+    );
+    for (other, expected) in [(&probe[..8], "are one trial"), ("zzz", "no trial's key starts with 'zzz'")] {
+        let said = world.run(&["compare", &probe, other]).exits(2);
+        assert!(said.err.contains(expected), "{} lacks {expected}", said.err);
+    }
+}

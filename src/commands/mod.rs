@@ -2,6 +2,7 @@
 
 mod bundle;
 mod check;
+mod compare;
 mod data;
 mod devices;
 mod doctor;
@@ -106,6 +107,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Report { name, format } => report::run(name.as_deref(), format, common),
         Verb::Status { name, format } => status::run(name.as_deref(), format, common),
         Verb::Show { trial, format } => show::run(&trial, format, common),
+        Verb::Compare { one, other, format } => compare::run([&one, &other], format, common),
         Verb::Data { target, splits, test } => data::run(&target, splits, &test, common),
         Verb::Summary { arch, input, width, classes, no_top, freeze, toml } => {
             summary::run(summary::Asked { arch, input, width, classes, no_top, freeze, toml })

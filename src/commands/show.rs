@@ -1,6 +1,6 @@
 //! `show TRIAL`: everything about one trial.
 
-use super::{Exit, print, table_style};
+use super::{Exit, Usage, print, table_style};
 use crate::cli::{Common, Format};
 use crate::report::table::{Style, table};
 use crate::store::Store;
@@ -9,7 +9,7 @@ use crate::store::schema::{RESULTS, SETTINGS};
 
 pub fn run(prefix: &str, format: Format, common: &Common) -> anyhow::Result<Exit> {
     let store = Store::read(&common.db)?;
-    let (experiment, trial) = store.find(prefix)?;
+    let (experiment, trial) = store.find(prefix).map_err(|error| Usage(format!("{error:#}")))?;
     let curve = store.curve(trial.key)?;
     if format == Format::Json {
         let json = serde_json::json!({"version": 1, "experiment": experiment, "trial": trial.key, "replicate": trial.replicate, "columns": trial.columns, "curve": curve});

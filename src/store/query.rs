@@ -222,10 +222,7 @@ impl Store {
         let found: Vec<(String, String)> =
             statement.query_map([prefix], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
         let distinct: HashSet<&String> = found.iter().map(|(_, trial)| trial).collect();
-        anyhow::ensure!(
-            !found.is_empty(),
-            "no trial's key starts with '{prefix}' (`tl-sweep status --trials` lists them)"
-        );
+        anyhow::ensure!(!found.is_empty(), "no trial's key starts with '{prefix}' (`tl-sweep status NAME` lists them)");
         anyhow::ensure!(distinct.len() == 1, "{} trials' keys start with '{prefix}': give more digits", distinct.len());
         let (name, trial) = &found[0];
         let experiment = self.experiment(Some(name))?.ok_or_else(|| anyhow::anyhow!("no experiment '{name}'"))?;
