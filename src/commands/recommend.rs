@@ -7,7 +7,7 @@ use super::devices::Devices;
 use super::materials::{self, Prepared};
 use super::{Exit, NoDevice, Usage, print, recommended, table_style};
 use crate::cli::{Common, Format, Recommend};
-use crate::data::split::{glance, split};
+use crate::data::split::{glance, group_numbers, split};
 use crate::data::{Dataset, Manifest, packed};
 use crate::recipe::Pool;
 use crate::report::advice::{Panel, Tap};
@@ -29,7 +29,8 @@ pub fn run(asked: &Recommend, common: &Common) -> anyhow::Result<Exit> {
     let samples = glance(&dataset.manifest, asked.images, SEED);
     enough(&dataset.manifest, &samples, asked.images)?;
     let Prepared { arch, weights, preprocess, resize, precision } = prepared;
-    let what = Survey { arch, weights, preprocess, resize, samples, precision };
+    let groups = group_numbers(&dataset.manifest, &samples);
+    let what = Survey { arch, weights, preprocess, resize, samples, groups, precision };
     let readings = surveyed(&what, &dataset, &devices, common)?;
     let panel = panel(asked, &dataset.manifest, &what.samples, readings)?;
     let advice = panel.advice().ok_or_else(|| anyhow::anyhow!("the network has no features"))?;
@@ -69,7 +70,7 @@ fn enough(manifest: &Manifest, samples: &[u32], asked: usize) -> Result<(), Usag
     let why = if asked < LEAST * counts.len() {
         format!(" with --images {asked}: {} are needed", LEAST * counts.len())
     } else {
-        format!(", those with the same bytes and those of a group taken once: {LEAST} are needed")
+        format!(", those with the same bytes taken once: {LEAST} are needed")
     };
     let name = &manifest.classes[class];
     Err(Usage(format!("of the class '{name}' there are {count} training images to look at{why}")))

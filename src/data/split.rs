@@ -1,7 +1,7 @@
 //! Which images a replicate trains, validates and tests on. Pure: the same answer everywhere for the same manifest,
 //! size, seed and replicate.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -73,15 +73,12 @@ pub fn split(manifest: &Manifest, per_class: Option<usize>, seed: u64, replicate
 }
 
 /// Training images to look at without training: in turn one of each class, at most `count`, and at least two of each class that
-/// has two. Of images with the same bytes, and of a group, there is one: the others would give its class away.
+/// has two. Of images with the same bytes there is one: the others would give its class away.
 pub fn glance(manifest: &Manifest, count: usize, seed: u64) -> Vec<u32> {
     let classes = manifest.classes.len();
     let orders: Vec<Vec<u32>> = (0..classes).map(|class| shuffled(manifest, class, seed, 0)).collect();
-    let (mut contents, mut groups) = (BTreeSet::new(), BTreeSet::new());
-    let mut new = |index: &u32| {
-        let sample = &manifest.samples[*index as usize];
-        contents.insert(sample.content) && groups.insert(group(manifest, *index))
-    };
+    let mut contents = BTreeSet::new();
+    let mut new = |index: &u32| contents.insert(manifest.samples[*index as usize].content);
     let mut orders: Vec<_> =
         orders.iter().map(|order| order.iter().copied().filter(&mut new).collect::<Vec<u32>>().into_iter()).collect();
     let most = count.max(2 * classes);
@@ -93,6 +90,13 @@ pub fn glance(manifest: &Manifest, count: usize, seed: u64) -> Vec<u32> {
         }
         chosen.extend(round);
     }
+}
+
+/// The groups of samples, by numbers: equal where they are of one group.
+pub fn group_numbers(manifest: &Manifest, samples: &[u32]) -> Vec<u32> {
+    let names: BTreeSet<&str> = samples.iter().map(|index| group(manifest, *index)).collect();
+    let numbers: BTreeMap<&str, u32> = names.into_iter().zip(0..).collect();
+    samples.iter().map(|index| numbers[group(manifest, *index)]).collect()
 }
 
 /// The training images of a class in random order.

@@ -1,5 +1,7 @@
-//! How well classes can be read from features before anything is trained: answers to each row by those that have not seen it,
-//! of a ridge regression and of nearest neighbours.
+//! How well classes can be read from features before anything is trained: answers to each row by others, of a ridge regression
+//! and of nearest neighbours. Rows of one group leave together: what is alike by its making would give its class away.
+
+use std::collections::BTreeMap;
 
 use candle_core::{Device, Result, Tensor, bail};
 use nalgebra::{DMatrix, DVector, SymmetricEigen};
@@ -13,18 +15,54 @@ const STRENGTHS: [f64; 6] = [10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4];
 /// the same, when they are centred.
 const RANK: f64 = 1e-9;
 
-/// For each row of `x` [n, numbers] the class that a ridge regression on all other rows gives it: targets of one for the class
-/// and zero for the others, biases free. Exact without fitting n times: what a linear smoother says of a row that it leaves
-/// out is y - (y - fit) / (1 - leverage) (Allen, 1974; Golub, Heath and Wahba, 1979). The strength is the one with the least
-/// sum of squares left out.
+/// Rows and what is known of them.
+pub struct Rows<'a> {
+    /// [n, numbers]
+    pub x: &'a Tensor,
+    pub labels: &'a [u32],
+    /// Of each row, the group that it leaves with.
+    pub groups: &'a [u32],
+    pub classes: usize,
+}
+
+impl Rows<'_> {
+    /// The numbers of all rows, and how many rows there are and numbers in each.
+    fn read(&self) -> Result<(Vec<f32>, usize, usize)> {
+        let (rows, numbers) = self.x.dims2()?;
+        if rows != self.labels.len() || rows != self.groups.len() {
+            bail!("{} labels of {} groups do not fit {rows} rows", self.labels.len(), self.groups.len());
+        }
+        if self.groups.iter().all(|group| *group == self.groups[0]) {
+            bail!("all images are of one group: nothing is left to answer them");
+        }
+        let values = self.x.flatten_all()?.to_vec1::<f32>()?;
+        if !values.iter().all(|value| value.is_finite()) {
+            bail!("the features hold NaN or infinity");
+        }
+        Ok((values, rows, numbers))
+    }
+
+    /// The rows of each group.
+    fn together(&self) -> Vec<Vec<usize>> {
+        let mut groups: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        self.groups.iter().enumerate().for_each(|(row, group)| groups.entry(*group).or_default().push(row));
+        groups.into_values().collect()
+    }
+}
+
+/// For each row the class that a ridge regression on all other groups gives it: targets of one for the class and zero for the
+/// others, biases free. Exact without fitting again: what a linear smoother with hat matrix H says of rows G that it leaves out
+/// is y - (I - H)^-1 (y - fit), all of G alone (Allen, 1974; Golub, Heath and Wahba, 1979). The strength is the one with the
+/// least sum of squares left out.
 ///
 /// # Errors
-/// The shapes do not fit, or there are fewer than three rows.
-pub fn ridge_left_out(x: &Tensor, labels: &[u32], classes: usize) -> Result<Vec<u32>> {
-    let problem = Problem::new(x, labels, classes)?;
+/// The shapes do not fit, there is one group, or a feature is no number.
+pub fn ridge_left_out(rows: &Rows) -> Result<Vec<u32>> {
+    let problem = Problem::new(rows)?;
+    let together = rows.together();
     let mut best: Option<(f64, DMatrix<f64>)> = None;
     for strength in STRENGTHS {
-        let said = problem.left_out(strength * problem.scale);
+        let said = problem.left_out(strength * problem.scale, &together)?;
         let press = (&problem.y - &said).norm_squared();
         // The stronger one stays on a tie.
         if best.as_ref().is_none_or(|(least, _)| press < *least) {
@@ -32,7 +70,7 @@ pub fn ridge_left_out(x: &Tensor, labels: &[u32], classes: usize) -> Result<Vec<
         }
     }
     let Some((_, said)) = best else { bail!("the features are no numbers") };
-    Ok((0..labels.len()).map(|row| first_largest((0..classes).map(|class| said[(row, class)]))).collect())
+    Ok((0..said.nrows()).map(|row| first_largest(said.row(row).iter().copied())).collect())
 }
 
 fn first_largest(values: impl Iterator<Item = f64>) -> u32 {
@@ -61,16 +99,14 @@ struct Problem {
 }
 
 impl Problem {
-    fn new(x: &Tensor, labels: &[u32], classes: usize) -> Result<Self> {
-        let (rows, numbers) = x.dims2()?;
-        if rows != labels.len() || rows < 3 {
-            bail!("{} labels do not fit {rows} rows, or these are fewer than three", labels.len());
-        }
-        let centred = centred(x)?;
+    fn new(rows: &Rows) -> Result<Self> {
+        let (labels, classes) = (rows.labels, rows.classes);
+        let (values, rows, numbers) = rows.read()?;
+        let whole: f64 = values.iter().map(|value| f64::from(*value).powi(2)).sum();
+        let centred = centred(values, rows, numbers)?;
         // The smaller of the two Gram matrices is decomposed.
         let small = if numbers < rows { centred.t()?.contiguous()? } else { centred.clone() };
         let eigen = SymmetricEigen::new(gram(&small)?);
-        let whole: f64 = x.flatten_all()?.to_vec1::<f32>()?.iter().map(|value| f64::from(*value).powi(2)).sum();
         let least = RANK * eigen.eigenvalues.max().max(whole * RANK);
         let kept: Vec<usize> = (0..eigen.eigenvalues.len()).filter(|index| eigen.eigenvalues[*index] > least).collect();
         let squares = DVector::from_fn(kept.len(), |index, _| eigen.eigenvalues[kept[index]]);
@@ -92,57 +128,59 @@ impl Problem {
         Ok(Self { directions, squares, y, y_mean, right, scale })
     }
 
-    /// What is said of each row by a regression on the others that adds `strength` |W|^2 to the sum of squares.
-    fn left_out(&self, strength: f64) -> DMatrix<f64> {
-        let rows = self.y.nrows();
+    /// What is said of the rows of each group by a regression on the others that adds `strength` |W|^2 to the sum of squares.
+    fn left_out(&self, strength: f64, together: &[Vec<usize>]) -> Result<DMatrix<f64>> {
+        let (rows, classes) = self.y.shape();
         let shrink = self.squares.map(|square| square / (square + strength));
         let mut right = self.right.clone();
         (0..right.nrows()).for_each(|index| right.row_mut(index).scale_mut(shrink[index]));
         let mut said = &self.directions * right;
-        for row in 0..rows {
-            let along = self.directions.row(row);
-            let leverage =
-                1.0 / rows as f64 + along.iter().zip(&shrink).map(|(own, part)| own * own * part).sum::<f64>();
-            for class in 0..self.y_mean.len() {
-                let (truth, fit) = (self.y[(row, class)], said[(row, class)] + self.y_mean[class]);
-                said[(row, class)] = truth - (truth - fit) / (1.0 - leverage).max(f64::EPSILON);
+        for group in together {
+            let along = self.directions.select_rows(group);
+            let mut shrunk = along.clone();
+            (0..shrunk.ncols()).for_each(|index| shrunk.column_mut(index).scale_mut(shrink[index]));
+            let hat = (along * shrunk.transpose()).add_scalar(1.0 / rows as f64);
+            let rest = DMatrix::identity(group.len(), group.len()) - hat;
+            let off = DMatrix::from_fn(group.len(), classes, |at, class| {
+                self.y[(group[at], class)] - said[(group[at], class)] - self.y_mean[class]
+            });
+            let Some(solved) = rest.lu().solve(&off) else { bail!("the rows of a group decide everything") };
+            for (at, row) in group.iter().enumerate() {
+                (0..classes).for_each(|class| said[(*row, class)] = self.y[(*row, class)] - solved[(at, class)]);
             }
         }
-        said
+        Ok(said)
     }
 }
 
-/// For each row of `x` [n, numbers] the class of most of its `k` nearest others by the cosine; of equals, the one with the
-/// nearest row.
+/// For each row the class of most of its `k` nearest rows of other groups by the cosine; of equals, the one with the nearest.
 ///
 /// # Errors
-/// The shapes do not fit, or there are not more than `k` rows.
-pub fn neighbours_left_out(x: &Tensor, labels: &[u32], classes: usize, k: usize) -> Result<Vec<u32>> {
-    let (rows, numbers) = x.dims2()?;
-    if rows != labels.len() || rows <= k || k == 0 {
-        bail!("{} labels and {k} neighbours do not fit {rows} rows", labels.len());
-    }
-    let mut values = x.flatten_all()?.to_vec1::<f32>()?;
+/// The shapes do not fit, some row has no `k` others, or a feature is no number.
+pub fn neighbours_left_out(rows: &Rows, k: usize) -> Result<Vec<u32>> {
+    let (mut values, count, numbers) = rows.read()?;
     for row in values.chunks_exact_mut(numbers) {
         let length = row.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>().sqrt();
         row.iter_mut().for_each(|value| *value = (f64::from(*value) / length.max(f64::MIN_POSITIVE)) as f32);
     }
-    let near = gram(&Tensor::from_vec(values, (rows, numbers), &Device::Cpu)?)?;
+    let near = gram(&Tensor::from_vec(values, (count, numbers), &Device::Cpu)?)?;
     let answer = |row: usize| {
-        let mut others: Vec<usize> = (0..rows).filter(|other| *other != row).collect();
+        let mut others: Vec<usize> = (0..count).filter(|other| rows.groups[*other] != rows.groups[row]).collect();
+        if others.len() < k || k == 0 {
+            bail!("{k} neighbours do not fit {} rows of other groups", others.len());
+        }
         others.sort_by(|one, other| near[(row, *other)].total_cmp(&near[(row, *one)]));
-        let mut votes = vec![0; classes];
-        others[..k].iter().for_each(|other| votes[labels[*other] as usize] += 1);
+        let mut votes = vec![0; rows.classes];
+        others[..k].iter().for_each(|other| votes[rows.labels[*other] as usize] += 1);
         let most = votes.iter().max().copied().unwrap_or(0);
-        others[..k].iter().map(|other| labels[*other]).find(|class| votes[*class as usize] == most).unwrap_or(0)
+        let mut nearest = others[..k].iter().map(|other| rows.labels[*other]);
+        Ok(nearest.find(|class| votes[*class as usize] == most).unwrap_or(0))
     };
-    Ok((0..rows).map(answer).collect())
+    (0..count).map(answer).collect()
 }
 
-/// Rows less the mean of all, on the CPU.
-fn centred(x: &Tensor) -> Result<Tensor> {
-    let (rows, numbers) = x.dims2()?;
-    let mut values = x.flatten_all()?.to_vec1::<f32>()?;
+/// Rows less the mean of all.
+fn centred(mut values: Vec<f32>, rows: usize, numbers: usize) -> Result<Tensor> {
     let mut mean = vec![0.0; numbers];
     for row in values.chunks_exact(numbers) {
         mean.iter_mut().zip(row).for_each(|(mean, value)| *mean += f64::from(*value) / rows as f64);
@@ -182,34 +220,39 @@ mod tests {
         (values, labels)
     }
 
-    fn without(values: &[f32], numbers: usize, row: usize) -> Vec<f32> {
-        values
-            .chunks_exact(numbers)
-            .enumerate()
-            .filter(|(at, _)| *at != row)
-            .flat_map(|(_, row)| row.to_vec())
-            .collect()
+    fn without(values: &[f32], numbers: usize, gone: &[usize]) -> Vec<f32> {
+        let kept = values.chunks_exact(numbers).enumerate().filter(|(at, _)| !gone.contains(at));
+        kept.flat_map(|(_, row)| row.to_vec()).collect()
     }
 
     #[test]
     fn what_is_left_out_is_what_a_fit_on_the_others_says() -> Result<()> {
-        // More rows than numbers, and fewer.
+        // More rows than numbers, and fewer; each row alone, and in groups of one to four.
         for (count, numbers) in [(30, 7), (24, 60)] {
             let (values, labels) = rows(count, numbers, 3);
             let x = Tensor::from_slice(&values, (count, numbers), &Device::Cpu)?;
-            let problem = Problem::new(&x, &labels, 3)?;
-            for strength in [0.3, 20.0] {
-                let said = problem.left_out(strength);
-                for row in [0, 1, 17] {
-                    let others = Tensor::from_vec(without(&values, numbers, row), (count - 1, numbers), &Device::Cpu)?;
-                    let mut names = labels.clone();
-                    names.remove(row);
-                    // There the loss is a mean.
-                    let head = Ridge::new(&others, &names, 3, None)?.head(strength / (count - 1) as f64)?;
-                    let logits = linear::forward(&x.narrow(0, row, 1)?, &head.weight, &head.bias, Activation::Linear)?;
-                    for (class, value) in logits.flatten_all()?.to_vec1::<f32>()?.into_iter().enumerate() {
-                        let own = said[(row, class)];
-                        assert!((own - f64::from(value)).abs() < 2e-4, "{count} {numbers} {row} {own} {value}");
+            for groups in
+                [(0..count as u32).collect::<Vec<u32>>(), (0..count as u32).map(|row| row * row % 11).collect()]
+            {
+                let rows = Rows { x: &x, labels: &labels, groups: &groups, classes: 3 };
+                let (problem, together) = (Problem::new(&rows)?, rows.together());
+                for strength in [0.3, 20.0] {
+                    let said = problem.left_out(strength, &together)?;
+                    for group in [&together[0], &together[1], &together[together.len() - 1]] {
+                        let left = count - group.len();
+                        let others = Tensor::from_vec(without(&values, numbers, group), (left, numbers), &Device::Cpu)?;
+                        let kept = labels.iter().enumerate().filter(|(row, _)| !group.contains(row));
+                        let names: Vec<u32> = kept.map(|(_, label)| *label).collect();
+                        // There the loss is a mean.
+                        let head = Ridge::new(&others, &names, 3, None)?.head(strength / left as f64)?;
+                        for row in group {
+                            let row_x = x.narrow(0, *row, 1)?;
+                            let logits = linear::forward(&row_x, &head.weight, &head.bias, Activation::Linear)?;
+                            for (class, value) in logits.flatten_all()?.to_vec1::<f32>()?.into_iter().enumerate() {
+                                let own = said[(*row, class)];
+                                assert!((own - f64::from(value)).abs() < 2e-4, "{count} {group:?} {own} {value}");
+                            }
+                        }
                     }
                 }
             }
@@ -228,11 +271,16 @@ mod tests {
         let values: Vec<f32> = angles.iter().enumerate().flat_map(place).collect();
         let x = Tensor::from_vec(values, (6, 2), &Device::Cpu)?;
         let labels = [0, 0, 1, 1, 1, 0];
-        assert_eq!(neighbours_left_out(&x, &labels, 2, 1)?, [0, 0, 0, 1, 1, 1]);
-        assert_eq!(neighbours_left_out(&x, &labels, 2, 2)?, [0, 0, 0, 1, 1, 1]);
+        let own = [0, 1, 2, 3, 4, 5];
+        let said =
+            |groups: &[u32], k: usize| neighbours_left_out(&Rows { x: &x, labels: &labels, groups, classes: 2 }, k);
+        assert_eq!(said(&own, 1)?, [0, 0, 0, 1, 1, 1]);
+        assert_eq!(said(&own, 2)?, [0, 0, 0, 1, 1, 1]);
         // At 40 degrees: 41, 2.5 and 1 are nearest, two of them of class 1.
-        assert_eq!(neighbours_left_out(&x, &labels, 2, 3)?, [1, 1, 0, 1, 1, 1]);
-        assert!(neighbours_left_out(&x, &labels, 2, 6).is_err());
+        assert_eq!(said(&own, 3)?, [1, 1, 0, 1, 1, 1]);
+        // Those at 0 and 1 degree are of one group: each looks further.
+        assert_eq!(said(&[0, 0, 2, 3, 4, 5], 1)?, [1, 1, 0, 1, 1, 1]);
+        assert!(said(&own, 6).is_err() && said(&[7; 6], 1).is_err());
         Ok(())
     }
 
@@ -240,18 +288,23 @@ mod tests {
     fn features_that_tell_classes_apart_are_told_from_those_that_do_not() -> Result<()> {
         let (values, labels) = rows(60, 8, 3);
         let x = Tensor::from_slice(&values, (60, 8), &Device::Cpu)?;
-        let right =
-            |found: &[u32], labels: &[u32]| found.iter().zip(labels).filter(|(one, other)| one == other).count();
-        let found = right(&ridge_left_out(&x, &labels, 3)?, &labels);
+        let groups: Vec<u32> = (0..60).collect();
+        let right = |x: &Tensor, labels: &[u32]| {
+            let found = ridge_left_out(&Rows { x, labels, groups: &groups, classes: 3 })?;
+            Ok::<usize, candle_core::Error>(found.iter().zip(labels).filter(|(one, other)| one == other).count())
+        };
+        let found = right(&x, &labels)?;
         assert!(found > 40, "{found}");
         // Labels that have nothing to do with the rows: left out, they are not found by having been seen.
         let mut rng = stream(4, Stream::Init, &[2]);
         let others: Vec<u32> = (0..60).map(|_| rng.below(3) as u32).collect();
-        let found = right(&ridge_left_out(&x, &others, 3)?, &others);
+        let found = right(&x, &others)?;
         assert!(found < 33, "{found}");
         let same = Tensor::from_vec(vec![1f32; 60 * 8], (60, 8), &Device::Cpu)?;
         // The class of most of the others is never one's own, where all are alike.
-        assert_eq!(right(&ridge_left_out(&same, &labels, 3)?, &labels), 0);
+        assert_eq!(right(&same, &labels)?, 0);
+        let broken = Tensor::from_vec(vec![f32::NAN; 60 * 8], (60, 8), &Device::Cpu)?;
+        assert!(right(&broken, &labels).is_err_and(|error| error.to_string().contains("NaN or infinity")));
         Ok(())
     }
 }

@@ -17,7 +17,7 @@ use crate::model::freezing::pooled;
 use crate::model::graph::Graph;
 use crate::model::init;
 use crate::model::weights::Weights;
-use crate::nn::probe::{neighbours_left_out, ridge_left_out};
+use crate::nn::probe::{Rows, neighbours_left_out, ridge_left_out};
 use crate::recipe::{Pool, Preprocess};
 
 /// Images of one pass on a CPU. Results do not depend on it.
@@ -39,6 +39,8 @@ pub struct Survey {
     pub resize: Resize,
     /// Indices into the manifest, in lots of one image of each class: any first part of them is of all classes alike.
     pub samples: Vec<u32>,
+    /// Of each, the group that it leaves with.
+    pub groups: Vec<u32>,
     pub precision: Precision,
 }
 
@@ -101,7 +103,8 @@ pub fn survey(
     let readings = crate::nn::each(&all, |at| {
         let (tap, pool) = &taps[*at];
         let place = (graph.layers[*tap].name.clone(), *tap >= top(&graph, &what.arch), *pool);
-        reading(place, [&learned[*at], &untrained[*at]], &labels, manifest.classes.len())
+        let rows = |x| Rows { x, labels: &labels, groups: &what.groups, classes: manifest.classes.len() };
+        reading(place, rows(&learned[*at]), rows(&untrained[*at]))
     });
     Ok(readings?)
 }
@@ -172,23 +175,21 @@ fn encoded(
 }
 
 /// Who finds the class of which image, from the codes of learned weights and of random ones.
-fn reading(
-    (tap, last, pool): (String, bool, Pool),
-    [learned, untrained]: [&Tensor; 2],
-    labels: &[u32],
-    classes: usize,
-) -> candle_core::Result<Reading> {
+fn reading((tap, last, pool): (String, bool, Pool), learned: Rows, untrained: Rows) -> candle_core::Result<Reading> {
+    let labels = learned.labels;
     let right = |said: Vec<u32>| said.iter().zip(labels).map(|(said, label)| said == label).collect::<Vec<bool>>();
-    let (rows, numbers) = learned.dims2()?;
+    let (rows, numbers) = learned.x.dims2()?;
     let half = rows / 2;
+    let first = learned.x.narrow(0, 0, half)?;
+    let first = Rows { x: &first, labels: &labels[..half], groups: &learned.groups[..half], ..learned };
     Ok(Reading {
         tap,
         last,
         pool,
         numbers,
-        probe: right(ridge_left_out(learned, labels, classes)?),
-        half: right(ridge_left_out(&learned.narrow(0, 0, half)?, &labels[..half], classes)?),
-        neighbours: right(neighbours_left_out(learned, labels, classes, NEIGHBOURS)?),
-        untrained: right(ridge_left_out(untrained, labels, classes)?),
+        half: right(ridge_left_out(&first)?),
+        probe: right(ridge_left_out(&learned)?),
+        neighbours: right(neighbours_left_out(&learned, NEIGHBOURS)?),
+        untrained: right(ridge_left_out(&untrained)?),
     })
 }
