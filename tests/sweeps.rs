@@ -375,7 +375,7 @@ fn show_finds_a_trial_by_the_first_digits_of_its_key() {
     let key: String = store.query_row("SELECT key FROM trial", [], |row| row.get(0)).unwrap();
     let said = world.run(&["show", &key[..8]]).exits(0);
     assert!(said.out.contains(&key) && said.out.contains("val loss"), "{}", said.out);
-    world.run(&["show", "zzzz"]).exits(1);
+    world.run(&["show", "zzzz"]).exits(2);
 }
 
 /// What a probe on pretrained features gains over one on untrained features (random weights, batch norms settled by a
