@@ -72,9 +72,9 @@ pub fn split(manifest: &Manifest, per_class: Option<usize>, seed: u64, replicate
     Ok(split)
 }
 
-/// Training images to look at without training: in turn one of each class, at most `count`, and at least two of each class that
-/// has two. Of images with the same bytes there is one: the others would give its class away.
-pub fn glance(manifest: &Manifest, count: usize, seed: u64) -> Vec<u32> {
+/// Training images to look at without training: at most `count`, and at least two of each class that has two, in lots of one of
+/// each class. Of images with the same bytes there is one: the others would give its class away.
+pub fn glance(manifest: &Manifest, count: usize, seed: u64) -> Vec<Vec<u32>> {
     let classes = manifest.classes.len();
     let orders: Vec<Vec<u32>> = (0..classes).map(|class| shuffled(manifest, class, seed, 0)).collect();
     let mut contents = BTreeSet::new();
@@ -82,21 +82,28 @@ pub fn glance(manifest: &Manifest, count: usize, seed: u64) -> Vec<u32> {
     let mut orders: Vec<_> =
         orders.iter().map(|order| order.iter().copied().filter(&mut new).collect::<Vec<u32>>().into_iter()).collect();
     let most = count.max(2 * classes);
-    let mut chosen = Vec::new();
+    let (mut lots, mut chosen) = (Vec::new(), 0);
     loop {
-        let round: Vec<u32> = orders.iter_mut().filter_map(Iterator::next).collect();
-        if round.is_empty() || chosen.len() + round.len() > most {
-            return chosen;
+        let lot: Vec<u32> = orders.iter_mut().filter_map(Iterator::next).collect();
+        chosen += lot.len();
+        if lot.is_empty() || chosen > most {
+            return lots;
         }
-        chosen.extend(round);
+        lots.push(lot);
     }
 }
 
-/// The groups of samples, by numbers: equal where they are of one group.
-pub fn group_numbers(manifest: &Manifest, samples: &[u32]) -> Vec<u32> {
-    let names: BTreeSet<&str> = samples.iter().map(|index| group(manifest, *index)).collect();
+/// Who is left out with whom, by numbers, for each image of some lots in their order: the images of a group; without groups those
+/// of a lot, so that as many of each class stay. One image less of a class makes the others likelier, and what knows nothing
+/// would answer worse than by chance.
+pub fn left_out_together(manifest: &Manifest, lots: &[Vec<u32>]) -> Vec<u32> {
+    if manifest.samples.iter().all(|sample| sample.group.is_none()) {
+        return lots.iter().zip(0..).flat_map(|(lot, number)| lot.iter().map(move |_| number)).collect();
+    }
+    let samples = lots.iter().flatten();
+    let names: BTreeSet<&str> = samples.clone().map(|index| group(manifest, *index)).collect();
     let numbers: BTreeMap<&str, u32> = names.into_iter().zip(0..).collect();
-    samples.iter().map(|index| numbers[group(manifest, *index)]).collect()
+    samples.map(|index| numbers[group(manifest, *index)]).collect()
 }
 
 /// The training images of a class in random order.

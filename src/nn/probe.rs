@@ -303,6 +303,19 @@ mod tests {
         let same = Tensor::from_vec(vec![1f32; 60 * 8], (60, 8), &Device::Cpu)?;
         // The class of most of the others is never one's own, where all are alike.
         assert_eq!(right(&same, &labels)?, 0);
+        // Left out one by one, rows of two equal classes that say nothing are answered worse than by chance, for fewer of
+        // their class stay; left out in pairs of both they are not.
+        let (noise, _) = rows(200, 800, 1);
+        let noise = Tensor::from_vec(noise, (200, 800), &Device::Cpu)?;
+        let labels: Vec<u32> = (0..200).map(|row| row % 2).collect();
+        let found = |lot: u32| {
+            let groups: Vec<u32> = (0..200).map(|row| row / lot).collect();
+            let said = ridge_left_out(&Rows { x: &noise, labels: &labels, groups: &groups, classes: 2 })?;
+            Ok::<usize, candle_core::Error>(said.iter().zip(&labels).filter(|(one, other)| one == other).count())
+        };
+        let (alone, paired) = (found(1)?, found(2)?);
+        assert!(alone < 85 && (85..=115).contains(&paired), "{alone} and {paired} of 200");
+        let labels: Vec<u32> = (0..60).map(|row| row % 3).collect();
         let broken = Tensor::from_vec(vec![f32::NAN; 60 * 8], (60, 8), &Device::Cpu)?;
         assert!(right(&broken, &labels).is_err_and(|error| error.to_string().contains("NaN or infinity")));
         Ok(())

@@ -158,7 +158,7 @@ impl Panel {
                 fraction(self.largest)
             ),
             format!(
-                "How many classes are read right from frozen features of {}, each image by all others\n{}",
+                "How many classes are read right from frozen features of {}, each image by others\n{}",
                 self.weights,
                 table(style, &heading, &rows)
             ),
