@@ -5,7 +5,7 @@ use tl_sweep::model::arch::Arch;
 
 use crate::builder::World;
 use crate::materials::{network, npy};
-use crate::predictions::{EXPERIMENT, of_truth, trials};
+use crate::predictions::{self, of_truth, trials};
 use crate::sharing::{GRID, found};
 
 /// On the data of the grid that shares everything, for fewer steps.
@@ -96,8 +96,7 @@ fn a_gpu_rounds_as_the_experiment_says_and_results_name_its_class() {
 
 #[test]
 fn images_are_answered_and_looked_at_on_the_gpu_as_on_the_cpu() {
-    let recipes = r#"["linear-probe", "early-features", "fine-tune", "two-phases", "solved", "from-scratch"]"#;
-    let experiment = EXPERIMENT.replace(recipes, r#"["linear-probe", "two-phases"]"#);
+    let experiment = predictions::experiment(&["linear-probe", "two-phases"]);
     let world = World::new().images("mine", &["ants", "bees", "cats"], 12, 8).file("x.toml", experiment);
     network(&world, "w.safetensors", &Arch::new("resnet8", 32, 1.0));
     world.run(&["run", "x.toml", "--quiet", "--devices", "cuda:0"]).exits(0);

@@ -5,7 +5,7 @@ use tl_sweep::model::arch::Arch;
 use crate::builder::{World, png};
 use crate::materials::network;
 
-pub const EXPERIMENT: &str = r#"
+const EXPERIMENT: &str = r#"
 [experiment]
 name = "mine"
 replicates = 1
@@ -30,8 +30,13 @@ steps = 8
 batch = 8
 augment = ["flip"]
 [axes]
-recipe = ["linear-probe", "early-features", "fine-tune", "two-phases", "solved", "from-scratch"]
+recipe = ["linear-probe"]
 "#;
+
+/// The experiment with these recipes, on a backbone whose weights are random.
+pub fn experiment(recipes: &[&str]) -> String {
+    EXPERIMENT.replace(r#"["linear-probe"]"#, &format!("{recipes:?}"))
+}
 
 /// Trials of an experiment on `mine`, their recipes, and the probabilities that they gave to the classes of its test images, in
 /// the order of their paths.
@@ -65,7 +70,8 @@ pub fn of_truth(said: &serde_json::Value) -> Vec<f32> {
 
 #[test]
 fn an_exported_network_answers_as_in_its_trial_to_the_bit() {
-    let world = World::new().images("mine", &["ants", "bees", "cats"], 12, 8).file("x.toml", EXPERIMENT);
+    let recipes = ["linear-probe", "early-features", "fine-tune", "two-phases", "solved", "from-scratch"];
+    let world = World::new().images("mine", &["ants", "bees", "cats"], 12, 8).file("x.toml", experiment(&recipes));
     network(&world, "w.safetensors", &Arch::new("resnet8", 32, 1.0));
     world.run(&["run", "x.toml"]).exits(0);
     let trials = trials(&world);
@@ -89,9 +95,8 @@ fn an_exported_network_answers_as_in_its_trial_to_the_bit() {
 
 #[test]
 fn a_flattened_head_under_the_names_of_another_framework_answers_alike() {
-    let experiment = EXPERIMENT
-        .replace("\"resnet8\"", "\"vgg16\"\nwidth = 0.0625\ninput = 64").replace("[recipes.solved]", "[recipes.hidden]\nfreeze = \"all\"\npool = \"flatten\"\nhead = { mlp = [16] }\n[recipes.solved]\npool = \"flatten\"")
-        .replace(r#"["linear-probe", "early-features", "fine-tune", "two-phases", "solved", "from-scratch"]"#, r#"["solved", "hidden"]"#);
+    let experiment = experiment(&["solved", "hidden"])
+        .replace("\"resnet8\"", "\"vgg16\"\nwidth = 0.0625\ninput = 64").replace("[recipes.solved]", "[recipes.hidden]\nfreeze = \"all\"\npool = \"flatten\"\nhead = { mlp = [16] }\n[recipes.solved]\npool = \"flatten\"");
     let world = World::new().images("mine", &["ants", "bees", "cats"], 12, 8).file("x.toml", experiment);
     network(&world, "w.safetensors", &Arch::new("vgg16", 64, 0.0625));
     world.run(&["run", "x.toml"]).exits(0);
@@ -128,11 +133,9 @@ fn first_row(world: &World, recipe: &str) -> Vec<f32> {
 
 #[test]
 fn the_best_of_a_scenario_is_exported_and_answers_what_it_can() {
-    let experiment =
-        EXPERIMENT.replace(r#""early-features", "fine-tune", "two-phases", "solved", "from-scratch""#, r#""solved""#);
     let world = World::new()
         .images("mine", &["ants", "bees", "cats"], 12, 8)
-        .file("x.toml", experiment)
+        .file("x.toml", experiment(&["linear-probe", "solved"]))
         .file("new/a.png", png(12, 12, 1, 77))
         .file("new/deep/b.jpg", png(40, 30, 2, 78))
         .file("new/notes.txt", "no image")
@@ -178,9 +181,9 @@ fn the_best_of_a_scenario_is_exported_and_answers_what_it_can() {
 
 #[test]
 fn two_trials_are_compared_by_what_they_differ_in_and_on_the_same_images() {
-    let recipes = r#"["linear-probe", "early-features", "fine-tune", "two-phases", "solved", "from-scratch"]"#;
-    let experiment = EXPERIMENT.replace(recipes, r#"["linear-probe", "from-scratch"]"#);
-    let world = World::new().images("mine", &["ants", "bees", "cats"], 12, 8).file("x.toml", experiment);
+    let world = World::new()
+        .images("mine", &["ants", "bees", "cats"], 12, 8)
+        .file("x.toml", experiment(&["linear-probe", "from-scratch"]));
     network(&world, "w.safetensors", &Arch::new("resnet8", 32, 1.0));
     world.run(&["run", "x.toml", "--quiet"]).exits(0);
     let trials = trials(&world);

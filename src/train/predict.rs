@@ -9,9 +9,6 @@ use crate::key::Key;
 use crate::model::trained::{Opened, Trained};
 use crate::nn::loss::log_probabilities;
 
-/// Files that are read together.
-const LOT: usize = 64;
-
 /// What is said of a file.
 pub enum Said {
     Answer {
@@ -40,7 +37,7 @@ pub fn predict(
     network.frozen = model.frozen;
     let encoder = Encoder::new(network);
     let mut said = Vec::with_capacity(files.len());
-    for files in files.chunks(LOT.min(AT_ONCE)) {
+    for files in files.chunks(AT_ONCE) {
         let read = loose::read(files, model.frame());
         let mut rows = answers(model, &encoder, &read, device)?.into_iter();
         said.extend(read.into_iter().map(|read| match read {
