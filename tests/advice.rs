@@ -104,6 +104,13 @@ fn images_of_a_group_do_not_give_each_others_class_away() {
         let found = said["taps"].as_array().unwrap().iter();
         found.map(|tap| tap["linear"]["accuracy"].as_f64().unwrap()).fold(0.0, f64::max)
     };
+    let of_one = |row: &str| match row.split_once(",train,") {
+        Some((image, _)) => format!("{image},train,all\n"),
+        None => format!("{row}\n"),
+    };
+    std::fs::write(world.path("one.csv"), table(true).lines().map(of_one).collect::<String>()).unwrap();
+    let said = world.run(&["recommend", "w.safetensors", "one.csv", "--preprocess", "torch"]).exits(2);
+    assert!(said.err.contains("the training images are of 1 groups"), "{}", said.err);
     assert!(best("loose.csv") > 0.95, "{}", best("loose.csv"));
     assert!(best("grouped.csv") < 0.8, "{}", best("grouped.csv"));
 }

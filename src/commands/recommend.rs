@@ -1,5 +1,6 @@
 //! `recommend WEIGHTS DATA`: which recipe to try first, from the training images alone, and the experiment that tests it.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
@@ -20,6 +21,9 @@ const SEED: u64 = 0;
 const LEAST: usize = 4;
 
 pub fn run(asked: &Recommend, common: &Common) -> anyhow::Result<Exit> {
+    if asked.format == Format::Csv {
+        return Err(Usage("advice is no list of rows: --format takes table, md or json".to_owned()).into());
+    }
     if let Some(out) = asked.out.as_ref().filter(|out| out.exists()) {
         return Err(Usage(format!("'{}' exists already; it is not touched", out.display())).into());
     }
@@ -28,20 +32,17 @@ pub fn run(asked: &Recommend, common: &Common) -> anyhow::Result<Exit> {
     let dataset = super::data::opened(&asked.seen.dataset, &asked.seen.test, common)?;
     let lots = glance(&dataset.manifest, asked.images, SEED);
     let samples = lots.concat();
-    enough(&dataset.manifest, &samples, asked.images)?;
-    let Prepared { arch, weights, preprocess, resize, precision } = prepared;
     let groups = left_out_together(&dataset.manifest, &lots);
+    enough(&dataset.manifest, &samples, &groups, asked.images)?;
+    let Prepared { arch, weights, preprocess, resize, precision } = prepared;
     let what = Survey { arch, weights, preprocess, resize, samples, groups, precision };
     let readings = surveyed(&what, &dataset, &devices, common)?;
     let panel = panel(asked, &dataset.manifest, &what.samples, readings)?;
     let advice = panel.advice().ok_or_else(|| anyhow::anyhow!("the network has no features"))?;
     let text = match asked.format {
-        Format::Table => panel.text(&advice, table_style()),
         Format::Md => panel.text(&advice, Style::Markdown),
         Format::Json => serde_json::to_string_pretty(&panel.json(&advice))?,
-        Format::Csv => {
-            return Err(Usage("advice is no list of rows: --format takes table, md or json".to_owned()).into());
-        }
+        Format::Table | Format::Csv => panel.text(&advice, table_style()),
     };
     print(&text)?;
     match &asked.out {
@@ -61,20 +62,35 @@ pub fn run(asked: &Recommend, common: &Common) -> anyhow::Result<Exit> {
 }
 
 /// Whether there are images of every class to leave out, and others to answer them.
-fn enough(manifest: &Manifest, samples: &[u32], asked: usize) -> Result<(), Usage> {
+fn enough(manifest: &Manifest, samples: &[u32], groups: &[u32], asked: usize) -> Result<(), Usage> {
+    let counts = counts(manifest, samples);
+    let Some((class, count)) = counts.iter().enumerate().min_by_key(|(_, count)| **count) else { return Ok(()) };
+    if *count < LEAST {
+        let why = if asked < LEAST * counts.len() {
+            format!(" with --images {asked}: {} are needed", LEAST * counts.len())
+        } else {
+            format!(", those with the same bytes taken once: {LEAST} are needed")
+        };
+        let name = &manifest.classes[class];
+        return Err(Usage(format!("of the class '{name}' there are {count} training images to look at{why}")));
+    }
+    // Half of the images are looked at by themselves, too, and neighbours are other groups' images.
+    let half = &groups[..groups.len() / 2];
+    let alone = |group: &u32| groups.iter().filter(|other| *other != group).count() < train::NEIGHBOURS;
+    if half.iter().all(|group| *group == half[0]) || groups.iter().any(alone) {
+        let number = groups.iter().collect::<BTreeSet<_>>().len();
+        return Err(Usage(format!(
+            "the training images are of {number} groups, and one of them has nearly all: images of other groups are to answer its own"
+        )));
+    }
+    Ok(())
+}
+
+/// Images of each class.
+fn counts(manifest: &Manifest, samples: &[u32]) -> Vec<usize> {
     let mut counts = vec![0; manifest.classes.len()];
     samples.iter().for_each(|sample| counts[manifest.samples[*sample as usize].class as usize] += 1);
-    let Some((class, count)) = counts.iter().enumerate().min_by_key(|(_, count)| **count) else { return Ok(()) };
-    if *count >= LEAST {
-        return Ok(());
-    }
-    let why = if asked < LEAST * counts.len() {
-        format!(" with --images {asked}: {} are needed", LEAST * counts.len())
-    } else {
-        format!(", those with the same bytes taken once: {LEAST} are needed")
-    };
-    let name = &manifest.classes[class];
-    Err(Usage(format!("of the class '{name}' there are {count} training images to look at{why}")))
+    counts
 }
 
 fn surveyed(what: &Survey, dataset: &Dataset, devices: &Devices, common: &Common) -> anyhow::Result<Vec<Reading>> {
@@ -93,12 +109,6 @@ fn surveyed(what: &Survey, dataset: &Dataset, devices: &Devices, common: &Common
 }
 
 fn panel(asked: &Recommend, manifest: &Manifest, samples: &[u32], readings: Vec<Reading>) -> anyhow::Result<Panel> {
-    let classes = manifest.classes.len();
-    let counts = |samples: &[u32]| {
-        let mut counts = vec![0; classes];
-        samples.iter().for_each(|sample| counts[manifest.samples[*sample as usize].class as usize] += 1);
-        counts
-    };
     // What a trial has behind validation.
     let split = split(manifest, None, SEED, 0).map_err(Usage)?;
     let tap = |reading: Reading| Tap {
@@ -114,10 +124,10 @@ fn panel(asked: &Recommend, manifest: &Manifest, samples: &[u32], readings: Vec<
     Ok(Panel {
         dataset: asked.seen.dataset.clone(),
         weights: asked.seen.from.clone(),
-        classes,
+        classes: manifest.classes.len(),
         images: samples.len(),
-        per_class: counts(&split.train).into_iter().min().unwrap_or(0),
-        largest: counts(samples).into_iter().max().unwrap_or(0) as f64 / samples.len().max(1) as f64,
+        per_class: counts(manifest, &split.train).into_iter().min().unwrap_or(0),
+        largest: counts(manifest, samples).into_iter().max().unwrap_or(0) as f64 / samples.len().max(1) as f64,
         taps: readings.into_iter().map(tap).collect(),
     })
 }

@@ -66,10 +66,11 @@ pub struct Recipe {
 }
 
 const PROBE: Recipe =
-    Recipe { name: "linear-probe", why: "a linear model on the mean of the last map: nothing below it can overfit" };
+    Recipe { name: "linear-probe", why: "a linear model on the last features: nothing below it can overfit" };
 const EARLY: Recipe = Recipe { name: "early-features", why: "features from before the source's own classes take over" };
-const GRID: Recipe = Recipe { name: "grid-probe", why: "the same on the last map over a grid: places count here" };
-const LAST: Recipe = Recipe { name: "last-block", why: "only the last block moves: between the two" };
+const GRID: Recipe =
+    Recipe { name: "grid-probe", why: "a linear model on the last map over a grid: places count here" };
+const LAST: Recipe = Recipe { name: "last-block", why: "the last block moves, and nothing below it" };
 const TUNE: Recipe = Recipe { name: "fine-tune", why: "all layers move, from the pretrained weights" };
 const SCRATCH: Recipe = Recipe { name: "from-scratch", why: "what the pretrained weights are worth" };
 

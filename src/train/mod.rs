@@ -36,7 +36,7 @@ pub use feature_file::Kind as FeatureKind;
 pub use memory::{bytes as device_bytes, macs as device_macs};
 pub use predict::{Said, predict};
 pub use shelf::{Places, Shelf};
-pub use survey::{Reading, Survey, survey};
+pub use survey::{NEIGHBOURS, Reading, Survey, survey};
 
 use crate::outcome::{Failure, FailureClass, Outcome, Progress};
 use crate::plan::stage::{Stage, Train, Work};

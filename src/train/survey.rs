@@ -27,7 +27,7 @@ const EARLIER: usize = 4;
 /// Numbers of a pooled earlier feature, at most, where a coarser grid leads there.
 const WIDEST: usize = 4096;
 /// Neighbours that vote.
-const NEIGHBOURS: usize = 5;
+pub const NEIGHBOURS: usize = 5;
 /// Of the weights that have learned nothing.
 const SEED: u64 = 0;
 
@@ -53,7 +53,7 @@ pub struct Reading {
     pub last: bool,
     pub pool: Pool,
     pub numbers: usize,
-    /// By a linear model on all other images.
+    /// By a linear model on the images that do not leave with it.
     pub probe: Vec<bool>,
     /// The same of the first half of the images, with only that half to learn from.
     pub half: Vec<bool>,
