@@ -147,10 +147,14 @@ pub enum Verb {
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
-    /// Look at a dataset: classes, counts, hashes, leaks; or export an experiment's splits
+    /// Look at a dataset: classes, counts, hashes, leaks; export an experiment's splits; or fetch a public one
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Data {
+        #[command(subcommand)]
+        what: Option<DataVerb>,
         /// A folder, .tar, .tar.gz or .csv, or with --splits the name of an experiment
-        target: String,
+        #[arg(required = true)]
+        target: Option<String>,
         /// Print the splits of an experiment as CSV
         #[arg(long)]
         splits: bool,
@@ -329,9 +333,34 @@ pub struct Predict {
 }
 
 #[derive(Debug, Subcommand)]
+pub enum DataVerb {
+    /// List the datasets that can be fetched
+    List,
+    /// Fetch a dataset, check its bytes, and lay it out under --data
+    Get {
+        /// A name of `data list`
+        name: String,
+        /// A folder on a server that has its files under their names
+        #[arg(long, value_name = "URL")]
+        from: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub enum WeightsVerb {
     /// List the known weight files, and which of them are here
     List,
+    /// Fetch a weight file, and check its bytes
+    Get {
+        /// A name of `weights list`, or an address
+        file: String,
+        /// What the SHA-256 must be, or how it begins; for known files it need not be said
+        #[arg(long, value_name = "HEX")]
+        sha256: Option<String>,
+        /// A folder on a server that has the known files under their names
+        #[arg(long, value_name = "URL")]
+        from: Option<String>,
+    },
     /// Show what a file is, how its tensors fit a network, or how to get it
     Inspect {
         #[command(flatten)]

@@ -35,6 +35,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("statrs", &["report"]),
     ("indicatif", &["commands"]),
     ("nvml_wrapper", &["commands/gpus.rs"]),
+    ("ureq", &["commands/download.rs"]),
     ("sysinfo", &["commands/host.rs"]),
 ];
 

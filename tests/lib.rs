@@ -7,6 +7,7 @@ mod builder;
 mod bundles;
 mod datasets;
 mod docs;
+mod downloads;
 mod engine;
 mod files;
 mod golden;

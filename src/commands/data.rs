@@ -1,11 +1,12 @@
 //! `data TARGET`: what a dataset holds; with `--splits`, who trained and tested on what in an experiment.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::get::how_to_get_dataset;
 use super::{Exit, Usage, findings, print, table_style};
 use crate::cli::Common;
 use crate::data::open::Source;
-use crate::data::{Dataset, Part, Spec, open};
+use crate::data::{Dataset, Manifest, Part, Spec, open};
 use crate::report::table::table;
 use crate::store::Store;
 
@@ -14,8 +15,14 @@ pub fn run(target: &str, splits: bool, test: &str, common: &Common) -> anyhow::R
         print(splits_csv(&Store::read(&common.db)?, target)?.trim_end())?;
         return Ok(Exit::Complete);
     }
-    let dataset = opened(target, test, common)?;
-    let manifest = &dataset.manifest;
+    show(&opened(target, test, common)?.manifest)
+}
+
+/// Prints what a dataset holds.
+///
+/// # Errors
+/// Nothing can be printed.
+pub fn show(manifest: &Manifest) -> anyhow::Result<Exit> {
     let counts: Vec<Vec<usize>> = [Part::Train, Part::Val, Part::Test].map(|part| manifest.counts(part)).into();
     let mut rows: Vec<Vec<String>> = Vec::new();
     for (index, class) in manifest.classes.iter().enumerate() {
@@ -66,6 +73,11 @@ pub fn opened(target: &str, test: &str, common: &Common) -> anyhow::Result<Datas
         splits.retain(|split, folder| split == "test" || folder != test);
     }
     let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let there = path.exists();
     let spec = Spec { name, source: Source::Path(path), splits, skip_bad_images: false };
-    open(&spec).map_err(|error| Usage(format!("{error:#}")).into())
+    open(&spec).map_err(|error| {
+        let cure = how_to_get_dataset(target, common.data.as_deref().unwrap_or(Path::new("."))).filter(|_| !there);
+        let cure = cure.map_or_else(String::new, |cure| format!("; {cure}"));
+        Usage(format!("{error:#}{cure}")).into()
+    })
 }

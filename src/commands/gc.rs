@@ -103,7 +103,7 @@ fn one(path: PathBuf) -> anyhow::Result<Option<Held>> {
     Ok(Some(Held { kind, files, bytes, used }))
 }
 
-fn megabytes(bytes: u64) -> String {
+pub fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 

@@ -35,7 +35,10 @@ pub fn how_to_get_weights(name: &str, folder: &Path) -> String {
     let is = |known: &&catalogue::Known| known.name == name || format!("{}{}", known.name, known.ending) == name;
     match catalogue::KNOWN.iter().find(is) {
         Some(known) => {
-            format!("{}, or name the folder with --weights or TL_SWEEP_WEIGHTS", known.how_to_get(folder))
+            let get = known.url.map_or_else(String::new, |_| {
+                format!("`tl-sweep weights get {} --weights '{}'`, or ", known.name, folder.display())
+            });
+            format!("{get}{}, or name the folder with --weights or TL_SWEEP_WEIGHTS", known.how_to_get(folder))
         }
         None => match crate::spelling::nearest(name, names.iter().copied()) {
             Some(near) => format!("did you mean '{near}'? `tl-sweep weights list` lists the known ones"),

@@ -6,11 +6,13 @@ mod compare;
 mod data;
 mod devices;
 mod doctor;
+mod download;
 mod export;
 mod extract;
 mod findings;
 mod gauge;
 mod gc;
+mod get;
 mod gpus;
 mod host;
 mod init;
@@ -38,7 +40,7 @@ pub mod world;
 
 use std::io::IsTerminal;
 
-use crate::cli::{Cli, Color, Verb, WeightsVerb};
+use crate::cli::{Cli, Color, DataVerb, Verb, WeightsVerb};
 use crate::device::CpuPath;
 use crate::experiment::problem::Problems;
 use crate::store::Unusable;
@@ -108,7 +110,9 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Status { name, format } => status::run(name.as_deref(), format, common),
         Verb::Show { trial, format } => show::run(&trial, format, common),
         Verb::Compare { one, other, format } => compare::run([&one, &other], format, common),
-        Verb::Data { target, splits, test } => data::run(&target, splits, &test, common),
+        Verb::Data { what: Some(DataVerb::List), .. } => get::list(common),
+        Verb::Data { what: Some(DataVerb::Get { name, from }), .. } => get::dataset(&name, from.as_deref(), common),
+        Verb::Data { target, splits, test, .. } => data::run(&target.unwrap_or_default(), splits, &test, common),
         Verb::Summary { arch, input, width, classes, no_top, freeze, toml } => {
             summary::run(summary::Asked { arch, input, width, classes, no_top, freeze, toml })
         }
@@ -122,6 +126,9 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Recommend(asked) => recommend::run(&asked, common),
         Verb::Weights { what: WeightsVerb::Convert { look, names, out } } => {
             weights::convert(&look, export::framework(names), &out, common)
+        }
+        Verb::Weights { what: WeightsVerb::Get { file, sha256, from } } => {
+            get::weights(&file, sha256.as_deref(), from.as_deref(), common)
         }
         Verb::Weights { what: WeightsVerb::List } => weights::list(common),
         Verb::Weights { what: WeightsVerb::Inspect { look } } => weights::inspect(&look, common),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::Usage;
 use super::devices::Devices;
+use super::get::how_to_get_dataset;
 use super::machine::Rates;
 use super::materials::{how_to_get_weights, weight_file, weights_folder};
 use crate::cli::Common;
@@ -182,15 +183,24 @@ fn open_datasets(experiment: &Experiment, folder: &Path, problems: &mut Vec<Prob
                 opened.insert(name, dataset);
             }
             Err(error) => {
-                let help = format!(
+                let mut help = format!(
                     "datasets are looked up in '{}': --data FOLDER or TL_SWEEP_DATA names another",
                     folder.display()
                 );
+                if let (Origin::Path(path), false) = (&asked.origin, is_there(&spec))
+                    && let Some(cure) = how_to_get_dataset(path, folder)
+                {
+                    help = format!("{help}; {cure}");
+                }
                 problems.push(Problem::at(asked.spot, format!("{error:#}")).help(help));
             }
         }
     }
     opened
+}
+
+fn is_there(spec: &Spec) -> bool {
+    matches!(&spec.source, crate::data::open::Source::Path(path) if path.exists())
 }
 
 /// A dataset by its path, or by its name with the ending of an archive.

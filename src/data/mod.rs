@@ -8,6 +8,7 @@ pub mod cifar;
 pub mod decode;
 pub mod folder;
 pub mod idx;
+pub mod known;
 pub mod loose;
 pub mod manifest;
 pub mod open;
@@ -15,6 +16,7 @@ pub mod packed;
 pub mod split;
 pub mod synthetic;
 pub mod table;
+pub mod unpack;
 
 pub use manifest::{Manifest, Part, Sample};
 pub use open::{Dataset, Spec, open};

@@ -1,0 +1,198 @@
+//! `weights get`, `data get` and `data list`: public weights and datasets, fetched, checked and put where they are looked up.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use super::download::{Expected, fetch};
+use super::gc::megabytes;
+use super::{Exit, Usage, data, materials, print, table_style};
+use crate::cli::Common;
+use crate::data::known::{KNOWN, Known, Remote};
+use crate::data::unpack::lay_out;
+use crate::model::catalogue::{self, identify};
+use crate::model::weights::file::WeightFile;
+use crate::report::table::table;
+
+/// Fetches a known weight file, or one by its address.
+///
+/// # Errors
+/// There is none of that name, another file has its place, or it cannot be fetched.
+pub fn weights(what: &str, sha256: Option<&str>, from: Option<&str>, common: &Common) -> anyhow::Result<Exit> {
+    let folder = materials::folder(common);
+    let asked = sha256.map(digits).transpose()?;
+    let (url, name, expected) = match (what.contains("://"), from) {
+        (true, Some(_)) => {
+            return Err(Usage("--from is for known files: an address says where it is".to_owned()).into());
+        }
+        (true, None) => (what.to_owned(), last_of(what)?, Expected::Unknown),
+        (false, _) => {
+            let known = known_weights(what, &folder)?;
+            let name = format!("{}{}", known.name, known.ending);
+            let url = from.map(|from| at(from, &name)).or_else(|| known.url.map(str::to_owned));
+            (url.ok_or_else(|| Usage(unpublished(known)))?, name, Expected::of(known.hash))
+        }
+    };
+    let expected = asked.map_or(expected, Expected::Sha256);
+    let to = folder.join(name);
+    if to.exists() {
+        let found = identify(&to)?;
+        if let Some(wrong) = expected.differs(&found) {
+            return Err(Usage(format!("'{}' is another file: {wrong}. It is not touched", to.display())).into());
+        }
+        print(&format!("'{}' is here already: sha256 {}", to.display(), found.sha256))?;
+        return Ok(Exit::Complete);
+    }
+    let found = fetch(&url, &to, &expected, common.quiet).map_err(|error| {
+        anyhow::anyhow!("{error:#}\nfetched in another way and put at '{}', it is used from there", to.display())
+    })?;
+    if let Err(error) = WeightFile::open(&to) {
+        std::fs::remove_file(&to).with_context(|| format!("cannot remove '{}'", to.display()))?;
+        return Err(Usage(format!("{url} holds no weights: {error:#}. Nothing was kept")).into());
+    }
+    print(&format!("'{}': {}, sha256 {}", to.display(), megabytes(found.bytes), found.sha256))?;
+    if matches!(expected, Expected::Unknown) {
+        print("no hash of it is published: with --sha256 another machine can make sure that it gets the same bytes")?;
+    }
+    match found.known {
+        Some(known) => print(&format!("known as {}: weights = \"{}\" under [backbone]", known.name, known.name))?,
+        None => print("not in the catalogue: an experiment must say `arch` and `preprocess` under [backbone]")?,
+    }
+    Ok(Exit::Complete)
+}
+
+/// Fetches a known dataset and lays it out.
+///
+/// # Errors
+/// There is none of that name, or it cannot be fetched, unpacked or read.
+pub fn dataset(name: &str, from: Option<&str>, common: &Common) -> anyhow::Result<Exit> {
+    let known = KNOWN.iter().find(|known| known.name == name).ok_or_else(|| {
+        let near = crate::spelling::nearest(name, KNOWN.iter().map(|known| known.name));
+        let near = near.map_or_else(String::new, |near| format!("; did you mean '{near}'?"));
+        Usage(format!("no dataset '{name}' is known{near} `tl-sweep data list` lists those that can be fetched"))
+    })?;
+    let folder = common.data.clone().unwrap_or_else(|| PathBuf::from("."));
+    let place = folder.join(name);
+    if let Some(here) = here(&folder, name) {
+        print(&format!("'{}' is here already; `tl-sweep data` looks at it", here.display()))?;
+        return Ok(Exit::Complete);
+    }
+    let work = folder.join(format!("{name}.part"));
+    std::fs::create_dir_all(&work).with_context(|| format!("cannot make the folder '{}'", work.display()))?;
+    let lock = File::create(work.join("lock"))?;
+    anyhow::ensure!(lock.try_lock().is_ok(), "another process is fetching '{}'", place.display());
+    let files: anyhow::Result<Vec<PathBuf>> =
+        known.files.iter().map(|remote| file(remote, &work, from, common)).collect();
+    let files = files.map_err(|error| {
+        anyhow::anyhow!(
+            "{error:#}\nwhat has come is kept in '{}'; files that are put there by hand are used, too",
+            work.display()
+        )
+    })?;
+    let ready = lay_out(&files, known.layout, &work).with_context(|| format!("in the dataset '{name}'"))?;
+    let test = if !ready.join("test").is_dir() && ready.join("val").is_dir() { "val" } else { "test" };
+    let dataset = data::opened(&ready.display().to_string(), test, common)?;
+    std::fs::rename(&ready, &place).with_context(|| format!("cannot move it to '{}'", place.display()))?;
+    std::fs::remove_dir_all(&work).with_context(|| format!("cannot remove '{}'", work.display()))?;
+    data::show(&dataset.manifest)?;
+    let splits = if test == "test" { "" } else { "\nsplits = { test = \"val\" }" };
+    print(&format!(
+        "{}\nit is at '{}'; in an experiment:\n\n[datasets.{name}]\npath = \"{name}\"{splits}",
+        known.about,
+        place.display()
+    ))?;
+    Ok(Exit::Complete)
+}
+
+/// Lists the datasets that can be fetched.
+///
+/// # Errors
+/// Nothing can be printed.
+pub fn list(common: &Common) -> anyhow::Result<Exit> {
+    let folder = common.data.clone().unwrap_or_else(|| PathBuf::from("."));
+    let row = |known: &Known| {
+        let size = known.bytes().map_or_else(|| "not published".to_owned(), megabytes);
+        let here = if here(&folder, known.name).is_some() { "here" } else { "" };
+        vec![known.name.to_owned(), size, here.to_owned(), known.about.to_owned()]
+    };
+    let rows: Vec<Vec<String>> = KNOWN.iter().map(row).collect();
+    print(&table(table_style(), &["dataset", "download", "", "what it is"], &rows))?;
+    print(&format!("`tl-sweep data get NAME` puts one into '{}' (--data names another folder)", folder.display()))?;
+    Ok(Exit::Complete)
+}
+
+/// What a person may do about a dataset that is not there, if it is one that can be fetched.
+pub fn how_to_get_dataset(path: &str, folder: &Path) -> Option<String> {
+    let known = KNOWN.iter().find(|known| known.name == path)?;
+    Some(format!("`tl-sweep data get {} --data '{}'` fetches it", known.name, folder.display()))
+}
+
+fn here(folder: &Path, name: &str) -> Option<PathBuf> {
+    ["", ".tar.gz", ".tar", ".tgz"]
+        .map(|ending| folder.join(format!("{name}{ending}")))
+        .into_iter()
+        .find(|at| at.exists())
+}
+
+/// A file of a dataset in `work`; what an interrupted call has finished is not fetched again.
+fn file(remote: &Remote, work: &Path, from: Option<&str>, common: &Common) -> anyhow::Result<PathBuf> {
+    let name = last_of(remote.url)?;
+    let to = work.join(&name);
+    let expected = remote.sha256.map_or(Expected::Unknown, |digits| Expected::Sha256(digits.to_owned()));
+    if remote.sha256.is_some() && to.exists() && expected.differs(&identify(&to)?).is_none() {
+        return Ok(to);
+    }
+    let url = from.map_or_else(|| remote.url.to_owned(), |from| at(from, &name));
+    if !common.quiet {
+        eprintln!("fetching {url}");
+    }
+    let found = fetch(&url, &to, &expected, common.quiet)?;
+    if remote.sha256.is_none() {
+        print(&format!("{url}: sha256 {}; none is published", found.sha256))?;
+    }
+    Ok(to)
+}
+
+fn known_weights(name: &str, folder: &Path) -> anyhow::Result<&'static catalogue::Known> {
+    let is = |known: &&catalogue::Known| known.name == name || format!("{}{}", known.name, known.ending) == name;
+    catalogue::KNOWN.iter().find(is).ok_or_else(|| {
+        Usage(format!("no weights '{name}' are known: {}", materials::how_to_get_weights(name, folder))).into()
+    })
+}
+
+/// Of a file that was converted from one that is published.
+fn unpublished(known: &catalogue::Known) -> String {
+    let original = catalogue::KNOWN
+        .iter()
+        .find(|other| other.url.is_some() && known.lineage.contains(&format!("{}{}", other.name, other.ending)));
+    let cure = original.map_or_else(String::new, |original| {
+        format!("; `tl-sweep weights get {}` fetches the file that it was converted from", original.name)
+    });
+    format!(
+        "{}{} is published nowhere as it is (--from URL names a server that has it){cure}",
+        known.name, known.ending
+    )
+}
+
+fn at(folder: &str, name: &str) -> String {
+    format!("{}/{name}", folder.trim_end_matches('/'))
+}
+
+/// The file name in an address.
+fn last_of(url: &str) -> anyhow::Result<String> {
+    let path = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let path = path.split(['?', '#']).next().unwrap_or(path);
+    let name = path.split_once('/').map_or("", |(_, path)| path).rsplit('/').next().unwrap_or("");
+    anyhow::ensure!(
+        !name.is_empty() && !name.starts_with('.'),
+        Usage(format!("the address {url} does not end with the name of a file"))
+    );
+    Ok(name.to_owned())
+}
+
+fn digits(text: &str) -> anyhow::Result<String> {
+    let fine = (8..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    anyhow::ensure!(fine, Usage(format!("--sha256 {text}: 8 to 64 hexadecimal digits")));
+    Ok(text.to_ascii_lowercase())
+}

@@ -1,0 +1,438 @@
+//! `weights get` and `data get` against a server on this machine: what breaks off goes on, and only the right bytes stay.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use sha2::Digest;
+use tl_sweep::data::known::{Layout, List};
+use tl_sweep::data::unpack::lay_out;
+use tl_sweep::model::arch::Arch;
+
+use crate::builder::{World, png};
+use crate::materials::network;
+
+/// How a file is served.
+#[derive(Clone)]
+enum Answer {
+    /// As a good server does, parts included.
+    Well(Vec<u8>),
+    /// Whole, whatever part was asked for.
+    Whole(Vec<u8>),
+    /// Of what is asked for, so many bytes; then the line is dead.
+    Broken(Vec<u8>, usize),
+    /// This status, the first so many times.
+    Failing(u16, usize, Vec<u8>),
+    Redirect(String),
+}
+
+/// What was asked: path, and the first byte of the part that was wanted.
+type Asked = Arc<Mutex<Vec<(String, usize)>>>;
+
+struct Server {
+    address: String,
+    asked: Asked,
+    answers: Arc<Mutex<HashMap<String, Answer>>>,
+}
+
+impl Server {
+    fn new(answers: impl IntoIterator<Item = (&'static str, Answer)>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Asked::default();
+        let answers: HashMap<String, Answer> =
+            answers.into_iter().map(|(path, answer)| (path.to_owned(), answer)).collect();
+        let answers = Arc::new(Mutex::new(answers));
+        let (log, known) = (asked.clone(), answers.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (log, known) = (log.clone(), known.clone());
+                std::thread::spawn(move || serve(&stream.unwrap(), &log, &known.lock().unwrap()));
+            }
+        });
+        Self { address, asked, answers }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.address)
+    }
+
+    fn answers(&self, path: &str, answer: Answer) {
+        self.answers.lock().unwrap().insert(path.to_owned(), answer);
+    }
+
+    fn asked(&self) -> Vec<(String, usize)> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+}
+
+fn serve(stream: &TcpStream, log: &Asked, answers: &HashMap<String, Answer>) {
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+    let Some(first) = lines.next() else { return };
+    let path = first.split(' ').nth(1).unwrap().to_owned();
+    let range = lines.filter_map(|line| {
+        let line = line.to_lowercase();
+        line.strip_prefix("range: bytes=").map(|from| from.trim_end_matches('-').parse::<usize>().unwrap())
+    });
+    let from = range.last().unwrap_or(0);
+    let before = {
+        let mut log = log.lock().unwrap();
+        log.push((path.clone(), from));
+        log.iter().filter(|(known, _)| *known == path).count() - 1
+    };
+    let part = |bytes: &[u8], sent: usize| {
+        let head = if from == 0 {
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len())
+        } else if from >= bytes.len() {
+            "HTTP/1.1 416 Range Not Satisfiable\r\nContent-Length: 0\r\n\r\n".to_owned()
+        } else {
+            format!(
+                "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {from}-{}/{}\r\nContent-Length: {}\r\n\r\n",
+                bytes.len() - 1,
+                bytes.len(),
+                bytes.len() - from
+            )
+        };
+        let body = &bytes[from.min(bytes.len())..];
+        [head.as_bytes(), &body[..sent.min(body.len())]].concat()
+    };
+    let whole = |bytes: &[u8]| {
+        [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len()).as_bytes(), bytes].concat()
+    };
+    let status = |status: u16| format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n").into_bytes();
+    let said = match answers.get(&path) {
+        None => status(404),
+        Some(Answer::Well(bytes)) => part(bytes, usize::MAX),
+        Some(Answer::Whole(bytes)) => whole(bytes),
+        Some(Answer::Broken(bytes, sent)) => part(bytes, *sent),
+        Some(Answer::Failing(code, times, _)) if before < *times => status(*code),
+        Some(Answer::Failing(_, _, bytes)) => part(bytes, usize::MAX),
+        Some(Answer::Redirect(to)) => {
+            format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n").into_bytes()
+        }
+    };
+    // The client may have gone away.
+    let mut stream = stream;
+    let _ = stream.write_all(&said);
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let _ = stream.read(&mut [0; 1]);
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The bytes of a weight file.
+fn some_weights(world: &World) -> Vec<u8> {
+    network(world, "made.safetensors", &Arch::new("resnet8", 32, 1.0));
+    std::fs::read(world.path("made.safetensors")).unwrap()
+}
+
+fn leftovers(world: &World, folder: &str) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(world.path(folder)) else { return Vec::new() };
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn weights_come_from_an_address_once_and_nothing_is_written_over() {
+    let world = World::new();
+    let bytes = some_weights(&world);
+    let server = Server::new([
+        ("/w.safetensors", Answer::Well(bytes.clone())),
+        ("/moved/w.safetensors?download=1", Answer::Redirect("/w.safetensors".to_owned())),
+    ]);
+    let get =
+        |path: &str, sum: &str| world.run(&["weights", "get", &server.url(path), "--sha256", sum, "--weights", "lib"]);
+    let said = get("/moved/w.safetensors?download=1", &sha256(&bytes)).exits(0);
+    assert!(said.out.contains(&format!("sha256 {}", sha256(&bytes))), "{}", said.out);
+    assert!(said.out.contains("must say `arch` and `preprocess`"), "{}", said.out);
+    assert_eq!(std::fs::read(world.path("lib/w.safetensors")).unwrap(), bytes);
+    assert_eq!(leftovers(&world, "lib"), ["w.safetensors"]);
+    assert_eq!(server.asked().len(), 2);
+
+    assert!(get("/w.safetensors", &sha256(&bytes)[..12]).exits(0).out.contains("is here already"));
+    let said = get("/w.safetensors", &sha256(b"others")).exits(2);
+    assert!(said.err.contains("is another file") && said.err.contains("not touched"), "{}", said.err);
+    assert!(server.asked().is_empty(), "what is there is not fetched");
+    assert_eq!(std::fs::read(world.path("lib/w.safetensors")).unwrap(), bytes);
+    assert!(get("/w.safetensors", "12").exits(2).err.contains("8 to 64 hexadecimal digits"));
+    assert!(get("/", &sha256(&bytes)).exits(2).err.contains("name of a file"));
+}
+
+#[test]
+fn a_transfer_that_breaks_off_goes_on_where_it_stopped_also_in_the_next_call() {
+    let world = World::new();
+    let bytes = some_weights(&world);
+    let server = Server::new([("/w.safetensors", Answer::Broken(bytes.clone(), 50_000))]);
+    let sum = sha256(&bytes);
+    let url = server.url("/w.safetensors");
+    let get = || world.run(&["weights", "get", &url, "--sha256", &sum, "--weights", "lib"]);
+    // As long as something comes, it goes on.
+    get().exits(0);
+    let starts: Vec<usize> = server.asked().into_iter().map(|(_, from)| from).collect();
+    assert!(starts.len() > 2 && starts.windows(2).all(|pair| pair[1] - pair[0] == 50_000), "{starts:?}");
+    assert_eq!(std::fs::read(world.path("lib/w.safetensors")).unwrap(), bytes);
+
+    // A server that falls silent: four tries, and what has come stays.
+    std::fs::remove_file(world.path("lib/w.safetensors")).unwrap();
+    server.answers("/w.safetensors", Answer::Broken(bytes.clone(), 0));
+    std::fs::write(world.path("lib/w.safetensors.part"), &bytes[..70_000]).unwrap();
+    let said = get().exits(1);
+    assert!(said.err.contains("used from there"), "{}", said.err);
+    assert_eq!(server.asked(), vec![("/w.safetensors".to_owned(), 70_000); 4]);
+    assert_eq!(std::fs::read(world.path("lib/w.safetensors.part")).unwrap(), &bytes[..70_000]);
+    server.answers("/w.safetensors", Answer::Well(bytes.clone()));
+    get().exits(0);
+    assert_eq!(server.asked(), [("/w.safetensors".to_owned(), 70_000)]);
+    assert_eq!(std::fs::read(world.path("lib/w.safetensors")).unwrap(), bytes);
+
+    // A server that sends the whole file for a part, and a beginning that was longer than the file is.
+    for (start, answer) in [(70_000, Answer::Whole(bytes.clone())), (bytes.len() + 5, Answer::Well(bytes.clone()))] {
+        std::fs::remove_file(world.path("lib/w.safetensors")).unwrap();
+        std::fs::write(world.path("lib/w.safetensors.part"), vec![7; start]).unwrap();
+        server.answers("/w.safetensors", answer);
+        get().exits(0);
+        assert_eq!(std::fs::read(world.path("lib/w.safetensors")).unwrap(), bytes);
+        assert_eq!(leftovers(&world, "lib"), ["w.safetensors"]);
+    }
+}
+
+#[test]
+fn other_bytes_than_those_that_are_known_do_not_stay() {
+    let world = World::new();
+    let bytes = some_weights(&world);
+    let page = b"<!DOCTYPE html><html>Log in to the network</html>".to_vec();
+    let server = Server::new([
+        ("/vgg19-dcbb9e9d.pth", Answer::Well(bytes.clone())),
+        ("/resnet50-0676ba61.pth", Answer::Well(page.clone())),
+        ("/mobilenet_1_0_224_tf.h5", Answer::Well(page)),
+        ("/busy.safetensors", Answer::Failing(503, 2, bytes.clone())),
+        ("/later.safetensors", Answer::Failing(503, 99, bytes.clone())),
+    ]);
+    let mirror = |name: &str| world.run(&["weights", "get", name, "--from", &server.address, "--weights", "lib"]);
+    let said = mirror("vgg19-dcbb9e9d").exits(1);
+    assert!(said.err.contains("is not the file that is known") && said.err.contains(&sha256(&bytes)), "{}", said.err);
+    assert!(mirror("resnet50-0676ba61.pth").exits(1).err.contains("a web page"));
+    // Nothing is published about this one's bytes, but they must be weights.
+    assert!(mirror("mobilenet_1_0_224_tf").exits(2).err.contains("holds no weights"));
+    assert!(mirror("vgg16-397923af").exits(1).err.contains("the server answers 404"));
+    let tries = server.asked().into_iter().filter(|(path, _)| path.contains("vgg16")).count();
+    assert_eq!(tries, 1, "what is not there will not come");
+    assert_eq!(leftovers(&world, "lib"), Vec::<String>::new());
+
+    let get = |path: &str| world.run(&["weights", "get", &server.url(path), "--weights", "lib"]);
+    assert!(get("/busy.safetensors").exits(0).out.contains("no hash of it is published"));
+    assert!(get("/later.safetensors").exits(1).err.contains("the server answers 503"));
+    assert_eq!(leftovers(&world, "lib"), ["busy.safetensors"]);
+
+    // Names: a slip, one that is published only as another file, and what `check` says of a known one.
+    assert!(mirror("vgg19-dcbb9e9c").exits(2).err.contains("did you mean 'vgg19-dcbb9e9d'"));
+    let said = world.run(&["weights", "get", "cifar10_resnet20", "--weights", "lib"]).exits(2);
+    assert!(said.err.contains("weights get resnet20-12fca82f"), "{}", said.err);
+    let said = world.run(&["weights", "inspect", "vgg19-dcbb9e9d", "--weights", "lib"]).exits(2);
+    assert!(said.err.contains("`tl-sweep weights get vgg19-dcbb9e9d --weights 'lib'`"), "{}", said.err);
+}
+
+/// A zip as other programs write it, deflated.
+fn zipped(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+    for (name, bytes) in entries {
+        archive.start_file(*name, options).unwrap();
+        archive.write_all(bytes).unwrap();
+    }
+    archive.finish().unwrap().into_inner()
+}
+
+fn tarred(entries: &[(&str, Vec<u8>)], gzip: bool) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, bytes) in entries {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        // Not `append_data`: it refuses names that lead elsewhere, as some archives have them.
+        header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_cksum();
+        archive.append(&header, bytes.as_slice()).unwrap();
+    }
+    let plain = archive.into_inner().unwrap();
+    if !gzip {
+        return plain;
+    }
+    let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    writer.write_all(&plain).unwrap();
+    writer.finish().unwrap()
+}
+
+#[test]
+fn a_dataset_comes_as_its_folder_and_can_be_used() {
+    let world = World::new();
+    let mut entries = vec![("hymenoptera_data/train/ants/imageNotFound.gif", b"GIF89a".to_vec())];
+    let names: Vec<(String, Vec<u8>)> = ["train", "val"]
+        .iter()
+        .flat_map(|split| ["ants", "bees"].iter().enumerate().map(move |(class, name)| (split, class, name)))
+        .flat_map(|(split, class, name)| {
+            (0..12u32).map(move |index| {
+                let seed = index * 7 + 100 * class as u32 + if *split == "val" { 1000 } else { 0 };
+                (format!("hymenoptera_data/{split}/{name}/{index}.jpg"), png(12, 12, class as u32, seed))
+            })
+        })
+        .collect();
+    entries.extend(names.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())));
+    let archive = zipped(&entries);
+    let server = Server::new([
+        ("/hymenoptera_data.zip", Answer::Broken(archive.clone(), archive.len() / 2)),
+        ("/train.zip", Answer::Well(archive.clone())),
+    ]);
+    let get = |name: &str| world.run(&["data", "get", name, "--from", &server.address, "--data", "sets"]);
+    // Nothing is published to check a continued transfer by: it is begun anew, and what broke off does not stay.
+    get("hymenoptera").exits(1);
+    assert!(server.asked().iter().all(|(_, from)| *from == 0));
+    assert!(!world.path("sets/hymenoptera").exists());
+    server.answers("/hymenoptera_data.zip", Answer::Well(archive.clone()));
+    let said = get("hymenoptera").exits(0);
+    assert!(said.out.contains(&sha256(&archive)) && said.out.contains("splits = { test = \"val\" }"), "{}", said.out);
+    assert_eq!(leftovers(&world, "sets"), ["hymenoptera"]);
+    assert!(!world.path("sets/hymenoptera/train/ants/imageNotFound.gif").exists(), "no photo");
+    let said = world.run(&["data", "hymenoptera", "--test", "val", "--data", "sets"]).exits(0);
+    assert!(said.out.contains("24"), "{}", said.out);
+    assert!(get("hymenoptera").exits(0).out.contains("here already"));
+
+    let said = get("beans").exits(1);
+    assert!(said.err.contains("is not the file that is known"), "{}", said.err);
+    assert!(!world.path("sets/beans").exists());
+    assert!(get("beens").exits(2).err.contains("did you mean 'beans'"));
+    let listed = world.run(&["data", "list", "--data", "sets"]).exits(0).out;
+    let row = listed.lines().find(|line| line.contains("hymenoptera")).unwrap();
+    assert!(row.contains("here"), "{listed}");
+    let said = world.run(&["data", "beans", "--data", "sets"]).exits(2);
+    assert!(said.err.contains("`tl-sweep data get beans --data 'sets'`"), "{}", said.err);
+}
+
+/// Lays archives out, and lists what came of it.
+fn laid_out(archives: &[(&str, Vec<u8>)], layout: Layout) -> anyhow::Result<Vec<String>> {
+    let folder = tempfile::tempdir().unwrap();
+    let files: Vec<_> = archives
+        .iter()
+        .map(|(name, bytes)| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            path
+        })
+        .collect();
+    let ready = lay_out(&files, layout, folder.path())?;
+    let (mut found, mut left) = (Vec::new(), vec![ready.clone()]);
+    while let Some(folder) = left.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { left.push(path) } else { found.push(path) }
+        }
+    }
+    let name = |path: &std::path::PathBuf| path.strip_prefix(&ready).unwrap().to_string_lossy().into_owned();
+    let mut names: Vec<String> = found.iter().map(name).collect();
+    names.sort();
+    Ok(names)
+}
+
+#[test]
+fn every_layout_becomes_split_class_file() {
+    let image = || png(4, 4, 0, 0);
+    let pets = [
+        (
+            "images.tar.gz",
+            tarred(
+                &[
+                    ("images/great_pyrenees_1.jpg", image()),
+                    ("images/Sphynx_2.jpg", image()),
+                    ("images/Sphynx_9.mat", image()),
+                ],
+                // As it is published: no gzip, whatever its name says.
+                false,
+            ),
+        ),
+        (
+            "annotations.tar.gz",
+            tarred(
+                &[
+                    ("annotations/trainval.txt", b"#comment\ngreat_pyrenees_1 16 2 9\n".to_vec()),
+                    ("annotations/test.txt", b"Sphynx_2 34 1 12\n".to_vec()),
+                ],
+                true,
+            ),
+        ),
+    ];
+    let lists = Layout::Lists(List::Pets, &[("train", "annotations/trainval.txt"), ("test", "annotations/test.txt")]);
+    assert_eq!(
+        laid_out(&pets, lists).unwrap(),
+        ["test/Sphynx/Sphynx_2.jpg", "train/great_pyrenees/great_pyrenees_1.jpg"]
+    );
+    let missing = laid_out(&pets[1..], lists).unwrap_err().to_string();
+    assert!(missing.contains("great_pyrenees_1.jpg") && missing.contains("not in what was downloaded"), "{missing}");
+
+    let textures = tarred(
+        &[
+            ("dtd/labels/train1.txt", b"banded/banded_0002.jpg\n".to_vec()),
+            ("dtd/labels/test1.txt", b"woven/woven_1.jpg\n".to_vec()),
+            ("dtd/images/banded/banded_0002.jpg", image()),
+            ("dtd/images/woven/woven_1.jpg", image()),
+        ],
+        true,
+    );
+    let lists = Layout::Lists(List::Textures, &[("train", "dtd/labels/train1.txt"), ("test", "dtd/labels/test1.txt")]);
+    assert_eq!(
+        laid_out(&[("dtd.tar.gz", textures)], lists).unwrap(),
+        ["test/woven/woven_1.jpg", "train/banded/banded_0002.jpg"]
+    );
+
+    let food = tarred(
+        &[
+            ("food-101/meta/train.json", br#"{"apple_pie": ["apple_pie/10"]}"#.to_vec()),
+            ("food-101/meta/test.json", br#"{"waffles": ["waffles/7"]}"#.to_vec()),
+            ("food-101/images/apple_pie/10.jpg", image()),
+            ("food-101/images/waffles/7.jpg", image()),
+        ],
+        true,
+    );
+    let lists =
+        Layout::Lists(List::Food, &[("train", "food-101/meta/train.json"), ("test", "food-101/meta/test.json")]);
+    assert_eq!(laid_out(&[("f.tgz", food)], lists).unwrap(), ["test/waffles/7.jpg", "train/apple_pie/10.jpg"]);
+
+    let splits = [
+        ("train.zip", zipped(&[("train/healthy/a.jpg", image()), ("__MACOSX/train/healthy/._a.jpg", image())])),
+        ("test.zip", zipped(&[("healthy/b.png", image()), ("healthy/.DS_Store", image())])),
+    ];
+    assert_eq!(
+        laid_out(&splits, Layout::Splits(&["train", "test"])).unwrap(),
+        ["test/healthy/b.png", "train/healthy/a.jpg"]
+    );
+    assert_eq!(
+        laid_out(&[("c.tar.gz", tarred(&[("cifar/test.bin", vec![1])], true))], Layout::Folder("cifar")).unwrap(),
+        ["test.bin"]
+    );
+    assert_eq!(laid_out(&[("a.gz", vec![1]), ("b.gz", vec![2])], Layout::Plain).unwrap(), ["a.gz", "b.gz"]);
+}
+
+#[test]
+fn an_archive_that_is_damaged_or_writes_elsewhere_is_refused() {
+    let outside = |archive: Vec<u8>| laid_out(&[("a", archive)], Layout::Folder("x")).unwrap_err();
+    for archive in [
+        zipped(&[("../../escaped.jpg", png(4, 4, 0, 0))]),
+        tarred(&[("../escaped.jpg", png(4, 4, 0, 0))], true),
+        tarred(&[("/tmp/tl-sweep-escaped.jpg", png(4, 4, 0, 0))], false),
+    ] {
+        let error = format!("{:#}", outside(archive));
+        assert!(error.contains("would be written elsewhere"), "{error}");
+    }
+    assert!(!Path::new("/tmp/tl-sweep-escaped.jpg").exists());
+    let mut cut = tarred(&[("x/a.jpg", png(64, 64, 0, 0))], true);
+    cut.truncate(cut.len() / 2);
+    assert!(format!("{:#}", outside(cut)).contains("is damaged"));
+    let mut cut = zipped(&[("x/a.jpg", png(64, 64, 0, 0))]);
+    cut.truncate(cut.len() / 2);
+    assert!(format!("{:#}", outside(cut)).contains("is damaged"));
+}
