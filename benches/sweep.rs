@@ -47,7 +47,7 @@ struct Dump {
 
 impl Dump {
     fn new(file: &Path, common: &Common, out: PathBuf) -> Self {
-        let experiment = Experiment::load(file).unwrap();
+        let experiment = Experiment::load(file, &[]).unwrap();
         let world = World::gather(&experiment, file, common).unwrap();
         let plan = Plan::new(&experiment, &world.facts).map_err(|problems| experiment.problems(problems)).unwrap();
         Self { world, plan, out }

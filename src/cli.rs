@@ -60,6 +60,23 @@ pub enum Format {
     Json,
 }
 
+/// An experiment file, and what is changed in it for this call.
+#[derive(Clone, Debug, Args)]
+pub struct Asked {
+    pub file: PathBuf,
+    /// Change a setting for this call, recorded with the experiment: train.steps=100, lr=0.01, recipes.fine-tune.backbone_lr=1e-4
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl std::fmt::Display for Asked {
+    /// As it is typed.
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        self.set.iter().try_for_each(|change| write!(f, " --set '{}'", change.replace('\'', "'\\''")))
+    }
+}
+
 /// How a report is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Published {
@@ -83,16 +100,21 @@ pub enum Verb {
         output: PathBuf,
     },
     /// Find every problem of the file, its data, weights and layer names, before any compute
-    Check { file: PathBuf },
+    Check {
+        #[command(flatten)]
+        asked: Asked,
+    },
     /// Show trials, shared stages, cost and what the store already holds
     Plan {
-        file: PathBuf,
+        #[command(flatten)]
+        asked: Asked,
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
     /// Make the store match the file; run it again and only what is missing runs
     Run {
-        file: PathBuf,
+        #[command(flatten)]
+        asked: Asked,
         /// Only cells that meet a condition, such as "recipe == 'fine-tune'"
         #[arg(long, value_name = "EXPR")]
         only: Option<String>,
@@ -106,7 +128,8 @@ pub enum Verb {
     /// Run finished trials again, each alone, and compare with the store, or with a bundle, to the bit
     Verify {
         /// An experiment file, or a bundle of `export --bundle`
-        file: PathBuf,
+        #[command(flatten)]
+        asked: Asked,
         /// How many trials, spread over scenarios and recipes
         #[arg(long, value_name = "N", default_value_t = 5)]
         sample: usize,
@@ -189,8 +212,8 @@ pub enum Verb {
     Extract(Extract),
     /// Write a trial's trained backbone and head as .safetensors, or a whole experiment for others to repeat
     Export {
-        /// The experiment
-        file: PathBuf,
+        #[command(flatten)]
+        asked: Asked,
         /// The first digits of the trial's key
         #[arg(required_unless_present_any = ["bundle", "best"], conflicts_with_all = ["bundle", "best"])]
         trial: Option<String>,

@@ -32,7 +32,7 @@ fn every_experiment_and_template_resolves() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|ending| ending == "toml") {
-                Experiment::load(&path).unwrap_or_else(|problems| panic!("{}:\n{problems}", path.display()));
+                Experiment::load(&path, &[]).unwrap_or_else(|problems| panic!("{}:\n{problems}", path.display()));
                 count += 1;
             }
         }

@@ -15,6 +15,7 @@ mod materials;
 #[cfg(feature = "cuda")]
 mod on_gpu;
 mod operators;
+mod overrides;
 mod plans;
 mod predictions;
 mod published;

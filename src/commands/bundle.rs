@@ -14,7 +14,8 @@ use tempfile::TempDir;
 
 use super::world::own_networks;
 use super::{Usage, data, findings, report};
-use crate::experiment::Experiment;
+use crate::cli::Asked;
+use crate::experiment::{Experiment, overrides};
 use crate::key::ENGINE;
 use crate::report::table::{Style, report as tables};
 use crate::store::Store;
@@ -113,19 +114,19 @@ pub struct Packed {
 ///
 /// # Errors
 /// The file has changed since it ran, something cannot be read, or `out` cannot be written.
-pub fn pack(file: &Path, experiment: &Experiment, store: &Store, out: &Path) -> anyhow::Result<Packed> {
+pub fn pack(asked: &Asked, experiment: &Experiment, store: &Store, out: &Path) -> anyhow::Result<Packed> {
     let row = findings::experiment(store, Some(&experiment.name))?;
     if row.text != experiment.text() {
-        let shown = file.display();
-        return Err(Usage(format!("'{shown}' has changed since it was run: `tl-sweep run {shown}` first")).into());
+        let set = overrides::recorded(&row.text);
+        let set = if set.is_empty() { String::new() } else { format!(" (with --set {})", set.join(", ")) };
+        return Err(Usage(format!("'{asked}' is not what was run last{set}: `tl-sweep run {asked}` first")).into());
     }
     let executions = store.executions(&row)?;
     if executions.last().and_then(|last| last.engine) != Some(ENGINE) {
-        let shown = file.display();
-        return Err(Usage(format!("another tl-sweep has run '{shown}' last: `tl-sweep run {shown}` first")).into());
+        return Err(Usage(format!("another tl-sweep has run '{asked}' last: `tl-sweep run {asked}` first")).into());
     }
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let (mut files, main) = experiment_files(file, experiment)?;
+    let (mut files, main) = experiment_files(&asked.file, experiment)?;
     stands_alone(&files, &main, folder.path())?;
     let part = folder.path().join(STORE);
     store.part(&row, &part)?;
@@ -171,7 +172,19 @@ fn experiment_files(file: &Path, experiment: &Experiment) -> anyhow::Result<(BTr
     for path in &paths {
         found.insert(name(path)?, std::fs::read(path).with_context(|| format!("cannot read '{}'", path.display()))?);
     }
-    Ok((found, name(&paths[0])?))
+    let main = name(&paths[0])?;
+    let Some(changes) = experiment.changes() else { return Ok((found, main)) };
+    // What one call changed is a file that extends the other, in the bundle.
+    let (folder, base) = main.rsplit_once('/').context("a file without a folder")?;
+    let changed = format!("{folder}/changed-{base}");
+    anyhow::ensure!(!found.contains_key(&changed), "there is a file '{changed}' already");
+    let quoted = |text: &str| serde_json::to_string(text).context("a name that is no text");
+    let mut text = format!("extends = {}\n", quoted(base)?);
+    if !changes.lines().any(|line| line.starts_with("experiment.name ")) {
+        text.push_str(&format!("experiment.name = {}\n", quoted(&experiment.name)?));
+    }
+    found.insert(changed.clone(), format!("{text}{changes}\n").into_bytes());
+    Ok((found, changed))
 }
 
 /// Whether the files find each other in the bundle: names that begin at the root of a disk lead out of it.
@@ -179,7 +192,7 @@ fn stands_alone(files: &BTreeMap<String, Vec<u8>>, main: &str, folder: &Path) ->
     let folder = folder.canonicalize()?;
     put(files.iter(), &folder)?;
     let file = folder.join(main);
-    let experiment = Experiment::load(&file)?;
+    let experiment = Experiment::load(&file, &[])?;
     let beside = file.parent().unwrap_or(Path::new(""));
     let networks = own_networks(&experiment).into_iter().map(|name| beside.join(name));
     for path in experiment.files().map(PathBuf::from).chain(networks) {

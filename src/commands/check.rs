@@ -6,15 +6,15 @@ use super::jobs;
 use super::machine::Rates;
 use super::world::World;
 use super::{Exit, Usage, prepare, print};
-use crate::cli::Common;
+use crate::cli::{Asked, Common};
 use crate::experiment::Experiment;
 use crate::experiment::condition::like;
 use crate::plan::Plan;
 use crate::value::Value;
 
-pub fn run(file: &Path, common: &Common) -> anyhow::Result<Exit> {
-    let experiment = Experiment::load(file)?;
-    let mut world = World::gather(&experiment, file, common)?;
+pub fn run(asked: &Asked, common: &Common) -> anyhow::Result<Exit> {
+    let experiment = Experiment::load(&asked.file, &asked.set)?;
+    let mut world = World::gather(&experiment, &asked.file, common)?;
     world.rates = Rates::unmeasured(&world.places.cache);
     let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
     check_weights(&plan, &world)?;
@@ -39,7 +39,7 @@ pub fn run(file: &Path, common: &Common) -> anyhow::Result<Exit> {
     }
     print(&format!(
         "{}: {} cells, {} trials, no problem found",
-        file.display(),
+        asked.file.display(),
         plan.cells.len(),
         plan.distinct() * plan.replicates
     ))?;

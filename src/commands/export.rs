@@ -7,7 +7,7 @@ use super::jobs;
 use super::verify::difference;
 use super::world::World;
 use super::{Exit, NoDevice, Usage, bundle, findings, prepare, print};
-use crate::cli::{Common, Names};
+use crate::cli::{Asked, Common, Names};
 use crate::experiment::Experiment;
 use crate::key::Key;
 use crate::model::graph::Framework;
@@ -17,12 +17,12 @@ use crate::store::Store;
 use crate::store::query::Recorded;
 use crate::train::{self, Shelf};
 
-pub fn run(file: &Path, prefix: &str, out: &Path, names: Option<Names>, common: &Common) -> anyhow::Result<Exit> {
+pub fn run(asked: &Asked, prefix: &str, out: &Path, names: Option<Names>, common: &Common) -> anyhow::Result<Exit> {
     if out.extension().is_none_or(|ending| ending != "safetensors") {
         return Err(Usage(format!("'{}' should end in .safetensors", out.display())).into());
     }
-    let experiment = Experiment::load(file)?;
-    let world = World::gather(&experiment, file, common)?;
+    let experiment = Experiment::load(&asked.file, &asked.set)?;
+    let world = World::gather(&experiment, &asked.file, common)?;
     let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
     let (index, replicate, key) = find(&plan, prefix)?;
     let recorded = recorded(common, key);
@@ -78,17 +78,17 @@ pub fn run(file: &Path, prefix: &str, out: &Path, names: Option<Names>, common: 
 ///
 /// # Errors
 /// The experiment has no such scenario, or nothing finished in it.
-pub fn best(file: &Path, scenario: &str, common: &Common) -> anyhow::Result<String> {
-    let experiment = Experiment::load(file)?;
+pub fn best(asked: &Asked, scenario: &str, common: &Common) -> anyhow::Result<String> {
+    let experiment = Experiment::load(&asked.file, &asked.set)?;
     let findings = findings::gather(&Store::read(&common.db)?, Some(&experiment.name))?;
     let names: Vec<&str> = findings.scenarios.iter().map(|scenario| scenario.name.as_str()).collect();
     if !names.contains(&scenario) {
         let known = names.join(", ");
         return Err(Usage(format!("'{}' has no scenario '{scenario}'; it has {known}", experiment.name)).into());
     }
-    let (arm, setting) = findings.best(scenario).ok_or_else(|| {
-        Usage(format!("nothing has finished in '{scenario}' yet: `tl-sweep run {}` runs it", file.display()))
-    })?;
+    let (arm, setting) = findings
+        .best(scenario)
+        .ok_or_else(|| Usage(format!("nothing has finished in '{scenario}' yet: `tl-sweep run {asked}` runs it")))?;
     let mut highest = &setting.trials[0];
     for trial in &setting.trials {
         if trial.val > highest.val {
@@ -105,16 +105,16 @@ pub fn best(file: &Path, scenario: &str, common: &Common) -> anyhow::Result<Stri
 }
 
 /// Writes a whole experiment.
-pub fn bundle(file: &Path, out: &Path, common: &Common) -> anyhow::Result<Exit> {
+pub fn bundle(asked: &Asked, out: &Path, common: &Common) -> anyhow::Result<Exit> {
     if !out.to_string_lossy().ends_with(".tar.gz") {
         return Err(Usage(format!("'{}' should end in .tar.gz", out.display())).into());
     }
-    let experiment = Experiment::load(file)?;
-    let packed = bundle::pack(file, &experiment, &Store::read(&common.db)?, out)?;
+    let experiment = Experiment::load(&asked.file, &asked.set)?;
+    let packed = bundle::pack(asked, &experiment, &Store::read(&common.db)?, out)?;
     let bundle::Packed { trials, missing, bytes } = packed;
     print(&format!("{}: {trials} trials, {} kB", out.display(), bytes.div_ceil(1000)))?;
     if missing > 0 {
-        print(&format!("{missing} of them have no result: `tl-sweep run {}` runs what is missing", file.display()))?;
+        print(&format!("{missing} of them have no result: `tl-sweep run {asked}` runs what is missing"))?;
     }
     print(&format!(
         "`tl-sweep verify {}` repeats a sample of them wherever the same images and weights are: --data and --weights say where",

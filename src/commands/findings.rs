@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::Usage;
-use crate::experiment::Experiment;
 use crate::experiment::condition::like;
+use crate::experiment::{Experiment, overrides};
 use crate::report::arm::{Arm, Trial, arms};
 use crate::report::compare::{Scored, scored};
 use crate::report::findings::{Counts, Findings, Scenario, Sharing};
@@ -74,6 +74,7 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         scenarios: serde_json::from_str(&experiment.scenarios)?,
         experiment: experiment.name,
         question: experiment.question,
+        set: overrides::recorded(&experiment.text),
         metric: experiment.metric,
         replicates: experiment.replicates,
         arms,

@@ -100,12 +100,12 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     }
     match cli.verb {
         Verb::Init { template, output } => init::run(&template, &output),
-        Verb::Check { file } => check::run(&file, common),
-        Verb::Plan { file, format } => plan::run(&file, format, common),
-        Verb::Run { file, only, limit, no_share } => run::run(&file, &run::Part { only, limit, no_share }, common),
+        Verb::Check { asked } => check::run(&asked, common),
+        Verb::Plan { asked, format } => plan::run(&asked, format, common),
+        Verb::Run { asked, only, limit, no_share } => run::run(&asked, &run::Part { only, limit, no_share }, common),
         Verb::Doctor { format } => doctor::run(format, common),
         Verb::Gc { cache_limit, dry_run } => gc::run(cache_limit.as_deref(), dry_run, common),
-        Verb::Verify { file, sample, all } => verify::run(&file, if all { usize::MAX } else { sample }, common),
+        Verb::Verify { asked, sample, all } => verify::run(&asked, if all { usize::MAX } else { sample }, common),
         Verb::Report { name, format } => report::run(name.as_deref(), format, common),
         Verb::Status { name, format } => status::run(name.as_deref(), format, common),
         Verb::Show { trial, format } => show::run(&trial, format, common),
@@ -117,11 +117,11 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             summary::run(summary::Asked { arch, input, width, classes, no_top, freeze, toml })
         }
         Verb::Extract(asked) => extract::run(&asked, common),
-        Verb::Export { file, trial: Some(trial), out, names, .. } => export::run(&file, &trial, &out, names, common),
-        Verb::Export { file, best: Some(scenario), out, names, .. } => {
-            export::run(&file, &export::best(&file, &scenario, common)?, &out, names, common)
+        Verb::Export { asked, trial: Some(trial), out, names, .. } => export::run(&asked, &trial, &out, names, common),
+        Verb::Export { asked, best: Some(scenario), out, names, .. } => {
+            export::run(&asked, &export::best(&asked, &scenario, common)?, &out, names, common)
         }
-        Verb::Export { file, out, .. } => export::bundle(&file, &out, common),
+        Verb::Export { asked, out, .. } => export::bundle(&asked, &out, common),
         Verb::Predict(asked) => predict::run(&asked, common),
         Verb::Recommend(asked) => recommend::run(&asked, common),
         Verb::Weights { what: WeightsVerb::Convert { look, names, out } } => {

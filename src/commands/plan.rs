@@ -1,6 +1,5 @@
 //! `plan FILE`: trials, stages, what is collapsed or excluded, what is there already, and what the rest will cost.
 
-use std::path::Path;
 use std::time::Duration;
 
 use indicatif::HumanDuration;
@@ -8,7 +7,7 @@ use indicatif::HumanDuration;
 use super::jobs::{self, Jobs, Kept, Totals};
 use super::world::World;
 use super::{Exit, print, streams, table_style};
-use crate::cli::{Common, Format};
+use crate::cli::{Asked, Common, Format};
 use crate::device::Precision;
 use crate::experiment::Experiment;
 use crate::plan::stage::Work;
@@ -24,9 +23,9 @@ const NOISE: f64 = 0.1;
 /// Real runs take between these times the forecast.
 const RANGE: (f64, f64) = (0.7, 1.6);
 
-pub fn run(file: &Path, format: Format, common: &Common) -> anyhow::Result<Exit> {
-    let experiment = Experiment::load(file)?;
-    let mut world = World::gather(&experiment, file, common)?;
+pub fn run(asked: &Asked, format: Format, common: &Common) -> anyhow::Result<Exit> {
+    let experiment = Experiment::load(&asked.file, &asked.set)?;
+    let mut world = World::gather(&experiment, &asked.file, common)?;
     world.devices.tell(common);
     let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
     let finished = if common.db.exists() { Store::read(&common.db)?.finished()? } else { Default::default() };

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
@@ -11,7 +10,7 @@ use super::Exit;
 use super::jobs::Jobs;
 use super::run::describe;
 use super::world::World;
-use crate::cli::Common;
+use crate::cli::{Asked, Common};
 use crate::plan::Plan;
 use crate::schedule::event::Event;
 use crate::store::record::SweepCost;
@@ -252,7 +251,7 @@ impl Board {
     }
 
     /// Failures once more, and what to type next.
-    pub fn last_words(&self, exit: Exit, file: &Path) {
+    pub fn last_words(&self, exit: Exit, asked: &Asked) {
         for failure in &self.failures {
             eprintln!("failed: {failure}");
         }
@@ -261,10 +260,10 @@ impl Board {
         }
         match exit {
             Exit::SomeFailed => {
-                eprintln!("\n{} failed; `tl-sweep run {}` tries them again", self.failures.len(), file.display())
+                eprintln!("\n{} failed; `tl-sweep run {asked}` tries them again", self.failures.len())
             }
             Exit::Outstanding => {
-                eprintln!("\nnot everything has run; `tl-sweep run {}` goes on from here", file.display())
+                eprintln!("\nnot everything has run; `tl-sweep run {asked}` goes on from here")
             }
             _ => eprintln!(
                 "\n`tl-sweep report --format md` prints this as Markdown; `tl-sweep status NAME` lists the trials"

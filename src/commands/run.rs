@@ -1,7 +1,6 @@
 //! `run FILE`: makes the store match the file. The table of contents of the whole program.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,7 +8,7 @@ use super::jobs::{self, Jobs, What};
 use super::progress::Board;
 use super::world::World;
 use super::{Exit, NoDevice, Usage, findings, host, prepare, print, process, streams, table_style};
-use crate::cli::Common;
+use crate::cli::{Asked, Common};
 use crate::data::split::split;
 use crate::device::Device;
 use crate::experiment::Experiment;
@@ -37,10 +36,10 @@ pub struct Part {
     pub no_share: bool,
 }
 
-pub fn run(file: &Path, part: &Part, common: &Common) -> anyhow::Result<Exit> {
+pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> {
     let interrupts = listen_for_interrupts()?;
-    let experiment = Experiment::load(file)?;
-    let mut world = World::gather(&experiment, file, common)?;
+    let experiment = Experiment::load(&asked.file, &asked.set)?;
+    let mut world = World::gather(&experiment, &asked.file, common)?;
     world.share = !part.no_share;
     let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
     let mut store = Store::open(&common.db)?;
@@ -61,7 +60,7 @@ pub fn run(file: &Path, part: &Part, common: &Common) -> anyhow::Result<Exit> {
     let exit = finish(&mut store, begun, end, &cost, &board, part, partly)?;
     board.close(&cost);
     print(&crate::report::table::report(&findings::gather(&store, Some(&experiment.name))?, table_style()))?;
-    board.last_words(exit, file);
+    board.last_words(exit, asked);
     Ok(exit)
 }
 

@@ -8,7 +8,7 @@ use super::bundle::{Bundle, Lock};
 use super::jobs::{self, What};
 use super::world::World;
 use super::{Exit, Usage, prepare, print, run, table_style};
-use crate::cli::Common;
+use crate::cli::{Asked, Common};
 use crate::experiment::Experiment;
 use crate::key::Key;
 use crate::outcome::{Ending, Outcome, TrialOutcome};
@@ -36,11 +36,16 @@ struct Checked {
     numerics: String,
 }
 
-pub fn run(file: &Path, sample: usize, common: &Common) -> anyhow::Result<Exit> {
+pub fn run(asked: &Asked, sample: usize, common: &Common) -> anyhow::Result<Exit> {
+    let file = &asked.file;
     if Bundle::is_one(file) {
+        anyhow::ensure!(
+            asked.set.is_empty(),
+            Usage("--set is for experiment files: a bundle is what was run".to_owned())
+        );
         return of_bundle(file, sample, common);
     }
-    let experiment = Experiment::load(file)?;
+    let experiment = Experiment::load(file, &asked.set)?;
     let world = World::gather(&experiment, file, common)?;
     repeat(&experiment, world, &mut Store::open(&common.db)?, "the store", sample)
 }
@@ -52,7 +57,7 @@ fn of_bundle(path: &Path, sample: usize, common: &Common) -> anyhow::Result<Exit
     let beside = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let common = Common { data: common.data.clone().or_else(|| Some(beside.to_owned())), ..common.clone() };
     let file = bundle.file();
-    let experiment = Experiment::load(&file)?;
+    let experiment = Experiment::load(&file, &[])?;
     let world = World::gather(&experiment, &file, &common)?;
     let others = others(&bundle.lock, &world);
     if !others.is_empty() {

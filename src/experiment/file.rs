@@ -6,8 +6,12 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::overrides;
 use super::problem::{Problem, Source, Spot};
 use crate::value::Value;
+
+/// Exactly one of them is how long a trial trains.
+const BUDGETS: [&str; 2] = ["steps", "epochs"];
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -57,9 +61,22 @@ impl Node {
     }
 }
 
-/// Reads the file at `path` and all that it extends, the base first. What cannot be read is a problem.
-pub fn load(path: &Path, sources: &mut Vec<Source>, problems: &mut Vec<Problem>) -> Option<Node> {
-    load_chain(path, None, &mut Vec::new(), sources, problems)
+/// Reads the file at `path` and all that it extends, the base first, and lays `set` over it. What cannot be read is a problem.
+pub fn load(path: &Path, set: &[String], sources: &mut Vec<Source>, problems: &mut Vec<Problem>) -> Option<Node> {
+    let tree = load_chain(path, None, &mut Vec::new(), sources, problems)?;
+    if set.is_empty() || !problems.is_empty() {
+        return Some(tree);
+    }
+    let changes = overrides::text(set, &tree, problems);
+    let own = parse(overrides::NAME.to_owned(), changes, sources, problems);
+    Some(merge(tree, own))
+}
+
+/// Whether a text is one value.
+pub fn is_value(text: &str) -> bool {
+    let line = format!("x = {text}");
+    let (table, errors) = DeTable::parse_recoverable(&line);
+    errors.is_empty() && table.get_ref().len() == 1
 }
 
 fn load_chain(
@@ -152,6 +169,10 @@ fn node(value: &Spanned<DeValue>, source: usize, problems: &mut Vec<Problem>) ->
 fn merge(base: Node, own: Node) -> Node {
     match (base.shape, own.shape) {
         (Shape::Table(mut merged), Shape::Table(entries)) => {
+            // A budget of one kind replaces one of the other.
+            if entries.iter().any(|entry| BUDGETS.contains(&entry.key.as_str())) {
+                merged.retain(|old| !BUDGETS.contains(&old.key.as_str()));
+            }
             for entry in entries {
                 match merged.iter().position(|old| old.key == entry.key) {
                     Some(index) => {

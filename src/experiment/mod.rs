@@ -6,6 +6,7 @@ pub mod condition;
 mod crossed;
 pub mod file;
 pub mod keys;
+pub mod overrides;
 pub mod problem;
 pub mod reader;
 pub mod reference;
@@ -116,13 +117,13 @@ pub struct Rule {
 }
 
 impl Experiment {
-    /// Reads and resolves the file at `path`.
+    /// Reads and resolves the file at `path`, with what `--set` changes in it.
     ///
     /// # Errors
-    /// Every problem of the file and of the files it extends.
-    pub fn load(path: &std::path::Path) -> Result<Self, Problems> {
+    /// Every problem of the file, of the files it extends, and of the changes.
+    pub fn load(path: &std::path::Path, set: &[String]) -> Result<Self, Problems> {
         let (mut sources, mut problems) = (Vec::new(), Vec::new());
-        let tree = file::load(path, &mut sources, &mut problems);
+        let tree = file::load(path, set, &mut sources, &mut problems);
         let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         Self::build(tree, stem, sources, problems)
     }
@@ -174,7 +175,13 @@ impl Experiment {
 
     /// Paths of the file and of all it extends.
     pub fn files(&self) -> impl Iterator<Item = &str> {
-        self.sources.iter().map(|source| source.path.as_str())
+        self.sources.iter().map(|source| source.path.as_str()).filter(|path| *path != overrides::NAME)
+    }
+
+    /// What `--set` changed, as TOML.
+    pub fn changes(&self) -> Option<&str> {
+        let source = self.sources.iter().find(|source| source.path == overrides::NAME)?;
+        source.text.split_once('\n').map(|(_mark, changes)| changes)
     }
 
     /// The text of the file and of all it extends, as the store keeps it.

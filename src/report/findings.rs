@@ -11,6 +11,8 @@ use crate::recipe::OVERRIDE;
 pub struct Findings {
     pub experiment: String,
     pub question: String,
+    /// What `--set` changed in the file, a line each.
+    pub set: Vec<String>,
     pub metric: String,
     pub replicates: usize,
     pub scenarios: Vec<Scenario>,

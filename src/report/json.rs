@@ -13,6 +13,7 @@ pub fn report(findings: &Findings) -> Value {
         "version": VERSION,
         "experiment": findings.experiment,
         "question": findings.question,
+        "set": findings.set,
         "metric": findings.metric,
         "replicates": findings.replicates,
         "numerics": findings.numerics,

@@ -67,7 +67,8 @@ fn state_of(findings: &Findings) -> Vec<String> {
     }
     let mixed = (findings.numerics.len() > 1)
         .then(|| format!("results of several numerics classes are mixed here: {}", findings.numerics.join(", ")));
-    std::iter::once(text).chain(mixed).collect()
+    let set = (!findings.set.is_empty()).then(|| format!("with --set {}", findings.set.join(", ")));
+    std::iter::once(text).chain(set).chain(mixed).collect()
 }
 
 /// What sharing saved, and what running trials alone found.

@@ -1,0 +1,119 @@
+//! `--set`: one call's changes are what the file would say, stay with the results, and touch nothing by a slip.
+
+use crate::builder::World;
+
+const FILE: &str = "
+[experiment]
+name = \"mine\"
+replicates = 2
+[backbone]
+arch = \"resnet8\"
+weights = \"random\"
+input = 12
+[datasets.mine]
+path = \"mine\"
+[scenarios.few]
+dataset = \"mine\"
+per_class = 5
+[recipes.scratch]
+freeze = \"none\"
+[train]
+steps = 12
+batch = 8
+[axes]
+recipe = [\"scratch\"]
+lr = [0.01, 0.05]
+[[zip]]
+momentum = [0.0, 0.9]
+nesterov = [false, true]
+";
+
+fn world() -> World {
+    World::new().images("mine", &["ants", "bees"], 12, 8).file("e.toml", FILE)
+}
+
+fn keys(world: &World) -> Vec<String> {
+    let said = world.run(&["status", "mine", "--format", "json"]).exits(0).out;
+    let rows: Vec<(String, serde_json::Value)> = serde_json::from_str(&said).unwrap();
+    let mut keys: Vec<String> = rows.into_iter().map(|(key, _)| key).collect();
+    keys.sort();
+    keys
+}
+
+#[test]
+fn a_change_is_what_the_file_would_say_and_stays_with_the_results() {
+    let world = world();
+    let set = ["--set", "train.steps=4", "--set", "lr=0.02", "--set", "optimizer=adamw", "--set", "momentum = 0"];
+    // Momentum is one of the keys that a zip moves.
+    let said = world.run(&[&["run", "e.toml", "--quiet"], &set[..]].concat()).exits(2);
+    assert!(said.err.contains("[[zip]] moves `momentum`"), "{}", said.err);
+    assert!(!world.path("results").exists(), "nothing was run and nothing was changed");
+
+    let said = world.run(&[&["run", "e.toml", "--limit", "1"], &set[..6]].concat()).exits(5);
+    let again = "`tl-sweep run e.toml --set 'train.steps=4' --set 'lr=0.02' --set 'optimizer=adamw'` goes on from here";
+    assert!(said.err.contains(again), "{}", said.err);
+    let said = world.run(&[&["run", "e.toml"], &set[..6]].concat()).exits(0);
+    let line = "with --set train.steps = 4, axes.lr = [0.02], train.optimizer = \"adamw\"";
+    assert!(said.out.contains(line), "{}", said.out);
+    let set_keys = keys(&world);
+    assert_eq!(set_keys.len(), 4, "two of momentum, two replicates");
+    for format in ["md", "html", "latex"] {
+        assert!(world.run(&["report", "--format", format]).exits(0).out.contains("train.steps = 4"), "{format}");
+    }
+    let report = world.run(&["report", "--format", "json"]).exits(0).out;
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["set"][1].as_str(), Some("axes.lr = [0.02]"));
+    let said = world.run(&[&["verify", "e.toml", "--sample", "1"], &set[..6]].concat()).exits(0);
+    assert!(said.out.contains("the same"), "{}", said.out);
+
+    // The same written into the file: the same trials, nothing to run.
+    let written =
+        FILE.replace("steps = 12", "steps = 4\noptimizer = \"adamw\"").replace("lr = [0.01, 0.05]", "lr = [0.02]");
+    let world = world.file("written.toml", written);
+    world.run(&["run", "written.toml"]).exits(0);
+    assert_eq!(keys(&world), set_keys);
+    assert!(!world.run(&["report"]).exits(0).out.contains("--set"));
+}
+
+#[test]
+fn a_bundle_holds_what_was_changed() {
+    let world = world();
+    let set = ["--set", "steps=3", "--set", "replicates=1"];
+    world.run(&[&["run", "e.toml", "--quiet"], &set[..]].concat()).exits(0);
+    let said = world.run(&["export", "e.toml", "--bundle", "--out", "b.tar.gz"]).exits(2);
+    assert!(
+        said.err.contains("not what was run last (with --set train.steps = 3, experiment.replicates = 1)"),
+        "{}",
+        said.err
+    );
+    world.run(&[&["export", "e.toml", "--bundle", "--out", "b.tar.gz"], &set[..]].concat()).exits(0);
+    let said = world.run(&["verify", "b.tar.gz", "--all"]).exits(0);
+    assert!(said.out.contains("the same"), "{}", said.out);
+    let said = world.run(&["verify", "b.tar.gz", "--set", "steps=3"]).exits(2);
+    assert!(said.err.contains("a bundle is what was run"), "{}", said.err);
+}
+
+#[test]
+fn a_slip_is_told_with_its_cure() {
+    let world = world();
+    for (set, told) in [
+        ("steps", "KEY=VALUE is needed"),
+        ("epoch=2", "did you mean `epochs`?"),
+        ("freeze=5", "recipes.NAME.freeze=..."),
+        ("train.lr=0.1", "change the axis: axes.lr=[...]"),
+        ("recipes.scratsh.lr=0.1", "did you mean `recipes.scratch`?"),
+        ("recipes.linear-probe.lr=0.1", "would replace it"),
+        ("scenarios.fev.per_class=3", "did you mean `scenarios.few`?"),
+        ("augment=[flip]", "is no TOML value"),
+        ("optimizer=adam", "--> --set:2:19"),
+        ("train.stps=3", "did you mean `steps`?"),
+        ("rule.margin=0.1", "is a list of tables"),
+    ] {
+        let said = world.run(&["check", "e.toml", "--set", set]).exits(2);
+        assert!(said.err.contains(told), "{set}:\n{}", said.err);
+    }
+    // One budget replaces the other, and later changes stand beside earlier ones.
+    world.run(&["check", "e.toml", "--set", "epochs=2", "--set", "scenarios.few.per_class=4"]).exits(0);
+    let said = world.run(&["check", "e.toml", "--set", "steps=2", "--set", "train.steps=3"]).exits(2);
+    assert!(said.err.contains("duplicate key"), "{}", said.err);
+}
