@@ -102,8 +102,8 @@ impl Bench {
     fn report(&self) {
         let (file, db) = (self.file("large", REPORTED), self.folder.join("large.sqlite"));
         let cli = Cli::parse_from(["tl-sweep", "plan", file.to_str().unwrap(), "--db", db.to_str().unwrap()]);
-        let (Verb::Plan { file, .. }, common) = (cli.verb, cli.common) else { return };
-        let experiment = Experiment::load(&file, &[]).unwrap();
+        let (Verb::Plan { asked, .. }, common) = (cli.verb, cli.common) else { return };
+        let experiment = Experiment::load(&asked.file, &asked.set).unwrap();
         let world = World::gather(&experiment, &file, &common).unwrap();
         let plan = Plan::new(&experiment, &world.facts).map_err(|problems| experiment.problems(problems)).unwrap();
         let mut store = Store::open(&db).unwrap();

@@ -82,7 +82,7 @@ fn a_bundle_holds_what_was_changed() {
     world.run(&[&["run", "e.toml", "--quiet"], &set[..]].concat()).exits(0);
     let said = world.run(&["export", "e.toml", "--bundle", "--out", "b.tar.gz"]).exits(2);
     assert!(
-        said.err.contains("not what was run last (with --set train.steps = 3, experiment.replicates = 1)"),
+        said.err.contains("has changed since it was run (with --set train.steps = 3, experiment.replicates = 1)"),
         "{}",
         said.err
     );

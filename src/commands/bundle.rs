@@ -119,7 +119,7 @@ pub fn pack(asked: &Asked, experiment: &Experiment, store: &Store, out: &Path) -
     if row.text != experiment.text() {
         let set = overrides::recorded(&row.text);
         let set = if set.is_empty() { String::new() } else { format!(" (with --set {})", set.join(", ")) };
-        return Err(Usage(format!("'{asked}' is not what was run last{set}: `tl-sweep run {asked}` first")).into());
+        return Err(Usage(format!("'{asked}' has changed since it was run{set}: `tl-sweep run {asked}` first")).into());
     }
     let executions = store.executions(&row)?;
     if executions.last().and_then(|last| last.engine) != Some(ENGINE) {
