@@ -32,10 +32,10 @@ fn main() {
     };
     // The data and weights are found as the program finds them.
     let cli = Cli::parse_from(["tl-sweep", "plan", grid, "--db", db]);
-    let (Verb::Plan { file, .. }, common) = (cli.verb, cli.common) else { return };
+    let (Verb::Plan { asked, .. }, common) = (cli.verb, cli.common) else { return };
     let out = PathBuf::from(out);
     std::fs::create_dir_all(&out).unwrap();
-    let dump = Dump::new(&file, &common, out);
+    let dump = Dump::new(&asked.file, &common, out);
     dump.write(sample.parse().unwrap());
 }
 
