@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use tl_sweep::cli::{Cli, Verb};
-use tl_sweep::commands::run::{begin, circumstance};
+use tl_sweep::commands::recorder::{begin, circumstance};
 use tl_sweep::commands::world::World;
 use tl_sweep::data::split::split;
 use tl_sweep::experiment::Experiment;

@@ -125,6 +125,17 @@ pub enum Verb {
         #[arg(long)]
         no_share: bool,
     },
+    /// Run finished trials again, compare, and keep what they give this time
+    Rerun {
+        #[command(flatten)]
+        asked: Asked,
+        /// The first digits of their keys; those of --only without any
+        #[arg(required_unless_present = "only", value_name = "TRIAL")]
+        trials: Vec<String>,
+        /// Only cells that meet a condition, such as "recipe == 'fine-tune'"
+        #[arg(long, value_name = "EXPR")]
+        only: Option<String>,
+    },
     /// Run finished trials again, each alone, and compare with the store, or with a bundle, to the bit
     Verify {
         /// An experiment file, or a bundle of `export --bundle`
@@ -152,8 +163,24 @@ pub enum Verb {
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
+    /// Follow the sweep that runs on the store, from another terminal, and end as it ends
+    Watch {
+        /// Say once how far it is
+        #[arg(long)]
+        once: bool,
+        /// json says once how far it is: null where no sweep runs
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
     /// Everything about one trial: settings, scores, curve
     Show {
+        /// The first digits of its key
+        trial: String,
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// Why a trial stands as it does: how it ended, what its flags rest on, whether it is selected and where it counts
+    Why {
         /// The first digits of its key
         trial: String,
         #[arg(long, value_enum, default_value_t = Format::Table)]

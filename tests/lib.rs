@@ -10,6 +10,7 @@ mod docs;
 mod downloads;
 mod engine;
 mod files;
+mod following;
 mod golden;
 mod materials;
 #[cfg(feature = "cuda")]

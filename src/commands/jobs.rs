@@ -132,6 +132,22 @@ impl Kept {
     }
 }
 
+impl Jobs {
+    /// Leaves all trials out but those in `wanted`.
+    pub fn retain(&mut self, wanted: &HashSet<Key>) {
+        let keep: Vec<bool> = self
+            .queue
+            .iter()
+            .zip(&self.list)
+            .map(|(job, planned)| matches!(planned.what, What::Shared(_)) || wanted.contains(&job.key))
+            .collect();
+        let mut kept = keep.iter();
+        self.queue.retain(|_| kept.next().copied().unwrap_or(false));
+        let mut kept = keep.iter();
+        self.list.retain(|_| kept.next().copied().unwrap_or(false));
+    }
+}
+
 /// Lists the jobs of `cells`, without those in `finished`.
 ///
 /// # Errors

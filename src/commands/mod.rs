@@ -26,15 +26,20 @@ mod process;
 mod progress;
 mod recommend;
 mod recommended;
+pub mod recorder;
 mod report;
+mod rerun;
 pub mod run;
 mod shape;
 mod show;
+mod snapshot;
 mod status;
 mod streams;
 mod summary;
 mod verify;
+mod watch;
 mod weights;
+mod why;
 mod worker;
 pub mod world;
 
@@ -102,12 +107,19 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Init { template, output } => init::run(&template, &output),
         Verb::Check { asked } => check::run(&asked, common),
         Verb::Plan { asked, format } => plan::run(&asked, format, common),
-        Verb::Run { asked, only, limit, no_share } => run::run(&asked, &run::Part { only, limit, no_share }, common),
+        Verb::Run { asked, only, limit, no_share } => {
+            run::run(&asked, &run::Part { only, limit, no_share, again: None }, common)
+        }
+        Verb::Rerun { asked, trials, only } => {
+            run::run(&asked, &run::Part { only, limit: None, no_share: false, again: Some(trials) }, common)
+        }
         Verb::Doctor { format } => doctor::run(format, common),
         Verb::Gc { cache_limit, dry_run } => gc::run(cache_limit.as_deref(), dry_run, common),
         Verb::Verify { asked, sample, all } => verify::run(&asked, if all { usize::MAX } else { sample }, common),
         Verb::Report { name, format } => report::run(name.as_deref(), format, common),
         Verb::Status { name, format } => status::run(name.as_deref(), format, common),
+        Verb::Why { trial, format } => why::run(&trial, format, common),
+        Verb::Watch { once, format } => watch::run(once, format, common),
         Verb::Show { trial, format } => show::run(&trial, format, common),
         Verb::Compare { one, other, format } => compare::run([&one, &other], format, common),
         Verb::Data { what: Some(DataVerb::List), .. } => get::list(common),

@@ -9,6 +9,7 @@ use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use super::Exit;
 use super::jobs::Jobs;
 use super::run::describe;
+use super::snapshot::{Beacon, Snapshot};
 use super::world::World;
 use crate::cli::{Asked, Common};
 use crate::plan::Plan;
@@ -23,6 +24,7 @@ const LINES: usize = 8;
 const LEAST: f64 = 1e-3;
 
 pub struct Board {
+    beacon: Beacon,
     bars: MultiProgress,
     overall: ProgressBar,
     lines: BTreeMap<usize, ProgressBar>,
@@ -47,7 +49,7 @@ pub struct Board {
 }
 
 impl Board {
-    pub fn new(plan: &Plan, jobs: &Jobs, world: &World, decoded: usize, common: &Common) -> Self {
+    pub fn new(plan: &Plan, jobs: &Jobs, world: &World, decoded: usize, beacon: Beacon, common: &Common) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let weights: Vec<f64> = jobs.list.iter().map(|job| job.seconds.max(LEAST)).collect();
         let outstanding = jobs.list.iter().filter(|job| matches!(job.what, super::jobs::What::Trial { .. })).count();
@@ -57,9 +59,7 @@ impl Board {
             bars.set_draw_target(indicatif::ProgressDrawTarget::hidden());
         }
         let overall = bars.add(ProgressBar::new(1000));
-        let style = ProgressStyle::with_template("{bar:30} {percent:>3}%  {msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
-        overall.set_style(style);
+        overall.set_style(bar_style());
         world.devices.tell(common);
         if !common.quiet {
             let held = jobs.totals.done;
@@ -73,6 +73,7 @@ impl Board {
             );
         }
         Self {
+            beacon,
             bars,
             overall,
             lines: BTreeMap::new(),
@@ -191,6 +192,15 @@ impl Board {
         );
         self.overall.set_position((share * 1000.0) as u64);
         self.overall.set_message(message.clone());
+        self.beacon.show(|| Snapshot {
+            share,
+            stages: self.names.len(),
+            finished: self.finished,
+            seconds_left: left,
+            running: self.lines.values().map(ProgressBar::message).collect(),
+            failed: self.failures.clone(),
+            ..Snapshot::default()
+        });
         if self.plain.is_some_and(|last| last.elapsed() > Duration::from_secs(15)) {
             eprintln!("{:3.0}%  {message}", share * 100.0);
             self.plain = Some(Instant::now());
@@ -270,6 +280,11 @@ impl Board {
             ),
         }
     }
+}
+
+/// Of the bar of a whole sweep.
+pub fn bar_style() -> ProgressStyle {
+    ProgressStyle::with_template("{bar:30} {percent:>3}%  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 fn held_back(jobs: &Jobs) -> bool {

@@ -6,23 +6,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::jobs::{self, Jobs, What};
 use super::progress::Board;
+use super::recorder::{Ground, Recorder, begin, circumstance};
+use super::rerun::Again;
+use super::snapshot::Beacon;
 use super::world::World;
 use super::{Exit, NoDevice, Usage, findings, host, prepare, print, process, streams, table_style};
 use crate::cli::{Asked, Common};
-use crate::data::split::split;
 use crate::device::Device;
 use crate::experiment::Experiment;
 use crate::experiment::condition::Condition;
 use crate::key::Key;
-use crate::outcome::{Failure, FailureClass};
-use crate::plan::stage::{Stage, Train};
+use crate::plan::stage::Stage;
 use crate::plan::{Plan, trial_key};
 use crate::schedule::event::Event;
 use crate::schedule::pool::Pool;
 use crate::schedule::queue::{Limits, Queue};
 use crate::schedule::sweep::{End, Stop, sweep};
 use crate::store::Store;
-use crate::store::record::{CellRecord, Circumstance, ExperimentRecord, SweepCost};
+use crate::store::record::SweepCost;
 use crate::value::Value;
 
 /// The part of free memory that the parameters of trials that run together may take.
@@ -34,6 +35,8 @@ pub struct Part {
     pub limit: Option<usize>,
     /// Every trial alone, for audit.
     pub no_share: bool,
+    /// Trials that have results and run again, by the first digits of their keys; empty: all of `only`.
+    pub again: Option<Vec<String>>,
 }
 
 pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> {
@@ -43,9 +46,12 @@ pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> 
     world.share = !part.no_share;
     let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
     let mut store = Store::open(&common.db)?;
-    refuse_mixed_numerics(&experiment, &plan, &store, &world)?;
     let cells = chosen(&plan, part)?;
-    let jobs = limited(jobs::jobs(&plan, &cells, &store.finished()?, &world).map_err(anyhow::Error::msg)?, part.limit);
+    let finished = store.finished()?;
+    let again = part.again.as_ref().map(|keys| Again::chosen(keys, &plan, &cells, &finished)).transpose()?;
+    refuse_mixed_numerics(&experiment, &plan, &store, &world, again.as_ref())?;
+    let beacon = Beacon::light(&common.db, &experiment.name);
+    let jobs = outstanding(&plan, &cells, finished, part, again.as_ref(), &world)?;
     streams::settle(&plan, &jobs, common.slots, &mut world)?;
     let decoded = prepare::prepare_data(&plan, &jobs, &world)?;
     if world.places.cache.is_dir() {
@@ -53,19 +59,46 @@ pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> 
     }
     let circumstance = circumstance(&world);
     let begun = begin(&mut store, &experiment, &plan, &world, &circumstance)?;
-    let mut board = Board::new(&plan, &jobs, &world, decoded, common);
+    let mut board = Board::new(&plan, &jobs, &world, decoded, beacon, common);
     let ground = Ground { plan: &plan, jobs: &jobs, world: &world, circumstance: &circumstance, sweep: begun };
-    let (end, cost) = execute(&ground, &mut store, &mut board, &interrupts)?;
-    let partly = jobs.totals.trials < plan.distinct() * plan.replicates;
+    let mut again = again;
+    let (end, cost) = execute(&ground, &mut store, &mut board, again.as_mut(), &interrupts)?;
+    let partly = again.is_none() && jobs.totals.trials < plan.distinct() * plan.replicates;
     let exit = finish(&mut store, begun, end, &cost, &board, part, partly)?;
     board.close(&cost);
+    if let Some(again) = again {
+        return again.say(exit);
+    }
     print(&crate::report::table::report(&findings::gather(&store, Some(&experiment.name))?, table_style()))?;
     board.last_words(exit, asked);
     Ok(exit)
 }
 
+/// What is to be run: what the store lacks of some cells, or what is to run again.
+fn outstanding(
+    plan: &Plan,
+    cells: &[usize],
+    mut finished: HashSet<Key>,
+    part: &Part,
+    again: Option<&Again>,
+    world: &World,
+) -> anyhow::Result<Jobs> {
+    finished.retain(|key| again.is_none_or(|again| !again.keys.contains(key)));
+    let mut jobs = jobs::jobs(plan, cells, &finished, world).map_err(anyhow::Error::msg)?;
+    if let Some(again) = again {
+        jobs.retain(&again.keys);
+    }
+    Ok(limited(jobs, part.limit))
+}
+
 /// Results of one experiment come from one numerics class, unless the file allows a mix.
-fn refuse_mixed_numerics(experiment: &Experiment, plan: &Plan, store: &Store, world: &World) -> anyhow::Result<()> {
+fn refuse_mixed_numerics(
+    experiment: &Experiment,
+    plan: &Plan,
+    store: &Store,
+    world: &World,
+    again: Option<&Again>,
+) -> anyhow::Result<()> {
     if experiment.mix_numerics {
         return Ok(());
     }
@@ -73,6 +106,7 @@ fn refuse_mixed_numerics(experiment: &Experiment, plan: &Plan, store: &Store, wo
         .cells
         .iter()
         .flat_map(|cell| (0..plan.replicates).map(|replicate| trial_key(cell.key, replicate)))
+        .filter(|key| again.is_none_or(|again| !again.keys.contains(key)))
         .collect();
     let classes = world.devices.classes();
     if classes.len() > 1 {
@@ -119,83 +153,12 @@ fn limited(mut jobs: Jobs, limit: Option<usize>) -> Jobs {
     jobs
 }
 
-/// Where a sweep runs.
-pub fn circumstance(world: &World) -> Circumstance {
-    let gpus = world.devices.models();
-    Circumstance {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        build: env!("TL_SWEEP_BUILD").to_owned(),
-        device: world.devices.names(),
-        numerics: world.devices.numerics(),
-        slots: world.facts.slots,
-        machine: format!(
-            "{} {}, {}{}",
-            std::env::consts::OS,
-            std::env::consts::ARCH,
-            host::processor(),
-            gpus.map_or_else(String::new, |gpus| format!(", {gpus}"))
-        ),
-    }
-}
-
-/// Writes what is planned, and opens the sweep.
-///
-/// # Errors
-/// The store cannot be written.
-pub fn begin(
-    store: &mut Store,
-    experiment: &Experiment,
-    plan: &Plan,
-    world: &World,
-    circumstance: &Circumstance,
-) -> anyhow::Result<i64> {
-    for dataset in world.datasets.values() {
-        let manifest = &dataset.manifest;
-        let samples = manifest
-            .samples
-            .iter()
-            .map(|sample| (sample.id.as_str(), sample.class, sample.part.name(), sample.group.as_deref()));
-        store.dataset(manifest.fingerprint, &dataset.name, &manifest.sha256, &manifest.classes, samples)?;
-    }
-    let metric = serde_json::to_value(experiment.metric)?.as_str().unwrap_or("accuracy").to_owned();
-    let record = ExperimentRecord {
-        name: &experiment.name,
-        question: &experiment.question,
-        metric: &metric,
-        replicates: experiment.replicates,
-        seed: experiment.seed,
-        rules: findings::rules_json(experiment)?,
-        scenarios: findings::scenarios_json(experiment)?,
-        text: experiment.text(),
-    };
-    let cells = plan.cells.iter().map(|cell| {
-        let mut settings = plan.settled(cell);
-        let asked = plan.asked(cell);
-        // What a person asked for labels the row, also where a word settles to a layer.
-        settings
-            .extend(["freeze", "tap"].into_iter().filter_map(|key| Some((key.to_owned(), asked.get(key)?.clone()))));
-        let dataset = settings.get("dataset").map_or_else(String::new, Value::to_string);
-        let data = world.facts.datasets.get(&dataset).map_or_else(|| Key::of_bytes(b""), |fact| fact.fingerprint);
-        let trials = (0..plan.replicates).map(|replicate| trial_key(cell.key, replicate)).collect();
-        CellRecord { key: cell.key, data, start: plan.start(cell, &world.facts), settings, trials }
-    });
-    store.begin(&record, cells, circumstance)
-}
-
-/// What stands still while a sweep runs.
-struct Ground<'a> {
-    plan: &'a Plan,
-    jobs: &'a Jobs,
-    world: &'a World,
-    circumstance: &'a Circumstance,
-    sweep: i64,
-}
-
 /// Runs the queue; every event goes to the store first and then to the board.
 fn execute(
     ground: &Ground,
     store: &mut Store,
     board: &mut Board,
+    mut again: Option<&mut Again>,
     interrupts: &AtomicUsize,
 ) -> anyhow::Result<(End, SweepCost)> {
     let Ground { plan, jobs, world, .. } = ground;
@@ -214,7 +177,7 @@ fn execute(
     let bytes = MEMORY_OF_GROUPS * free;
     let mut queue = Queue::new(jobs.queue.clone(), Limits { slots: world.facts.slots, bytes });
     let mut pool = pool(world, jobs.list.len())?;
-    let mut splits = HashSet::new();
+    let mut recorder = Recorder::new(ground);
     let work = |job: usize| match &jobs.list[job].what {
         What::Shared(work) => Ok((**work).clone()),
         What::Trial { cell, replicate } => {
@@ -222,7 +185,14 @@ fn execute(
         }
     };
     let end = sweep(&mut queue, &mut pool, work, stop, |event| {
-        record(&event, ground, store, &mut splits)?;
+        if let (Some(again), Event::Finished { job, outcome }) = (&mut again, &event) {
+            again.compare(jobs.queue[*job].key, &describe(plan, &jobs.list[*job].what), outcome, store)?;
+        }
+        // What failed this time takes no result away.
+        let held = |job: &usize| again.as_ref().is_some_and(|again| again.keys.contains(&jobs.queue[*job].key));
+        if !matches!(&event, Event::Failed { job, .. } | Event::Blocked { job } if held(job)) {
+            recorder.record(&event, store)?;
+        }
         if let Event::Finished { job, outcome } = &event {
             cost.alone += jobs.list[*job].alone * outcome.part;
             cost.shared += outcome.macs;
@@ -261,52 +231,6 @@ pub fn pool(world: &World, jobs: usize) -> anyhow::Result<Pool> {
         command.args(["--lanes", &lanes.to_string(), "--cache"]).arg(&cache);
         command
     }))
-}
-
-fn record(event: &Event, ground: &Ground, store: &mut Store, splits: &mut HashSet<Key>) -> anyhow::Result<()> {
-    let Ground { plan, jobs, world, circumstance, sweep } = ground;
-    let sweep = *sweep;
-    let key = |job: usize| jobs.queue[job].key;
-    match event {
-        Event::Finished { job, outcome } => match (&jobs.list[*job].what, &outcome.trial) {
-            (What::Shared(work), _) => store.stage(key(*job), work.stage.kind(), outcome, &circumstance.device, sweep),
-            (What::Trial { cell, replicate }, Some(trial)) => {
-                let chain = plan.stages(&plan.cells[*cell], *replicate, &world.facts).map_err(anyhow::Error::msg)?;
-                let split = store_split(store, &chain.train, world, splits)?;
-                store.trial(key(*job), split, outcome, trial, circumstance, sweep)
-            }
-            (What::Trial { .. }, None) => anyhow::bail!("a worker returned a trial without results"),
-        },
-        Event::Failed { job, failure, again: false } => match jobs.list[*job].what {
-            What::Trial { .. } => store.failed(key(*job), "failed", failure, sweep),
-            What::Shared(_) => Ok(()),
-        },
-        Event::Blocked { job } => {
-            let failure =
-                Failure { class: FailureClass::Data, message: "a stage that this trial needs has failed".to_owned() };
-            store.failed(key(*job), "blocked", &failure, sweep)
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Writes the split of a trial once, and returns its key.
-fn store_split(store: &mut Store, train: &Train, world: &World, known: &mut HashSet<Key>) -> anyhow::Result<Key> {
-    let key = Key::of("split", &(train.data, train.per_class, train.seed, train.replicate));
-    if known.insert(key) {
-        let dataset = world.datasets.values().find(|dataset| dataset.manifest.fingerprint == train.data);
-        let manifest = &dataset.ok_or_else(|| anyhow::anyhow!("the dataset of a trial is gone"))?.manifest;
-        let split = split(manifest, train.per_class, train.seed, train.replicate as u64).map_err(anyhow::Error::msg)?;
-        store.split(
-            key,
-            train.data,
-            train.per_class,
-            train.seed,
-            train.replicate,
-            [&split.train, &split.val, &split.test],
-        )?;
-    }
-    Ok(key)
 }
 
 /// Notes how it ended, and what the shell shall know.

@@ -181,16 +181,7 @@ fn recompute(
     let cells: Vec<usize> = chosen.iter().map(|(cell, _)| *cell).collect::<BTreeSet<_>>().into_iter().collect();
     let mut jobs = jobs::jobs(plan, &cells, &others, world).map_err(anyhow::Error::msg)?;
     // Replicates of these cells that have never run stay out.
-    let keep: Vec<bool> = jobs
-        .queue
-        .iter()
-        .zip(&jobs.list)
-        .map(|(job, planned)| matches!(planned.what, What::Shared(_)) || wanted.contains(&job.key))
-        .collect();
-    let mut kept = keep.iter();
-    jobs.queue.retain(|_| kept.next().copied().unwrap_or(false));
-    let mut kept = keep.iter();
-    jobs.list.retain(|_| kept.next().copied().unwrap_or(false));
+    jobs.retain(&wanted);
     prepare::prepare_data(plan, &jobs, world)?;
     let mut queue = Queue::new(jobs.queue.clone(), Limits { slots: world.facts.slots, bytes: f64::INFINITY });
     let mut pool = run::pool(world, jobs.list.len())?;

@@ -10,6 +10,7 @@ pub mod html;
 pub mod json;
 pub mod latex;
 pub mod predictions;
+pub mod reasons;
 pub mod sheets;
 pub mod table;
 pub mod verdict;

@@ -71,6 +71,17 @@ pub struct Savings {
     pub shared: f64,
 }
 
+/// The sweep that was begun last.
+#[derive(Clone, Debug)]
+pub struct LastSweep {
+    pub experiment: String,
+    pub started: String,
+    /// None: still running, or killed.
+    pub finished: Option<String>,
+    /// complete, failures, stopped or no device.
+    pub ended: Option<String>,
+}
+
 /// All results of a finished trial, for comparison with another run.
 #[derive(Clone, Debug)]
 pub struct Recorded {
@@ -159,6 +170,20 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// The sweep that was begun last; none if there was none.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn last_sweep(&self) -> anyhow::Result<Option<LastSweep>> {
+        let text = "SELECT experiment.name, sweep.started, sweep.finished, sweep.ended FROM sweep
+                    JOIN experiment ON experiment.id = sweep.experiment ORDER BY sweep.id DESC LIMIT 1";
+        let read = |row: &Row| {
+            let (experiment, started) = (row.get(0)?, row.get(1)?);
+            Ok(LastSweep { experiment, started, finished: row.get(2)?, ended: row.get(3)? })
+        };
+        Ok(self.connection.query_row(text, [], read).optional()?)
+    }
+
     /// All planned trials of an experiment, in the order of the cross.
     ///
     /// # Errors
@@ -182,6 +207,40 @@ impl Store {
         take: &mut dyn FnMut(TrialRow) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         self.each(experiment, None, "result.trial, result.position", take)
+    }
+
+    /// Hands over all cells of an experiment that are this trial.
+    ///
+    /// # Errors
+    /// The store cannot be read, and those of `take`.
+    pub fn trials_of(
+        &self,
+        experiment: &ExperimentRow,
+        trial: Key,
+        take: &mut dyn FnMut(TrialRow) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        self.each(experiment, Some(&trial.to_string()), "result.position", take)
+    }
+
+    /// Names of the experiments that plan a trial.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn experiments_of(&self, trial: Key) -> anyhow::Result<Vec<String>> {
+        let text = "SELECT DISTINCT experiment.name FROM planned JOIN experiment ON experiment.id = planned.experiment
+                    WHERE planned.trial = ? ORDER BY experiment.name";
+        let mut statement = self.connection.prepare(text)?;
+        let names = statement.query_map([trial.to_string()], |row| row.get(0))?;
+        Ok(names.collect::<Result<_, _>>()?)
+    }
+
+    /// How the last sweep of an experiment ended; none where it is running or was killed.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn ended(&self, experiment: &ExperimentRow) -> anyhow::Result<Option<String>> {
+        let text = "SELECT ended FROM sweep WHERE experiment = ? ORDER BY id DESC LIMIT 1";
+        Ok(self.connection.query_row(text, [experiment.id], |row| row.get(0)).optional()?.flatten())
     }
 
     /// Planned trials in some order: all, or those with one key.

@@ -1,0 +1,166 @@
+//! What a sweep writes into the store: what is planned, and every event as it comes.
+
+use std::collections::{HashMap, HashSet};
+
+use super::jobs::{Jobs, What};
+use super::run::describe;
+use super::world::World;
+use super::{findings, host};
+use crate::data::split::split;
+use crate::experiment::Experiment;
+use crate::key::Key;
+use crate::outcome::{Failure, FailureClass};
+use crate::plan::stage::Train;
+use crate::plan::{Plan, trial_key};
+use crate::schedule::event::Event;
+use crate::store::Store;
+use crate::store::record::{CellRecord, Circumstance, ExperimentRecord};
+use crate::value::Value;
+
+/// Where a sweep runs.
+pub fn circumstance(world: &World) -> Circumstance {
+    let gpus = world.devices.models();
+    Circumstance {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        build: env!("TL_SWEEP_BUILD").to_owned(),
+        device: world.devices.names(),
+        numerics: world.devices.numerics(),
+        slots: world.facts.slots,
+        machine: format!(
+            "{} {}, {}{}",
+            std::env::consts::OS,
+            std::env::consts::ARCH,
+            host::processor(),
+            gpus.map_or_else(String::new, |gpus| format!(", {gpus}"))
+        ),
+    }
+}
+
+/// Writes what is planned, and opens the sweep.
+///
+/// # Errors
+/// The store cannot be written.
+pub fn begin(
+    store: &mut Store,
+    experiment: &Experiment,
+    plan: &Plan,
+    world: &World,
+    circumstance: &Circumstance,
+) -> anyhow::Result<i64> {
+    for dataset in world.datasets.values() {
+        let manifest = &dataset.manifest;
+        let samples = manifest
+            .samples
+            .iter()
+            .map(|sample| (sample.id.as_str(), sample.class, sample.part.name(), sample.group.as_deref()));
+        store.dataset(manifest.fingerprint, &dataset.name, &manifest.sha256, &manifest.classes, samples)?;
+    }
+    let metric = serde_json::to_value(experiment.metric)?.as_str().unwrap_or("accuracy").to_owned();
+    let record = ExperimentRecord {
+        name: &experiment.name,
+        question: &experiment.question,
+        metric: &metric,
+        replicates: experiment.replicates,
+        seed: experiment.seed,
+        rules: findings::rules_json(experiment)?,
+        scenarios: findings::scenarios_json(experiment)?,
+        text: experiment.text(),
+    };
+    let cells = plan.cells.iter().map(|cell| {
+        let mut settings = plan.settled(cell);
+        let asked = plan.asked(cell);
+        // What a person asked for labels the row, also where a word settles to a layer.
+        settings
+            .extend(["freeze", "tap"].into_iter().filter_map(|key| Some((key.to_owned(), asked.get(key)?.clone()))));
+        let dataset = settings.get("dataset").map_or_else(String::new, Value::to_string);
+        let data = world.facts.datasets.get(&dataset).map_or_else(|| Key::of_bytes(b""), |fact| fact.fingerprint);
+        let trials = (0..plan.replicates).map(|replicate| trial_key(cell.key, replicate)).collect();
+        CellRecord { key: cell.key, data, start: plan.start(cell, &world.facts), settings, trials }
+    });
+    store.begin(&record, cells, circumstance)
+}
+
+/// What stands still while a sweep runs.
+#[derive(Clone, Copy)]
+pub struct Ground<'a> {
+    pub plan: &'a Plan,
+    pub jobs: &'a Jobs,
+    pub world: &'a World,
+    pub circumstance: &'a Circumstance,
+    pub sweep: i64,
+}
+
+/// Writes events.
+pub struct Recorder<'a> {
+    ground: &'a Ground<'a>,
+    /// Splits that are written already.
+    splits: HashSet<Key>,
+    /// Stages that will never be there, each with the reason.
+    causes: HashMap<Key, String>,
+}
+
+impl<'a> Recorder<'a> {
+    pub fn new(ground: &'a Ground<'a>) -> Self {
+        Self { ground, splits: HashSet::new(), causes: HashMap::new() }
+    }
+
+    /// Writes what an event says.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn record(&mut self, event: &Event, store: &mut Store) -> anyhow::Result<()> {
+        let Ground { plan, jobs, world, circumstance, sweep } = *self.ground;
+        let key = |job: usize| jobs.queue[job].key;
+        match event {
+            Event::Finished { job, outcome } => match (&jobs.list[*job].what, &outcome.trial) {
+                (What::Shared(work), _) => {
+                    store.stage(key(*job), work.stage.kind(), outcome, &circumstance.device, sweep)
+                }
+                (What::Trial { cell, replicate }, Some(trial)) => {
+                    let chain =
+                        plan.stages(&plan.cells[*cell], *replicate, &world.facts).map_err(anyhow::Error::msg)?;
+                    let split = store_split(store, &chain.train, world, &mut self.splits)?;
+                    store.trial(key(*job), split, outcome, trial, circumstance, sweep)
+                }
+                (What::Trial { .. }, None) => anyhow::bail!("a worker returned a trial without results"),
+            },
+            Event::Failed { job, failure, again: false } => match jobs.list[*job].what {
+                What::Trial { .. } => store.failed(key(*job), "failed", failure, sweep),
+                What::Shared(_) => {
+                    let cause = format!("{} has failed: {}", describe(plan, &jobs.list[*job].what), failure.message);
+                    self.causes.insert(key(*job), cause);
+                    Ok(())
+                }
+            },
+            Event::Blocked { job } => {
+                let cause = jobs.queue[*job].needs.iter().find_map(|need| self.causes.get(need));
+                let message = cause.cloned().unwrap_or_else(|| "a stage that it needs has failed".to_owned());
+                if matches!(jobs.list[*job].what, What::Shared(_)) {
+                    self.causes.insert(key(*job), message);
+                    return Ok(());
+                }
+                store.failed(key(*job), "blocked", &Failure { class: FailureClass::Data, message }, sweep)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Writes the split of a trial once, and returns its key.
+fn store_split(store: &mut Store, train: &Train, world: &World, known: &mut HashSet<Key>) -> anyhow::Result<Key> {
+    let key = Key::of("split", &(train.data, train.per_class, train.seed, train.replicate));
+    if known.insert(key) {
+        let dataset = world.datasets.values().find(|dataset| dataset.manifest.fingerprint == train.data);
+        let manifest = &dataset.ok_or_else(|| anyhow::anyhow!("the dataset of a trial is gone"))?.manifest;
+        let split = split(manifest, train.per_class, train.seed, train.replicate as u64).map_err(anyhow::Error::msg)?;
+        store.split(
+            key,
+            train.data,
+            train.per_class,
+            train.seed,
+            train.replicate,
+            [&split.train, &split.val, &split.test],
+        )?;
+    }
+    Ok(key)
+}
