@@ -259,6 +259,8 @@ pub enum Verb {
     },
     /// Answer images with a network that `export` wrote
     Predict(Predict),
+    /// Show what a network that `export` wrote looks at: where its answers rest, what its layers pass on, its first filters
+    Look(LookAt),
     /// Say which recipe to try first, from features of the training images alone, and write the experiment that tests it
     Recommend(Recommend),
     /// Which weight files are known, and what is in a file
@@ -380,6 +382,22 @@ pub struct Predict {
     pub top: usize,
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
+}
+
+/// What is to be looked at.
+#[derive(Clone, Debug, Args)]
+pub struct LookAt {
+    /// A file that `export` wrote
+    pub model: PathBuf,
+    /// Image files, and folders with images at any depth
+    #[arg(required = true, value_name = "IMAGES")]
+    pub paths: Vec<PathBuf>,
+    /// Where to write: .html is a page of pictures, .json the numbers
+    #[arg(long, short, value_name = "FILE", default_value = "look.html")]
+    pub out: PathBuf,
+    /// So many images, evenly from all
+    #[arg(long, value_name = "N", default_value_t = 12)]
+    pub images: usize,
 }
 
 #[derive(Debug, Subcommand)]

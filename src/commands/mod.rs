@@ -17,6 +17,7 @@ mod gpus;
 mod host;
 mod init;
 pub mod jobs;
+mod look;
 mod machine;
 mod materials;
 mod plan;
@@ -135,6 +136,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         }
         Verb::Export { asked, out, .. } => export::bundle(&asked, &out, common),
         Verb::Predict(asked) => predict::run(&asked, common),
+        Verb::Look(asked) => look::run(&asked, common),
         Verb::Recommend(asked) => recommend::run(&asked, common),
         Verb::Weights { what: WeightsVerb::Convert { look, names, out } } => {
             weights::convert(&look, export::framework(names), &out, common)

@@ -13,6 +13,7 @@ pub mod loose;
 pub mod manifest;
 pub mod open;
 pub mod packed;
+pub mod picture;
 pub mod split;
 pub mod synthetic;
 pub mod table;

@@ -23,10 +23,14 @@ pub fn report(findings: &Findings) -> String {
     }
     body.extend(found.sharing.iter().map(|text| paragraph("state", text)));
     body.push(paragraph("made", concat!("Made by tl-sweep ", env!("CARGO_PKG_VERSION"))));
+    page(&found.name, &body.join("\n"))
+}
+
+/// A page that needs nothing else.
+pub fn page(title: &str, body: &str) -> String {
     format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{}\n</body>\n</html>\n",
-        escaped(&found.name),
-        body.join("\n")
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n",
+        escaped(title)
     )
 }
 

@@ -9,6 +9,7 @@ pub mod findings;
 pub mod html;
 pub mod json;
 pub mod latex;
+pub mod look;
 pub mod predictions;
 pub mod reasons;
 pub mod sheets;

@@ -16,6 +16,7 @@ mod lane;
 mod learner;
 mod lineup;
 mod lockstep;
+mod look;
 mod memory;
 pub mod pace;
 mod predict;
@@ -33,6 +34,7 @@ pub use device::{built_for, cuda_libraries, obstacle, on_device, open_device, ru
 pub use export::{Exported, export, exportable};
 pub use extract::{Extraction, extract};
 pub use feature_file::Kind as FeatureKind;
+pub use look::{Filters, Sight, filters, look};
 pub use memory::{bytes as device_bytes, macs as device_macs};
 pub use predict::{Said, predict};
 pub use shelf::{Places, Shelf};

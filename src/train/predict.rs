@@ -22,6 +22,45 @@ pub enum Said {
     Broken(String),
 }
 
+/// A trained network on a device, for images of no dataset.
+pub(super) struct Answerer<'a> {
+    model: &'a Trained,
+    pub encoder: Encoder,
+    device: &'a Device,
+}
+
+impl<'a> Answerer<'a> {
+    pub fn new(trained: &'a Opened, device: &'a Device) -> anyhow::Result<Self> {
+        let mut network = Network::new(trained.graph.clone(), &trained.weights, device)?;
+        network.frozen = trained.model.frozen;
+        Ok(Self { model: &trained.model, encoder: Encoder::new(network), device })
+    }
+
+    /// Logarithms of the probabilities of squares of RGB pixels, class by class.
+    pub fn answers<'b>(&self, squares: impl Iterator<Item = &'b [u8]>) -> anyhow::Result<Vec<Vec<f64>>> {
+        let last = self.encoder.network.graph.last();
+        match self.given(squares, &[last])?.first() {
+            Some(logits) => Ok(log_probabilities(&logits.flatten_from(1)?)?),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// What layers give for such squares; nothing for none.
+    pub fn given<'b>(&self, squares: impl Iterator<Item = &'b [u8]>, layers: &[usize]) -> anyhow::Result<Vec<Tensor>> {
+        let (mut batch, mut images) = (Vec::new(), 0);
+        for square in squares {
+            normalise(square, self.model.preprocess, &mut batch);
+            images += 1;
+        }
+        if images == 0 {
+            return Ok(Vec::new());
+        }
+        let side = self.model.arch.input;
+        let x = Tensor::from_vec(batch, (images, 3, side, side), self.device)?;
+        Ok(self.encoder.features(&x, layers, Parts::Alike)?)
+    }
+}
+
 /// Answers to files, in their order. On a CPU an answer has the bits that it has in the trial.
 ///
 /// # Errors
@@ -32,14 +71,15 @@ pub fn predict(
     device: &Device,
     tell: &mut (dyn FnMut(usize) + Send),
 ) -> anyhow::Result<Vec<Said>> {
-    let model = &trained.model;
-    let mut network = Network::new(trained.graph.clone(), &trained.weights, device)?;
-    network.frozen = model.frozen;
-    let encoder = Encoder::new(network);
+    let answerer = Answerer::new(trained, device)?;
     let mut said = Vec::with_capacity(files.len());
     for files in files.chunks(AT_ONCE) {
-        let read = loose::read(files, model.frame());
-        let mut rows = answers(model, &encoder, &read, device)?.into_iter();
+        let read = loose::read(files, trained.model.frame());
+        let images = read.iter().filter_map(|read| match read {
+            Read::Image(image) => Some(&image.pixels[..]),
+            _ => None,
+        });
+        let mut rows = answerer.answers(images)?.into_iter();
         said.extend(read.into_iter().map(|read| match read {
             Read::Image(image) => match rows.next() {
                 Some(log_probabilities) => Said::Answer { log_probabilities, content: image.content },
@@ -51,22 +91,4 @@ pub fn predict(
         tell(said.len());
     }
     Ok(said)
-}
-
-fn answers(model: &Trained, encoder: &Encoder, read: &[Read], device: &Device) -> anyhow::Result<Vec<Vec<f64>>> {
-    let (mut batch, mut images) = (Vec::new(), 0);
-    for read in read {
-        if let Read::Image(image) = read {
-            normalise(&image.pixels, model.preprocess, &mut batch);
-            images += 1;
-        }
-    }
-    if images == 0 {
-        return Ok(Vec::new());
-    }
-    let side = model.arch.input;
-    let x = Tensor::from_vec(batch, (images, 3, side, side), device)?;
-    let graph = &encoder.network.graph;
-    let logits = encoder.features(&x, &[graph.last()], Parts::Alike)?.remove(0);
-    Ok(log_probabilities(&logits.flatten_from(1)?)?)
 }
