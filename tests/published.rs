@@ -82,8 +82,12 @@ fn a_page_holds_the_report_and_no_name_breaks_it() {
     assert!(page.starts_with("<!DOCTYPE html>"), "{page}");
     assert_eq!(open(&page), Vec::<String>::new());
     assert!(page.contains("a_b &amp; &lt;c&gt;") && page.contains("&lt;b&gt;bold&lt;/b&gt;"), "{page}");
-    assert_eq!(page.matches("<figure>").count(), 2, "arms and rules");
-    assert_eq!(page.matches("class=\"dot\"").count(), 4 + 2, "two recipes at two depths, and the rule at each");
+    assert_eq!(page.matches("<figure>").count(), 4, "arms, two recipes by depth, and rules");
+    assert_eq!(
+        page.matches("class=\"dot\"").count(),
+        4 + 4 + 2,
+        "two recipes at two depths, twice, and the rule at each"
+    );
     for text in shown(&world) {
         assert!(page.contains(&text), "{text}: {page}");
     }

@@ -32,7 +32,8 @@ pub fn run(asked: &LookAt, common: &Common) -> anyhow::Result<Exit> {
     }
     let devices = Devices::choose(&common.devices)?;
     let trained = Opened::read(&asked.model).map_err(usage)?;
-    let (images, of, broken) = chosen(loose::list(&asked.paths).map_err(usage)?, &trained.model, asked.images);
+    let files = loose::list(&asked.paths).map_err(usage)?;
+    let Chosen { images, of, broken } = chosen(&files, &trained.model, asked.images);
     for (file, reason) in &broken {
         eprintln!("no picture of '{}': {reason}", file.path.display());
     }
@@ -47,10 +48,20 @@ pub fn run(asked: &LookAt, common: &Common) -> anyhow::Result<Exit> {
     Ok(if broken.is_empty() { Exit::Complete } else { Exit::SomeFailed })
 }
 
-/// Evenly of all that are images, as networks read them; how many there are, and those that cannot be read.
-fn chosen(files: Vec<Loose>, model: &Trained, wanted: usize) -> (Vec<(Loose, Square)>, usize, Vec<(Loose, String)>) {
+/// What is to be looked at, of what there is.
+struct Chosen {
+    /// As networks read them.
+    images: Vec<(Loose, Square)>,
+    /// Images that there are.
+    of: usize,
+    /// Those that cannot be read, and why.
+    broken: Vec<(Loose, String)>,
+}
+
+/// Evenly of all that are images.
+fn chosen(files: &[Loose], model: &Trained, wanted: usize) -> Chosen {
     let (mut images, mut broken) = (Vec::new(), Vec::new());
-    for (file, read) in files.iter().zip(loose::read(&files, model.frame())) {
+    for (file, read) in files.iter().zip(loose::read(files, model.frame())) {
         match read {
             Read::Image(square) => images.push((file.clone(), square)),
             Read::Broken(reason) => broken.push((file.clone(), reason)),
@@ -62,7 +73,7 @@ fn chosen(files: Vec<Loose>, model: &Trained, wanted: usize) -> (Vec<(Loose, Squ
     let places: HashSet<usize> = (0..kept).map(|place| (2 * place + 1) * of / (2 * kept)).collect();
     let mut place = 0..;
     images.retain(|_| place.next().is_some_and(|place| places.contains(&place)));
-    (images, of, broken)
+    Chosen { images, of, broken }
 }
 
 fn sights(

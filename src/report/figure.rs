@@ -23,7 +23,8 @@ const AXIS: usize = 28;
 
 /// The picture, as wide as its labels need; nothing without rows. `zero` draws a line there.
 pub fn intervals(title: &str, rows: &[Row], zero: bool) -> Option<String> {
-    let [low, high] = range(rows, zero).filter(|_| !rows.is_empty())?;
+    let spans = rows.iter().map(|row| (row.value, row.half.unwrap_or(0.0)));
+    let [low, high] = range_of(spans, zero).filter(|_| !rows.is_empty())?;
     let step = step(high - low);
     let (first, last) = ((low / step).floor() * step, (high / step).ceil() * step);
     let x = |value: f64| LABELS as f64 + PLOT as f64 * (value - first) / (last - first);
@@ -78,12 +79,9 @@ fn line(row: &Row, y: usize, x: impl Fn(f64) -> f64) -> String {
     )
 }
 
-/// What all intervals span, and zero where it is drawn; never nothing.
-fn range(rows: &[Row], zero: bool) -> Option<[f64; 2]> {
-    let ends = rows.iter().flat_map(|row| {
-        let half = row.half.unwrap_or(0.0);
-        [row.value - half, row.value + half]
-    });
+/// What all intervals, values and half of their widths, span, and zero where it is drawn; never nothing.
+pub fn range_of(intervals: impl Iterator<Item = (f64, f64)>, zero: bool) -> Option<[f64; 2]> {
+    let ends = intervals.flat_map(|(value, half)| [value - half, value + half]);
     let mut ends: Vec<f64> = ends.chain(zero.then_some(0.0)).filter(|end| end.is_finite()).collect();
     ends.sort_by(f64::total_cmp);
     let (low, high) = (*ends.first()?, *ends.last()?);
@@ -91,18 +89,18 @@ fn range(rows: &[Row], zero: bool) -> Option<[f64; 2]> {
 }
 
 /// A round distance between ticks, for five to ten of them.
-fn step(span: f64) -> f64 {
+pub fn step(span: f64) -> f64 {
     let power = 10f64.powf((span / 5.0).log10().floor());
     [5.0, 2.0].into_iter().map(|factor| factor * power).find(|step| span / step >= 5.0).unwrap_or(power)
 }
 
-fn number(value: f64, step: f64) -> String {
+pub fn number(value: f64, step: f64) -> String {
     let places = (-step.log10()).ceil().max(0.0) as usize;
     format!("{value:.places$}")
 }
 
 /// As many letters as fit.
-fn shortened(label: &str) -> String {
+pub fn shortened(label: &str) -> String {
     const MOST: usize = 38;
     if label.chars().count() <= MOST { label.to_owned() } else { label.chars().take(MOST - 1).chain(['…']).collect() }
 }

@@ -1,8 +1,9 @@
 //! A report as one page that needs nothing else: its tables, and what they say as pictures.
 
+use super::curves::by_depth;
 use super::figure::{Row, intervals};
 use super::findings::{Findings, fraction};
-use super::sheets::{Sheet, named, place_of, sheets};
+use super::sheets::{Kind, Sheet, named, place_of, sheets};
 use super::verdict::Answer;
 
 const STYLE: &str = include_str!("page.css");
@@ -13,12 +14,13 @@ pub fn report(findings: &Findings) -> String {
     let mut body = vec![format!("<h1>{}</h1>", escaped(&found.name))];
     body.extend(Some(&found.question).filter(|text| !text.is_empty()).map(|text| paragraph("question", text)));
     body.extend(found.state.iter().map(|text| paragraph("state", text)));
-    let mut pictures = [picture(arms(findings)), picture(rules(findings))].into_iter();
-    for (place, sheet) in found.sheets.iter().enumerate() {
+    for sheet in &found.sheets {
         body.push(table(sheet));
-        // The arms below their table, the rules below theirs, which is the last one.
-        if place == 1 || (place > 1 && place + 1 == found.sheets.len() && !findings.verdicts.is_empty()) {
-            body.extend(pictures.next().flatten());
+        match sheet.kind {
+            Kind::Best => {}
+            Kind::Arms => body.extend(picture(arms(findings))),
+            Kind::Depths => body.extend(depths(findings)),
+            Kind::Rules => body.extend(picture(rules(findings))),
         }
     }
     body.extend(found.sharing.iter().map(|text| paragraph("state", text)));
@@ -39,8 +41,23 @@ fn paragraph(class: &str, text: &str) -> String {
 }
 
 fn picture((title, rows, zero): (String, Vec<Row>, bool)) -> Option<String> {
-    let drawn = intervals(&title, &rows, zero)?;
-    Some(format!("<figure>\n{drawn}\n<figcaption>{}</figcaption>\n</figure>", escaped(&title)))
+    Some(figure(&intervals(&title, &rows, zero)?, &title))
+}
+
+fn figure(drawn: &str, title: &str) -> String {
+    format!("<figure>\n{drawn}\n<figcaption>{}</figcaption>\n</figure>", escaped(title))
+}
+
+/// A picture for each recipe that stands at several depths.
+fn depths(findings: &Findings) -> Vec<String> {
+    let drawn = by_depth(findings).into_iter().filter_map(|curves| {
+        let title = format!(
+            "{}: {} on test by freeze depth, in the order of the file; lines: 95% over replicates",
+            curves.recipe, findings.metric
+        );
+        Some(figure(&curves.drawn(&title)?, &title))
+    });
+    drawn.collect()
 }
 
 /// Each arm's mean on test with its interval, scenario by scenario.

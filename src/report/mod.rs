@@ -4,6 +4,7 @@ pub mod advice;
 pub mod arm;
 pub mod compare;
 pub mod csv;
+mod curves;
 mod figure;
 pub mod findings;
 pub mod html;

@@ -4,8 +4,18 @@ use super::arm::Arm;
 use super::findings::{Findings, fraction, further_context, shown_mean};
 use super::verdict::Verdict;
 
+/// What a table says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Best,
+    Arms,
+    Depths,
+    Rules,
+}
+
 /// A table. A cell may have several lines.
 pub struct Sheet {
+    pub kind: Kind,
     pub title: String,
     pub heading: Vec<String>,
     pub rows: Vec<Vec<String>>,
@@ -45,9 +55,9 @@ pub fn sheets(findings: &Findings) -> Sheets {
 }
 
 impl Sheet {
-    fn new(title: impl Into<String>, heading: &[&str], rows: Vec<Vec<String>>) -> Self {
+    fn new(kind: Kind, title: impl Into<String>, heading: &[&str], rows: Vec<Vec<String>>) -> Self {
         let heading = heading.iter().map(|name| (*name).to_owned()).collect();
-        Self { title: title.into(), heading, rows, notes: Vec::new() }
+        Self { kind, title: title.into(), heading, rows, notes: Vec::new() }
     }
 }
 
@@ -115,10 +125,10 @@ fn square(findings: &Findings, title: &str) -> Sheet {
             .iter()
             .map(|scenario| vec![place(scenario), best(&scenario.name).replace('\n', "  ")])
             .collect();
-        return Sheet::new(title, &["scenario", "best recipe"], rows);
+        return Sheet::new(Kind::Best, title, &["scenario", "best recipe"], rows);
     }
     let rows = ["small", "large"].map(|size| vec![size.to_owned(), cell(size, "similar"), cell(size, "different")]);
-    Sheet::new(title, &["", "similar", "different"], rows.into())
+    Sheet::new(Kind::Best, title, &["", "similar", "different"], rows.into())
 }
 
 fn place(scenario: &super::findings::Scenario) -> String {
@@ -156,7 +166,7 @@ fn arms(findings: &Findings, title: String) -> Sheet {
             ]);
         }
     }
-    Sheet::new(title, &["scenario", "data", "recipe", "test", "n", "selected", "tried", "state"], rows)
+    Sheet::new(Kind::Arms, title, &["scenario", "data", "recipe", "test", "n", "selected", "tried", "state"], rows)
 }
 
 fn size(arm: &Arm) -> String {
@@ -227,14 +237,14 @@ fn depths(findings: &Findings, title: String) -> Option<Sheet> {
     }
     let mut heading = vec!["freeze"];
     heading.extend(findings.scenarios.iter().map(|scenario| scenario.name.as_str()));
-    Some(Sheet::new(title, &heading, rows))
+    Some(Sheet::new(Kind::Depths, title, &heading, rows))
 }
 
 fn verdicts(findings: &Findings) -> Sheet {
     let rows: Vec<Vec<String>> =
         findings.verdicts.iter().enumerate().map(|(index, verdict)| verdict_row(index, verdict)).collect();
     let heading = ["", "where", "claim", "verdict", "difference [95% CI]", "p (Holm)", "tried"];
-    Sheet { notes: notes(&findings.verdicts), ..Sheet::new("Rules", &heading, rows) }
+    Sheet { notes: notes(&findings.verdicts), ..Sheet::new(Kind::Rules, "Rules", &heading, rows) }
 }
 
 fn verdict_row(index: usize, verdict: &Verdict) -> Vec<String> {
