@@ -113,6 +113,21 @@ fn images_are_answered_and_looked_at_on_the_gpu_as_on_the_cpu() {
             }
         }
     }
+    // Where an answer rests: the same places, by the same part of the odds.
+    let rests = |device: &str| {
+        let args = ["look", "m.safetensors", "mine/test", "--out", "look.json", "--images", "3", "--devices", device];
+        world.run(&args).exits(0);
+        let text = std::fs::read_to_string(world.path("look.json")).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let images = json["images"].as_array().unwrap().iter();
+        let rows = images.flat_map(|image| image["drops"].as_array().unwrap().clone());
+        let drops = rows.flat_map(|row| row.as_array().unwrap().clone());
+        drops.map(|drop| drop.as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    let [own, cpu] = ["cuda:0", "cpu"].map(rests);
+    let most = cpu.iter().fold(0.0, |most: f64, drop| most.max(drop.abs()));
+    assert!(most > 0.0 && own.len() == cpu.len());
+    assert!(own.iter().zip(&cpu).all(|(own, cpu)| (own - cpu).abs() < 1e-3 * most), "{own:?}\n{cpu:?}");
     let looked = |device: &str| {
         let args =
             ["recommend", "w.safetensors", "mine", "--preprocess", "torch", "--format", "json", "--devices", device];

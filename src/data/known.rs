@@ -1,6 +1,6 @@
 //! Public datasets that can be fetched: where their files are, what is published about the bytes, how images lie in them.
 //! Addresses and SHA-256 sums are those of TensorFlow Datasets 4.9.10 (`url_checksums` and `checksums.tsv`); what lies where
-//! follows its builders.
+//! follows its builders. The address of hymenoptera is that of PyTorch's transfer learning tutorial.
 
 /// A dataset that is published with a test split, and permits a download without an account.
 pub struct Known {

@@ -138,7 +138,7 @@ fn selection(known: &Known, arm: &Arm, own: &Setting) -> String {
     let (metric, replicates) = (&known.findings.metric, known.findings.replicates);
     let mean = |setting: &Setting| {
         let values: Vec<f64> = setting.trials.iter().filter_map(|trial| trial.val).collect();
-        fraction(values.iter().sum::<f64>() / values.len().max(1) as f64)
+        values.iter().sum::<f64>() / values.len().max(1) as f64
     };
     let named = |setting: &Setting| match setting.label.as_str() {
         "" => "the only setting".to_owned(),
@@ -159,24 +159,25 @@ fn selection(known: &Known, arm: &Arm, own: &Setting) -> String {
     let count = arm.settings.len();
     if std::ptr::eq(best, own) {
         if count == 1 {
-            return format!("there is one setting {of}: mean validation {metric} {}", mean(own));
+            return format!("there is one setting {of}: mean validation {metric} {}", fraction(mean(own)));
         }
         let complete =
             arm.settings.iter().filter(|setting| setting.complete(replicates) && !std::ptr::eq(*setting, own));
-        let next = complete.map(mean).max().map_or_else(String::new, |next| format!(", the next one {next}"));
+        let next = complete.map(mean).reduce(f64::max);
+        let next = next.map_or_else(String::new, |next| format!(", the next one {}", fraction(next)));
         return format!(
             "validation selects its setting ({}) among {count} {of}: mean {metric} {}{next}",
             named(own),
-            mean(own)
+            fraction(mean(own))
         );
     }
     let tie = if mean(best) == mean(own) { ": of equals the first in the file" } else { "" };
     format!(
         "validation selects another of {count} settings {of}: {} with a mean {metric} of {}, this one ({}) has {}{tie}",
         named(best),
-        mean(best),
+        fraction(mean(best)),
         named(own),
-        mean(own)
+        fraction(mean(own))
     )
 }
 
