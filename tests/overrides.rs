@@ -23,6 +23,9 @@ batch = 8
 [axes]
 recipe = [\"scratch\"]
 lr = [0.01, 0.05]
+[[when]]
+if = \"lr > 0.03\"
+axes = { backbone_lr = { log = [1e-3, 1e-2], n = 2 } }
 [[zip]]
 momentum = [0.0, 0.9]
 nesterov = [false, true]
@@ -46,7 +49,11 @@ fn a_change_is_what_the_file_would_say_and_stays_with_the_results() {
     let set = ["--set", "train.steps=4", "--set", "lr=0.02", "--set", "optimizer=adamw", "--set", "momentum = 0"];
     // Momentum is one of the keys that a zip moves.
     let said = world.run(&[&["run", "e.toml", "--quiet"], &set[..]].concat()).exits(2);
-    assert!(said.err.contains("[[zip]] moves `momentum`"), "{}", said.err);
+    assert!(
+        said.err.contains("`momentum` is no single setting in this file: [[zip]] moves it together"),
+        "{}",
+        said.err
+    );
     assert!(!world.path("results").exists(), "nothing was run and nothing was changed");
 
     let said = world.run(&[&["run", "e.toml", "--limit", "1"], &set[..6]].concat()).exits(5);
@@ -56,7 +63,7 @@ fn a_change_is_what_the_file_would_say_and_stays_with_the_results() {
     let line = "with --set train.steps = 4, axes.lr = [0.02], train.optimizer = \"adamw\"";
     assert!(said.out.contains(line), "{}", said.out);
     let set_keys = keys(&world);
-    assert_eq!(set_keys.len(), 4, "two of momentum, two replicates");
+    assert_eq!(set_keys.len(), 4, "two of momentum, two replicates; the learning rate is below the condition's");
     for format in ["md", "html", "latex"] {
         assert!(world.run(&["report", "--format", format]).exits(0).out.contains("train.steps = 4"), "{format}");
     }
@@ -108,6 +115,8 @@ fn a_slip_is_told_with_its_cure() {
         ("optimizer=adam", "--> --set:2:19"),
         ("train.stps=3", "did you mean `steps`?"),
         ("rule.margin=0.1", "is a list of tables"),
+        ("backbone_lr=0.1", "[[when]] makes an axis of it"),
+        ("train.backbone_lr=0.1", "[[when]] makes an axis of it"),
     ] {
         let said = world.run(&["check", "e.toml", "--set", set]).exits(2);
         assert!(said.err.contains(told), "{set}:\n{}", said.err);

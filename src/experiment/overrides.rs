@@ -58,14 +58,16 @@ fn line(change: &str, tree: &Node) -> Result<String, Problem> {
 fn place(key: &str, tree: &Node) -> Result<String, (String, Option<String>)> {
     let (table, name) = key.split_once('.').unwrap_or(("", key));
     let whole = matches!(table, "" | "backbone" | "train");
-    if let Some(axis) = axis(name, tree).filter(|_| whole) {
-        return match (table, axis) {
-            ("", Some(axis)) => Ok(axis),
-            (_, Some(axis)) => {
-                Err((format!("every cell takes `{name}` from an axis"), Some(format!("change the axis: {axis}=[...]"))))
-            }
-            (_, None) => Err((format!("[[zip]] moves `{name}` together with other keys; change it in the file"), None)),
-        };
+    match held(name, tree).filter(|_| whole) {
+        Some(Held::Axis(axis)) if table.is_empty() => return Ok(axis),
+        Some(Held::Axis(axis)) => {
+            let cure = format!("change the axis: {axis}=[...]");
+            return Err((format!("every cell takes `{name}` from an axis"), Some(cure)));
+        }
+        Some(Held::Table(why)) => {
+            return Err((format!("`{name}` is no single setting in this file: {why}; change it there"), None));
+        }
+        None => {}
     }
     match table {
         "" => bare(name),
@@ -77,27 +79,36 @@ fn place(key: &str, tree: &Node) -> Result<String, (String, Option<String>)> {
     }
 }
 
-/// Where the axis of that name stands, nowhere of its own if it is part of a zip; none if there is none.
-fn axis(name: &str, tree: &Node) -> Option<Option<String>> {
+/// What gives every cell a value of its own.
+enum Held {
+    /// An axis, and where it stands.
+    Axis(String),
+    /// A table that one value cannot replace, and what it does.
+    Table(&'static str),
+}
+
+/// What holds a setting beside the tables of the file, if anything does.
+fn held(name: &str, tree: &Node) -> Option<Held> {
     let axes = tree.get("axes").map(|entry| &entry.node);
-    let own = |table: Option<&Node>| table.is_some_and(|table| table.get(name).is_some());
-    if own(axes) {
-        return Some(Some(format!("axes.{name}")));
+    if let Some(place) = axes.and_then(|axes| place_within(name, axes)) {
+        return Some(Held::Axis(format!("axes.{place}")));
     }
-    for table in ["backbone", "train"] {
-        if own(axes.and_then(|axes| axes.get(table)).map(|entry| &entry.node)) {
-            return Some(Some(format!("axes.{table}.{name}")));
-        }
+    let tables = |key: &str| match tree.get(key).map(|entry| &entry.node.shape) {
+        Some(file::Shape::List(items)) => items.clone(),
+        _ => Vec::new(),
+    };
+    if tables("zip").iter().any(|zip| place_within(name, zip).is_some()) {
+        return Some(Held::Table("[[zip]] moves it together with other keys"));
     }
-    let zips = tree.get("zip").map(|entry| &entry.node).into_iter().flat_map(|node| match &node.shape {
-        file::Shape::List(items) => items.as_slice(),
-        _ => &[],
-    });
-    let mut keys = zips.flat_map(|zip| zip.entries().unwrap_or(&[])).flat_map(|entry| match entry.node.entries() {
-        Some(inner) => inner.iter().map(|inner| inner.key.as_str()).collect(),
-        None => vec![entry.key.as_str()],
-    });
-    keys.any(|key| key == name).then_some(None)
+    let axes_of = |when: &Node| when.get("axes").map(|entry| entry.node.clone());
+    let when = tables("when").iter().filter_map(axes_of).any(|axes| place_within(name, &axes).is_some());
+    when.then_some(Held::Table("[[when]] makes an axis of it"))
+}
+
+/// Where a table of axes has a setting: itself, or under `backbone` or `train`.
+fn place_within(name: &str, axes: &Node) -> Option<String> {
+    let inner = |table: &str| axes.get(table)?.node.get(name).map(|_| format!("{table}.{name}"));
+    axes.get(name).map(|_| name.to_owned()).or_else(|| ["backbone", "train"].into_iter().find_map(inner))
 }
 
 fn bare(name: &str) -> Result<String, (String, Option<String>)> {
