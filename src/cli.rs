@@ -63,6 +63,7 @@ pub enum Format {
 /// An experiment file, and what is changed in it for this call.
 #[derive(Clone, Debug, Args)]
 pub struct Asked {
+    /// The experiment; `verify` takes a bundle of `export --bundle` as well
     pub file: PathBuf,
     /// Change a setting for this call, recorded with the experiment: train.steps=100, lr=0.01, recipes.fine-tune.backbone_lr=1e-4
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -138,7 +139,6 @@ pub enum Verb {
     },
     /// Run finished trials again, each alone, and compare with the store, or with a bundle, to the bit
     Verify {
-        /// An experiment file, or a bundle of `export --bundle`
         #[command(flatten)]
         asked: Asked,
         /// How many trials, spread over scenarios and recipes

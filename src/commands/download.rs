@@ -77,7 +77,10 @@ pub fn fetch(url: &str, to: &Path, expected: &Expected, quiet: bool) -> anyhow::
     }
     // Nothing would tell bytes of two versions that were put together.
     let resume = !matches!(expected, Expected::Unknown);
-    if let Err(error) = transfer(url, &mut file, resume, &bar(quiet)) {
+    let bar = bar(quiet);
+    let done = transfer(url, &mut file, resume, &bar);
+    bar.finish_and_clear();
+    if let Err(error) = done {
         if !resume || file.metadata()?.len() == 0 {
             std::fs::remove_file(&part).with_context(|| format!("cannot remove '{}'", part.display()))?;
         }

@@ -31,8 +31,8 @@ pub fn list(common: &Common) -> anyhow::Result<Exit> {
         ))?;
     }
     print(&format!(
-        "{} known files; looked for in '{}' (--weights names another folder). Any other file works with `arch` and \
-         `preprocess`.",
+        "{} known files; looked for in '{}' (--weights names another folder). `tl-sweep weights get NAME` fetches those that \
+         have an address. Any other file works with `arch` and `preprocess`.",
         KNOWN.len(),
         folder.display()
     ))?;
