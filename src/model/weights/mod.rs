@@ -9,9 +9,11 @@ mod torch;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
 
 use self::file::WeightFile;
 use self::naming::{Match, matched};
@@ -127,10 +129,42 @@ fn save<'a, V: ::safetensors::View>(
     // safetensors 0.8 makes files that nobody else may read; this one is to have the permissions of any other.
     let usual =
         File::create(&temporary).and_then(|file| file.metadata()).map_err(|error| cannot(&error))?.permissions();
+    let sorted = facts.is_some();
     ::safetensors::serialize_to_file(tensors, facts, &temporary).map_err(|error| cannot(&error))?;
+    if sorted {
+        sort_header(&temporary).map_err(|error| cannot(&error))?;
+    }
     std::fs::set_permissions(&temporary, usual)?;
     File::open(&temporary)?.sync_all()?;
     Ok(std::fs::rename(&temporary, path)?)
+}
+
+/// What stands in the header of a safetensors file under a name.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Entry {
+    Facts(BTreeMap<String, String>),
+    Tensor { dtype: String, shape: Vec<usize>, data_offsets: [usize; 2] },
+}
+
+/// Puts what stands in the header of a safetensors file into the order of its names: the library writes facts in another order
+/// each time, and the same network is to be the same file.
+fn sort_header(path: &Path) -> std::io::Result<()> {
+    let mut file = File::options().read(true).write(true).open(path)?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length)?;
+    let length = u64::from_le_bytes(length) as usize;
+    let mut header = vec![0; length];
+    file.read_exact(&mut header)?;
+    let entries: BTreeMap<String, Entry> = serde_json::from_slice(&header)?;
+    let mut sorted = serde_json::to_vec(&entries)?;
+    // Spaces fill a header up to its length, as the format has it.
+    if sorted.len() > length {
+        return Err(std::io::Error::other("its header grows when it is sorted"));
+    }
+    sorted.resize(length, b' ');
+    file.seek(SeekFrom::Start(8))?;
+    file.write_all(&sorted)
 }
 
 /// The first tensor that holds what is no number.
