@@ -168,6 +168,16 @@ pub enum Metric {
     MacroF1,
 }
 
+/// Whose trained networks stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keep {
+    None,
+    /// Those of the selected setting of the best recipe, all replicates.
+    BestPerScenario,
+    All,
+}
+
 /// A setting, or what is accepted instead.
 pub type Parsed<T> = Result<T, String>;
 

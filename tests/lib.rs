@@ -12,6 +12,7 @@ mod engine;
 mod files;
 mod following;
 mod golden;
+mod keeping;
 mod looks;
 mod materials;
 #[cfg(feature = "cuda")]

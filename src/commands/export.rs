@@ -11,7 +11,7 @@ use crate::cli::{Asked, Common, Names};
 use crate::experiment::Experiment;
 use crate::key::Key;
 use crate::model::graph::Framework;
-use crate::outcome::Ending;
+use crate::outcome::{Ending, Outcome};
 use crate::plan::{Plan, trial_key};
 use crate::store::Store;
 use crate::store::query::Recorded;
@@ -22,7 +22,8 @@ pub fn run(asked: &Asked, prefix: &str, out: &Path, names: Option<Names>, common
         return Err(Usage(format!("'{}' should end in .safetensors", out.display())).into());
     }
     let experiment = Experiment::load(&asked.file, &asked.set)?;
-    let world = World::gather(&experiment, &asked.file, common)?;
+    let mut world = World::gather(&experiment, &asked.file, common)?;
+    world.keep = true;
     let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
     let (index, replicate, key) = find(&plan, prefix)?;
     let recorded = recorded(common, key);
@@ -30,7 +31,7 @@ pub fn run(asked: &Asked, prefix: &str, out: &Path, names: Option<Names>, common
     let work = jobs::trial_work(&plan, &plan.cells[index], replicate, &world, &all.kept).map_err(anyhow::Error::msg)?;
     train::exportable(&work, names.map(framework)).map_err(|error| Usage(format!("{error:#}")))?;
     prepare::prepare_data(&plan, &all, &world)?;
-    if !common.quiet {
+    if !common.quiet && !world.places.network(key).is_file() {
         eprintln!("running trial {} again: its weights follow from its settings, to the bit", key.short());
     }
     world.rates.rest();
@@ -42,19 +43,47 @@ pub fn run(asked: &Asked, prefix: &str, out: &Path, names: Option<Names>, common
         train::export(&work, &mut Shelf::new(places, device)?, framework, &target, &facts)
     })
     .map_err(|failure| NoDevice(failure.message))??;
-    let trial = done.outcome.trial.as_ref().ok_or_else(|| anyhow::anyhow!("the trial left no scores"))?;
-    let test = trial.test.map_or_else(|| "none".to_owned(), |scores| format!("{:.4}", scores.accuracy));
+    let test = match (&done.outcome, &done.kept) {
+        (_, Some(kept)) => format!("{:.4}", kept.accuracy),
+        (Some(outcome), None) => {
+            let trial = outcome.trial.as_ref().ok_or_else(|| anyhow::anyhow!("the trial left no scores"))?;
+            if trial.ending == Ending::Diverged {
+                print("this trial diverged: what is written is where it stopped")?;
+            }
+            trial.test.map_or_else(|| "none".to_owned(), |scores| format!("{:.4}", scores.accuracy))
+        }
+        (None, None) => "none".to_owned(),
+    };
     print(&format!("{}: {} tensors, {} numbers; test accuracy {test}", out.display(), done.tensors, done.numbers))?;
-    if trial.ending == Ending::Diverged {
-        print("this trial diverged: what was written is where it stopped")?;
-    }
     let Some(recorded) = recorded else {
         print("the store has no results of this trial to compare with")?;
         return Ok(Exit::Complete);
     };
+    match (&done.outcome, &done.kept) {
+        (_, Some(kept)) => compared_answers(&recorded, kept),
+        (Some(outcome), None) => compared(&recorded, outcome),
+        (None, None) => Ok(Exit::Complete),
+    }
+}
+
+/// Whether what was kept answers as the store says.
+fn compared_answers(recorded: &Recorded, kept: &train::KeptAnswers) -> anyhow::Result<Exit> {
     let answers = recorded.test_predicted.len();
-    match difference(&recorded, &done.outcome).as_str() {
-        "" if recorded.numerics == done.outcome.numerics => {
+    if recorded.test_predicted == kept.predicted {
+        print(&format!("kept since it was trained; its {answers} answers on test are those in the store"))?;
+        return Ok(Exit::Complete);
+    }
+    print(
+        "what was kept is NOT what the store holds: delete it from `networks` beside the store, and the trial is run again",
+    )?;
+    Ok(Exit::Mismatch)
+}
+
+/// Whether a trial that was run again gave what the store holds.
+fn compared(recorded: &Recorded, outcome: &Outcome) -> anyhow::Result<Exit> {
+    let answers = recorded.test_predicted.len();
+    match difference(recorded, outcome).as_str() {
+        "" if recorded.numerics == outcome.numerics => {
             print(&format!(
                 "its curve, its losses and its {answers} answers on test are those in the store, to the bit"
             ))?;

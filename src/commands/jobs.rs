@@ -80,7 +80,8 @@ pub fn trial_work(plan: &Plan, cell: &Cell, replicate: usize, world: &World, kep
     let chain = kept.chain(plan.stages(cell, replicate, &world.facts)?, world);
     let weights = weight_file(&chain.train.backbone.start, world);
     let Chain { pretrain, encode, prefix, train } = chain;
-    Ok(Work { stage: Stage::Train(Box::new(train)), pretrain, encode, prefix, weights })
+    let keep = world.keep.then(|| world.places.network(trial_key(cell.key, replicate)));
+    Ok(Work { stage: Stage::Train(Box::new(train)), pretrain, encode, prefix, weights, keep })
 }
 
 pub(super) fn weight_file(start: &Start, world: &World) -> Option<std::path::PathBuf> {
@@ -278,7 +279,7 @@ impl Jobs {
                 _ => None,
             });
             let (weights, stage) = (shape.weights.clone(), Stage::Encode(stage.clone()));
-            let work = Work { stage, pretrain, encode: None, prefix: false, weights };
+            let work = Work { stage, pretrain, encode: None, prefix: false, weights, keep: None };
             let key = work.stage.key();
             if !met.counted.contains_key(&key) {
                 // Several layers come out of one pass: the deepest pays.

@@ -17,6 +17,7 @@ mod gpus;
 mod host;
 mod init;
 pub mod jobs;
+mod keep;
 mod look;
 mod machine;
 mod materials;

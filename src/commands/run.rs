@@ -10,7 +10,7 @@ use super::recorder::{Ground, Recorder, begin, circumstance};
 use super::rerun::Again;
 use super::snapshot::Beacon;
 use super::world::World;
-use super::{Exit, NoDevice, Usage, findings, host, prepare, print, process, streams, table_style};
+use super::{Exit, NoDevice, Usage, findings, host, keep, prepare, print, process, streams, table_style};
 use crate::cli::{Asked, Common};
 use crate::device::Device;
 use crate::experiment::Experiment;
@@ -18,6 +18,7 @@ use crate::experiment::condition::Condition;
 use crate::key::Key;
 use crate::plan::stage::Stage;
 use crate::plan::{Plan, trial_key};
+use crate::recipe::Keep;
 use crate::schedule::event::Event;
 use crate::schedule::pool::Pool;
 use crate::schedule::queue::{Limits, Queue};
@@ -44,6 +45,7 @@ pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> 
     let experiment = Experiment::load(&asked.file, &asked.set)?;
     let mut world = World::gather(&experiment, &asked.file, common)?;
     world.share = !part.no_share;
+    world.keep = experiment.keep != Keep::None;
     let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
     let mut store = Store::open(&common.db)?;
     let cells = chosen(&plan, part)?;
@@ -66,10 +68,15 @@ pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> 
     let partly = again.is_none() && jobs.totals.trials < plan.distinct() * plan.replicates;
     let exit = finish(&mut store, begun, end, &cost, &board, part, partly)?;
     board.close(&cost);
+    let found = findings::gather(&store, Some(&experiment.name))?;
+    let unkept = keep::settle(&experiment, &found, exit == Exit::Complete, &world, &store)?;
     if let Some(again) = again {
         return again.say(exit);
     }
-    print(&crate::report::table::report(&findings::gather(&store, Some(&experiment.name))?, table_style()))?;
+    print(&crate::report::table::report(&found, table_style()))?;
+    if let Some(unkept) = unkept.filter(|_| !common.quiet) {
+        eprintln!("\n{unkept}");
+    }
     board.last_words(exit, asked);
     Ok(exit)
 }

@@ -61,8 +61,9 @@ impl Shape {
             (cost.shared, cost.lockstep) = (cost.alone, 0.0);
         }
         let weights = weight_file(&train.backbone.start, world);
-        let pretrain = cost::pretrain(&chain, &world.facts)?
-            .map(|(stage, cost)| (Work { stage, pretrain: None, encode: None, prefix: false, weights: None }, cost));
+        let pretrain = cost::pretrain(&chain, &world.facts)?.map(|(stage, cost)| {
+            (Work { stage, pretrain: None, encode: None, prefix: false, weights: None, keep: None }, cost)
+        });
         let encode = match &chain.encode {
             Some(stage) => {
                 let images = world.encoded(stage)?;

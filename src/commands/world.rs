@@ -36,6 +36,8 @@ pub struct World {
     pub gain: f64,
     /// Whether trials share work; without, each runs alone, for audit.
     pub share: bool,
+    /// Whether what trials have trained is kept.
+    pub keep: bool,
     /// Rows of encodings, by what decides them.
     rows: RefCell<HashMap<RowsOf, usize>>,
 }
@@ -76,7 +78,7 @@ impl World {
         };
         let (rates, rows) = (Rates::open(&cache, &devices), RefCell::default());
         let places = Places { cache, numerics: devices.numerics() };
-        Ok(Self { facts, datasets, devices, places, rates, gain: per_device as f64, share: true, rows })
+        Ok(Self { facts, datasets, devices, places, rates, gain: per_device as f64, share: true, keep: false, rows })
     }
 
     /// Slots whose work is done in the time of one: streams of a GPU slow each other down.

@@ -9,7 +9,7 @@ use crate::device::{PRECISIONS, Precision};
 use crate::frame::Resize;
 use crate::freeze::Freeze;
 use crate::phase;
-use crate::recipe::{self, Augmentation, Head, Metric, OptimizerName, Pool, Preprocess, Schedule};
+use crate::recipe::{self, Augmentation, Head, Keep, Metric, OptimizerName, Pool, Preprocess, Schedule};
 use crate::scenario::{Similarity, Size};
 use crate::value::Value;
 
@@ -100,6 +100,14 @@ pub static KEYS: &[Key] = &[
         flag,
         FLAG,
         "Whether every trial, once validation has scored it, trains again on training and validation images before test is read. For all arms or for none."
+    ),
+    key!(
+        Experiment,
+        "keep",
+        "none",
+        |v| recipe::word::<Keep>(v, "'none', 'best-per-scenario' or 'all'").map(drop),
+        r#"{"enum":["none","best-per-scenario","all"]}"#,
+        "Whose trained networks stay beside the store, so that `export` need not train them again: of nobody, of the best recipe of each scenario (until a sweep ends, of all), or of all trials."
     ),
     key!(
         Experiment,

@@ -18,7 +18,7 @@ use axis::Axis;
 use condition::Condition;
 use problem::{Problem, Problems, Source, Spot};
 
-use crate::recipe::Metric;
+use crate::recipe::{Keep, Metric};
 use crate::scenario::{Similarity, Size};
 use crate::value::{Layer, Value};
 
@@ -33,6 +33,8 @@ pub struct Experiment {
     pub mix_numerics: bool,
     /// Whether trials train again on training and validation images before test is read.
     pub refit: bool,
+    /// Whose trained networks stay.
+    pub keep: Keep,
     pub datasets: BTreeMap<String, Dataset>,
     /// In the order of the file.
     pub scenarios: Vec<Scenario>,

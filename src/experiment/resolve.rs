@@ -9,7 +9,7 @@ use super::keys::{self, Group};
 use super::problem::{Problem, Spot};
 use super::reader::Reader;
 use super::{Dataset, Experiment, Origin, Pretrain, Rule, Scenario};
-use crate::recipe::{self, Metric};
+use crate::recipe::{self, Keep, Metric};
 use crate::value::{Layer, Value};
 
 const SETTINGS: &[Group] = &[Group::Recipe, Group::Train, Group::Backbone];
@@ -50,6 +50,7 @@ pub fn resolve(root: &Node, file_name: String, reader: &mut Reader) -> Option<Ex
         seed: whole("seed", 0) as u64,
         metric: head.get("metric").map_or(Ok(Metric::Accuracy), |value| recipe::word(value, "")).ok()?,
         mix_numerics: head.get("mix_numerics") == Some(&Value::Bool(true)),
+        keep: head.get("keep").map_or(Ok(Keep::None), |value| recipe::word(value, "")).ok()?,
         refit: head.get("refit") == Some(&Value::Bool(true)),
         datasets,
         scenarios,

@@ -130,6 +130,9 @@ pub struct Work {
     pub prefix: bool,
     /// The weight file, where the backbone starts from one.
     pub weights: Option<std::path::PathBuf>,
+    /// Where what a trial has trained is kept, if it is.
+    #[serde(default)]
+    pub keep: Option<std::path::PathBuf>,
 }
 
 /// A trial and what must be there before it.

@@ -143,7 +143,11 @@ impl Bank {
         Ok(())
     }
 
-    fn params(&self, index: usize) -> Result<[Tensor; 2]> {
+    /// What a head has now: weights [classes, inputs] and biases `[classes]`.
+    ///
+    /// # Errors
+    /// Only those of the device.
+    pub fn params(&self, index: usize) -> Result<[Tensor; 2]> {
         let own = |tensor: &Tensor| tensor.narrow(0, index * self.classes, self.classes)?.copy();
         Ok([own(&self.weight)?, own(&self.bias)?])
     }

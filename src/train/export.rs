@@ -1,22 +1,35 @@
-//! A trained network as a weight file: the trial is run again, which gives the same bits, and its weights are written.
+//! A trained network as a weight file: what was kept of the trial, or the trial run again, which gives the same bits.
 
 use std::path::Path;
 
 use anyhow::Context;
 
+use super::source::Source;
 use super::{Shelf, trial};
 use crate::data::split::split;
-use crate::model::graph::Framework;
+use crate::exec::{AT_ONCE, Encoder, Network, Parts};
+use crate::model::graph::{Framework, Graph};
 use crate::model::trained::{FACT, Trained};
+use crate::model::weights::Weights;
 use crate::model::weights::export::{exported, named, write};
+use crate::nn::loss::log_probabilities;
 use crate::outcome::Outcome;
 use crate::plan::stage::{Stage, Train, Work};
 
 /// What was written.
 pub struct Exported {
-    pub outcome: Outcome,
+    /// None where it was not run again.
+    pub outcome: Option<Outcome>,
+    /// What was kept instead answers to the test images, in the order of the split, and how many of them are right.
+    pub kept: Option<Kept>,
     pub tensors: usize,
     pub numbers: usize,
+}
+
+/// Answers to the test images.
+pub struct Kept {
+    pub predicted: Vec<u16>,
+    pub accuracy: f64,
 }
 
 /// Whether a trial's network can have the names of a framework: to be asked before it is trained.
@@ -29,7 +42,8 @@ pub fn exportable(work: &Work, names: Option<Framework>) -> anyhow::Result<()> {
     named(&graph, names.unwrap_or(graph.framework)).map(drop)
 }
 
-/// Runs a trial and writes its backbone and head under the names of a framework; facts about it go into the file.
+/// Writes a trial's backbone and head under the names of a framework; facts about it go into the file. What was kept of it is
+/// taken, otherwise it is run.
 ///
 /// # Errors
 /// The trial fails, the framework has no such network, or writing fails.
@@ -44,7 +58,12 @@ pub fn export(
     let (outcome, graph, weights) = trial::with_weights(stage, work, shelf)?;
     let tensors = exported(&graph, &weights, names.unwrap_or(graph.framework))?;
     let mut all: Vec<(String, String)> = facts.to_vec();
-    let model = serde_json::to_string(&trained(stage, shelf)?)?;
+    let trained = trained(stage, shelf)?;
+    let model = serde_json::to_string(&trained)?;
+    let kept = match outcome {
+        None => Some(answered(stage, &trained, &graph, &weights, shelf)?),
+        Some(_) => None,
+    };
     all.extend([
         (FACT.to_owned(), model),
         ("arch".to_owned(), stage.backbone.arch.name.clone()),
@@ -56,7 +75,35 @@ pub fn export(
     ]);
     write(out, &tensors, all.into_iter().collect())?;
     let numbers = tensors.iter().map(|tensor| tensor.values.len()).sum();
-    Ok(Exported { outcome, tensors: tensors.len(), numbers })
+    Ok(Exported { outcome, kept, tensors: tensors.len(), numbers })
+}
+
+/// What a network answers to the trial's test images.
+fn answered(
+    stage: &Train,
+    trained: &Trained,
+    graph: &Graph,
+    weights: &Weights,
+    shelf: &mut Shelf,
+) -> anyhow::Result<Kept> {
+    let manifest = shelf.manifest(stage.data)?;
+    let split = split(&manifest, stage.per_class, stage.seed, stage.replicate as u64).map_err(anyhow::Error::msg)?;
+    let source = Source::Images { packed: shelf.packed(stage.data, trained.frame())?, preprocess: trained.preprocess };
+    let mut network = Network::new(graph.clone(), weights, &shelf.device)?;
+    network.frozen = trained.frozen;
+    let encoder = Encoder::new(network);
+    let (mut predicted, mut right) = (Vec::with_capacity(split.test.len()), 0);
+    for samples in split.test.chunks(AT_ONCE) {
+        let x = source.batch(samples, &shelf.device)?;
+        let logits = encoder.features(&x, &[graph.last()], Parts::Alike)?.remove(0);
+        for (sample, row) in samples.iter().zip(log_probabilities(&logits.flatten_from(1)?)?) {
+            // The first of equals, as in a trial's scores.
+            let answer = (1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best });
+            right += usize::from(manifest.samples[*sample as usize].class as usize == answer);
+            predicted.push(answer as u16);
+        }
+    }
+    Ok(Kept { accuracy: right as f64 / predicted.len().max(1) as f64, predicted })
 }
 
 /// What answers to images depend on beside the tensors.

@@ -3,16 +3,18 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use super::abreast::{self, Probe};
 use super::bank::{self, Bank};
 use super::course::{Course, Draw};
 use super::evaluate::{self, BATCH};
 use super::inputs::Inputs;
+use super::kept;
 use super::lane::{Lane, Lesson};
 use super::record::{History, Spent};
 use crate::data::Manifest;
+use crate::model::weights::Weights;
 use crate::nn::buffer;
 use crate::nn::loss::{Answers, answers};
 use crate::outcome::{Ending, Predictions, Scores};
@@ -21,6 +23,22 @@ use crate::plan::stage::Train;
 pub enum Learner {
     Lane { lane: Box<Lane>, feed: usize },
     Bank { bank: Bank, feed: usize },
+}
+
+impl Learner {
+    /// What the trials of one of its histories have trained, on the CPU.
+    ///
+    /// # Errors
+    /// Only those of the device.
+    pub fn weights(&self, history: usize) -> anyhow::Result<Weights> {
+        match self {
+            Self::Lane { lane, .. } => Ok(lane.network.weights()?),
+            Self::Bank { bank, .. } => {
+                let [weight, bias] = bank.params(history)?;
+                Ok(kept::head(weight.to_device(&Device::Cpu)?, bias.to_device(&Device::Cpu)?))
+            }
+        }
+    }
 }
 
 /// What is read in a round, and who pays for it.

@@ -39,6 +39,16 @@ impl Places {
     pub fn features(&self, encode: Key) -> PathBuf {
         self.computed().join(format!("{encode}.features"))
     }
+
+    /// What a trial has trained: beside the cache, since nothing makes it again by itself.
+    pub fn network(&self, trial: Key) -> PathBuf {
+        self.networks().join(format!("{trial}.safetensors"))
+    }
+
+    /// The folder of what trials have trained.
+    pub fn networks(&self) -> PathBuf {
+        self.cache.with_file_name("networks").join(&self.numerics)
+    }
 }
 
 pub struct Shelf {

@@ -6,6 +6,7 @@ use candle_core::Tensor;
 
 use super::course::targets;
 use super::evaluate::{self, BATCH};
+use super::kept::{self, keep};
 use super::source::Source;
 use super::{Group, Shelf};
 use crate::data::Manifest;
@@ -24,7 +25,8 @@ use crate::recipe::Optimizer;
 /// Runs the trial that has place `index` in its group.
 pub fn run(index: usize, stage: &Train, group: &mut Group, shelf: &mut Shelf) -> anyhow::Result<()> {
     let work = group.works[index];
-    let (outcome, _) = solved(stage, work, shelf, &mut |progress| group.tell(progress))?;
+    let (outcome, head) = solved(stage, work, shelf, &mut |progress| group.tell(progress))?;
+    keep(work, || Ok(kept::head(head.weight, head.bias)))?;
     group.done(index, outcome, shelf);
     Ok(())
 }

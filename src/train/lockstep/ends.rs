@@ -3,6 +3,7 @@
 use super::Floor;
 use crate::outcome::{Ending, Outcome, Predictions, Scores};
 use crate::train::abreast::Probe;
+use crate::train::kept::keep;
 use crate::train::learner::{Learner, scores};
 use crate::train::record::{History, Left, Part, Record};
 use crate::train::{Group, Shelf};
@@ -52,9 +53,16 @@ impl Floor<'_> {
             None => Some(read(&self.split.val)?.into_iter()),
         };
         let mut test = if matches!(self.part, Part::First) { None } else { Some(read(&self.split.test)?.into_iter()) };
-        for history in learners.iter().flat_map(|learner| learner.histories()) {
-            let next = |list: &mut Option<std::vec::IntoIter<_>>| list.as_mut().and_then(Iterator::next);
-            self.close(history, [next(&mut val), next(&mut test)], group, shelf)?;
+        for learner in &learners {
+            for (index, history) in learner.histories().into_iter().enumerate() {
+                if !matches!(self.part, Part::First) {
+                    for trial in &history.trials {
+                        keep(group.works[self.ids[*trial]], || learner.weights(index))?;
+                    }
+                }
+                let next = |list: &mut Option<std::vec::IntoIter<_>>| list.as_mut().and_then(Iterator::next);
+                self.close(history, [next(&mut val), next(&mut test)], group, shelf)?;
+            }
         }
         drop(learners);
         if let Some(Learner::Lane { lane, .. }) = finished.pop() {
