@@ -102,8 +102,11 @@ fn images_are_answered_and_looked_at_on_the_gpu_as_on_the_cpu() {
     world.run(&["run", "x.toml", "--quiet", "--devices", "cuda:0"]).exits(0);
     let trials = trials(&world);
     assert_eq!(trials.len(), 2);
+    // What the GPU has trained is kept, for a probe of a bank and for a network.
+    world.run(&["rerun", "x.toml", &trials[0].0, &trials[1].0, "--devices", "cuda:0", "--set", "keep=all"]).exits(0);
     for (trial, recipe, probabilities) in &trials {
-        world.run(&["export", "x.toml", trial, "--out", "m.safetensors", "--devices", "cuda:0"]).exits(0);
+        let said = world.run(&["export", "x.toml", trial, "--out", "m.safetensors", "--devices", "cuda:0"]).exits(0);
+        assert!(said.out.contains("kept since it was trained"), "{recipe}: {}", said.out);
         for device in ["cuda:0", "cpu"] {
             let said = world.run(&["predict", "m.safetensors", "mine/test", "--format", "json", "--devices", device]);
             let answers = of_truth(&serde_json::from_str(&said.exits(0).out).unwrap());
