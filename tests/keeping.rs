@@ -68,6 +68,8 @@ fn the_best_stay_once_all_has_run_and_only_those_of_this_experiment_go() {
     let world = world("best-per-scenario", &["linear-probe", "fine-tune"]);
     let set = ["--set", "axes.lr=[0.01, 0.05]", "--set", "replicates=2"];
     world.run(&[&["run", "x.toml", "--quiet", "--limit", "5"], &set[..]].concat()).exits(5);
+    let first = kept(&world).pop_first().unwrap();
+    world.run(&[&["rerun", "x.toml", &first], &set[..]].concat()).exits(0);
     assert_eq!(kept(&world).len(), 5, "nothing goes before all has run");
     // A network of nobody's here.
     let class = std::fs::read_dir(world.path("results/networks")).unwrap().next().unwrap().unwrap().path();

@@ -15,7 +15,7 @@ use crate::outcome::{Ending, Outcome};
 use crate::plan::{Plan, trial_key};
 use crate::store::Store;
 use crate::store::query::Recorded;
-use crate::train::{self, Shelf};
+use crate::train::{self, Origin, Shelf};
 
 pub fn run(asked: &Asked, prefix: &str, out: &Path, names: Option<Names>, common: &Common) -> anyhow::Result<Exit> {
     if out.extension().is_none_or(|ending| ending != "safetensors") {
@@ -43,33 +43,31 @@ pub fn run(asked: &Asked, prefix: &str, out: &Path, names: Option<Names>, common
         train::export(&work, &mut Shelf::new(places, device)?, framework, &target, &facts)
     })
     .map_err(|failure| NoDevice(failure.message))??;
-    let test = match (&done.outcome, &done.kept) {
-        (_, Some(kept)) => format!("{:.4}", kept.accuracy),
-        (Some(outcome), None) => {
+    let test = match &done.origin {
+        Origin::Kept { accuracy, .. } => format!("{accuracy:.4}"),
+        Origin::Again(outcome) => {
             let trial = outcome.trial.as_ref().ok_or_else(|| anyhow::anyhow!("the trial left no scores"))?;
             if trial.ending == Ending::Diverged {
                 print("this trial diverged: what is written is where it stopped")?;
             }
             trial.test.map_or_else(|| "none".to_owned(), |scores| format!("{:.4}", scores.accuracy))
         }
-        (None, None) => "none".to_owned(),
     };
     print(&format!("{}: {} tensors, {} numbers; test accuracy {test}", out.display(), done.tensors, done.numbers))?;
     let Some(recorded) = recorded else {
         print("the store has no results of this trial to compare with")?;
         return Ok(Exit::Complete);
     };
-    match (&done.outcome, &done.kept) {
-        (_, Some(kept)) => compared_answers(&recorded, kept),
-        (Some(outcome), None) => compared(&recorded, outcome),
-        (None, None) => Ok(Exit::Complete),
+    match &done.origin {
+        Origin::Kept { predicted, .. } => compared_answers(&recorded, predicted),
+        Origin::Again(outcome) => compared(&recorded, outcome),
     }
 }
 
 /// Whether what was kept answers as the store says.
-fn compared_answers(recorded: &Recorded, kept: &train::KeptAnswers) -> anyhow::Result<Exit> {
+fn compared_answers(recorded: &Recorded, predicted: &[u16]) -> anyhow::Result<Exit> {
     let answers = recorded.test_predicted.len();
-    if recorded.test_predicted == kept.predicted {
+    if recorded.test_predicted == predicted {
         print(&format!("kept since it was trained; its {answers} answers on test are those in the store"))?;
         return Ok(Exit::Complete);
     }

@@ -19,7 +19,6 @@ use crate::store::Store;
 pub fn settle(
     experiment: &Experiment,
     found: &Findings,
-    complete: bool,
     world: &World,
     store: &Store,
 ) -> anyhow::Result<Option<String>> {
@@ -38,6 +37,7 @@ pub fn settle(
         }
     };
     let folder = world.places.networks();
+    let complete = found.counts.missing + found.counts.failed == 0;
     if complete && folder.is_dir() {
         let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot read '{}'", folder.display()))?;
         for entry in entries {

@@ -69,7 +69,7 @@ pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> 
     let exit = finish(&mut store, begun, end, &cost, &board, part, partly)?;
     board.close(&cost);
     let found = findings::gather(&store, Some(&experiment.name))?;
-    let unkept = keep::settle(&experiment, &found, exit == Exit::Complete, &world, &store)?;
+    let unkept = keep::settle(&experiment, &found, &world, &store)?;
     if let Some(again) = again {
         return again.say(exit);
     }

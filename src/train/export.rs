@@ -18,18 +18,17 @@ use crate::plan::stage::{Stage, Train, Work};
 
 /// What was written.
 pub struct Exported {
-    /// None where it was not run again.
-    pub outcome: Option<Outcome>,
-    /// What was kept instead answers to the test images, in the order of the split, and how many of them are right.
-    pub kept: Option<Kept>,
+    pub origin: Origin,
     pub tensors: usize,
     pub numbers: usize,
 }
 
-/// Answers to the test images.
-pub struct Kept {
-    pub predicted: Vec<u16>,
-    pub accuracy: f64,
+/// Where it comes from, to be compared with what the store holds.
+pub enum Origin {
+    /// The trial has run again.
+    Again(Box<Outcome>),
+    /// It was kept: what it answers to the test images, in the order of the split, and the part of them that is right.
+    Kept { predicted: Vec<u16>, accuracy: f64 },
 }
 
 /// Whether a trial's network can have the names of a framework: to be asked before it is trained.
@@ -60,9 +59,9 @@ pub fn export(
     let mut all: Vec<(String, String)> = facts.to_vec();
     let trained = trained(stage, shelf)?;
     let model = serde_json::to_string(&trained)?;
-    let kept = match outcome {
-        None => Some(answered(stage, &trained, &graph, &weights, shelf)?),
-        Some(_) => None,
+    let origin = match outcome {
+        Some(outcome) => Origin::Again(Box::new(outcome)),
+        None => answered(stage, &trained, &graph, &weights, shelf)?,
     };
     all.extend([
         (FACT.to_owned(), model),
@@ -75,7 +74,7 @@ pub fn export(
     ]);
     write(out, &tensors, all.into_iter().collect())?;
     let numbers = tensors.iter().map(|tensor| tensor.values.len()).sum();
-    Ok(Exported { outcome, kept, tensors: tensors.len(), numbers })
+    Ok(Exported { origin, tensors: tensors.len(), numbers })
 }
 
 /// What a network answers to the trial's test images.
@@ -85,7 +84,7 @@ fn answered(
     graph: &Graph,
     weights: &Weights,
     shelf: &mut Shelf,
-) -> anyhow::Result<Kept> {
+) -> anyhow::Result<Origin> {
     let manifest = shelf.manifest(stage.data)?;
     let split = split(&manifest, stage.per_class, stage.seed, stage.replicate as u64).map_err(anyhow::Error::msg)?;
     let source = Source::Images { packed: shelf.packed(stage.data, trained.frame())?, preprocess: trained.preprocess };
@@ -103,7 +102,7 @@ fn answered(
             predicted.push(answer as u16);
         }
     }
-    Ok(Kept { accuracy: right as f64 / predicted.len().max(1) as f64, predicted })
+    Ok(Origin::Kept { accuracy: right as f64 / predicted.len().max(1) as f64, predicted })
 }
 
 /// What answers to images depend on beside the tensors.

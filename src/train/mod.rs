@@ -32,7 +32,7 @@ mod trial;
 pub use crate::nn::{libraries, on_pool};
 pub use abreast::WORTH;
 pub use device::{built_for, cuda_libraries, obstacle, on_device, open_device, runs_on};
-pub use export::{Exported, Kept as KeptAnswers, export, exportable};
+pub use export::{Exported, Origin, export, exportable};
 pub use extract::{Extraction, extract};
 pub use feature_file::Kind as FeatureKind;
 pub use look::{Filters, Sight, filters, look};
