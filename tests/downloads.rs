@@ -14,7 +14,7 @@ use tl_sweep::model::arch::Arch;
 use crate::builder::{World, png};
 use crate::materials::network;
 
-/// How a file is served.
+/// How a file is served. A line serves one request, and says so: a client would send the next one into a dead line.
 #[derive(Clone)]
 enum Answer {
     /// As a good server does, parts included.
@@ -84,12 +84,12 @@ fn serve(stream: &TcpStream, log: &Asked, answers: &HashMap<String, Answer>) {
     };
     let part = |bytes: &[u8], sent: usize| {
         let head = if from == 0 {
-            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len())
+            format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", bytes.len())
         } else if from >= bytes.len() {
-            "HTTP/1.1 416 Range Not Satisfiable\r\nContent-Length: 0\r\n\r\n".to_owned()
+            "HTTP/1.1 416 Range Not Satisfiable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".to_owned()
         } else {
             format!(
-                "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {from}-{}/{}\r\nContent-Length: {}\r\n\r\n",
+                "HTTP/1.1 206 Partial Content\r\nConnection: close\r\nContent-Range: bytes {from}-{}/{}\r\nContent-Length: {}\r\n\r\n",
                 bytes.len() - 1,
                 bytes.len(),
                 bytes.len() - from
@@ -99,9 +99,11 @@ fn serve(stream: &TcpStream, log: &Asked, answers: &HashMap<String, Answer>) {
         [head.as_bytes(), &body[..sent.min(body.len())]].concat()
     };
     let whole = |bytes: &[u8]| {
-        [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len()).as_bytes(), bytes].concat()
+        [format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", bytes.len()).as_bytes(), bytes]
+            .concat()
     };
-    let status = |status: u16| format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n").into_bytes();
+    let status =
+        |status: u16| format!("HTTP/1.1 {status} No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").into_bytes();
     let said = match answers.get(&path) {
         None => status(404),
         Some(Answer::Well(bytes)) => part(bytes, usize::MAX),
@@ -110,7 +112,8 @@ fn serve(stream: &TcpStream, log: &Asked, answers: &HashMap<String, Answer>) {
         Some(Answer::Failing(code, times, _)) if before < *times => status(*code),
         Some(Answer::Failing(_, _, bytes)) => part(bytes, usize::MAX),
         Some(Answer::Redirect(to)) => {
-            format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n").into_bytes()
+            format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+                .into_bytes()
         }
     };
     // The client may have gone away.

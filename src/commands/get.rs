@@ -69,7 +69,7 @@ pub fn weights(what: &str, sha256: Option<&str>, from: Option<&str>, common: &Co
 pub fn dataset(name: &str, from: Option<&str>, common: &Common) -> anyhow::Result<Exit> {
     let known = KNOWN.iter().find(|known| known.name == name).ok_or_else(|| {
         let near = crate::spelling::nearest(name, KNOWN.iter().map(|known| known.name));
-        let near = near.map_or_else(String::new, |near| format!("; did you mean '{near}'?"));
+        let near = near.map_or_else(|| ";".to_owned(), |near| format!("; did you mean '{near}'?"));
         Usage(format!("no dataset '{name}' is known{near} `tl-sweep data list` lists those that can be fetched"))
     })?;
     let folder = common.data.clone().unwrap_or_else(|| PathBuf::from("."));
