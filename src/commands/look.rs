@@ -14,6 +14,7 @@ use crate::data::picture::Picture;
 use crate::key::Key;
 use crate::model::trained::{Opened, Trained};
 use crate::report::look::{Look, Looked, Shown};
+use crate::report::predictions::ranked;
 use crate::train::{self, Filters, Sight};
 
 /// How wide pictures stand on the page, in its pixels; filters are enlarged so many times.
@@ -102,11 +103,14 @@ fn put_together(
 ) -> anyhow::Result<Look> {
     let (model, side) = (&trained.model, trained.model.arch.input);
     let known: HashSet<Key> = model.seen.iter().copied().collect();
+    let named = |ranked: Vec<(usize, f64)>| {
+        ranked.into_iter().map(|(class, probability)| (model.classes[class].clone(), probability)).collect()
+    };
     let looked = images.into_iter().zip(sights).map(|((file, square), sight)| {
         Ok(Looked {
             path: file.path,
             seen: known.contains(&square.content),
-            ranked: ranked(model, &sight.log_probabilities),
+            ranked: named(ranked(&sight.log_probabilities)),
             log_odds: sight.log_odds,
             starts: sight.starts.clone(),
             patch: sight.patch,
@@ -119,12 +123,6 @@ fn put_together(
     facts.insert("file".to_owned(), file.display().to_string());
     let filters = train::filters(trained)?.map(|filters| filter_picture(&filters)).transpose()?;
     Ok(Look { facts, classes: model.classes.clone(), filters, images, of })
-}
-
-fn ranked(model: &Trained, log_probabilities: &[f64]) -> Vec<(String, f64)> {
-    let mut ranked: Vec<(usize, f64)> = log_probabilities.iter().copied().enumerate().collect();
-    ranked.sort_by(|one, other| other.1.total_cmp(&one.1));
-    ranked.into_iter().map(|(class, logarithm)| (model.classes[class].clone(), logarithm.exp())).collect()
 }
 
 fn pictures(side: usize, square: &Square, sight: &Sight) -> anyhow::Result<Vec<Shown>> {

@@ -10,7 +10,7 @@ use super::snapshot::Snapshot;
 use super::{Exit, Usage, print};
 use crate::cli::{Common, Format};
 use crate::store::Store;
-use crate::store::query::LastSweep;
+use crate::store::sweeps::LastSweep;
 
 /// Without a terminal a line is printed so often.
 const PERIOD: Duration = Duration::from_secs(15);

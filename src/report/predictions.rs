@@ -36,12 +36,16 @@ pub struct Agreement {
     pub seen: usize,
 }
 
+/// Classes from the likeliest on, with their probabilities; the first of equals comes first, as in a trial's scores.
+pub fn ranked(log_probabilities: &[f64]) -> Vec<(usize, f64)> {
+    let mut ranked: Vec<(usize, f64)> = log_probabilities.iter().copied().enumerate().collect();
+    ranked.sort_by(|one, other| other.1.total_cmp(&one.1));
+    ranked.into_iter().map(|(class, logarithm)| (class, logarithm.exp())).collect()
+}
+
 impl Answered {
-    /// Classes from the likeliest on, with their probabilities; the first of equals comes first, as in a trial's scores.
     fn ranked(&self) -> Vec<(usize, f64)> {
-        let mut ranked: Vec<(usize, f64)> = self.found.iter().flatten().copied().enumerate().collect();
-        ranked.sort_by(|one, other| other.1.total_cmp(&one.1));
-        ranked.into_iter().map(|(class, logarithm)| (class, logarithm.exp())).collect()
+        self.found.as_ref().map_or_else(|_| Vec::new(), |found| ranked(found))
     }
 
     /// The name of the folder that it lies in.

@@ -5,6 +5,7 @@ pub mod query;
 pub mod record;
 pub mod schema;
 pub mod standing;
+pub mod sweeps;
 
 use std::path::Path;
 use std::time::Duration;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
+use super::predict::likeliest;
 use super::source::Source;
 use super::{Shelf, trial};
 use crate::data::split::split;
@@ -96,8 +97,7 @@ fn answered(
         let x = source.batch(samples, &shelf.device)?;
         let logits = encoder.features(&x, &[graph.last()], Parts::Alike)?.remove(0);
         for (sample, row) in samples.iter().zip(log_probabilities(&logits.flatten_from(1)?)?) {
-            // The first of equals, as in a trial's scores.
-            let answer = (1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best });
+            let answer = likeliest(&row);
             right += usize::from(manifest.samples[*sample as usize].class as usize == answer);
             predicted.push(answer as u16);
         }

@@ -3,7 +3,7 @@
 
 use candle_core::{Device, Tensor};
 
-use super::predict::Answerer;
+use super::predict::{Answerer, likeliest};
 use crate::exec::{AT_ONCE, Network};
 use crate::model::graph::Op;
 use crate::model::trained::Opened;
@@ -92,13 +92,7 @@ pub fn look(
 fn sight(answerer: &Answerer, square: &[u8], side: usize, layers: &[usize]) -> anyhow::Result<Sight> {
     let answers = answerer.answers(std::iter::once(square))?;
     let log_probabilities = answers.into_iter().next().unwrap_or_default();
-    let mut class = 0;
-    for (other, value) in log_probabilities.iter().enumerate() {
-        // The first of equals, as in a trial's scores.
-        if *value > log_probabilities[class] {
-            class = other;
-        }
-    }
+    let class = likeliest(&log_probabilities);
     let whole = log_odds(&log_probabilities, class);
     let (starts, patch) = patches(side);
     let places: Vec<[usize; 2]> = starts.iter().flat_map(|top| starts.iter().map(|left| [*top, *left])).collect();

@@ -61,6 +61,16 @@ impl<'a> Answerer<'a> {
     }
 }
 
+/// The likeliest class, the first of equals, as in a trial's scores.
+pub(super) fn likeliest(log_probabilities: &[f64]) -> usize {
+    (1..log_probabilities.len()).fold(
+        0,
+        |best, class| {
+            if log_probabilities[class] > log_probabilities[best] { class } else { best }
+        },
+    )
+}
+
 /// Answers to files, in their order. On a CPU an answer has the bits that it has in the trial.
 ///
 /// # Errors
