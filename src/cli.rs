@@ -208,6 +208,10 @@ pub enum Verb {
         /// Print the splits of an experiment as CSV
         #[arg(long)]
         splits: bool,
+        /// Print as CSV which test images are training or validation images once more: compressed, scaled, brightened,
+        /// mirrored or cut a little otherwise
+        #[arg(long, conflicts_with = "splits")]
+        near_duplicates: bool,
         /// Folder that serves as the test split
         #[arg(long, value_name = "FOLDER", default_value = "test")]
         test: String,

@@ -293,6 +293,22 @@ fn identical_bytes_in_train_and_test_are_told() {
 }
 
 #[test]
+fn test_images_that_the_source_model_trains_on_are_told() {
+    let world = World::new().images("source", &["a", "b"], 6, 2).images("mine", &["a", "b"], 5, 3);
+    let experiment = EXPERIMENT
+        .replace("weights = \"random\"", "weights = \"pretrain\"\n[pretrain]\ndataset = \"source\"\nsteps = 2")
+        .replace("[datasets.mine]", "[datasets.source]\npath = \"source\"\n[datasets.mine]");
+    let told = |world: &World| world.run(&["check", "x.toml"]).exits(0).out;
+    let world = world.file("x.toml", experiment);
+    assert!(!told(&world).contains("the source model trains"), "{}", told(&world));
+    let copy = std::fs::read(world.path("source/train/a/000.png")).unwrap();
+    let world = world.file("mine/test/b/same.png", copy);
+    let expected = "the source model trains on 1 images of 'source' with the same bytes as a test image of 'mine', \
+                    for example train/a/000.png and test/b/same.png";
+    assert!(told(&world).contains(expected), "{}", told(&world));
+}
+
+#[test]
 fn what_of_an_image_is_kept_is_what_was_asked() {
     // Columns of one brightness each: 0, 10, ..., 150; 16 x 8 pixels.
     let pixels = (0..8 * 16).flat_map(|at| [(at % 16 * 10) as u8; 3]).collect();
@@ -361,4 +377,161 @@ fn synthetic_images_depend_on_task_class_and_shift_alone() {
     assert_eq!(family(0.5, 5).image("train/001/00002").unwrap(), family(0.5, 50).image("train/001/00002").unwrap());
     assert_ne!(family(0.5, 5).image("train/001/00002").unwrap(), family(0.6, 5).image("train/001/00002").unwrap());
     assert_ne!(family(0.5, 5).manifest("x").unwrap().fingerprint, family(0.6, 5).manifest("x").unwrap().fingerprint);
+}
+
+/// A smooth image, as photographs are: waves of random directions in each channel.
+fn photograph(seed: u64, side: u32) -> image::RgbImage {
+    let mut rng = stream(seed, Stream::Synthetic, &[]);
+    let waves: Vec<[f64; 5]> = (0..12)
+        .map(|_| [rng.range(-9.0, 9.0), rng.range(-9.0, 9.0), rng.range(0.0, 6.3), rng.range(0.3, 1.0), rng.normal()])
+        .collect();
+    image::RgbImage::from_fn(side, side, |x, y| {
+        let (x, y) = (f64::from(x) / f64::from(side), f64::from(y) / f64::from(side));
+        image::Rgb([0, 1, 2].map(|channel| {
+            let value: f64 = waves
+                .iter()
+                .enumerate()
+                .map(|(at, [a, b, phase, size, tint])| {
+                    size * (a * x + b * y + phase).sin() * if at % 3 == channel { 1.0 } else { 0.5 + 0.2 * tint }
+                })
+                .sum();
+            (128.0 + 24.0 * value).clamp(0.0, 255.0) as u8
+        }))
+    })
+}
+
+fn encoded(image: &image::RgbImage, format: image::ImageFormat) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    image.write_to(&mut std::io::Cursor::new(&mut bytes), format).unwrap();
+    bytes
+}
+
+/// Two classes of twenty photographs to train on and ten to test on, and changed copies of the first ones of class a.
+fn with_near_duplicates(copies: &[(&str, image::RgbImage)]) -> World {
+    let mut world = World::new();
+    for (split, count, seed) in [("train", 20, 1000), ("test", 10, 2000)] {
+        for (class, label) in ["a", "b"].into_iter().enumerate() {
+            for index in 0..count {
+                let image = photograph(seed + class as u64 * 100 + index, 48);
+                let path = format!("mine/{split}/{label}/{index:03}.png");
+                world = world.file(&path, encoded(&image, image::ImageFormat::Png));
+            }
+        }
+    }
+    for (name, copy) in copies {
+        let format = image::ImageFormat::from_path(name).unwrap();
+        world = world.file(&format!("mine/test/a/{name}"), encoded(copy, format));
+    }
+    world
+}
+
+#[test]
+fn test_images_that_are_training_images_once_more_are_found() {
+    use image::imageops;
+    let original = |index: u64| photograph(1000 + index, 48);
+    let tinted = |image: image::RgbImage| {
+        let change = |image::Rgb([r, g, b]): &image::Rgb<u8>| image::Rgb([r / 2 + 90, g / 2 + 60, b / 2 + 20]);
+        image::RgbImage::from_fn(48, 48, |x, y| change(image.get_pixel(x, y)))
+    };
+    let copies = [
+        ("0-jpeg.jpg", original(0)),
+        ("1-half.png", imageops::resize(&original(1), 24, 24, imageops::FilterType::Triangle)),
+        ("2-brighter.png", imageops::colorops::brighten(&original(2), 20)),
+        ("3-mirrored.png", imageops::flip_horizontal(&original(3))),
+        ("4-tinted.png", tinted(original(4))),
+        ("5-cut.png", imageops::crop_imm(&original(5), 1, 1, 46, 46).to_image()),
+        ("6-grey.png", image::DynamicImage::ImageLuma8(imageops::grayscale(&original(6))).to_rgb8()),
+    ];
+    let world = with_near_duplicates(&copies);
+    let said = world.run(&["data", "mine", "--near-duplicates"]).exits(0);
+    let mut found: Vec<&str> = said.out.lines().collect();
+    assert_eq!(found.remove(0), "test,train,distance,mirrored");
+    assert_eq!(found.len(), copies.len(), "{}", said.out);
+    for (line, (index, (name, _))) in found.iter().zip(copies.iter().enumerate()) {
+        let cells: Vec<&str> = line.split(',').collect();
+        assert_eq!(cells[..2], [format!("test/a/{name}"), format!("train/a/{index:03}.png")], "{}", said.out);
+        assert_eq!(cells[3] == "true", index == 3, "{line}");
+    }
+    assert!(said.err.contains("7 of 27 test images (25.9%) are near-duplicates"), "{}", said.err);
+    let none = with_near_duplicates(&[]).run(&["data", "mine", "--near-duplicates"]).exits(0);
+    assert_eq!(none.out.trim(), "test,train,distance,mirrored");
+    assert!(none.err.contains("no test image of 'mine' is a near-duplicate"), "{}", none.err);
+}
+
+/// What looks alike by nature is no duplicate: a test image has ten training images as near as the nearest.
+#[test]
+fn classes_whose_images_look_alike_are_no_near_duplicates() {
+    // A bar, thicker or thinner and a little elsewhere, as ones are written.
+    let one = |seed: u32| {
+        let (left, width, slant) = (18 + seed % 5, 5 + seed / 5 % 4, f64::from(seed / 20) * 0.015);
+        image::RgbImage::from_fn(48, 48, |x, y| {
+            let at = f64::from(x) - slant * f64::from(y);
+            let inside = (f64::from(left)..f64::from(left + width)).contains(&at) && (6..42).contains(&y);
+            image::Rgb([if inside { 255 } else { 0 }; 3])
+        })
+    };
+    let mut world = with_near_duplicates(&[]);
+    for seed in 0..120 {
+        let split = if [47, 52, 67, 72].contains(&seed) { "test" } else { "train" };
+        world = world.file(&format!("mine/{split}/b/one{seed:03}.png"), encoded(&one(seed), image::ImageFormat::Png));
+    }
+    let found = world.run(&["data", "mine", "--near-duplicates"]).exits(0).out;
+    assert_eq!(found.lines().count(), 1, "{found}");
+}
+
+const TWO_RECIPES: &str = r#"
+[backbone]
+arch = "resnet8"
+input = 24
+weights = "random"
+[datasets.mine]
+path = "mine"
+[scenarios.s]
+dataset = "mine"
+[recipes.quick]
+freeze = "all"
+lr = 0.1
+[recipes.slow]
+freeze = "all"
+lr = 1e-6
+[train]
+steps = 40
+[axes]
+recipe = ["quick", "slow"]
+[[rule]]
+claim = "quick > slow"
+"#;
+
+#[test]
+fn verdicts_say_what_they_are_without_near_duplicates() {
+    let copies: Vec<(String, image::RgbImage)> =
+        (0..6).map(|index| (format!("{index}.jpg"), photograph(1000 + index, 48))).collect();
+    let copies: Vec<(&str, image::RgbImage)> =
+        copies.iter().map(|(name, image)| (name.as_str(), image.clone())).collect();
+    let clean = with_near_duplicates(&[]).file("x.toml", TWO_RECIPES);
+    assert!(!clean.run(&["check", "x.toml"]).exits(0).out.contains("near-duplicates"));
+    let said = clean.run(&["run", "x.toml"]).exits(0);
+    assert!(!said.out.contains("near-duplicate"), "{}", said.out);
+    let json = |world: &World| -> serde_json::Value {
+        serde_json::from_str(&world.run(&["report", "--format", "json"]).exits(0).out).unwrap()
+    };
+    assert_eq!(json(&clean)["near_duplicates"], serde_json::json!([]));
+    let difference = said.out.lines().find(|line| line.contains("quick > slow")).unwrap();
+    let difference = difference.split('┆').nth(4).unwrap().trim().to_owned();
+
+    let world = with_near_duplicates(&copies).file("x.toml", TWO_RECIPES);
+    let warned = world.run(&["check", "x.toml"]).exits(0).out;
+    assert!(
+        warned.contains("warning: in 'mine' 6 of 26 test images (23.1%) are near-duplicates of images"),
+        "{warned}"
+    );
+    let said = world.run(&["run", "x.toml"]).exits(0).out;
+    assert!(said.contains("mine: 6 of 26 test images are near-duplicates of images trained or validated on"), "{said}");
+    // Some of the originals validate in every replicate; the verdict leaves out what any of them has trained on. Without
+    // those the clean dataset's test images are left, and with them its difference.
+    let note = said.lines().find(|line| line.contains("that are near-duplicates of images trained on: ")).unwrap();
+    assert!(note.contains("without the 6 test images"), "{note}");
+    assert!(note.contains(&difference), "{note}\n{difference}");
+    assert_eq!(json(&world)["near_duplicates"], serde_json::json!([{ "dataset": "mine", "near": 6, "of": 26 }]));
+    assert!(world.run(&["report", "--format", "html"]).exits(0).out.contains("without the 6 test images"));
 }

@@ -1,15 +1,19 @@
 //! `check FILE`: every problem before any compute, and what the design cannot decide.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::jobs;
+use super::jobs::{self, Jobs, What};
 use super::machine::Rates;
 use super::world::World;
-use super::{Exit, Usage, prepare, print};
+use super::{Exit, Usage, near, prepare, print};
 use crate::cli::{Asked, Common};
+use crate::data::Dataset;
 use crate::experiment::Experiment;
 use crate::experiment::condition::like;
+use crate::key::Key;
 use crate::plan::Plan;
+use crate::plan::stage::Stage;
 use crate::value::Value;
 
 pub fn run(asked: &Asked, common: &Common) -> anyhow::Result<Exit> {
@@ -20,18 +24,34 @@ pub fn run(asked: &Asked, common: &Common) -> anyhow::Result<Exit> {
     check_weights(&plan, &world)?;
     let cells: Vec<usize> = (0..plan.cells.len()).collect();
     let all = jobs::jobs(&plan, &cells, &Default::default(), &world).map_err(anyhow::Error::msg)?;
-    prepare::prepare_data(&plan, &all, &world)?;
+    let prepared = prepare::prepare_data(&plan, &all, &world)?;
     for dataset in world.datasets.values() {
         for (id, reason) in &dataset.manifest.skipped {
             print(&format!("skipped: '{id}' of '{}': {reason}", dataset.name))?;
         }
-        let leaks = dataset.manifest.leaks();
+        let leaks = dataset.manifest.leaks(&dataset.manifest);
         if let Some((train, test)) = leaks.first() {
             print(&format!(
                 "warning: in '{}' {} training images have the same bytes as a test image, for example {train} and {test}",
                 dataset.name,
                 leaks.len()
             ))?;
+        }
+    }
+    for (source, dataset) in pretrained(&all, &world) {
+        let leaks = dataset.manifest.leaks(&source.manifest);
+        if let Some((train, test)) = leaks.first() {
+            print(&format!(
+                "warning: the source model trains on {} images of '{}' with the same bytes as a test image of '{}', for example {train} and {test}",
+                leaks.len(),
+                source.name,
+                dataset.name
+            ))?;
+        }
+    }
+    for (dataset, pairs) in near::found(&prepared, &world)? {
+        if let Some(told) = near::told(&dataset.name, &dataset.manifest, &pairs) {
+            print(&format!("warning: {told}; `tl-sweep data` with --near-duplicates lists them"))?;
         }
     }
     for warning in undecidable(&experiment, &world) {
@@ -46,9 +66,28 @@ pub fn run(asked: &Asked, common: &Common) -> anyhow::Result<Exit> {
     Ok(Exit::Complete)
 }
 
+/// Each dataset that a source model is trained on here, beside each other one.
+fn pretrained<'a>(jobs: &Jobs, world: &'a World) -> Vec<(&'a Dataset, &'a Dataset)> {
+    let sources = jobs.list.iter().filter_map(|job| match &job.what {
+        What::Shared(work) => match &work.stage {
+            Stage::Pretrain(stage) => Some(stage.data),
+            _ => None,
+        },
+        What::Trial { .. } => None,
+    });
+    let sources: BTreeSet<Key> = sources.collect();
+    let of = |dataset: &&Dataset| sources.contains(&dataset.manifest.fingerprint);
+    let all = || world.datasets.values();
+    all()
+        .filter(of)
+        .flat_map(|source| all().map(move |dataset| (source, dataset)))
+        .filter(|(one, other)| one.manifest.fingerprint != other.manifest.fingerprint)
+        .collect()
+}
+
 /// Loads every weight file into its network once.
 fn check_weights(plan: &Plan, world: &World) -> anyhow::Result<()> {
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for cell in &plan.cells {
         let settled = plan.settled(cell);
         let tap = settled.get("tap").map_or("features".to_owned(), Value::to_string);

@@ -1,21 +1,48 @@
-//! `data TARGET`: what a dataset holds; with `--splits`, who trained and tested on what in an experiment.
+//! `data TARGET`: what a dataset holds, and which of its test images are training images once more; with `--splits`,
+//! who trained and tested on what in an experiment.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::get::how_to_get_dataset;
+use super::near::told;
 use super::{Exit, Usage, findings, print, table_style};
 use crate::cli::Common;
 use crate::data::open::Source;
-use crate::data::{Dataset, Manifest, Part, Spec, open};
+use crate::data::{Dataset, Manifest, Part, Spec, near, open};
+use crate::report::csv;
 use crate::report::table::table;
 use crate::store::Store;
 
-pub fn run(target: &str, splits: bool, test: &str, common: &Common) -> anyhow::Result<Exit> {
-    if splits {
-        print(splits_csv(&Store::read(&common.db)?, target)?.trim_end())?;
-        return Ok(Exit::Complete);
+pub fn run(target: &str, near_duplicates: bool, test: &str, common: &Common) -> anyhow::Result<Exit> {
+    let dataset = opened(target, test, common)?;
+    if !near_duplicates {
+        return show(&dataset.manifest);
     }
-    show(&opened(target, test, common)?.manifest)
+    let pairs = near::of_dataset(&dataset)?;
+    let id = |sample: u32| dataset.manifest.samples[sample as usize].id.clone();
+    let columns = ["test", "train", "distance", "mirrored"];
+    let rows = pairs.iter().map(|pair| {
+        let cells = [id(pair.test), id(pair.train), format!("{:.5}", pair.distance), pair.mirrored.to_string()];
+        columns.iter().map(|column| (*column).to_owned()).zip(cells).collect::<BTreeMap<_, _>>()
+    });
+    let rows: Vec<_> = rows.collect();
+    print(csv::rows(&columns, rows.iter())?.trim_end())?;
+    if !common.quiet {
+        let told = told(&dataset.name, &dataset.manifest, &pairs);
+        let none = || format!("no test image of '{}' is a near-duplicate of another part's", dataset.name);
+        eprintln!("{}", told.unwrap_or_else(none));
+    }
+    Ok(Exit::Complete)
+}
+
+/// Prints who trained and tested on what in an experiment.
+///
+/// # Errors
+/// There is no such experiment, or nothing can be printed.
+pub fn splits(experiment: &str, common: &Common) -> anyhow::Result<Exit> {
+    print(splits_csv(&Store::read(&common.db)?, experiment)?.trim_end())?;
+    Ok(Exit::Complete)
 }
 
 /// Prints what a dataset holds.
@@ -35,7 +62,7 @@ pub fn show(manifest: &Manifest) -> anyhow::Result<Exit> {
     rows.push(total);
     print(&table(table_style(), &["", "class", "train", "val", "test"], &rows))?;
     print(&format!("sha256 {}\nfingerprint {}", manifest.sha256, manifest.fingerprint))?;
-    let leaks = manifest.leaks();
+    let leaks = manifest.leaks(manifest);
     if !leaks.is_empty() {
         print(&format!(
             "\n{} training or validation images have the same bytes as a test image, for example {} and {}",
@@ -53,7 +80,7 @@ pub fn splits_csv(store: &Store, experiment: &str) -> anyhow::Result<String> {
     let columns = ["dataset", "per_class", "replicate", "part", "sample", "class"];
     let named: Vec<_> =
         rows.into_iter().map(|row| columns.iter().map(|name| (*name).to_owned()).zip(row).collect()).collect();
-    crate::report::csv::rows(&columns, named.iter())
+    csv::rows(&columns, named.iter())
 }
 
 /// Opens a dataset by its path, or by its name under `--data`; `test` is the folder that serves as the test split.
@@ -66,13 +93,14 @@ pub fn opened(target: &str, test: &str, common: &Common) -> anyhow::Result<Datas
         .into_iter()
         .find(|path| path.exists())
         .unwrap_or_else(|| PathBuf::from(target));
-    let mut splits: std::collections::BTreeMap<String, String> =
+    let mut splits: BTreeMap<String, String> =
         ["train", "val", "test"].map(|name| (name.to_owned(), name.to_owned())).into();
     splits.insert("test".to_owned(), test.to_owned());
     if test != "test" {
         splits.retain(|split, folder| split == "test" || folder != test);
     }
     let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let name = name.strip_suffix(".tar").map(str::to_owned).unwrap_or(name);
     let there = path.exists();
     let spec = Spec { name, source: Source::Path(path), splits, skip_bad_images: false };
     open(&spec).map_err(|error| {

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::Usage;
+use super::{Usage, near};
 use crate::experiment::condition::like;
 use crate::experiment::{Experiment, overrides};
 use crate::report::arm::{Arm, Trial, arms};
 use crate::report::compare::{Scored, scored};
-use crate::report::findings::{Counts, Findings, Scenario, Sharing};
+use crate::report::findings::{Counts, Findings, Near, Scenario, Sharing};
 use crate::report::verdict::{Rule, verdicts};
 use crate::store::Store;
 use crate::store::query::ExperimentRow;
@@ -59,7 +59,9 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
     })?;
     let arms = arms(&trials, experiment.replicates);
     let rules: Vec<Rule> = serde_json::from_str(&experiment.rules)?;
-    let verdicts = verdicts(&rules, &arms, like, |arm| answers(store, &experiment, arm, &trials))?;
+    let mut verdicts = verdicts(&rules, &arms, like, |arm| answers(store, &experiment, arm, &trials))?;
+    near::without(store, &experiment, &arms, &mut verdicts)?;
+    let near = store.near_of(&experiment)?.into_iter();
     let (savings, (audited, wrong)) = (store.savings(&experiment)?, store.audits(&experiment)?);
     let sharing = Sharing {
         seconds: savings.seconds,
@@ -81,6 +83,7 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         verdicts,
         numerics: numerics.into_iter().collect(),
         sharing,
+        near: near.map(|found| Near { dataset: found.dataset, near: found.near, of: found.of }).collect(),
     })
 }
 
@@ -111,18 +114,21 @@ fn counts(trials: &[Trial]) -> Counts {
     counts
 }
 
+/// The trials of an arm's selected setting, replicate by replicate; none where every setting diverged.
+pub fn selected(arm: &Arm) -> Vec<&Trial> {
+    let mut own: Vec<&Trial> = arm.best().into_iter().flat_map(|setting| &setting.trials).collect();
+    own.sort_by_key(|trial| trial.replicate);
+    own
+}
+
 /// The test answers of an arm's selected setting, replicate by replicate; where every setting diverged, those of
 /// always naming the largest class of the same test images.
 fn answers(store: &Store, experiment: &ExperimentRow, arm: &Arm, trials: &[Trial]) -> anyhow::Result<Vec<Scored>> {
-    if let Some(setting) = arm.best() {
-        let mut own: Vec<&Trial> = setting.trials.iter().collect();
-        own.sort_by_key(|trial| trial.replicate);
-        return own
-            .into_iter()
-            .map(|trial| {
-                store.test_answers(trial.key).map(|(predicted, truth)| scored(&experiment.metric, &predicted, &truth))
-            })
-            .collect();
+    let own = selected(arm);
+    if !own.is_empty() {
+        let answers = |trial: &Trial| store.test_answers(trial.key);
+        let scored = |(predicted, truth): (Vec<u16>, Vec<u32>)| scored(&experiment.metric, &predicted, &truth);
+        return own.into_iter().map(|trial| answers(trial).map(scored)).collect();
     }
     let dataset = arm.context_value("dataset");
     let same = trials

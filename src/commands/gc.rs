@@ -87,12 +87,12 @@ fn one(path: PathBuf) -> anyhow::Result<Option<Held>> {
         "pixels" => KINDS[2],
         "json" if path.file_stem().is_some_and(|stem| stem != "machine") => KINDS[3],
         ending if ending.starts_with("tmp") => KINDS[4],
-        // The marks go with their pixels.
+        // Marks and near-duplicates go with their pixels.
         _ => return Ok(None),
     };
-    let marks = path.with_extension("have");
-    let marks = (kind == KINDS[2] && marks.exists()).then_some(marks);
-    let files: Vec<PathBuf> = std::iter::once(path).chain(marks).collect();
+    let beside = ["have", "near"].map(|ending| path.with_extension(ending));
+    let beside = beside.into_iter().filter(|path| kind == KINDS[2] && path.exists());
+    let files: Vec<PathBuf> = std::iter::once(path.clone()).chain(beside).collect();
     let (mut bytes, mut used) = (0, SystemTime::UNIX_EPOCH);
     for file in &files {
         let facts = std::fs::metadata(file)?;

@@ -21,6 +21,7 @@ mod keep;
 mod look;
 mod machine;
 mod materials;
+mod near;
 mod plan;
 mod predict;
 mod prepare;
@@ -126,7 +127,10 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Compare { one, other, format } => compare::run([&one, &other], format, common),
         Verb::Data { what: Some(DataVerb::List), .. } => get::list(common),
         Verb::Data { what: Some(DataVerb::Get { name, from }), .. } => get::dataset(&name, from.as_deref(), common),
-        Verb::Data { target, splits, test, .. } => data::run(&target.unwrap_or_default(), splits, &test, common),
+        Verb::Data { target, splits: true, .. } => data::splits(&target.unwrap_or_default(), common),
+        Verb::Data { target, near_duplicates, test, .. } => {
+            data::run(&target.unwrap_or_default(), near_duplicates, &test, common)
+        }
         Verb::Summary { arch, input, width, classes, no_top, freeze, toml } => {
             summary::run(summary::Asked { arch, input, width, classes, no_top, freeze, toml })
         }

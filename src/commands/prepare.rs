@@ -10,12 +10,20 @@ use crate::key::Key;
 use crate::plan::Plan;
 use crate::plan::stage::Stage;
 
-/// Decodes every image that the jobs will read, and writes the manifests that workers read. Returns how many images
-/// were decoded now.
+/// What is ready.
+#[derive(Default)]
+pub struct Prepared {
+    /// Images that were decoded now.
+    pub decoded: usize,
+    /// Datasets whose images are packed, and how.
+    pub packed: Vec<(Key, Frame)>,
+}
+
+/// Decodes every image that the jobs will read, and writes the manifests that workers read.
 ///
 /// # Errors
 /// An image that cannot be used; the cache cannot be written.
-pub fn prepare_data(plan: &Plan, jobs: &Jobs, world: &World) -> anyhow::Result<usize> {
+pub fn prepare_data(plan: &Plan, jobs: &Jobs, world: &World) -> anyhow::Result<Prepared> {
     let mut wanted: BTreeMap<(Key, Frame), BTreeSet<usize>> = BTreeMap::new();
     let mut asked: HashSet<(Key, Frame, Option<usize>, usize)> = HashSet::new();
     for job in &jobs.list {
@@ -50,21 +58,22 @@ pub fn prepare_data(plan: &Plan, jobs: &Jobs, world: &World) -> anyhow::Result<u
             }
         }
     }
-    let mut decoded = 0;
+    let mut prepared = Prepared::default();
     for ((data, frame), indices) in wanted {
         let Some(dataset) = world.datasets.values().find(|dataset| dataset.manifest.fingerprint == data) else {
             continue;
         };
         let indices: Vec<usize> = indices.into_iter().collect();
-        decoded += packed::prepare(dataset, frame, &indices, &world.places.cache)?;
+        prepared.decoded += packed::prepare(dataset, frame, &indices, &world.places.cache)?;
         let path = world.places.cache.join(format!("{data}.json"));
         if !path.exists() {
             let temporary = path.with_extension(format!("tmp{}", std::process::id()));
             std::fs::write(&temporary, serde_json::to_vec(&dataset.manifest)?)?;
             std::fs::rename(&temporary, &path)?;
         }
+        prepared.packed.push((data, frame));
     }
-    Ok(decoded)
+    Ok(prepared)
 }
 
 fn all_of(world: &World, data: Key) -> Vec<usize> {

@@ -10,7 +10,7 @@ use super::recorder::{Ground, Recorder, begin, circumstance};
 use super::rerun::Again;
 use super::snapshot::Beacon;
 use super::world::World;
-use super::{Exit, NoDevice, Usage, findings, host, keep, prepare, print, process, streams, table_style};
+use super::{Exit, NoDevice, Usage, findings, host, keep, near, prepare, print, process, streams, table_style};
 use crate::cli::{Asked, Common};
 use crate::device::Device;
 use crate::experiment::Experiment;
@@ -55,13 +55,15 @@ pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> 
     let beacon = Beacon::light(&common.db, &experiment.name);
     let jobs = outstanding(&plan, &cells, finished, part, again.as_ref(), &world)?;
     streams::settle(&plan, &jobs, common.slots, &mut world)?;
-    let decoded = prepare::prepare_data(&plan, &jobs, &world)?;
+    let prepared = prepare::prepare_data(&plan, &jobs, &world)?;
+    let near = near::found(&prepared, &world)?;
     if world.places.cache.is_dir() {
         world.rates.keep()?;
     }
     let circumstance = circumstance(&world);
     let begun = begin(&mut store, &experiment, &plan, &world, &circumstance)?;
-    let mut board = Board::new(&plan, &jobs, &world, decoded, beacon, common);
+    near::record(&near, &mut store)?;
+    let mut board = Board::new(&plan, &jobs, &world, prepared.decoded, beacon, common);
     let ground = Ground { plan: &plan, jobs: &jobs, world: &world, circumstance: &circumstance, sweep: begun };
     let mut again = again;
     let (end, cost) = execute(&ground, &mut store, &mut board, again.as_mut(), &interrupts)?;

@@ -113,11 +113,11 @@ impl Manifest {
         counts
     }
 
-    /// Pairs (train or val id, test id) with the same bytes: leaks that a person should know of.
-    pub fn leaks(&self) -> Vec<(&str, &str)> {
+    /// Pairs (train or val id of `source`, own test id) with the same bytes: leaks that a person should know of.
+    pub fn leaks<'a>(&'a self, source: &'a Self) -> Vec<(&'a str, &'a str)> {
         let test: std::collections::HashMap<Key, &str> =
             self.samples.iter().filter(|s| s.part == Part::Test).map(|s| (s.content, s.id.as_str())).collect();
-        let others = self.samples.iter().filter(|sample| sample.part != Part::Test);
+        let others = source.samples.iter().filter(|sample| sample.part != Part::Test);
         others.filter_map(|sample| test.get(&sample.content).map(|id| (sample.id.as_str(), *id))).collect()
     }
 }

@@ -11,6 +11,7 @@ pub mod idx;
 pub mod known;
 pub mod loose;
 pub mod manifest;
+pub mod near;
 pub mod open;
 pub mod packed;
 pub mod picture;

@@ -1,7 +1,8 @@
 //! The packed cache: every image decoded once to a square of bytes in one sparse file, mapped by all workers.
 //!
 //! `KEY.pixels` holds sample i at i * side * side * 3; `KEY.have` says which samples are there, one byte each, and is
-//! replaced whole and only after the pixels are on disk. A sample that is not marked is decoded again.
+//! replaced whole and only after the pixels are on disk. A sample that is not marked is decoded again. `KEY.near` holds
+//! the near-duplicates among those that were there when they were looked for.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -10,6 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::decode::{RESAMPLER, square};
+use super::manifest::Manifest;
+use super::near::{METHOD, Pair, of_packed};
 use super::open::Dataset;
 use crate::frame::Frame;
 use crate::key::Key;
@@ -38,10 +41,7 @@ pub fn prepare(dataset: &Dataset, frame: Frame, wanted: &[usize], folder: &Path)
     let side = frame.side;
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create '{}'", folder.display()))?;
     let count = dataset.manifest.samples.len();
-    let mut marks = std::fs::read(&have)
-        .ok()
-        .filter(|marks| marks.len() == count && pixels.exists())
-        .unwrap_or_else(|| vec![0; count]);
+    let mut marks = if pixels.exists() { marks(&have, count) } else { vec![0; count] };
     let missing: Vec<usize> = wanted.iter().copied().filter(|index| marks[*index] == 0).collect();
     if missing.is_empty() {
         return Ok(0);
@@ -55,11 +55,39 @@ pub fn prepare(dataset: &Dataset, frame: Frame, wanted: &[usize], folder: &Path)
     })?;
     file.sync_all()?;
     missing.iter().for_each(|index| marks[*index] = 1);
-    let temporary = have.with_extension(format!("tmp{}", std::process::id()));
-    std::fs::write(&temporary, &marks)?;
-    File::open(&temporary)?.sync_all()?;
-    std::fs::rename(&temporary, &have)?;
+    replace(&have, &marks)?;
     Ok(missing.len())
+}
+
+fn marks(have: &Path, count: usize) -> Vec<u8> {
+    std::fs::read(have).ok().filter(|marks| marks.len() == count).unwrap_or_else(|| vec![0; count])
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let temporary = path.with_extension(format!("tmp{}", std::process::id()));
+    std::fs::write(&temporary, bytes)?;
+    File::open(&temporary)?.sync_all()?;
+    Ok(std::fs::rename(&temporary, path)?)
+}
+
+/// The near-duplicates among the images of a dataset that are packed.
+///
+/// # Errors
+/// The cache cannot be read or written.
+pub fn near_duplicates(manifest: &Manifest, frame: Frame, folder: &Path) -> anyhow::Result<Vec<Pair>> {
+    let (pixels, have) = paths(folder, key(manifest.fingerprint, frame));
+    let kept = pixels.with_extension("near");
+    let there: Vec<bool> = marks(&have, manifest.samples.len()).iter().map(|mark| *mark == 1).collect();
+    let basis = format!("{METHOD}, {} images", there.iter().filter(|there| **there).count());
+    let earlier =
+        std::fs::read(&kept).ok().and_then(|bytes| serde_json::from_slice::<(String, Vec<Pair>)>(&bytes).ok());
+    if let Some((_, pairs)) = earlier.filter(|(of, _)| *of == basis) {
+        return Ok(pairs);
+    }
+    let packed = Packed::open(folder, manifest.fingerprint, frame, manifest.samples.len())?;
+    let pairs = of_packed(manifest, &packed, &there)?;
+    replace(&kept, &serde_json::to_vec(&(basis, &pairs))?)?;
+    Ok(pairs)
 }
 
 impl Packed {

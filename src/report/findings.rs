@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::arm::{Arm, Setting};
-use super::compare::{Mean, mean};
+use super::compare::{Difference, Mean, mean};
 use super::verdict::Verdict;
 use crate::recipe::OVERRIDE;
 
@@ -22,6 +22,16 @@ pub struct Findings {
     /// Numerics classes among the results; more than one is a mix.
     pub numerics: Vec<String>,
     pub sharing: Sharing,
+    pub near: Vec<Near>,
+}
+
+/// Test images of a dataset that are near-duplicates of images trained or validated on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Near {
+    pub dataset: String,
+    pub near: usize,
+    /// All test images.
+    pub of: usize,
 }
 
 /// What trials shared, and what an audit found.
@@ -107,6 +117,12 @@ pub fn shown_mean(mean: Mean) -> String {
         Some(half) => format!("{} ± {}", fraction(mean.mean), fraction(half)),
         None => fraction(mean.mean),
     }
+}
+
+/// `+0.087 [+0.064, +0.110]`: a difference with its 95% interval.
+pub fn shown_difference(difference: &Difference) -> String {
+    let (mean, half) = (difference.mean, difference.half_width(0.95));
+    format!("{mean:+.3} [{:+.3}, {:+.3}]", mean - half, mean + half)
 }
 
 /// A number below one to three digits, without its zero: .853.

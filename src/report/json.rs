@@ -19,6 +19,7 @@ pub fn report(findings: &Findings) -> Value {
         "numerics": findings.numerics,
         "counts": findings.counts,
         "sharing": findings.sharing,
+        "near_duplicates": findings.near,
         "scenarios": findings.scenarios,
         "best": findings.scenarios.iter().map(|scenario| json!({
             "scenario": scenario.name,

@@ -1,7 +1,7 @@
 //! What the tables of a report say, whatever they are drawn in: each with its title, its heading and its rows.
 
 use super::arm::Arm;
-use super::findings::{Findings, fraction, further_context, shown_mean};
+use super::findings::{Findings, fraction, further_context, shown_difference, shown_mean};
 use super::verdict::Verdict;
 
 /// What a table says.
@@ -166,7 +166,14 @@ fn arms(findings: &Findings, title: String) -> Sheet {
             ]);
         }
     }
-    Sheet::new(Kind::Arms, title, &["scenario", "data", "recipe", "test", "n", "selected", "tried", "state"], rows)
+    let heading = ["scenario", "data", "recipe", "test", "n", "selected", "tried", "state"];
+    let notes = findings.near.iter().map(|found| {
+        format!(
+            "{}: {} of {} test images are near-duplicates of images trained or validated on",
+            found.dataset, found.near, found.of
+        )
+    });
+    Sheet { notes: notes.collect(), ..Sheet::new(Kind::Arms, title, &heading, rows) }
 }
 
 fn size(arm: &Arm) -> String {
@@ -250,10 +257,7 @@ fn verdicts(findings: &Findings) -> Sheet {
 fn verdict_row(index: usize, verdict: &Verdict) -> Vec<String> {
     let (difference, p) = match (verdict.difference, verdict.adjusted_p) {
         (Some(difference), Some(p)) => {
-            let half = difference.half_width(0.95);
-            let interval =
-                format!("{:+.3} [{:+.3}, {:+.3}]", difference.mean, difference.mean - half, difference.mean + half);
-            (interval, if p < 0.001 { "< .001".to_owned() } else { fraction(p) })
+            (shown_difference(&difference), if p < 0.001 { "< .001".to_owned() } else { fraction(p) })
         }
         _ => ("-".to_owned(), "-".to_owned()),
     };

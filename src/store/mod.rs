@@ -1,5 +1,6 @@
 //! The store: one SQLite file, one writer. The only folder that knows SQL.
 
+pub mod near;
 pub mod part;
 pub mod query;
 pub mod record;

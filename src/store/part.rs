@@ -21,6 +21,7 @@ const TABLES: &[(&str, &str)] = &[
     ("split", "key IN (SELECT split FROM trial JOIN planned ON trial = trial.key WHERE experiment = ?1)"),
     ("dataset", "fingerprint IN (SELECT data FROM cell WHERE experiment = ?1)"),
     ("sample", "data IN (SELECT data FROM cell WHERE experiment = ?1)"),
+    ("near_duplicate", "data IN (SELECT data FROM cell WHERE experiment = ?1)"),
     ("stage", "sweep IN (SELECT id FROM sweep WHERE experiment = ?1)"),
 ];
 

@@ -49,7 +49,7 @@ pub const SETTINGS: &[&str] = &[
 ];
 
 /// How many settings each migration knew.
-const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, SETTINGS.len(), SETTINGS.len()];
+const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, SETTINGS.len(), SETTINGS.len(), SETTINGS.len()];
 
 /// Columns of `trial` that a configuration alone decides: equal for equal keys, on any machine of one numerics class.
 pub const RESULTS: &[&str] = &[
@@ -73,9 +73,10 @@ pub const RESULTS: &[&str] = &[
 ];
 
 /// How many results each migration knew.
-const KNOWN_RESULTS: &[usize] = &[15, 15, 15, RESULTS.len(), RESULTS.len(), RESULTS.len()];
+const KNOWN_RESULTS: &[usize] = &[15, 15, 15, RESULTS.len(), RESULTS.len(), RESULTS.len(), RESULTS.len()];
 
-pub const MIGRATIONS: &[&str] = &[FIRST, CLASS_WEIGHTS_AND_CLIP, RESIZE, SHARING, PRECISION, ONE_CLASS];
+pub const MIGRATIONS: &[&str] =
+    &[FIRST, CLASS_WEIGHTS_AND_CLIP, RESIZE, SHARING, PRECISION, ONE_CLASS, NEAR_DUPLICATES];
 
 const FIRST: &str = "
 CREATE TABLE experiment (
@@ -209,6 +210,15 @@ UPDATE trial SET numerics = 'cpu-fma' WHERE numerics = 'cpu-avx512';
 UPDATE stage SET numerics = 'cpu-fma' WHERE numerics = 'cpu-avx512';
 UPDATE sweep SET numerics = 'cpu-fma' WHERE numerics = 'cpu-avx512';
 UPDATE audit SET numerics = 'cpu-fma' WHERE numerics = 'cpu-avx512';
+";
+
+const NEAR_DUPLICATES: &str = "
+CREATE TABLE near_duplicate (
+  data TEXT NOT NULL, test INTEGER NOT NULL, train INTEGER NOT NULL, -- positions in sample
+  distance REAL NOT NULL,    -- one minus the correlation of the thumbnails
+  mirrored INTEGER NOT NULL,
+  PRIMARY KEY (data, test, train)
+) WITHOUT ROWID;
 ";
 
 /// What people query: a row for each planned trial.

@@ -1,0 +1,107 @@
+//! Test images that are training images once more: found before a sweep, told, and what verdicts are without them.
+
+use std::collections::BTreeSet;
+
+use super::findings::selected;
+use super::prepare::Prepared;
+use super::world::World;
+use crate::data::near::Pair;
+use crate::data::{Dataset, Manifest, Part, packed};
+use crate::report::arm::{Arm, Trial};
+use crate::report::compare::{Scored, difference, scored};
+use crate::report::findings::shown_difference;
+use crate::report::verdict::Verdict;
+use crate::store::Store;
+use crate::store::query::ExperimentRow;
+
+/// The near-duplicates among what was packed, for each dataset and size of image.
+///
+/// # Errors
+/// The cache cannot be read or written.
+pub fn found<'a>(prepared: &Prepared, world: &'a World) -> anyhow::Result<Vec<(&'a Dataset, Vec<Pair>)>> {
+    let mut all = Vec::new();
+    for dataset in world.datasets.values() {
+        let own = prepared.packed.iter().filter(|(data, _)| *data == dataset.manifest.fingerprint);
+        for (_, frame) in own {
+            all.push((dataset, packed::near_duplicates(&dataset.manifest, *frame, &world.places.cache)?));
+        }
+    }
+    Ok(all)
+}
+
+/// Writes what was found.
+///
+/// # Errors
+/// The store cannot be written.
+pub fn record(found: &[(&Dataset, Vec<Pair>)], store: &mut Store) -> anyhow::Result<()> {
+    for (dataset, pairs) in found {
+        let rows = pairs.iter().map(|pair| (pair.test, pair.train, pair.distance, pair.mirrored));
+        store.near_duplicates(dataset.manifest.fingerprint, rows)?;
+    }
+    Ok(())
+}
+
+/// What was found of a dataset, in words; nothing where nothing was.
+pub fn told(name: &str, manifest: &Manifest, pairs: &[Pair]) -> Option<String> {
+    let tests: BTreeSet<u32> = pairs.iter().map(|pair| pair.test).collect();
+    let nearest = pairs.iter().min_by(|one, other| one.distance.total_cmp(&other.distance))?;
+    let all = manifest.counts(Part::Test).iter().sum::<usize>();
+    let id = |sample: u32| &manifest.samples[sample as usize].id;
+    Some(format!(
+        "in '{name}' {} of {all} test images ({:.1}%) are near-duplicates of images to train or validate on, for example \
+         '{}' of '{}'{}",
+        tests.len(),
+        100.0 * tests.len() as f64 / all.max(1) as f64,
+        id(nearest.test),
+        id(nearest.train),
+        if nearest.mirrored { ", mirrored" } else { "" }
+    ))
+}
+
+/// Says of each verdict what its difference is without the test images that near-duplicate one trained on.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn without(
+    store: &Store,
+    experiment: &ExperimentRow,
+    arms: &[Arm],
+    verdicts: &mut [Verdict],
+) -> anyhow::Result<()> {
+    if store.near_of(experiment)?.is_empty() {
+        return Ok(());
+    }
+    for verdict in verdicts.iter_mut().filter(|verdict| verdict.difference.is_some()) {
+        let side = |recipe: &str| arms.iter().find(|arm| arm.recipe == recipe && arm.context == verdict.context);
+        let sides =
+            [side(&verdict.rule.better), side(&verdict.rule.worse)].map(|arm| arm.map(selected).unwrap_or_default());
+        let mut near = BTreeSet::new();
+        for trial in sides.iter().flatten() {
+            near.extend(store.near_in(trial.key)?);
+        }
+        if near.is_empty() || sides[0].len() != sides[1].len() {
+            continue;
+        }
+        let [better, worse] = sides.map(|trials| rest(store, &experiment.metric, &trials, &near));
+        verdict.notes.push(match (better?, worse?) {
+            (Some(better), Some(worse)) => format!(
+                "without the {} test images that are near-duplicates of images trained on: {}",
+                near.len(),
+                shown_difference(&difference(&better, &worse))
+            ),
+            _ => "every test image is a near-duplicate of one trained on".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// The test answers of trials but for those at `near`; nothing where no image is left.
+fn rest(store: &Store, metric: &str, trials: &[&Trial], near: &BTreeSet<usize>) -> anyhow::Result<Option<Vec<Scored>>> {
+    let one = |trial: &&Trial| {
+        let (predicted, truth) = store.test_answers(trial.key)?;
+        let left = (0..truth.len()).filter(|place| !near.contains(place));
+        let (predicted, truth): (Vec<u16>, Vec<u32>) = left.map(|place| (predicted[place], truth[place])).unzip();
+        anyhow::Ok((!truth.is_empty()).then(|| scored(metric, &predicted, &truth)))
+    };
+    trials.iter().map(one).collect()
+}

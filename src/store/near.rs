@@ -1,0 +1,78 @@
+//! Test images that are training images once more: what was found of each dataset, and which of them a trial met.
+
+use std::collections::BTreeSet;
+
+use rusqlite::params;
+
+use super::Store;
+use super::query::ExperimentRow;
+use crate::key::Key;
+
+/// How many test images of a dataset have near-duplicates among the images that are trained or validated on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NearDuplicates {
+    pub dataset: String,
+    pub near: usize,
+    /// All test images.
+    pub of: usize,
+}
+
+impl Store {
+    /// Writes pairs of a test and a training sample, as positions, with their distance and whether one is mirrored.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn near_duplicates(
+        &mut self,
+        data: Key,
+        pairs: impl Iterator<Item = (u32, u32, f64, bool)>,
+    ) -> anyhow::Result<()> {
+        let transaction = self.connection.transaction()?;
+        let mut insert = transaction.prepare("INSERT OR REPLACE INTO near_duplicate VALUES (?, ?, ?, ?, ?)")?;
+        for (test, train, distance, mirrored) in pairs {
+            insert.execute(params![data.to_string(), test, train, distance, mirrored])?;
+        }
+        drop(insert);
+        Ok(transaction.commit()?)
+    }
+
+    /// The datasets of an experiment that have near-duplicates.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn near_of(&self, experiment: &ExperimentRow) -> anyhow::Result<Vec<NearDuplicates>> {
+        let mut statement = self.connection.prepare(
+            "SELECT own.dataset, count(DISTINCT near_duplicate.test),
+                    (SELECT count(*) FROM sample WHERE sample.data = own.data AND part = 'test')
+             FROM (SELECT DISTINCT dataset, data FROM cell WHERE experiment = ?) AS own
+             JOIN near_duplicate ON near_duplicate.data = own.data GROUP BY own.dataset, own.data ORDER BY 1",
+        )?;
+        let rows = statement.query_map([experiment.id], |row| {
+            Ok(NearDuplicates { dataset: row.get(0)?, near: row.get(1)?, of: row.get(2)? })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The places, in the order of a trial's test images, of those that it has trained on a near-duplicate of.
+    ///
+    /// # Errors
+    /// The trial has no split, or the store cannot be read.
+    pub fn near_in(&self, trial: Key) -> anyhow::Result<BTreeSet<usize>> {
+        let (data, train, test): (String, Vec<u8>, Vec<u8>) = self.connection.query_row(
+            "SELECT split.data, split.train, split.test FROM trial JOIN split ON split.key = trial.split WHERE trial.key = ?",
+            [trial.to_string()],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )?;
+        let mut statement = self.connection.prepare_cached("SELECT test, train FROM near_duplicate WHERE data = ?")?;
+        let pairs = statement.query_map([data], |row| Ok((row.get::<_, u32>(0)?, row.get::<_, u32>(1)?)))?;
+        let trained: BTreeSet<u32> = positions(&train).collect();
+        let pairs: Vec<(u32, u32)> = pairs.collect::<Result<_, _>>()?;
+        let near: BTreeSet<u32> =
+            pairs.into_iter().filter(|(_, train)| trained.contains(train)).map(|pair| pair.0).collect();
+        Ok(positions(&test).enumerate().filter(|(_, sample)| near.contains(sample)).map(|(place, _)| place).collect())
+    }
+}
+
+fn positions(list: &[u8]) -> impl Iterator<Item = u32> {
+    list.chunks_exact(4).map(|at| u32::from_le_bytes([at[0], at[1], at[2], at[3]]))
+}
