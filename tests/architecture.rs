@@ -20,8 +20,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("lib", &[]),
 ];
 
-const NOUNS: &[&str] =
-    &["value", "scenario", "frame", "freeze", "recipe", "phase", "outcome", "key", "seed", "device", "spelling"];
+const NOUNS: &[&str] = &[
+    "value",
+    "scenario",
+    "frame",
+    "freeze",
+    "recipe",
+    "phase",
+    "outcome",
+    "key",
+    "seed",
+    "device",
+    "spelling",
+    "temporary",
+];
 
 /// A library, and the modules that may name it.
 const HOMES: &[(&str, &[&str])] = &[

@@ -20,6 +20,7 @@ use crate::key::ENGINE;
 use crate::report::table::{Style, report as tables};
 use crate::store::Store;
 use crate::store::part::{DatasetPin, Execution, StartPin};
+use crate::temporary;
 
 /// Of `lock.json`; a later version only adds to it.
 const VERSION: u32 = 1;
@@ -261,7 +262,7 @@ fn write(out: &Path, files: &BTreeMap<String, Vec<u8>>) -> anyhow::Result<usize>
         archive.append_data(&mut header, format!("{ROOT}/{name}"), bytes.as_slice())?;
     }
     let packed = archive.into_inner()?.finish()?;
-    let temporary = out.with_extension(format!("tmp{}", std::process::id()));
+    let temporary = temporary::beside(out);
     let written = std::fs::write(&temporary, &packed).and_then(|()| std::fs::rename(&temporary, out));
     written.inspect_err(|_| _ = std::fs::remove_file(&temporary))?;
     Ok(packed.len())

@@ -13,6 +13,7 @@ use super::devices::Devices;
 use super::gauge::Gauge;
 use super::host;
 use crate::plan::tier::Machine;
+use crate::temporary;
 use crate::train::pace::{Effort, Subject};
 
 /// Bytes that are written and read to measure the disk.
@@ -181,7 +182,7 @@ fn memory() -> f64 {
 fn disk(cache: &Path) -> std::io::Result<(f64, f64)> {
     // The folder may not be there before the first sweep; what holds it is of the same disk.
     let place = cache.ancestors().find(|place| place.is_dir()).unwrap_or(Path::new("."));
-    let path = place.join(format!("probe.tmp{}", std::process::id()));
+    let path = temporary::beside(&place.join("probe"));
     let rates = probe(&path);
     std::fs::remove_file(&path)?;
     rates

@@ -9,6 +9,7 @@ use crate::frame::Frame;
 use crate::key::Key;
 use crate::plan::Plan;
 use crate::plan::stage::Stage;
+use crate::temporary;
 
 /// What is ready.
 #[derive(Default)]
@@ -67,7 +68,7 @@ pub fn prepare_data(plan: &Plan, jobs: &Jobs, world: &World) -> anyhow::Result<P
         prepared.decoded += packed::prepare(dataset, frame, &indices, &world.places.cache)?;
         let path = world.places.cache.join(format!("{data}.json"));
         if !path.exists() {
-            let temporary = path.with_extension(format!("tmp{}", std::process::id()));
+            let temporary = temporary::beside(&path);
             std::fs::write(&temporary, serde_json::to_vec(&dataset.manifest)?)?;
             std::fs::rename(&temporary, &path)?;
         }

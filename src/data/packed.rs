@@ -16,6 +16,7 @@ use super::near::{METHOD, Pair, of_packed};
 use super::open::Dataset;
 use crate::frame::Frame;
 use crate::key::Key;
+use crate::temporary;
 
 /// A packed dataset, mapped read-only.
 pub struct Packed {
@@ -64,7 +65,7 @@ fn marks(have: &Path, count: usize) -> Vec<u8> {
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let temporary = path.with_extension(format!("tmp{}", std::process::id()));
+    let temporary = temporary::beside(path);
     std::fs::write(&temporary, bytes)?;
     File::open(&temporary)?.sync_all()?;
     Ok(std::fs::rename(&temporary, path)?)

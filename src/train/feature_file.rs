@@ -9,6 +9,7 @@ use anyhow::Context;
 use safetensors::Dtype;
 
 use super::hdf5;
+use crate::temporary;
 
 /// What stands beside the features.
 pub struct Facts {
@@ -73,7 +74,7 @@ impl Writer {
             }
             Kind::Safetensors => safetensors(facts)?,
         };
-        let temporary = path.with_extension(format!("tmp{}", std::process::id()));
+        let temporary = temporary::beside(path);
         let file = File::create(&temporary).with_context(|| format!("cannot write '{}'", temporary.display()))?;
         let mut out = BufWriter::with_capacity(1 << 20, file);
         out.write_all(&head)?;

@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(feature = "cuda")]
 use std::sync::{Mutex, PoisonError};
 
@@ -19,6 +18,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::{Dtype, SafeTensors};
 
 use super::feature_file::safetensors_head;
+use crate::temporary;
 
 /// A sample and its view.
 pub type Row = (u32, u32);
@@ -60,9 +60,6 @@ pub struct Writer {
 #[cfg(feature = "cuda")]
 static ROOM: Mutex<()> = Mutex::new(());
 
-/// Writers of this process so far.
-static WRITERS: AtomicUsize = AtomicUsize::new(0);
-
 impl Writer {
     /// Begins a file for rows of `shape` each, named by `ids` in their order.
     ///
@@ -81,8 +78,7 @@ impl Writer {
         let promise = head.windows(none.len()).position(|part| part == none.as_bytes());
         let promise = promise.context("a header without its hash")? as u64;
         // Two lanes of a process may write the same file: one that was damaged is made again by whoever reads it.
-        let number = WRITERS.fetch_add(1, Ordering::Relaxed);
-        let temporary = path.with_extension(format!("tmp{}-{number}", std::process::id()));
+        let temporary = temporary::beside(path);
         let file = File::create(&temporary).with_context(|| format!("cannot write '{}'", temporary.display()))?;
         let out = BufWriter::with_capacity(1 << 20, file);
         let (hash, left) = (blake3::Hasher::new(), full.iter().product());

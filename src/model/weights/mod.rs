@@ -19,6 +19,7 @@ use self::file::WeightFile;
 use self::naming::{Match, matched};
 use super::arch::{Arch, NAMES, family};
 use super::graph::Graph;
+use crate::temporary;
 
 /// Tensors by `layer.parameter`, in f32. Sorted, so that every walk over them has one order.
 #[derive(Clone, Debug, Default)]
@@ -124,7 +125,7 @@ fn save<'a, V: ::safetensors::View>(
     tensors: impl IntoIterator<Item = (&'a str, V)>,
     facts: Option<HashMap<String, String>>,
 ) -> anyhow::Result<()> {
-    let temporary = path.with_extension(format!("tmp{}", std::process::id()));
+    let temporary = temporary::beside(path);
     let cannot = |error: &dyn std::fmt::Display| anyhow::anyhow!("cannot write '{}': {error}", temporary.display());
     // safetensors 0.8 makes files that nobody else may read; this one is to have the permissions of any other.
     let usual =
