@@ -1,8 +1,12 @@
-//! What a person may type. The only file that knows clap.
+//! What a person may type. The only folder that knows clap.
+
+mod materials;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use materials::*;
 
 /// Which transfer-learning recipe should I use for my images? Declarative sweeps, with evidence.
 #[derive(Debug, Parser)]
@@ -122,6 +126,9 @@ pub enum Verb {
         /// At most so many trials
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
+        /// Part K of N, for N machines that share nothing: parts cost about the same; `merge` joins their stores
+        #[arg(long, value_name = "K/N")]
+        shard: Option<String>,
         /// Run every trial alone, nothing shared: the same results, for audit, at the full price
         #[arg(long)]
         no_share: bool,
@@ -147,6 +154,12 @@ pub enum Verb {
         /// All of them
         #[arg(long, conflicts_with = "sample")]
         all: bool,
+    },
+    /// Take over what other stores or bundles hold: the parts of `run --shard`; results that are in both are compared
+    Merge {
+        /// Stores of other machines, or bundles of `export --bundle`
+        #[arg(required = true, value_name = "STORE")]
+        stores: Vec<PathBuf>,
     },
     /// Tables, verdicts, the best recipe per scenario
     Report {
@@ -305,173 +318,4 @@ pub enum Verb {
         #[arg(long)]
         cache: PathBuf,
     },
-}
-
-/// Weights, images, and how the images are brought before the weights.
-#[derive(Clone, Debug, Args)]
-pub struct Seen {
-    /// A weight file, or the name of a known one
-    #[arg(value_name = "WEIGHTS")]
-    pub from: String,
-    /// A dataset: a folder, .tar, .tar.gz or .csv
-    #[arg(value_name = "DATA")]
-    pub dataset: String,
-    /// The architecture; without it the one of the known file, or the one that the file fits
-    #[arg(long)]
-    pub arch: Option<String>,
-    /// Times the channels
-    #[arg(long, default_value_t = 1.0)]
-    pub width: f64,
-    /// Side of the input in pixels
-    #[arg(long)]
-    pub input: Option<usize>,
-    /// How inputs are prepared; it comes with known files
-    #[arg(long)]
-    pub preprocess: Option<String>,
-    /// How images are brought to its size: crop, 'crop 0.875' or stretch; it comes with known files
-    #[arg(long)]
-    pub resize: Option<String>,
-    /// How products round on a GPU: f32, tf32 or bf16
-    #[arg(long, default_value = "f32")]
-    pub precision: String,
-    /// Folder that serves as the test split
-    #[arg(long, value_name = "FOLDER", default_value = "test")]
-    pub test: String,
-}
-
-/// What features are wanted.
-#[derive(Clone, Debug, Args)]
-pub struct Extract {
-    #[command(flatten)]
-    pub seen: Seen,
-    /// Where to write: its ending says how
-    #[arg(long, short)]
-    pub out: PathBuf,
-    /// The layer whose output is the feature; `features` is the last below the classifier, `early` an early one
-    #[arg(long, default_value = "features")]
-    pub tap: String,
-    /// Make a feature map a vector: flatten, avg, max, or over a grid as avg=4; without it the map itself is written
-    #[arg(long)]
-    pub pool: Option<String>,
-    /// Which images: train, val, test or all
-    #[arg(long)]
-    pub part: Option<String>,
-}
-
-/// What advice is wanted on.
-#[derive(Clone, Debug, Args)]
-pub struct Recommend {
-    #[command(flatten)]
-    pub seen: Seen,
-    /// Training images to look at, as many of each class; time grows with the cube
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub images: usize,
-    /// Write an experiment that tests the advice; never over an existing file
-    #[arg(long, short, value_name = "FILE")]
-    pub out: Option<PathBuf>,
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub format: Format,
-}
-
-/// What is to be answered.
-#[derive(Clone, Debug, Args)]
-pub struct Predict {
-    /// A file that `export` wrote
-    pub model: PathBuf,
-    /// Image files, and folders with images at any depth
-    #[arg(required = true, value_name = "IMAGES")]
-    pub images: Vec<PathBuf>,
-    /// So many of the likeliest classes of each image; json has all
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    pub top: usize,
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub format: Format,
-}
-
-/// What is to be looked at.
-#[derive(Clone, Debug, Args)]
-pub struct LookAt {
-    /// A file that `export` wrote
-    pub model: PathBuf,
-    /// Image files, and folders with images at any depth
-    #[arg(required = true, value_name = "IMAGES")]
-    pub paths: Vec<PathBuf>,
-    /// Where to write: .html is a page of pictures, .json the numbers
-    #[arg(long, short, value_name = "FILE", default_value = "look.html")]
-    pub out: PathBuf,
-    /// So many images, evenly from all
-    #[arg(long, value_name = "N", default_value_t = 12)]
-    pub images: usize,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum DataVerb {
-    /// List the datasets that can be fetched
-    List,
-    /// Fetch a dataset, check its bytes, and lay it out under --data
-    Get {
-        /// A name of `data list`
-        name: String,
-        /// A folder on a server that has its files under their names
-        #[arg(long, value_name = "URL")]
-        from: Option<String>,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub enum WeightsVerb {
-    /// List the known weight files, and which of them are here
-    List,
-    /// Fetch a weight file, and check its bytes
-    Get {
-        /// A name of `weights list`, or an address
-        file: String,
-        /// What the SHA-256 must be, or how it begins; for known files it need not be said
-        #[arg(long, value_name = "HEX")]
-        sha256: Option<String>,
-        /// A folder on a server that has the known files under their names
-        #[arg(long, value_name = "URL")]
-        from: Option<String>,
-    },
-    /// Show what a file is, how its tensors fit a network, or how to get it
-    Inspect {
-        #[command(flatten)]
-        look: Look,
-    },
-    /// Write a file of any format as .safetensors, under the names of a framework
-    Convert {
-        #[command(flatten)]
-        look: Look,
-        /// Whose names and layouts
-        #[arg(long, value_enum)]
-        names: Names,
-        /// Where to write
-        #[arg(long, short)]
-        out: PathBuf,
-    },
-}
-
-/// A weight file, and the network to lay it beside.
-#[derive(Clone, Debug, Args)]
-pub struct Look {
-    /// A file, or the name of a known one
-    pub file: String,
-    /// The architecture; without it that of the known file, or the one that the file fits
-    #[arg(long)]
-    pub arch: Option<String>,
-    /// Times the channels
-    #[arg(long, default_value_t = 1.0)]
-    pub width: f64,
-    /// Side of the input in pixels
-    #[arg(long)]
-    pub input: Option<usize>,
-}
-
-/// Whose names and layouts of tensors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Names {
-    /// `block1_conv1/kernel`, height x width x in x out
-    Keras,
-    /// `features.0.weight`, out x in x height x width
-    Torch,
 }
