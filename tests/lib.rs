@@ -14,6 +14,7 @@ mod following;
 mod golden;
 mod keeping;
 mod looks;
+mod machines;
 mod materials;
 #[cfg(feature = "cuda")]
 mod on_gpu;

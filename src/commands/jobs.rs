@@ -154,7 +154,26 @@ impl Jobs {
 /// # Errors
 /// A cell that cannot be read: impossible for a plan that was built.
 pub fn jobs(plan: &Plan, cells: &[usize], finished: &HashSet<Key>, world: &World) -> Result<Jobs, String> {
-    let points = points(plan, cells, finished);
+    of_points(plan, points(plan, cells, finished), world)
+}
+
+/// The same of those trials of `cells` that are in `part`.
+///
+/// # Errors
+/// As `jobs`.
+pub fn of_part(
+    plan: &Plan,
+    cells: &[usize],
+    part: &HashSet<Key>,
+    finished: &HashSet<Key>,
+    world: &World,
+) -> Result<Jobs, String> {
+    let mut points = points(plan, cells, finished);
+    points.retain(|point| part.contains(&point.key));
+    of_points(plan, points, world)
+}
+
+fn of_points(plan: &Plan, points: Vec<Point>, world: &World) -> Result<Jobs, String> {
     let mut shapes: HashMap<u64, (Shape, Vec<usize>)> = HashMap::new();
     for point in &points {
         let cell = &plan.cells[point.cell];

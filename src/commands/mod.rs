@@ -21,6 +21,7 @@ mod keep;
 mod look;
 mod machine;
 mod materials;
+mod merge;
 mod near;
 mod plan;
 mod predict;
@@ -110,12 +111,16 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Init { template, output } => init::run(&template, &output),
         Verb::Check { asked } => check::run(&asked, common),
         Verb::Plan { asked, format } => plan::run(&asked, format, common),
-        Verb::Run { asked, only, limit, no_share } => {
-            run::run(&asked, &run::Part { only, limit, no_share, again: None }, common)
+        Verb::Run { asked, only, limit, shard, no_share } => {
+            let shard = shard.map(|text| text.parse()).transpose();
+            let shard = shard.map_err(|wrong: String| Usage(format!("--shard: {wrong}")))?;
+            run::run(&asked, &run::Part { only, limit, shard, no_share, again: None }, common)
         }
         Verb::Rerun { asked, trials, only } => {
-            run::run(&asked, &run::Part { only, limit: None, no_share: false, again: Some(trials) }, common)
+            let part = run::Part { only, limit: None, shard: None, no_share: false, again: Some(trials) };
+            run::run(&asked, &part, common)
         }
+        Verb::Merge { stores } => merge::run(&stores, common),
         Verb::Doctor { format } => doctor::run(format, common),
         Verb::Gc { cache_limit, dry_run } => gc::run(cache_limit.as_deref(), dry_run, common),
         Verb::Verify { asked, sample, all } => verify::run(&asked, if all { usize::MAX } else { sample }, common),

@@ -13,6 +13,7 @@ use super::snapshot::{Beacon, Snapshot};
 use super::world::World;
 use crate::cli::{Asked, Common};
 use crate::plan::Plan;
+use crate::plan::shard::Shard;
 use crate::schedule::event::Event;
 use crate::store::record::SweepCost;
 use crate::train::WORTH;
@@ -261,7 +262,8 @@ impl Board {
     }
 
     /// Failures once more, and what to type next.
-    pub fn last_words(&self, exit: Exit, asked: &Asked) {
+    pub fn last_words(&self, exit: Exit, asked: &Asked, shard: Option<Shard>) {
+        let part = shard.map_or_else(String::new, |shard| format!(" --shard {shard}"));
         for failure in &self.failures {
             eprintln!("failed: {failure}");
         }
@@ -270,11 +272,12 @@ impl Board {
         }
         match exit {
             Exit::SomeFailed => {
-                eprintln!("\n{} failed; `tl-sweep run {asked}` tries them again", self.failures.len())
+                eprintln!("\n{} failed; `tl-sweep run {asked}{part}` tries them again", self.failures.len())
             }
             Exit::Outstanding => {
-                eprintln!("\nnot everything has run; `tl-sweep run {asked}` goes on from here")
+                eprintln!("\nnot everything has run; `tl-sweep run {asked}{part}` goes on from here")
             }
+            _ if shard.is_some() => {}
             _ => eprintln!(
                 "\n`tl-sweep report --format md` prints this as Markdown; `tl-sweep status NAME` lists the trials"
             ),

@@ -16,6 +16,7 @@ use crate::device::Device;
 use crate::experiment::Experiment;
 use crate::experiment::condition::Condition;
 use crate::key::Key;
+use crate::plan::shard::{self, Shard};
 use crate::plan::stage::Stage;
 use crate::plan::{Plan, trial_key};
 use crate::recipe::Keep;
@@ -34,6 +35,8 @@ const MEMORY_OF_GROUPS: f64 = 0.3;
 pub struct Part {
     pub only: Option<String>,
     pub limit: Option<usize>,
+    /// What one of several machines runs.
+    pub shard: Option<Shard>,
     /// Every trial alone, for audit.
     pub no_share: bool,
     /// Trials that have results and run again, by the first digits of their keys; empty: all of `only`.
@@ -67,7 +70,7 @@ pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> 
     let ground = Ground { plan: &plan, jobs: &jobs, world: &world, circumstance: &circumstance, sweep: begun };
     let mut again = again;
     let (end, cost) = execute(&ground, &mut store, &mut board, again.as_mut(), &interrupts)?;
-    let partly = again.is_none() && jobs.totals.trials < plan.distinct() * plan.replicates;
+    let partly = again.is_none() && part.shard.is_none() && jobs.totals.trials < plan.distinct() * plan.replicates;
     let exit = finish(&mut store, begun, end, &cost, &board, part, partly)?;
     board.close(&cost);
     let found = findings::gather(&store, Some(&experiment.name))?;
@@ -75,12 +78,28 @@ pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> 
     if let Some(again) = again {
         return again.say(exit);
     }
-    print(&crate::report::table::report(&found, table_style()))?;
+    match part.shard {
+        Some(shard) => print(&shard_words(shard, &jobs, &store, common)?)?,
+        None => print(&crate::report::table::report(&found, table_style()))?,
+    }
     if let Some(unkept) = unkept.filter(|_| !common.quiet) {
         eprintln!("\n{unkept}");
     }
-    board.last_words(exit, asked);
+    board.last_words(exit, asked, part.shard);
     Ok(exit)
+}
+
+/// What became of a machine's part.
+fn shard_words(shard: Shard, jobs: &Jobs, store: &Store, common: &Common) -> anyhow::Result<String> {
+    let finished = store.finished()?;
+    let trials = jobs.queue.iter().zip(&jobs.list).filter(|(_, job)| matches!(job.what, What::Trial { .. }));
+    let left = trials.filter(|(job, _)| !finished.contains(&job.key)).count();
+    let own = jobs.totals.trials;
+    Ok(format!(
+        "part {shard}: {} of {own} trials are done; `tl-sweep merge {}` and the stores of the other parts joins them",
+        own - left,
+        common.db.display()
+    ))
 }
 
 /// What is to be run: what the store lacks of some cells, or what is to run again.
@@ -93,7 +112,12 @@ fn outstanding(
     world: &World,
 ) -> anyhow::Result<Jobs> {
     finished.retain(|key| again.is_none_or(|again| !again.keys.contains(key)));
-    let mut jobs = jobs::jobs(plan, cells, &finished, world).map_err(anyhow::Error::msg)?;
+    let jobs = match part.shard {
+        Some(shard) => shard::part(plan, cells, shard, &world.facts)
+            .and_then(|own| jobs::of_part(plan, cells, &own, &finished, world)),
+        None => jobs::jobs(plan, cells, &finished, world),
+    };
+    let mut jobs = jobs.map_err(anyhow::Error::msg)?;
     if let Some(again) = again {
         jobs.retain(&again.keys);
     }

@@ -118,6 +118,13 @@ pub struct Rule {
     pub spot: Spot,
 }
 
+/// Whether the text of an experiment as the store keeps it, file behind file, lets results of several numerics classes stand
+/// in it.
+pub fn mixes_numerics(text: &str) -> bool {
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().replace(' ', ""));
+    lines.into_iter().any(|line| matches!(line.as_str(), "mix_numerics=true" | "experiment.mix_numerics=true"))
+}
+
 impl Experiment {
     /// Reads and resolves the file at `path`, with what `--set` changes in it.
     ///

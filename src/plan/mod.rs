@@ -6,6 +6,7 @@ pub mod cost;
 pub mod cross;
 mod effect;
 pub mod facts;
+pub mod shard;
 pub mod space;
 pub mod stage;
 pub mod tier;

@@ -1,5 +1,6 @@
 //! The store: one SQLite file, one writer. The only folder that knows SQL.
 
+pub mod merge;
 pub mod near;
 pub mod part;
 pub mod query;
@@ -132,10 +133,14 @@ fn unusable(shown: &str, error: &rusqlite::Error) -> Unusable {
     Unusable(format!("the store '{shown}' cannot be used: {cure} ({error})"))
 }
 
+/// The network filesystem that something lies on, if it does.
+pub fn network_of(path: &Path) -> Option<String> {
+    rustix::fs::statfs(path).ok().and_then(|facts| network(&facts))
+}
+
 /// SQLite's write-ahead log needs shared memory, which network filesystems have not got.
 fn refuse_network(folder: &Path) -> anyhow::Result<()> {
-    let Ok(facts) = rustix::fs::statfs(folder) else { return Ok(()) };
-    if let Some(name) = network(&facts) {
+    if let Some(name) = network_of(folder) {
         anyhow::bail!(Unusable(format!(
             "'{}' lies on a network filesystem ({name}), where SQLite's write-ahead log does not work: put the store on a local disk with --db",
             folder.display()
