@@ -56,7 +56,9 @@ pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> 
     let again = part.again.as_ref().map(|keys| Again::chosen(keys, &plan, &cells, &finished)).transpose()?;
     refuse_mixed_numerics(&experiment, &plan, &store, &world, again.as_ref())?;
     let beacon = Beacon::light(&common.db, &experiment.name);
-    let jobs = outstanding(&plan, &cells, finished, part, again.as_ref(), &world)?;
+    let own = part.shard.map(|shard| shard::part(&plan, &cells, shard, &world.facts)).transpose();
+    let own = own.map_err(anyhow::Error::msg)?;
+    let jobs = outstanding(&plan, &cells, finished, own.as_ref(), part.limit, again.as_ref(), &world)?;
     streams::settle(&plan, &jobs, common.slots, &mut world)?;
     let prepared = prepare::prepare_data(&plan, &jobs, &world)?;
     let near = near::found(&prepared, &world)?;
@@ -78,8 +80,8 @@ pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> 
     if let Some(again) = again {
         return again.say(exit);
     }
-    match part.shard {
-        Some(shard) => print(&shard_words(shard, &jobs, &store, common)?)?,
+    match part.shard.zip(own.as_ref()) {
+        Some((shard, own)) => print(&shard_words(shard, own, &store, common)?)?,
         None => print(&crate::report::table::report(&found, table_style()))?,
     }
     if let Some(unkept) = unkept.filter(|_| !common.quiet) {
@@ -90,14 +92,12 @@ pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> 
 }
 
 /// What became of a machine's part.
-fn shard_words(shard: Shard, jobs: &Jobs, store: &Store, common: &Common) -> anyhow::Result<String> {
-    let finished = store.finished()?;
-    let trials = jobs.queue.iter().zip(&jobs.list).filter(|(_, job)| matches!(job.what, What::Trial { .. }));
-    let left = trials.filter(|(job, _)| !finished.contains(&job.key)).count();
-    let own = jobs.totals.trials;
+fn shard_words(shard: Shard, own: &HashSet<Key>, store: &Store, common: &Common) -> anyhow::Result<String> {
+    let done = store.finished()?.intersection(own).count();
+    let all = own.len();
+    let none = if all == 0 { ": so many machines have nothing to do" } else { "" };
     Ok(format!(
-        "part {shard}: {} of {own} trials are done; `tl-sweep merge {}` and the stores of the other parts joins them",
-        own - left,
+        "part {shard}: {done} of {all} trials are done{none}; `tl-sweep merge {}` and the stores of the other parts joins them",
         common.db.display()
     ))
 }
@@ -107,21 +107,21 @@ fn outstanding(
     plan: &Plan,
     cells: &[usize],
     mut finished: HashSet<Key>,
-    part: &Part,
+    own: Option<&HashSet<Key>>,
+    limit: Option<usize>,
     again: Option<&Again>,
     world: &World,
 ) -> anyhow::Result<Jobs> {
     finished.retain(|key| again.is_none_or(|again| !again.keys.contains(key)));
-    let jobs = match part.shard {
-        Some(shard) => shard::part(plan, cells, shard, &world.facts)
-            .and_then(|own| jobs::of_part(plan, cells, &own, &finished, world)),
+    let jobs = match own {
+        Some(own) => jobs::of_part(plan, cells, own, &finished, world),
         None => jobs::jobs(plan, cells, &finished, world),
     };
     let mut jobs = jobs.map_err(anyhow::Error::msg)?;
     if let Some(again) = again {
         jobs.retain(&again.keys);
     }
-    Ok(limited(jobs, part.limit))
+    Ok(limited(jobs, limit))
 }
 
 /// Results of one experiment come from one numerics class, unless the file allows a mix.
