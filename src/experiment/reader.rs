@@ -76,7 +76,7 @@ impl Reader {
         let accepted: Vec<&str> = groups.iter().flat_map(|group| keys::of(*group)).map(|key| key.name).collect();
         let mut layer = Layer::new();
         for entry in entries {
-            let key = keys::KEYS.iter().find(|key| key.name == entry.key && groups.contains(&key.group));
+            let key = keys::all().find(|key| key.name == entry.key && groups.contains(&key.group));
             match key {
                 None => {
                     let message = format!("{place} has no key `{}`", entry.key);

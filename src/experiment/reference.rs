@@ -7,7 +7,7 @@ use super::keys::{self, Group, Key, TABLES};
 /// The page `docs/reference.md`: every key with what it accepts, its default and its meaning.
 pub fn page() -> String {
     let mut page = String::from(
-        "# Every key of an experiment file\n\nGenerated from `src/experiment/keys.rs`; a test keeps it true. \
+        "# Every key of an experiment file\n\nGenerated from `src/experiment/keys`; a test keeps it true. \
          Editors can use [experiment.schema.json](experiment.schema.json).\n\n## Tables\n\n| table | what it is for |\n|---|---|\n",
     );
     for (name, meaning) in TABLES {

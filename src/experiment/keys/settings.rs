@@ -1,0 +1,253 @@
+//! The settings of a trial: of its backbone, of its recipe, of its training.
+
+use super::super::accepted::{bounded, early_stop, flag, fraction, input, positive, text, views, width};
+use super::{COUNT, FLAG, FRACTION, Group, Key, POSITIVE, TABLE, TEXT, find, key};
+use crate::device::{PRECISIONS, Precision};
+use crate::frame::Resize;
+use crate::freeze::Freeze;
+use crate::phase;
+use crate::recipe::{self, Augmentation, Head, OptimizerName, Pool, Preprocess, Schedule};
+use crate::value::Value;
+
+pub static KEYS: &[Key] = &[
+    key!(
+        Backbone,
+        "arch",
+        "taken from known weights",
+        text,
+        TEXT,
+        "The architecture: a name that `summary` prints, or a .toml of your own with a list of layers, beside this file."
+    ),
+    key!(
+        Backbone,
+        "weights",
+        "",
+        text,
+        TEXT,
+        "Where the backbone starts: a catalogue name, a file (.h5, .weights.h5, .keras, .safetensors, .pth), `random`, or `pretrain` for the [pretrain] table."
+    ),
+    key!(
+        Backbone,
+        "input",
+        "the size of the weights, else of the arch",
+        input,
+        r#"{"type":"integer","minimum":8,"maximum":1024}"#,
+        "Side of the square input, in pixels."
+    ),
+    key!(
+        Backbone,
+        "width",
+        "taken from known weights, else 1.0",
+        width,
+        r#"{"type":"number","minimum":0.05,"maximum":4}"#,
+        "Times the channels of every layer."
+    ),
+    key!(
+        Backbone,
+        "preprocess",
+        "comes with known weights; else torch",
+        |v| recipe::word::<Preprocess>(v, recipe::PREPROCESSES).map(drop),
+        r#"{"enum":["caffe","tf","torch","caffe-rgb","zero-one"]}"#,
+        "How pixels become inputs. Required for a weight file that the catalogue does not know."
+    ),
+    key!(
+        Backbone,
+        "resize",
+        "comes with known weights; else crop",
+        |v| Resize::parse(&recipe::name(v)?).map(drop),
+        TEXT,
+        "How images are brought to the input: `crop` (the middle square of the whole shorter side), `crop 0.875` (of that share of it), or `stretch` (all of the image)."
+    ),
+    key!(
+        Recipe,
+        "freeze",
+        "none",
+        |v| Freeze::parse(v).map(drop),
+        r#"{"type":["string","integer"],"minimum":0}"#,
+        "Freeze depth: `none`, `all`, a layer or block (that and all before it), or N for the first N layers that `summary` prints."
+    ),
+    key!(
+        Recipe,
+        "tap",
+        "the last features of the arch",
+        text,
+        TEXT,
+        "The layer whose output is the feature; what is above it is cut off."
+    ),
+    key!(
+        Recipe,
+        "pool",
+        "avg",
+        |v| Pool::parse(v).map(drop),
+        r#"{"type":["string","object"]}"#,
+        "How a feature map becomes a vector: `flatten`, `avg`, `max`, or over a grid: { avg = 4 }, { max = 4 }. No effect on a tap that is a vector."
+    ),
+    key!(
+        Recipe,
+        "head",
+        "linear",
+        |v| Head::parse(v).map(drop),
+        r#"{"type":["string","object"]}"#,
+        "What is trained on the features: `linear` or { mlp = [256] } with hidden widths."
+    ),
+    key!(
+        Recipe,
+        "batch_norm",
+        "frozen; train with random weights",
+        |v| recipe::word::<recipe::BatchNorm>(v, recipe::BATCH_NORM).map(drop),
+        r#"{"enum":["frozen","affine","train"]}"#,
+        "What unfrozen batch norms do. Those of frozen layers are always frozen."
+    ),
+    key!(
+        Recipe,
+        "phases",
+        "one phase",
+        phases,
+        r#"{"type":"array","items":{"type":"object"}}"#,
+        "Legs of training, one after another, each with settings of its own: [{ freeze = \"all\", steps = 200 }, { freeze = \"none\", steps = 300 }]."
+    ),
+    key!(
+        Train,
+        "steps",
+        "500, unless epochs stands",
+        |v| bounded(v, 100_000_000),
+        COUNT,
+        "Optimiser steps. Exactly one of `steps` and `epochs`."
+    ),
+    key!(
+        Train,
+        "epochs",
+        "",
+        |v| bounded(v, 1_000_000),
+        COUNT,
+        "Passes over the training images; the last short batch is kept."
+    ),
+    key!(Train, "batch", "32", |v| bounded(v, 1_000_000), COUNT, "Images per step."),
+    key!(
+        Train,
+        "optimizer",
+        "sgd",
+        |v| recipe::word::<OptimizerName>(v, recipe::OPTIMIZERS).map(drop),
+        r#"{"enum":["sgd","adamw","lbfgs","ridge"]}"#,
+        "Stochastic gradient descent or AdamW; or, for linear heads on frozen features, solved to the end: `lbfgs`, logistic regression (mean cross-entropy + lambda/2 |W|^2), or `ridge`, regression on the classes (mean square + lambda |W|^2), both with free biases."
+    ),
+    key!(
+        Train,
+        "lr",
+        "0.01",
+        positive,
+        POSITIVE,
+        "Learning rate of the head, and of the backbone unless `backbone_lr` stands."
+    ),
+    key!(Train, "backbone_lr", "lr", positive, POSITIVE, "Learning rate of the unfrozen backbone."),
+    key!(Train, "momentum", "0.9", fraction, FRACTION, "Momentum of SGD."),
+    key!(Train, "nesterov", "false", flag, FLAG, "Nesterov's form of momentum."),
+    key!(
+        Train,
+        "weight_decay",
+        "0.0",
+        positive,
+        POSITIVE,
+        "Strength of weight decay; biases and batch norms are decayed too, frozen parameters never."
+    ),
+    key!(
+        Train,
+        "decay",
+        "coupled",
+        |v| recipe::word::<recipe::Decay>(v, recipe::DECAY).map(drop),
+        r#"{"enum":["coupled","decoupled","over-lr"]}"#,
+        "What weight decay means: in the gradient, on the weights, or in the gradient over the learning rate."
+    ),
+    key!(
+        Train,
+        "schedule",
+        "cosine",
+        |v| Schedule::parse(v).map(drop),
+        r#"{"type":["string","object"]}"#,
+        "`cosine`, `constant`, or { step = [0.5, 0.75], factor = 0.1 } with fractions of the budget."
+    ),
+    key!(Train, "warmup", "0.0", fraction, FRACTION, "Fraction of the budget with a linear rise from zero."),
+    key!(Train, "label_smoothing", "0.0", fraction, FRACTION, "Share of the target spread over all classes."),
+    key!(
+        Train,
+        "class_weights",
+        "none",
+        |v| recipe::word::<recipe::ClassWeights>(v, recipe::CLASS_WEIGHTS).map(drop),
+        r#"{"enum":["none","balanced"]}"#,
+        "How much classes count in the training loss: `none`, or `balanced`, the inverse of their number of training images. Scores are not weighted."
+    ),
+    key!(
+        Train,
+        "clip",
+        "no limit",
+        |v| recipe::clip(v).map(drop),
+        r#"{"type":"number","exclusiveMinimum":0}"#,
+        "Largest norm of all gradients of a step together; larger ones are scaled down to it (PyTorch's `clip_grad_norm_`)."
+    ),
+    key!(
+        Train,
+        "dropout",
+        "0.0",
+        |v| recipe::number(v, 0.0, 0.99).map(drop),
+        r#"{"type":"number","minimum":0,"maximum":0.99}"#,
+        "Dropout before the last layer of the head."
+    ),
+    key!(
+        Train,
+        "augment",
+        "[]",
+        |v| Augmentation::parse_list(v).map(drop),
+        r#"{"type":"array","items":{"enum":["flip","crop","resized-crop","jitter"]}}"#,
+        "Random changes of training images: flip, crop, resized-crop, jitter."
+    ),
+    key!(
+        Train,
+        "lambda",
+        "{ log = [1e-6, 1e5], n = 45 }",
+        |v| recipe::strengths(v).map(drop),
+        r#"{"type":["number","array","object"]}"#,
+        "Strengths of regularisation for `lbfgs` and `ridge`, in a trial of their own path, from the strongest to the weakest: validation chooses one."
+    ),
+    key!(
+        Train,
+        "views",
+        "new ones in every epoch",
+        views,
+        r#"{"type":"integer","minimum":2}"#,
+        "So many augmented views of each training image are made once and their frozen features stored; epochs take turns. It changes the results, and stands in the key and in the tables."
+    ),
+    key!(
+        Train,
+        "precision",
+        "f32",
+        |v| recipe::word::<Precision>(v, PRECISIONS).map(drop),
+        r#"{"enum":["f32","tf32","bf16"]}"#,
+        "How products round on a GPU: tf32 rounds their factors to 10 bits, bf16 keeps activations in bf16 as well; parameters, sums and optimisers stay f32. A CPU computes f32 only."
+    ),
+    key!(
+        Train,
+        "keep_weights",
+        "last",
+        |v| recipe::word::<recipe::KeepWeights>(v, "'last' or 'best'").map(drop),
+        r#"{"enum":["last","best"]}"#,
+        "Which weights are scored: of the last step, or of the best evaluation."
+    ),
+    key!(
+        Train,
+        "early_stop",
+        "never",
+        early_stop,
+        TABLE,
+        "{ patience = 3 }: stop after so many evaluations without a better validation loss."
+    ),
+];
+
+fn phases(value: &Value) -> Result<(), String> {
+    for phase in phase::phases(value)? {
+        for (name, value) in phase {
+            let key = find(name).ok_or_else(|| format!("a phase has no '{name}'"))?;
+            (key.check)(value).map_err(|message| format!("in a phase, `{name}`: {message}"))?;
+        }
+    }
+    Ok(())
+}

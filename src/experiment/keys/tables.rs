@@ -1,0 +1,175 @@
+//! What stands around the settings: the tables of a file, and the keys of the experiment, its data, scenarios and rules.
+
+use super::super::accepted::{bounded, count, flag, fraction, hex64, splits, synthetic, text, whole};
+use super::{COUNT, FLAG, FRACTION, Group, Key, TABLE, TEXT, Value, WHOLE, key};
+use crate::recipe::{self, Keep, Metric};
+use crate::scenario::{Similarity, Size};
+
+/// Tables at the top of the file, and what each is for.
+pub static TABLES: &[(&str, &str)] = &[
+    ("extends", "Another experiment file that this one changes: tables merge key by key, lists are replaced."),
+    ("experiment", "What is asked, how often, from which seed."),
+    ("backbone", "The network that is transferred."),
+    ("pretrain", "How the source model is made when `weights = \"pretrain\"`: a shared, cached stage."),
+    ("datasets", "[datasets.NAME]: where images come from."),
+    ("scenarios", "[scenarios.NAME]: a target at a size. Any key of [train] and [backbone] may stand here too."),
+    (
+        "recipes",
+        "[recipes.NAME]: a way to transfer. Any key of [train] and [backbone] may stand here too. linear-probe, first-layers-frozen, early-features, fine-tune and from-scratch are built in; a table of that name replaces one.",
+    ),
+    ("train", "How every trial trains, unless a scenario, a recipe or an axis says otherwise."),
+    (
+        "axes",
+        "The cross: KEY = [values] or { log = [low, high], n = 4 } or { linear = [low, high], n = 4 }, in the order of the file.",
+    ),
+    ("zip", "[[zip]]: axes that move together."),
+    ("when", "[[when]]: axes that exist only where a condition holds."),
+    ("exclude", "[[exclude]]: cells that are left out, with the reason."),
+    ("include", "[[include]]: single cells beside the cross: a scenario, a recipe and any settings."),
+    ("rule", "[[rule]]: a claim to test."),
+];
+
+pub static KEYS: &[Key] = &[
+    key!(Experiment, "name", "the file's name", text, TEXT, "What reports and the store call this experiment."),
+    key!(
+        Experiment,
+        "question",
+        "",
+        text,
+        TEXT,
+        "The question that the experiment is to answer; printed above its report."
+    ),
+    key!(
+        Experiment,
+        "replicates",
+        "3",
+        |v| bounded(v, 1_000),
+        COUNT,
+        "How many paired repetitions every cell gets: other subset, order and head per replicate, the same for all arms."
+    ),
+    key!(Experiment, "seed", "0", whole, WHOLE, "The number from which every random stream is derived."),
+    key!(
+        Experiment,
+        "metric",
+        "accuracy",
+        |v| recipe::word::<Metric>(v, "'accuracy', 'balanced-accuracy' or 'macro-f1'").map(drop),
+        r#"{"enum":["accuracy","balanced-accuracy","macro-f1"]}"#,
+        "What selects a setting on validation and what rules compare on test."
+    ),
+    key!(
+        Experiment,
+        "refit",
+        "false",
+        flag,
+        FLAG,
+        "Whether every trial, once validation has scored it, trains again on training and validation images before test is read. For all arms or for none."
+    ),
+    key!(
+        Experiment,
+        "keep",
+        "none",
+        |v| recipe::word::<Keep>(v, "'none', 'best-per-scenario' or 'all'").map(drop),
+        r#"{"enum":["none","best-per-scenario","all"]}"#,
+        "Whose trained networks stay beside the store, so that `export` need not train them again: of nobody, of the best recipe of each scenario (until a sweep ends, of all), or of all trials."
+    ),
+    key!(
+        Experiment,
+        "mix_numerics",
+        "false",
+        flag,
+        FLAG,
+        "Allow trials of other numerics classes (another kind of device, as `doctor` names it) in one experiment."
+    ),
+    key!(
+        Pretrain,
+        "dataset",
+        "",
+        text,
+        TEXT,
+        "The source dataset. All its training images are used. Other keys of [train] may stand beside it."
+    ),
+    key!(
+        Dataset,
+        "path",
+        "",
+        text,
+        TEXT,
+        "A folder, .tar or .tar.gz of split/class/file, a CIFAR or IDX folder, or a .csv manifest, under --data."
+    ),
+    key!(Dataset, "splits", "train, val, test", splits, TABLE, "Folder names where they differ: { test = \"val\" }."),
+    key!(
+        Dataset,
+        "synthetic",
+        "",
+        synthetic,
+        TABLE,
+        "Built-in images instead of a path: { classes = 10, shift = 0.0, task = 0, train = 300, test = 100 }. `shift` is the distance from the source; train and test count images per class."
+    ),
+    key!(
+        Dataset,
+        "sha256",
+        "",
+        hex64,
+        TEXT,
+        "Pin: other bytes are refused. Of the file, or for a folder what `data` prints."
+    ),
+    key!(
+        Dataset,
+        "on_bad_image",
+        "error",
+        |v| match v.text() {
+            Some("error" | "skip") => Ok(()),
+            _ => Err("expected 'error' or 'skip'".to_owned()),
+        },
+        r#"{"enum":["error","skip"]}"#,
+        "What an image that cannot be read does: stop everything, or be left out and listed."
+    ),
+    key!(
+        Scenario,
+        "size",
+        "",
+        |v| recipe::word::<Size>(v, "'small' or 'large'").map(drop),
+        r#"{"enum":["small","large"]}"#,
+        "Label of the cell; `per_class` decides."
+    ),
+    key!(
+        Scenario,
+        "similarity",
+        "",
+        |v| recipe::word::<Similarity>(v, "'similar' or 'different'").map(drop),
+        r#"{"enum":["similar","different"]}"#,
+        "Label of the cell; the dataset decides."
+    ),
+    key!(Scenario, "dataset", "", text, TEXT, "The target dataset, a name of [datasets]."),
+    key!(
+        Scenario,
+        "per_class",
+        "all",
+        count,
+        COUNT,
+        "Training images of each class, exactly; nested over sizes for one replicate. Validation is carved before."
+    ),
+    key!(
+        Rule,
+        "scenario",
+        "every scenario",
+        text,
+        TEXT,
+        "Where the rule is claimed; `*` stands for any run of letters."
+    ),
+    key!(Rule, "claim", "", text, TEXT, "`A > B`: recipe A scores higher than recipe B."),
+    key!(Rule, "margin", "0.005", fraction, FRACTION, "Differences within plus or minus this are equivalence."),
+    key!(Condition, "if", "", text, TEXT, "A condition over resolved keys: \"freeze != 'all' && lr > 5e-3\"."),
+    key!(
+        Condition,
+        "axes",
+        "",
+        |v| match v {
+            Value::Table(_) => Ok(()),
+            _ => Err("expected a table of axes".to_owned()),
+        },
+        TABLE,
+        "Axes that exist only where the condition of a [[when]] holds."
+    ),
+    key!(Condition, "reason", "", text, TEXT, "Why an [[exclude]] leaves these cells out; shown by plan and report."),
+];
