@@ -535,3 +535,52 @@ fn verdicts_say_what_they_are_without_near_duplicates() {
     assert_eq!(json(&world)["near_duplicates"], serde_json::json!([{ "dataset": "mine", "near": 6, "of": 26 }]));
     assert!(world.run(&["report", "--format", "html"]).exits(0).out.contains("without the 6 test images"));
 }
+
+#[test]
+fn training_images_that_are_test_images_once_more_can_be_left_out() {
+    let copies: Vec<(String, image::RgbImage)> =
+        (0..6).map(|index| (format!("{index}.jpg"), photograph(1000 + index, 48))).collect();
+    let copies: Vec<(&str, image::RgbImage)> =
+        copies.iter().map(|(name, image)| (name.as_str(), image.clone())).collect();
+    let drop = TWO_RECIPES.replace("path = \"mine\"", "path = \"mine\"\nnear_duplicates = \"drop\"");
+    let world = with_near_duplicates(&copies).file("x.toml", &drop);
+    for _ in 0..2 {
+        let said = world.run(&["check", "x.toml"]).exits(0).out;
+        for index in 0..6 {
+            let line = format!(
+                "skipped: 'train/a/00{index}.png' of 'mine': a near-duplicate of the test image 'test/a/{index}.jpg'"
+            );
+            assert!(said.contains(&line), "{said}");
+        }
+        assert!(!said.contains("warning: in 'mine'"), "{said}");
+    }
+    let said = world.run(&["run", "x.toml"]).exits(0).out;
+    assert!(!said.contains("near-duplicate"), "{said}");
+    let splits = world.run(&["data", "x", "--splits"]).exits(0).out;
+    let of = |part: &str| splits.lines().filter(|line| line.contains(&format!(",0,{part},"))).count();
+    assert_eq!((of("train") + of("val"), of("test")), (40 - 6, 26));
+    world.run(&["verify", "x.toml", "--sample", "1"]).exits(0);
+    let world = world.file("x.toml", drop.replace("\"drop\"", "\"delete\""));
+    let said = world.run(&["check", "x.toml"]).exits(2).err;
+    assert!(said.contains("near_duplicates") && said.contains("expected 'keep' or 'drop'"), "{said}");
+}
+
+#[test]
+fn images_stay_with_their_names_where_others_are_left_out() {
+    let manifest = manifest(&[3, 3], None);
+    let pixels = |index: usize| tl_sweep::data::decode::Rgb { width: 1, height: 1, pixels: vec![index as u8; 3] };
+    let images = (0..manifest.samples.len()).map(pixels).collect();
+    let ids: Vec<String> = manifest.samples.iter().map(|sample| sample.id.clone()).collect();
+    let before = manifest.fingerprint;
+    let mut dataset =
+        Dataset { name: "d".to_owned(), manifest, content: tl_sweep::data::open::Content::Arrays(images) };
+    let without = [3, 6].map(|index| (index, "not wanted".to_owned())).into();
+    dataset.leave_out(&without).unwrap();
+    assert_ne!(dataset.manifest.fingerprint, before, "other images, other results");
+    assert_eq!(dataset.manifest.skipped, [3, 6].map(|index| (ids[index].clone(), "not wanted".to_owned())));
+    let found = decoded(&dataset).unwrap();
+    assert_eq!(found.len(), ids.len() - 2);
+    for (index, pixels) in found {
+        assert_eq!(ids[usize::from(pixels[0])], dataset.manifest.samples[index].id);
+    }
+}

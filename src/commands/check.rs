@@ -16,6 +16,9 @@ use crate::plan::Plan;
 use crate::plan::stage::Stage;
 use crate::value::Value;
 
+/// At most so many images that are left out of a dataset are named.
+const LISTED: usize = 20;
+
 pub fn run(asked: &Asked, common: &Common) -> anyhow::Result<Exit> {
     let experiment = Experiment::load(&asked.file, &asked.set)?;
     let mut world = World::gather(&experiment, &asked.file, common)?;
@@ -26,8 +29,12 @@ pub fn run(asked: &Asked, common: &Common) -> anyhow::Result<Exit> {
     let all = jobs::jobs(&plan, &cells, &Default::default(), &world).map_err(anyhow::Error::msg)?;
     let prepared = prepare::prepare_data(&plan, &all, &world)?;
     for dataset in world.datasets.values() {
-        for (id, reason) in &dataset.manifest.skipped {
+        let skipped = &dataset.manifest.skipped;
+        for (id, reason) in skipped.iter().take(LISTED) {
             print(&format!("skipped: '{id}' of '{}': {reason}", dataset.name))?;
+        }
+        if skipped.len() > LISTED {
+            print(&format!("skipped: {} more of '{}'", skipped.len() - LISTED, dataset.name))?;
         }
         let leaks = dataset.manifest.leaks(&dataset.manifest);
         if let Some((train, test)) = leaks.first() {
@@ -51,7 +58,11 @@ pub fn run(asked: &Asked, common: &Common) -> anyhow::Result<Exit> {
     }
     for (dataset, pairs) in near::found(&prepared, &world)? {
         if let Some(told) = near::told(&dataset.name, &dataset.manifest, &pairs) {
-            print(&format!("warning: {told}; `tl-sweep data` with --near-duplicates lists them"))?;
+            print(&format!(
+                "warning: {told}; `tl-sweep data` with --near-duplicates lists them, near_duplicates = \"drop\" under \
+                 [datasets.{}] leaves those to train on out",
+                dataset.name
+            ))?;
         }
     }
     for warning in undecidable(&experiment, &world) {

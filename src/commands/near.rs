@@ -1,18 +1,48 @@
 //! Test images that are training images once more: found before a sweep, told, and what verdicts are without them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::Context;
 
 use super::findings::selected;
 use super::prepare::Prepared;
 use super::world::World;
-use crate::data::near::Pair;
+use crate::data::near::{self, Pair};
 use crate::data::{Dataset, Manifest, Part, packed};
+use crate::key::Key;
 use crate::report::arm::{Arm, Trial};
 use crate::report::compare::{Scored, difference, scored};
 use crate::report::findings::shown_difference;
 use crate::report::verdict::Verdict;
 use crate::store::Store;
 use crate::store::query::ExperimentRow;
+use crate::temporary;
+
+/// Leaves training and validation images out that are a test image once more. What was found is kept in the cache.
+///
+/// # Errors
+/// An image cannot be used; the cache cannot be written; nothing is left of a dataset.
+pub fn leave_out(dataset: &mut Dataset, cache: &Path) -> anyhow::Result<()> {
+    let kept =
+        cache.join(format!("{}.json", Key::of("near-duplicates", &(dataset.manifest.fingerprint, near::METHOD))));
+    let earlier = std::fs::read(&kept).ok().and_then(|bytes| serde_json::from_slice::<Vec<Pair>>(&bytes).ok());
+    let pairs = match earlier {
+        Some(pairs) => pairs,
+        None => {
+            let pairs = near::of_dataset(dataset)?;
+            std::fs::create_dir_all(cache).with_context(|| format!("cannot create '{}'", cache.display()))?;
+            let temporary = temporary::beside(&kept);
+            std::fs::write(&temporary, serde_json::to_vec(&pairs)?)?;
+            std::fs::rename(&temporary, &kept)?;
+            pairs
+        }
+    };
+    let samples = &dataset.manifest.samples;
+    let reason = |pair: &Pair| format!("a near-duplicate of the test image '{}'", samples[pair.test as usize].id);
+    let without: BTreeMap<usize, String> = pairs.iter().map(|pair| (pair.train as usize, reason(pair))).collect();
+    dataset.leave_out(&without)
+}
 
 /// The near-duplicates among what was packed, for each dataset and size of image.
 ///

@@ -9,6 +9,7 @@ use super::devices::Devices;
 use super::get::how_to_get_dataset;
 use super::machine::Rates;
 use super::materials::{how_to_get_weights, weight_file, weights_folder};
+use super::near;
 use crate::cli::Common;
 use crate::data::split::split;
 use crate::data::synthetic::Family;
@@ -54,7 +55,8 @@ impl World {
         let devices = Devices::choose(&common.devices)?;
         let mut problems = Vec::new();
         let folder = data_folder(file, common);
-        let datasets = open_datasets(experiment, &folder, &mut problems);
+        let cache = common.db.parent().unwrap_or(Path::new("")).join("cache");
+        let datasets = open_datasets(experiment, &folder, &cache, &mut problems);
         let weights = find_weights(experiment, common, &folder, &mut problems);
         let graphs = own_graphs(experiment, file, &mut problems);
         if !problems.is_empty() {
@@ -69,7 +71,6 @@ impl World {
         if per_device == 0 {
             return Err(Usage("--slots needs at least 1".to_owned()).into());
         }
-        let cache = common.db.parent().unwrap_or(Path::new("")).join("cache");
         let facts = Facts {
             datasets: datasets.iter().map(|(name, dataset)| (name.clone(), fact(dataset))).collect(),
             weights,
@@ -157,7 +158,12 @@ fn axis_values(experiment: &Experiment, key: &str) -> Vec<Value> {
         .collect()
 }
 
-fn open_datasets(experiment: &Experiment, folder: &Path, problems: &mut Vec<Problem>) -> BTreeMap<String, Dataset> {
+fn open_datasets(
+    experiment: &Experiment,
+    folder: &Path,
+    cache: &Path,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<String, Dataset> {
     let mut opened = BTreeMap::new();
     for name in used_datasets(experiment) {
         let Some(asked) = experiment.datasets.get(&name) else { continue };
@@ -173,7 +179,13 @@ fn open_datasets(experiment: &Experiment, folder: &Path, problems: &mut Vec<Prob
         };
         let spec =
             Spec { name: name.clone(), source, splits: asked.splits.clone(), skip_bad_images: asked.skip_bad_images };
-        match open(&spec) {
+        let opened_whole = open(&spec).and_then(|mut dataset| {
+            if asked.drop_near_duplicates {
+                near::leave_out(&mut dataset, cache)?;
+            }
+            Ok(dataset)
+        });
+        match opened_whole {
             Ok(dataset) => {
                 if let Some(pin) = asked.sha256.as_ref().filter(|pin| **pin != dataset.manifest.sha256) {
                     let message = format!(

@@ -132,19 +132,28 @@ impl Dataset {
             Content::Archive(path, names) => archive::visit(path, names, &all, note)?,
             Content::Arrays(_) | Content::Synthetic(_) => {}
         }
-        let bad = bad.into_inner().unwrap_or_default();
-        if bad.is_empty() {
+        self.leave_out(&bad.into_inner().unwrap_or_default())
+    }
+
+    /// Takes samples out of the manifest, each with the reason, and lists them there.
+    ///
+    /// # Errors
+    /// What is left is no dataset.
+    pub fn leave_out(&mut self, without: &BTreeMap<usize, String>) -> anyhow::Result<()> {
+        if without.is_empty() {
             return Ok(());
         }
-        let keep = |index: &usize| !bad.contains_key(index);
+        let keep = |index: &usize| !without.contains_key(index);
         match &mut self.content {
             Content::Files(paths) => *paths = kept(paths, keep),
             Content::Archive(_, names) => *names = kept(names, keep),
-            Content::Arrays(_) | Content::Synthetic(_) => {}
+            Content::Arrays(images) => *images = kept(images, keep),
+            // Its images are made from their names.
+            Content::Synthetic(_) => {}
         }
-        let skipped =
-            bad.iter().map(|(index, reason)| (self.manifest.samples[*index].id.clone(), reason.clone())).collect();
         let old = &self.manifest;
+        let named = |(index, reason): (&usize, &String)| (old.samples[*index].id.clone(), reason.clone());
+        let skipped = old.skipped.iter().cloned().chain(without.iter().map(named)).collect();
         let mut manifest =
             Manifest::new(&self.name, old.classes.clone(), kept(&old.samples, keep), old.sha256.clone())?;
         manifest.skipped = skipped;

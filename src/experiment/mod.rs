@@ -61,6 +61,7 @@ pub struct Dataset {
     pub splits: BTreeMap<String, String>,
     pub sha256: Option<String>,
     pub skip_bad_images: bool,
+    pub drop_near_duplicates: bool,
     pub spot: Spot,
 }
 

@@ -193,6 +193,7 @@ fn datasets(root: &Node, reader: &mut Reader) -> BTreeMap<String, Dataset> {
             origin,
             splits,
             sha256: layer.get("sha256").map(|pin| pin.to_string().to_lowercase()),
+            drop_near_duplicates: layer.get("near_duplicates").and_then(Value::text) == Some("drop"),
             skip_bad_images: layer.get("on_bad_image").and_then(Value::text) == Some("skip"),
             spot: entry.spot,
         };

@@ -125,6 +125,17 @@ pub static KEYS: &[Key] = &[
         "What an image that cannot be read does: stop everything, or be left out and listed."
     ),
     key!(
+        Dataset,
+        "near_duplicates",
+        "keep",
+        |v| match v.text() {
+            Some("keep" | "drop") => Ok(()),
+            _ => Err("expected 'keep' or 'drop'".to_owned()),
+        },
+        r#"{"enum":["keep","drop"]}"#,
+        "What becomes of training and validation images that are a test image once more (compressed, scaled, brightened, mirrored, cut a little otherwise): they stay, and the report says what that is worth, or they are left out. The test images stay as published."
+    ),
+    key!(
         Scenario,
         "size",
         "",
