@@ -121,3 +121,39 @@ fn tables_for_a_paper_hold_the_report_and_no_name_breaks_them() {
         assert!(rows.iter().filter(|row| **row > 0).all(|row| *row == columns), "{rows:?}");
     }
 }
+
+/// What goes wrong, class by class: the same answers as the scores.
+#[test]
+fn what_the_best_recipe_gets_wrong_agrees_with_its_score() {
+    let world = world();
+    let said = world.run(&["report", "--format", "json"]).exits(0).out;
+    let json: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let errors = &json["errors"][0];
+    let best = json["arms"].as_array().unwrap().iter().find(|arm| {
+        let name = errors["recipe"].as_str().unwrap();
+        let context = arm["named"].as_str().unwrap();
+        name == format!("{} [{context}]", arm["recipe"].as_str().unwrap())
+    });
+    let classes = errors["classes"].as_array().unwrap();
+    assert_eq!((classes.len(), &errors["scenario"], &errors["replicates"]), (3, &"few_images".into(), &3.into()));
+    let right: f64 = classes.iter().map(|class| class["recall"].as_f64().unwrap()).sum();
+    let mean = best.unwrap()["test_mean"].as_f64().unwrap();
+    assert!((right / 3.0 - mean).abs() < 1e-9, "classes of one size: {right} {mean}");
+    let images = |name: &str| errors[name].as_array().unwrap().len();
+    assert!(images("missed") <= ((1.0 - mean) * 18.0).round() as usize);
+    let html = world.run(&["report", "--format", "html"]).exits(0).out;
+    assert!(html.contains("gets wrong in few_images over 3 replicates") && html.contains("<th>recall</th>"));
+
+    let trial = best.unwrap()["trials"][0].as_str().unwrap();
+    let shown = world.run(&["show", trial]).exits(0).out;
+    let table: Vec<&str> = shown.split("test by class").nth(1).unwrap().lines().collect();
+    for class in ["ants", "bees", "cats"] {
+        assert!(table.iter().any(|line| line.contains(&format!("│ {class} "))), "{shown}");
+    }
+    assert!(shown.contains("of 18 test images are answered wrong") || shown.contains("answered right"), "{shown}");
+    let said = world.run(&["show", trial, "--format", "json"]).exits(0).out;
+    let json: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let wrong = json["errors"]["missed"].as_array().unwrap().len() as f64;
+    let accuracy: f64 = json["columns"]["test_accuracy"].as_str().unwrap().parse().unwrap();
+    assert!((1.0 - wrong / 18.0 - accuracy).abs() < 1e-9);
+}

@@ -5,11 +5,15 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::{Usage, near};
 use crate::experiment::condition::like;
 use crate::experiment::{Experiment, overrides};
+use crate::key::Key;
 use crate::report::arm::{Arm, Trial, arms};
 use crate::report::compare::{Scored, scored};
+use crate::report::errors::{Answer, Errors};
 use crate::report::findings::{Counts, Findings, Near, Scenario, Sharing};
+use crate::report::sheets::named;
 use crate::report::verdict::{Rule, verdicts};
 use crate::store::Store;
+use crate::store::answers::Answered;
 use crate::store::query::ExperimentRow;
 use crate::store::standing::Standing;
 use crate::value::Value;
@@ -112,6 +116,39 @@ fn counts(trials: &[Trial]) -> Counts {
         counts.under_trained += usize::from(trial.under_trained);
     }
     counts
+}
+
+/// What the best recipe of each scenario gets wrong on test.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn errors(store: &Store, found: &Findings) -> anyhow::Result<Vec<Errors>> {
+    let best = found.scenarios.iter().filter_map(|scenario| Some((scenario, found.best(&scenario.name)?.0)));
+    best.map(|(scenario, arm)| {
+        let trials: Vec<Key> = selected(arm).iter().map(|trial| trial.key).collect();
+        wrong(store, &scenario.name, &named(arm), &trials)
+    })
+    .collect()
+}
+
+/// What replicates of one recipe get wrong on test.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn wrong(store: &Store, scenario: &str, recipe: &str, trials: &[Key]) -> anyhow::Result<Errors> {
+    let (mut classes, mut replicates) = (Vec::new(), Vec::new());
+    for trial in trials {
+        let (names, answered) = store.answered(*trial)?;
+        let answer = |Answered { id, truth, predicted, probability }| Answer {
+            id,
+            truth: truth as usize,
+            predicted: usize::from(predicted),
+            probability: f64::from(probability),
+        };
+        classes = names;
+        replicates.push(answered.into_iter().map(answer).collect());
+    }
+    Ok(Errors::of(scenario, recipe, &classes, &replicates))
 }
 
 /// The trials of an arm's selected setting, replicate by replicate; none where every setting diverged.

@@ -15,10 +15,16 @@ pub fn run(name: Option<&str>, format: Published, common: &Common) -> anyhow::Re
     let text = match format {
         Published::Table => table::report(&found()?, table_style()),
         Published::Md => table::report(&found()?, Style::Markdown),
-        Published::Json => serde_json::to_string_pretty(&json::report(&found()?))?,
+        Published::Json => {
+            let found = found()?;
+            serde_json::to_string_pretty(&json::report(&found, &findings::errors(&store, &found)?))?
+        }
         Published::Csv => trials_csv(&store, name)?,
         Published::Latex => latex::report(&found()?),
-        Published::Html => html::report(&found()?),
+        Published::Html => {
+            let found = found()?;
+            html::report(&found, &findings::errors(&store, &found)?)
+        }
     };
     print(text.trim_end())?;
     Ok(Exit::Complete)

@@ -1,18 +1,26 @@
 //! `show TRIAL`: everything about one trial.
 
-use super::{Exit, Usage, print, table_style};
+use super::{Exit, Usage, findings, print, table_style};
 use crate::cli::{Common, Format};
+use crate::report::errors::Errors;
 use crate::report::table::{Style, table};
 use crate::store::Store;
 use crate::store::query::CIRCUMSTANCES;
 use crate::store::schema::{RESULTS, SETTINGS};
 
+/// Images that are named, at most.
+const MISSED: usize = 12;
+
 pub fn run(prefix: &str, format: Format, common: &Common) -> anyhow::Result<Exit> {
     let store = Store::read(&common.db)?;
     let (experiment, trial) = store.find(prefix).map_err(|error| Usage(format!("{error:#}")))?;
     let curve = store.curve(trial.key)?;
+    let named = |column: &str| trial.columns.get(column).map_or("", String::as_str);
+    let errors = (named("status") == "done")
+        .then(|| findings::wrong(&store, named("scenario"), named("recipe"), &[trial.key]))
+        .transpose()?;
     if format == Format::Json {
-        let json = serde_json::json!({"version": 1, "experiment": experiment, "trial": trial.key, "replicate": trial.replicate, "columns": trial.columns, "curve": curve});
+        let json = serde_json::json!({"version": 1, "experiment": experiment, "trial": trial.key, "replicate": trial.replicate, "columns": trial.columns, "curve": curve, "errors": errors});
         print(&serde_json::to_string_pretty(&json)?)?;
         return Ok(Exit::Complete);
     }
@@ -42,5 +50,9 @@ pub fn run(prefix: &str, format: Format, common: &Common) -> anyhow::Result<Exit
         "curve\n{}",
         table(style, &["step", "epoch", "lr", "train loss", "val loss", "val accuracy"], &rows)
     ))?;
+    if let Some(errors) = errors {
+        let rows = table(style, &Errors::HEADING, &errors.rows(usize::MAX));
+        print(&format!("\ntest by class\n{rows}\n\n{}", errors.missed_words(MISSED)))?;
+    }
     Ok(Exit::Complete)
 }

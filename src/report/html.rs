@@ -1,15 +1,20 @@
 //! A report as one page that needs nothing else: its tables, and what they say as pictures.
 
 use super::curves::by_depth;
+use super::errors::Errors;
 use super::figure::{Row, intervals};
 use super::findings::{Findings, fraction};
 use super::sheets::{Kind, Sheet, named, place_of, sheets};
 use super::verdict::Answer;
 
+/// Classes and images of a scenario that are named, at most.
+const CLASSES: usize = 12;
+const MISSED: usize = 12;
+
 const STYLE: &str = include_str!("page.css");
 
 /// The whole page.
-pub fn report(findings: &Findings) -> String {
+pub fn report(findings: &Findings, errors: &[Errors]) -> String {
     let found = sheets(findings);
     let mut body = vec![format!("<h1>{}</h1>", escaped(&found.name))];
     body.extend(Some(&found.question).filter(|text| !text.is_empty()).map(|text| paragraph("question", text)));
@@ -17,15 +22,35 @@ pub fn report(findings: &Findings) -> String {
     for sheet in &found.sheets {
         body.push(table(sheet));
         match sheet.kind {
-            Kind::Best => {}
+            Kind::Best | Kind::Errors => {}
             Kind::Arms => body.extend(picture(arms(findings))),
             Kind::Depths => body.extend(depths(findings)),
             Kind::Rules => body.extend(picture(rules(findings))),
         }
     }
+    for wrong in errors {
+        body.push(table(&sheet_of(wrong)));
+    }
     body.extend(found.sharing.iter().map(|text| paragraph("state", text)));
     body.push(paragraph("made", concat!("Made by tl-sweep ", env!("CARGO_PKG_VERSION"))));
     page(&found.name, &body.join("\n"))
+}
+
+/// What a scenario's best recipe gets wrong.
+fn sheet_of(errors: &Errors) -> Sheet {
+    let all = errors.classes.len();
+    let some =
+        if all > CLASSES { format!(", {CLASSES} of {all} classes with the lowest recall") } else { String::new() };
+    let over = if errors.replicates > 1 { format!(" over {} replicates", errors.replicates) } else { String::new() };
+    Sheet {
+        notes: vec![errors.missed_words(MISSED)],
+        ..Sheet::new(
+            Kind::Errors,
+            format!("What {} gets wrong in {}{over}{some}", errors.recipe, errors.scenario),
+            &Errors::HEADING,
+            errors.rows(CLASSES),
+        )
+    }
 }
 
 /// A page that needs nothing else.

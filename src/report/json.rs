@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 
 use super::arm::Arm;
+use super::errors::Errors;
 use super::findings::{Findings, further_context};
 
 const VERSION: u32 = 1;
 
 /// The whole report.
-pub fn report(findings: &Findings) -> Value {
+pub fn report(findings: &Findings, errors: &[Errors]) -> Value {
     json!({
         "version": VERSION,
         "experiment": findings.experiment,
@@ -27,6 +28,7 @@ pub fn report(findings: &Findings) -> Value {
         })).collect::<Vec<_>>(),
         "arms": findings.arms.iter().map(arm).collect::<Vec<_>>(),
         "verdicts": findings.verdicts,
+        "errors": errors,
     })
 }
 

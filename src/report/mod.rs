@@ -5,6 +5,7 @@ pub mod arm;
 pub mod compare;
 pub mod csv;
 mod curves;
+pub mod errors;
 mod figure;
 pub mod findings;
 pub mod html;

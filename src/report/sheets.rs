@@ -11,6 +11,8 @@ pub enum Kind {
     Arms,
     Depths,
     Rules,
+    /// What a recipe gets wrong.
+    Errors,
 }
 
 /// A table. A cell may have several lines.
@@ -55,7 +57,7 @@ pub fn sheets(findings: &Findings) -> Sheets {
 }
 
 impl Sheet {
-    fn new(kind: Kind, title: impl Into<String>, heading: &[&str], rows: Vec<Vec<String>>) -> Self {
+    pub fn new(kind: Kind, title: impl Into<String>, heading: &[&str], rows: Vec<Vec<String>>) -> Self {
         let heading = heading.iter().map(|name| (*name).to_owned()).collect();
         Self { kind, title: title.into(), heading, rows, notes: Vec::new() }
     }

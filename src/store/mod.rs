@@ -1,5 +1,6 @@
 //! The store: one SQLite file, one writer. The only folder that knows SQL.
 
+pub mod answers;
 pub mod merge;
 pub mod near;
 pub mod part;

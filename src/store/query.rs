@@ -1,6 +1,6 @@
 //! What is read: which trials are there, the rows of an experiment, predictions for paired comparison.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension, Row};
@@ -298,31 +298,6 @@ impl Store {
         let classes = predicted.iter().flat_map(|bytes| bytes.chunks_exact(2));
         found.test_predicted = classes.map(|class| u16::from_le_bytes([class[0], class[1]])).collect();
         Ok(found)
-    }
-
-    /// The classes that a trial predicted on test, and the true ones, in the order of its split.
-    ///
-    /// # Errors
-    /// The trial has no predictions, or the store cannot be read.
-    pub fn test_answers(&self, trial: Key) -> anyhow::Result<(Vec<u16>, Vec<u32>)> {
-        let (predicted, split, data): (Vec<u8>, Vec<u8>, String) = self.connection.query_row(
-            "SELECT prediction.predicted, split.test, split.data FROM prediction JOIN trial ON trial.key = prediction.trial
-             JOIN split ON split.key = trial.split WHERE prediction.trial = ? AND prediction.part = 'test'",
-            [trial.to_string()],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-        )?;
-        let classes = self.sample_classes(&data)?;
-        let truth = split
-            .chunks_exact(4)
-            .map(|at| classes.get(&u32::from_le_bytes([at[0], at[1], at[2], at[3]])).copied().unwrap_or(0));
-        Ok((predicted.chunks_exact(2).map(|class| u16::from_le_bytes([class[0], class[1]])).collect(), truth.collect()))
-    }
-
-    fn sample_classes(&self, data: &str) -> anyhow::Result<HashMap<u32, u32>> {
-        let mut statement =
-            self.connection.prepare_cached("SELECT position, class FROM sample WHERE data = ? AND part = 'test'")?;
-        let rows = statement.query_map([data], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// The splits behind an experiment's trials as rows: dataset, per_class, replicate, part, sample id, class.

@@ -1,0 +1,89 @@
+//! What trials answered on their test images.
+
+use std::collections::HashMap;
+
+use super::Store;
+use crate::key::Key;
+
+/// A test image, and what a trial took it for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answered {
+    pub id: String,
+    /// Indices into the classes.
+    pub truth: u32,
+    pub predicted: u16,
+    /// Of the true class.
+    pub probability: f32,
+}
+
+impl Store {
+    /// The classes that a trial predicted on test, and the true ones, in the order of its split.
+    ///
+    /// # Errors
+    /// The trial has no predictions, or the store cannot be read.
+    pub fn test_answers(&self, trial: Key) -> anyhow::Result<(Vec<u16>, Vec<u32>)> {
+        let raw = self.raw_answers(trial)?;
+        let mut statement =
+            self.connection.prepare_cached("SELECT position, class FROM sample WHERE data = ? AND part = 'test'")?;
+        let rows = statement.query_map([&raw.data], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let classes: HashMap<u32, u32> = rows.collect::<Result<_, _>>()?;
+        let truth = raw.samples().map(|sample| classes.get(&sample).copied().unwrap_or(0)).collect();
+        Ok((raw.predicted().collect(), truth))
+    }
+
+    /// The same image by image, with the names of the classes.
+    ///
+    /// # Errors
+    /// As `test_answers`.
+    pub fn answered(&self, trial: Key) -> anyhow::Result<(Vec<String>, Vec<Answered>)> {
+        let raw = self.raw_answers(trial)?;
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT position, id, class FROM sample WHERE data = ? AND part = 'test'")?;
+        let rows = statement.query_map([&raw.data], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
+        let mut known: HashMap<u32, (String, u32)> = rows.collect::<Result<_, _>>()?;
+        let answers = raw.samples().zip(raw.predicted()).zip(raw.probabilities());
+        let answered = answers.filter_map(|((sample, predicted), probability)| {
+            let (id, truth) = known.remove(&sample)?;
+            Some(Answered { id, truth, predicted, probability })
+        });
+        let answered = answered.collect();
+        let names: String =
+            self.connection
+                .query_row("SELECT classes FROM dataset WHERE fingerprint = ?", [&raw.data], |row| row.get(0))?;
+        Ok((serde_json::from_str(&names)?, answered))
+    }
+
+    fn raw_answers(&self, trial: Key) -> anyhow::Result<Raw> {
+        Ok(self.connection.query_row(
+            "SELECT prediction.predicted, prediction.probability, split.test, split.data FROM prediction
+             JOIN trial ON trial.key = prediction.trial JOIN split ON split.key = trial.split
+             WHERE prediction.trial = ? AND prediction.part = 'test'",
+            [trial.to_string()],
+            |row| Ok(Raw { predicted: row.get(0)?, probability: row.get(1)?, test: row.get(2)?, data: row.get(3)? }),
+        )?)
+    }
+}
+
+/// As the store holds them, all in the order of the split.
+struct Raw {
+    predicted: Vec<u8>,
+    probability: Vec<u8>,
+    test: Vec<u8>,
+    /// Fingerprint of the dataset.
+    data: String,
+}
+
+impl Raw {
+    fn samples(&self) -> impl Iterator<Item = u32> {
+        self.test.chunks_exact(4).map(|at| u32::from_le_bytes([at[0], at[1], at[2], at[3]]))
+    }
+
+    fn predicted(&self) -> impl Iterator<Item = u16> {
+        self.predicted.chunks_exact(2).map(|class| u16::from_le_bytes([class[0], class[1]]))
+    }
+
+    fn probabilities(&self) -> impl Iterator<Item = f32> {
+        self.probability.chunks_exact(4).map(|at| f32::from_le_bytes([at[0], at[1], at[2], at[3]]))
+    }
+}
