@@ -86,6 +86,9 @@ fn parts_leave_out_nothing_run_nothing_twice_and_join_to_the_same_results() {
             }
             let said = run(&world, &format!("{number}/{of}"), &db).exits(0);
             let own = finished(&world, &db);
+            let plan = world.run(&["plan", "x.toml", "--shard", &format!("{number}/{of}"), "--db", &db]).exits(0).out;
+            let size = format!("part {number}/{of} of 12 cells x 3 replicates: {0} distinct trials, {0} of", own.len());
+            assert!(plan.contains(&size), "{plan}");
             assert!(
                 said.out.contains(&format!("part {number}/{of}: {0} of {0} trials are done", own.len())),
                 "{}",

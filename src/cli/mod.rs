@@ -113,6 +113,9 @@ pub enum Verb {
     Plan {
         #[command(flatten)]
         asked: Asked,
+        /// Of part K of N alone, as `run --shard` takes it
+        #[arg(long, value_name = "K/N")]
+        shard: Option<String>,
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },

@@ -52,6 +52,7 @@ use std::io::IsTerminal;
 use crate::cli::{Cli, Color, DataVerb, Verb, WeightsVerb};
 use crate::device::CpuPath;
 use crate::experiment::problem::Problems;
+use crate::plan::shard::Shard;
 use crate::store::Unusable;
 use crate::train::Places;
 
@@ -110,11 +111,9 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     match cli.verb {
         Verb::Init { template, output } => init::run(&template, &output),
         Verb::Check { asked } => check::run(&asked, common),
-        Verb::Plan { asked, format } => plan::run(&asked, format, common),
+        Verb::Plan { asked, shard, format } => plan::run(&asked, parsed(shard)?, format, common),
         Verb::Run { asked, only, limit, shard, no_share } => {
-            let shard = shard.map(|text| text.parse()).transpose();
-            let shard = shard.map_err(|wrong: String| Usage(format!("--shard: {wrong}")))?;
-            run::run(&asked, &run::Part { only, limit, shard, no_share, again: None }, common)
+            run::run(&asked, &run::Part { only, limit, shard: parsed(shard)?, no_share, again: None }, common)
         }
         Verb::Rerun { asked, trials, only } => {
             let part = run::Part { only, limit: None, shard: None, no_share: false, again: Some(trials) };
@@ -159,6 +158,11 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Gauge { device } => gauge::run(&device),
         Verb::Worker { device, numerics, lanes, cache } => worker::run(&device, lanes, &Places { cache, numerics }),
     }
+}
+
+fn parsed(shard: Option<String>) -> anyhow::Result<Option<Shard>> {
+    let shard = shard.map(|text| text.parse()).transpose();
+    shard.map_err(|wrong: String| Usage(format!("--shard: {wrong}")).into())
 }
 
 /// What an error means for the shell.

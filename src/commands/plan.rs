@@ -10,6 +10,7 @@ use super::{Exit, print, streams, table_style};
 use crate::cli::{Asked, Common, Format};
 use crate::device::Precision;
 use crate::experiment::Experiment;
+use crate::plan::shard::{self, Shard};
 use crate::plan::stage::Work;
 use crate::plan::{Cell, Facts, Plan};
 use crate::report::table::{Style, table};
@@ -23,14 +24,19 @@ const NOISE: f64 = 0.1;
 /// Real runs take between these times the forecast.
 const RANGE: (f64, f64) = (0.7, 1.6);
 
-pub fn run(asked: &Asked, format: Format, common: &Common) -> anyhow::Result<Exit> {
+pub fn run(asked: &Asked, shard: Option<Shard>, format: Format, common: &Common) -> anyhow::Result<Exit> {
     let experiment = Experiment::load(&asked.file, &asked.set)?;
     let mut world = World::gather(&experiment, &asked.file, common)?;
     world.devices.tell(common);
     let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
     let finished = if common.db.exists() { Store::read(&common.db)?.finished()? } else { Default::default() };
     let cells: Vec<usize> = (0..plan.cells.len()).collect();
-    let jobs = jobs::jobs(&plan, &cells, &finished, &world).map_err(anyhow::Error::msg)?;
+    let jobs = match shard {
+        None => jobs::jobs(&plan, &cells, &finished, &world),
+        Some(shard) => shard::part(&plan, &cells, shard, &world.facts)
+            .and_then(|own| jobs::of_part(&plan, &cells, &own, &finished, &world)),
+    };
+    let jobs = jobs.map_err(anyhow::Error::msg)?;
     streams::settle(&plan, &jobs, common.slots, &mut world)?;
     // What was measured serves the next time; a folder that cannot be written to is no reason to say nothing now.
     if world.places.cache.is_dir() {
@@ -39,8 +45,8 @@ pub fn run(asked: &Asked, format: Format, common: &Common) -> anyhow::Result<Exi
     match format {
         Format::Json => print(&serde_json::to_string_pretty(&json(&experiment, &plan, &jobs, &world))?)?,
         Format::Csv => print(cells_csv(&plan)?.trim_end())?,
-        Format::Table => print(&text(&experiment, &plan, &jobs, &world, table_style()))?,
-        Format::Md => print(&text(&experiment, &plan, &jobs, &world, Style::Markdown))?,
+        Format::Table => print(&text(&experiment, &plan, shard, &jobs, &world, table_style()))?,
+        Format::Md => print(&text(&experiment, &plan, shard, &jobs, &world, Style::Markdown))?,
     }
     Ok(Exit::Complete)
 }
@@ -94,16 +100,21 @@ fn cells_csv(plan: &Plan) -> anyhow::Result<String> {
     crate::report::csv::rows(&columns, rows.iter())
 }
 
-fn text(experiment: &Experiment, plan: &Plan, jobs: &Jobs, world: &World, style: Style) -> String {
+fn text(
+    experiment: &Experiment,
+    plan: &Plan,
+    shard: Option<Shard>,
+    jobs: &Jobs,
+    world: &World,
+    style: Style,
+) -> String {
     let totals = &jobs.totals;
-    let mut parts = vec![format!(
-        "{}: {} cells x {} replicates = {} distinct trials, {} of them in the store",
-        experiment.name,
-        plan.cells.len(),
-        plan.replicates,
-        totals.trials,
-        totals.done
-    )];
+    let (cells, replicates, trials) = (plan.cells.len(), plan.replicates, totals.trials);
+    let size = match shard {
+        None => format!("{cells} cells x {replicates} replicates = {trials} distinct trials"),
+        Some(shard) => format!("part {shard} of {cells} cells x {replicates} replicates: {trials} distinct trials"),
+    };
+    let mut parts = vec![format!("{}: {size}, {} of them in the store", experiment.name, totals.done)];
     parts.push(data(world, style));
     let stages: Vec<Vec<String>> = ["pretrain", "encode", "probe", "finetune"]
         .iter()
