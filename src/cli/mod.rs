@@ -158,7 +158,7 @@ pub enum Verb {
         #[arg(long, conflicts_with = "sample")]
         all: bool,
     },
-    /// Take over what other stores or bundles hold: the parts of `run --shard`; results that are in both are compared
+    /// Take over into --db what other stores or bundles hold: the parts of `run --shard`; what is in both is compared
     Merge {
         /// Stores of other machines, or bundles of `export --bundle`
         #[arg(required = true, value_name = "STORE")]
@@ -188,7 +188,7 @@ pub enum Verb {
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
-    /// Everything about one trial: settings, scores, curve
+    /// Everything about one trial: settings, scores, curve, what it gets wrong class by class
     Show {
         /// The first digits of its key
         trial: String,

@@ -27,9 +27,9 @@ const FLAT: f64 = 2.0;
 
 const SIDE: usize = 16;
 const NUMBERS: usize = SIDE * SIDE * 3;
-/// Side of a square of pixels whose sum stands for them where images are clearly different.
-const BLOCK: usize = 4;
-const BLOCKS: usize = (SIDE / BLOCK) * (SIDE / BLOCK) * 3;
+/// Numbers of squares of 4 x 4 and of 2 x 2 pixels, whose sums stand for them where images are clearly different.
+const COARSE: usize = 4 * 4 * 3;
+const MIDDLE: usize = 8 * 8 * 3;
 const UNIT: f64 = 8192.0;
 
 /// What makes a list of pairs another one, for the names of files that keep it.
@@ -48,15 +48,16 @@ pub struct Pair {
 
 /// What of an image is compared.
 struct Thumbnail {
-    /// RGB, row by row.
-    pixels: Vec<u8>,
+    /// RGB, row by row, 8 bits each: kept in 16, which processors multiply and add at once.
+    pixels: Vec<i16>,
     /// Of each channel.
     sums: [i64; 3],
     /// The length of the pixels less their channel's mean.
     length: f64,
     /// Sums of blocks of the same, over `length` and the side of a block, times `UNIT`: but for rounding, their squared
     /// distances are never larger than those of all pixels.
-    blocks: [i16; BLOCKS],
+    coarse: [i16; COARSE],
+    middle: [i16; MIDDLE],
 }
 
 /// All pairs among the samples of `manifest` that `image` has pixels of.
@@ -77,7 +78,9 @@ pub fn pairs(
         made.collect()
     };
     let (test, train) = (thumbnails(true)?, thumbnails(false)?);
-    Ok(test.par_iter().flat_map_iter(|(index, thumbnail)| near(*index, thumbnail, &train)).collect())
+    // Side by side: nearly all pairs are told apart by these alone.
+    let coarse: Vec<[i16; COARSE]> = train.iter().map(|(_, thumbnail)| thumbnail.coarse).collect();
+    Ok(test.par_iter().flat_map_iter(|(index, thumbnail)| near(*index, thumbnail, &train, &coarse)).collect())
 }
 
 /// The same of a dataset whose images are decoded for it, each whole.
@@ -110,12 +113,14 @@ pub fn of_packed(manifest: &Manifest, packed: &Packed, there: &[bool]) -> anyhow
 const FRAME: Frame = Frame { side: SIDE, resize: Resize::Stretch };
 
 /// The training images that a test image is a near-duplicate of.
-fn near(test: u32, thumbnail: &Thumbnail, train: &[(u32, Thumbnail)]) -> Vec<Pair> {
+fn near(test: u32, thumbnail: &Thumbnail, train: &[(u32, Thumbnail)], coarse: &[[i16; COARSE]]) -> Vec<Pair> {
     let mirrored = thumbnail.mirrored();
     let mut found: Vec<Pair> = Vec::new();
-    for (index, other) in train {
-        let distances =
-            [thumbnail, &mirrored].map(|own| if own.clearly_differs(other) { 1.0 } else { own.distance(other) });
+    for ((index, other), coarse) in train.iter().zip(coarse) {
+        let distances = [thumbnail, &mirrored].map(|own| {
+            let differs = clearly_differ(&own.coarse, coarse) || clearly_differ(&own.middle, &other.middle);
+            if differs { 1.0 } else { own.distance(other) }
+        });
         let distance = distances[0].min(distances[1]);
         if distance < NEAR {
             found.push(Pair { test, train: *index, distance, mirrored: distances[1] < distances[0] });
@@ -124,53 +129,70 @@ fn near(test: u32, thumbnail: &Thumbnail, train: &[(u32, Thumbnail)]) -> Vec<Pai
     if found.iter().all(|pair| pair.distance < SAME) {
         return found;
     }
-    let mut all: Vec<f64> = train.iter().map(|(_, other)| thumbnail.distance(other)).collect();
-    let place = NEIGHBOUR.min(all.len()) - 1;
-    let (_, neighbour, _) = all.select_nth_unstable_by(place, f64::total_cmp);
-    let limit = SAME.max(NEAR.min(SHARE * *neighbour));
+    let limit = SAME.max(SHARE * neighbour(thumbnail, train, &found));
     found.retain(|pair| pair.distance < limit);
     found
+}
+
+/// The distance to the `NEIGHBOUR`th nearest training image; or to any that is as near, where it leaves none of `found`.
+fn neighbour(thumbnail: &Thumbnail, train: &[(u32, Thumbnail)], found: &[Pair]) -> f64 {
+    let nearest = found.iter().map(|pair| pair.distance).fold(f64::INFINITY, f64::min);
+    let mut nearer = Vec::with_capacity(NEIGHBOUR + 1);
+    for (_, other) in train {
+        let distance = thumbnail.distance(other);
+        let place = nearer.partition_point(|known| *known <= distance);
+        if place < NEIGHBOUR {
+            nearer.insert(place, distance);
+            nearer.truncate(NEIGHBOUR);
+        }
+        // Classes that look alike by nature fill the list soon.
+        if nearer.len() == NEIGHBOUR && SHARE * nearer[NEIGHBOUR - 1] <= nearest {
+            break;
+        }
+    }
+    nearer.last().copied().unwrap_or(f64::INFINITY)
 }
 
 impl Thumbnail {
     /// Nothing of an image that shows nothing.
     fn of(image: &Rgb) -> anyhow::Result<Option<Self>> {
         let pixels = square(image, FRAME).map_err(anyhow::Error::msg)?;
-        Ok(Self::new(pixels))
+        Ok(Self::new(pixels.into_iter().map(i16::from).collect()))
     }
 
-    fn new(pixels: Vec<u8>) -> Option<Self> {
+    fn new(pixels: Vec<i16>) -> Option<Self> {
         let mut sums = [0; 3];
         pixels.iter().enumerate().for_each(|(at, value)| sums[at % 3] += i64::from(*value));
         let squares: i64 = pixels.iter().map(|value| i64::from(*value).pow(2)).sum();
         let length = (squares as f64 - product_of_means(sums, sums)).max(0.0).sqrt();
-        let blocks = blocks(&pixels, sums, length);
-        (length >= FLAT * (NUMBERS as f64).sqrt()).then_some(Self { pixels, sums, length, blocks })
+        let (coarse, middle) = (blocks(&pixels, sums, length), blocks(&pixels, sums, length));
+        (length >= FLAT * (NUMBERS as f64).sqrt()).then_some(Self { pixels, sums, length, coarse, middle })
     }
 
     fn mirrored(&self) -> Self {
         let rows = self.pixels.chunks_exact(3 * SIDE);
-        let pixels: Vec<u8> = rows.flat_map(|row| row.chunks_exact(3).rev().flatten().copied()).collect();
-        Self { blocks: blocks(&pixels, self.sums, self.length), pixels, ..*self }
+        let pixels: Vec<i16> = rows.flat_map(|row| row.chunks_exact(3).rev().flatten().copied()).collect();
+        let (coarse, middle) = (blocks(&pixels, self.sums, self.length), blocks(&pixels, self.sums, self.length));
+        Self { pixels, coarse, middle, ..*self }
     }
 
     /// From sums of whole numbers, so the same on every machine.
     fn distance(&self, other: &Self) -> f64 {
-        let product: i32 =
-            self.pixels.iter().zip(&other.pixels).map(|(one, other)| i32::from(*one) * i32::from(*other)).sum();
+        let products = self.pixels.iter().zip(&other.pixels).map(|(one, other)| i32::from(*one) * i32::from(*other));
+        let product: i32 = products.sum();
         let product = f64::from(product) - product_of_means(self.sums, other.sums);
         (1.0 - product / (self.length * other.length)).max(0.0)
     }
+}
 
-    /// Whether blocks alone say that two are no near-duplicates: half the squared distance of vectors of length one is
-    /// one minus their product.
-    fn clearly_differs(&self, other: &Self) -> bool {
-        /// More than what rounding may add.
-        const SLACK: f64 = 0.001;
-        const LIMIT: i32 = (2.0 * (NEAR + SLACK) * UNIT * UNIT) as i32;
-        let differences = self.blocks.iter().zip(&other.blocks).map(|(one, other)| i32::from(one - other));
-        differences.map(|difference| difference * difference).sum::<i32>() > LIMIT
-    }
+/// Whether blocks alone say that two are no near-duplicates: half the squared distance of vectors of length one is one
+/// minus their product.
+fn clearly_differ<const N: usize>(one: &[i16; N], other: &[i16; N]) -> bool {
+    /// More than what rounding may add.
+    const SLACK: f64 = 0.002;
+    const LIMIT: i32 = (2.0 * (NEAR + SLACK) * UNIT * UNIT) as i32;
+    let differences = one.iter().zip(other).map(|(one, other)| i32::from(one - other));
+    differences.map(|difference| difference * difference).sum::<i32>() > LIMIT
 }
 
 /// What the means of the channels of two thumbnails have in their product.
@@ -179,14 +201,16 @@ fn product_of_means(one: [i64; 3], other: [i64; 3]) -> f64 {
     products as f64 / (SIDE * SIDE) as f64
 }
 
-fn blocks(pixels: &[u8], of_channels: [i64; 3], length: f64) -> [i16; BLOCKS] {
-    let mut sums = [0f64; BLOCKS];
+fn blocks<const N: usize>(pixels: &[i16], of_channels: [i64; 3], length: f64) -> [i16; N] {
+    let across = (N / 3).isqrt();
+    let side = SIDE / across;
+    let mut sums = [0f64; N];
     for (at, value) in pixels.iter().enumerate() {
         let (y, x, channel) = (at / (3 * SIDE), at / 3 % SIDE, at % 3);
-        let block = (y / BLOCK * (SIDE / BLOCK) + x / BLOCK) * 3 + channel;
+        let block = (y / side * across + x / side) * 3 + channel;
         sums[block] += f64::from(*value) - of_channels[channel] as f64 / (SIDE * SIDE) as f64;
     }
-    sums.map(|sum| (sum / length / BLOCK as f64 * UNIT) as i16)
+    sums.map(|sum| (sum / length / side as f64 * UNIT) as i16)
 }
 
 #[cfg(test)]
@@ -214,18 +238,19 @@ mod tests {
             for other in &all {
                 // Between the two, ever nearer to the other.
                 for share in [0.0, 0.5, 0.7, 0.8, 0.9, 1.0] {
-                    let mix = |(a, b): (&u8, &u8)| ((1.0 - share) * f64::from(*a) + share * f64::from(*b)) as u8;
+                    let mix = |(a, b): (&i16, &i16)| ((1.0 - share) * f64::from(*a) + share * f64::from(*b)) as i16;
                     let between = Thumbnail::new(one.pixels.iter().zip(&other.pixels).map(mix).collect());
                     let between = between.expect("something to see");
                     if between.distance(other) < NEAR {
                         near += 1;
-                        assert!(!between.clearly_differs(other));
+                        assert!(!clearly_differ(&between.coarse, &other.coarse));
+                        assert!(!clearly_differ(&between.middle, &other.middle));
                     }
                 }
             }
         }
         assert!(near > 3600, "{near}");
-        assert!(all[0].clearly_differs(&all[1]));
+        assert!(clearly_differ(&all[0].coarse, &all[1].coarse));
     }
 
     #[test]
