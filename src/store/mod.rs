@@ -176,3 +176,17 @@ fn network(facts: &rustix::fs::StatFs) -> Option<String> {
     let name = facts.f_fstypename.iter().take_while(|byte| **byte != 0).map(|byte| *byte as u8 as char).collect();
     (facts.f_flags & LOCAL == 0).then_some(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tables of a store, sorted, but for the one that describes columns.
+    pub fn tables() -> Vec<String> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("all.sqlite")).expect("a store");
+        let text = "SELECT name FROM sqlite_master WHERE type = 'table' AND name <> 'column_kind' ORDER BY name";
+        let mut statement = store.connection.prepare(text).expect("SQL");
+        statement.query_map([], |row| row.get(0)).expect("rows").map(|name| name.expect("a name")).collect()
+    }
+}
