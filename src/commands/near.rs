@@ -44,17 +44,19 @@ pub fn leave_out(dataset: &mut Dataset, cache: &Path) -> anyhow::Result<()> {
     dataset.leave_out(&without)
 }
 
-/// The near-duplicates among what was packed, for each dataset and size of image.
+/// The near-duplicates among what was packed, for each dataset: pairs that are near at any size of image.
 ///
 /// # Errors
 /// The cache cannot be read or written.
 pub fn found<'a>(prepared: &Prepared, world: &'a World) -> anyhow::Result<Vec<(&'a Dataset, Vec<Pair>)>> {
     let mut all = Vec::new();
     for dataset in world.datasets.values() {
-        let own = prepared.packed.iter().filter(|(data, _)| *data == dataset.manifest.fingerprint);
-        for (_, frame) in own {
-            all.push((dataset, packed::near_duplicates(&dataset.manifest, *frame, &world.places.cache)?));
+        let mut pairs: BTreeMap<(u32, u32), Pair> = BTreeMap::new();
+        for (_, frame) in prepared.packed.iter().filter(|(data, _)| *data == dataset.manifest.fingerprint) {
+            let found = packed::near_duplicates(&dataset.manifest, *frame, &world.places.cache)?;
+            pairs.extend(found.into_iter().map(|pair| ((pair.test, pair.train), pair)));
         }
+        all.push((dataset, pairs.into_values().collect()));
     }
     Ok(all)
 }
@@ -88,7 +90,8 @@ pub fn told(name: &str, manifest: &Manifest, pairs: &[Pair]) -> Option<String> {
     ))
 }
 
-/// Says of each verdict what its difference is without the test images that near-duplicate one trained on.
+/// Says of each verdict what its difference is without the test images that near-duplicate one trained or validated
+/// on.
 ///
 /// # Errors
 /// The store cannot be read.
@@ -115,11 +118,11 @@ pub fn without(
         let [better, worse] = sides.map(|trials| rest(store, &experiment.metric, &trials, &near));
         verdict.notes.push(match (better?, worse?) {
             (Some(better), Some(worse)) => format!(
-                "without the {} test images that are near-duplicates of images trained on: {}",
+                "without the {} test images that are near-duplicates of images trained or validated on: {}",
                 near.len(),
                 shown_difference(&difference(&better, &worse))
             ),
-            _ => "every test image is a near-duplicate of one trained on".to_owned(),
+            _ => "every test image is a near-duplicate of one trained or validated on".to_owned(),
         });
     }
     Ok(())

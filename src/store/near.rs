@@ -53,22 +53,23 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// The places, in the order of a trial's test images, of those that it has trained on a near-duplicate of.
+    /// The places, in the order of a trial's test images, of those that it has trained or validated on a
+    /// near-duplicate of: validation chooses, and with `refit` it is trained on as well.
     ///
     /// # Errors
     /// The trial has no split, or the store cannot be read.
     pub fn near_in(&self, trial: Key) -> anyhow::Result<BTreeSet<usize>> {
-        let (data, train, test): (String, Vec<u8>, Vec<u8>) = self.connection.query_row(
-            "SELECT split.data, split.train, split.test FROM trial JOIN split ON split.key = trial.split WHERE trial.key = ?",
+        let (data, train, val, test): (String, Vec<u8>, Vec<u8>, Vec<u8>) = self.connection.query_row(
+            "SELECT split.data, split.train, split.val, split.test FROM trial JOIN split ON split.key = trial.split WHERE trial.key = ?",
             [trial.to_string()],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
         )?;
         let mut statement = self.connection.prepare_cached("SELECT test, train FROM near_duplicate WHERE data = ?")?;
         let pairs = statement.query_map([data], |row| Ok((row.get::<_, u32>(0)?, row.get::<_, u32>(1)?)))?;
-        let trained: BTreeSet<u32> = positions(&train).collect();
+        let read: BTreeSet<u32> = positions(&train).chain(positions(&val)).collect();
         let pairs: Vec<(u32, u32)> = pairs.collect::<Result<_, _>>()?;
         let near: BTreeSet<u32> =
-            pairs.into_iter().filter(|(_, train)| trained.contains(train)).map(|pair| pair.0).collect();
+            pairs.into_iter().filter(|(_, train)| read.contains(train)).map(|pair| pair.0).collect();
         Ok(positions(&test).enumerate().filter(|(_, sample)| near.contains(sample)).map(|(place, _)| place).collect())
     }
 }
