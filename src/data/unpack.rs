@@ -156,7 +156,9 @@ fn untar(reader: impl Read, into: &Path) -> anyhow::Result<()> {
 }
 
 fn unzip(reader: impl Read + std::io::Seek, into: &Path) -> anyhow::Result<()> {
-    let mut archive = zip::ZipArchive::new(reader)?;
+    // Nothing stands before it: where it begins is not looked for.
+    let config = zip::read::Config { archive_offset: zip::read::ArchiveOffset::Known(0) };
+    let mut archive = zip::ZipArchive::with_config(config, reader)?;
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index)?;
         if entry.is_file() {

@@ -1,10 +1,13 @@
 //! A weight file of any format, opened by what it contains: what tensors it has, and the numbers of one at a time.
 
 use std::collections::HashMap;
+use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use zip::ZipArchive;
+use zip::read::{ArchiveOffset, Config};
 
 use super::{keras, torch};
 
@@ -39,6 +42,14 @@ pub enum Kind {
     F64,
     /// A counter or an index: no weight.
     Other(usize),
+}
+
+/// The zip that a whole file is.
+pub(super) fn archive(bytes: &Bytes) -> Result<ZipArchive<Cursor<&[u8]>>, String> {
+    // Looking for where it begins, zip 9.8 takes the second entry for the first where a directory of 64 bits follows whose first
+    // entry has a name of thirty bytes: PyTorch's files whose own names have twenty-one.
+    let config = Config { archive_offset: ArchiveOffset::Known(0) };
+    ZipArchive::with_config(config, Cursor::new(bytes.as_ref())).map_err(|error| error.to_string())
 }
 
 impl Kind {

@@ -1,14 +1,12 @@
 //! Keras' HDF5 files: by layer names (`layer_names` and `weight_names`, keras/src/legacy/saving/legacy_h5_format.py), and
 //! by class and order (`layers/conv2d_10/vars/0`, keras/src/saving/saving_lib.py), the latter also inside a `.keras`.
 
-use std::io::Cursor;
-
 use hdf5_reader::Hdf5File;
 use hdf5_reader::dataset::Dataset;
 use hdf5_reader::group::Group as Hdf5Group;
 use hdf5_reader::messages::datatype::Datatype;
 
-use super::file::{Bytes, Format, Group, Kind, Stored, WeightFile};
+use super::file::{Bytes, Format, Group, Kind, Stored, WeightFile, archive};
 
 type Parsed<T> = Result<T, String>;
 
@@ -38,7 +36,7 @@ pub fn read(shown: String, bytes: Bytes) -> Parsed<WeightFile> {
 
 /// The weights inside a `.keras` archive; nothing if the archive is no such thing.
 pub fn weights_of_archive(bytes: &Bytes) -> Parsed<Option<Bytes>> {
-    let mut archive = zip::ZipArchive::new(Cursor::new(bytes.as_ref())).map_err(|error| error.to_string())?;
+    let mut archive = archive(bytes)?;
     let Ok(entry) = archive.by_name("model.weights.h5") else { return Ok(None) };
     let (start, length) = (entry.data_start().unwrap_or(0) as usize, entry.size() as usize);
     let whole = start.checked_add(length).filter(|end| *end <= bytes.as_ref().len());

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::Cursor;
 
-use super::file::{Bytes, Kind, Stored};
+use super::file::{Bytes, Kind, Stored, archive};
 use super::pickle::{self, Arena, Id, Node};
 
 type Parsed<T> = Result<T, String>;
@@ -26,7 +26,7 @@ struct View {
 
 /// The tensors of a zip that `torch.save` wrote.
 pub fn zipped(bytes: &Bytes) -> Parsed<Vec<Stored>> {
-    let mut archive = zip::ZipArchive::new(Cursor::new(bytes.as_ref())).map_err(|error| error.to_string())?;
+    let mut archive = archive(bytes)?;
     let names: Vec<String> = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
     let pickle = names.iter().find(|name| name.ends_with("data.pkl")).ok_or("the archive has no data.pkl")?;
     let prefix = pickle.trim_end_matches("data.pkl").to_owned();
