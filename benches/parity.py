@@ -76,7 +76,9 @@ def in_pieces(whole, path):
     import h5py
     with h5py.File(whole) as source, h5py.File(path, "w") as target:
         def copy(name, item):
-            if isinstance(item, h5py.Dataset):
+            if isinstance(item, h5py.Dataset) and item.shape == ():
+                target.create_dataset(name, data=item)
+            elif isinstance(item, h5py.Dataset):
                 target.create_dataset(name, data=item, chunks=True, compression="gzip", shuffle=True)
             else:
                 target.require_group(name)
@@ -101,7 +103,7 @@ def of_keras_2(whole, path):
     import h5py, re
 
     def older(name):
-        found = re.fullmatch(r"(conv2d|batch_normalization|activation)(?:_(\d+))?", name)
+        found = re.fullmatch(r"(conv2d|batch_normalization|activation|normalization|rescaling)(?:_(\d+))?", name)
         return f"{found[1]}_{int(found[2] or 0) + 1}" if found else name
 
     plain = lambda names: [name.decode() if isinstance(name, bytes) else name for name in names]
@@ -118,6 +120,26 @@ def of_keras_2(whole, path):
     return path
 
 
+def efficientnet(number):
+    """Keras' EfficientNet with the layers that it has where weights come from ImageNet, of any width."""
+    import types
+    from keras.src.applications import efficientnet as module
+    scales = [(1.0, 1.0, 0.2), (1.0, 1.1, 0.2), (1.1, 1.2, 0.3), (1.2, 1.4, 0.3), (1.4, 1.8, 0.4), (1.6, 2.2, 0.4), (1.8, 2.6, 0.5), (2.0, 3.1, 0.5)]
+    wide, deep, dropout = scales[number]
+    layers = types.SimpleNamespace(**{name: getattr(keras.layers, name) for name in dir(keras.layers)})
+    deviations = [0.229, 0.224, 0.225]
+    layers.Normalization = lambda axis: lambda x: keras.layers.Rescaling([d**-0.5 for d in deviations])(keras.layers.Normalization(axis=axis)(x))
+
+    def make(width=1.0, **own):
+        usual, module.layers = module.layers, layers
+        try:
+            return module.EfficientNet(wide * width, deep, own["input_shape"][0], dropout_rate=dropout, name=f"efficientnetb{number}", **own)
+        finally:
+            module.layers = usual
+
+    return make
+
+
 class Keras:
     def __init__(self, arch, make, side, width, top):
         keras.backend.clear_session()
@@ -128,7 +150,12 @@ class Keras:
             own["alpha"] = width
         if "v1" in arch and top:
             own["dropout"] = 0.0
+        if "efficientnet" in arch:
+            own["width"] = width
         self.model = make(**own)
+        for layer in self.model.layers:
+            if isinstance(layer, keras.layers.Dropout):
+                layer.rate = 0.0
         if width == 0.0625 and "mobilenet" not in arch:
             self.model = thin(self.model, own.get("classes"))
         self.arch, self.side, self.width, self.frozen = arch, side, width, 5
@@ -137,10 +164,13 @@ class Keras:
             for weight in layer.weights:
                 leaf = weight.path.split("/")[-1]
                 fan = int(np.prod(weight.shape[:-1])) if "Depthwise" not in type(layer).__name__ else int(np.prod(weight.shape[:2]))
-                kind = {"gamma": "scale", "moving_variance": "variance"}.get(leaf, "kernel" if "kernel" in leaf else "other")
+                kind = {"gamma": "scale", "moving_variance": "variance", "variance": "variance"}.get(leaf, "kernel" if "kernel" in leaf else "other")
                 described.append((weight, kind, tuple(weight.shape), fan))
+        # The images here are some 255 times smaller than those that EfficientNet prepares.
+        scales = {"normalization/mean": 1 / 255, "normalization/variance": 255.0**-2}
         for (weight, *_), values in zip(described, randomise([d[1:] for d in described], 7)):
-            weight.assign(values)
+            if not weight.path.endswith("/count"):
+                weight.assign(values * scales.get("/".join(weight.path.split("/")[-2:]), 1))
 
     def files(self):
         """Every format of this framework: name, path."""
@@ -164,6 +194,10 @@ class Keras:
         names = [l.name for l in self.model.layers[1:]]
         if "vgg" in self.arch:
             return names
+        if "efficientnet" in self.arch:
+            return [n for n in names if n.endswith(("_add", "stem_activation", "top_activation"))]
+        if "densenet" in self.arch:
+            return [n for n in names if n.endswith("_pool") or n in ("pool1", "relu", "avg_pool", "conv3_block4_concat")]
         ends = ("_out", "_add", "_relu", "avg_pool", "pool1_pool", "out_relu") if "resnet" in self.arch or "mobilenet" in self.arch else ()
         if "mobilenet_v2" in self.arch:
             ends = ("_add", "Conv1_relu", "out_relu")
@@ -184,7 +218,7 @@ class Keras:
         """The torch tensor behind `layer.weight`, and how it becomes our layout."""
         layer, leaf = name.rsplit(".", 1)
         layer = self.model.get_layer(layer)
-        leaves = {"weight": ("kernel", "depthwise_kernel", "gamma"), "bias": ("bias", "beta"), "running_mean": ("moving_mean",), "running_var": ("moving_variance",)}[leaf]
+        leaves = {"weight": ("kernel", "depthwise_kernel", "gamma"), "bias": ("bias", "beta"), "running_mean": ("moving_mean",), "running_var": ("moving_variance",), "mean": ("mean",), "variance": ("variance",)}[leaf]
         weight = next(w for w in layer.weights if w.path.split("/")[-1] in leaves)
         if weight.ndim == 4 and "Depthwise" in type(layer).__name__:
             return weight.value, lambda t: t.permute(2, 3, 0, 1).reshape(-1, 1, *t.shape[:2])
@@ -204,10 +238,12 @@ class Keras:
                     yield f"{layer.name}.{leaf}"
 
     def frozen_names(self):
-        leaves = {"kernel": "weight", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+        leaves = {"kernel": "weight", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var", "mean": "mean", "variance": "variance"}
         for layer in self.model.layers[: self.frozen]:
             for weight in layer.weights:
                 leaf = weight.path.split("/")[-1]
+                if leaf == "count":
+                    continue
                 yield f"{layer.name}.{leaves.get(leaf, 'weight' if 'kernel' in leaf else 'bias')}"
 
     def every(self):
@@ -273,6 +309,11 @@ class Torch:
             options.update(init_weights=False, transform_input=False, aux_logits=side > 200)
         if "mobilenet" in arch:
             options.update(width_mult=width)
+        if "densenet" in arch and width != 1.0:
+            make = lambda **own: torchvision.models.DenseNet(2, (6, 12, 24, 16), 4, **own)
+        if "efficientnet" in arch and width != 1.0:
+            setting, last = torchvision.models.efficientnet._efficientnet_conf("efficientnet_b0", width_mult=width, depth_mult=1.0)
+            make = lambda **own: torchvision.models.efficientnet.EfficientNet(setting, 0.2, last_channel=last, **own)
         self.model = make(**options).eval()
         self.arch, self.side, self.width, self.frozen = arch, side, width, 5
         if "vgg" in arch and side != 224:
@@ -280,7 +321,7 @@ class Torch:
             self.model.avgpool = torch.nn.Identity()
             self.model.classifier[0] = torch.nn.Linear(512 * (side // 32) ** 2, 4096)
         for module in self.model.modules():
-            if isinstance(module, torch.nn.Dropout):
+            if isinstance(module, (torch.nn.Dropout, torchvision.ops.StochasticDepth)):
                 module.p = 0.0
         described = []
         for name, module in self.model.named_modules():
@@ -297,8 +338,17 @@ class Torch:
 
     def files(self):
         state = self.model.state_dict()
+        if "densenet" in self.arch:
+            # The published files have the names of an older torchvision.
+            import re
+            old = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", k): v for k, v in state.items()}
+            torch.save(old, f"{work}/{self.arch}.older.pth")
+            yield "pth (older names)", f"{work}/{self.arch}.older.pth"
         torch.save(state, f"{work}/{self.arch}.pth")
         yield "pth", f"{work}/{self.arch}.pth"
+        # Its first entry has a name of thirty bytes, with which a zip of 64 bits can be taken for another.
+        torch.save(state, f"{work}/{'weights':-<21}.pth")
+        yield "pth (21 letters)", f"{work}/{'weights':-<21}.pth"
         torch.save(state, f"{work}/{self.arch}.old.pth", _use_new_zipfile_serialization=False)
         yield "pth (stream)", f"{work}/{self.arch}.old.pth"
         yield "pth (tar)", in_tar(state, f"{work}/{self.arch}.tar.pth")
@@ -308,6 +358,12 @@ class Torch:
     def cuts(self):
         table = {
             "vgg19": [f"block{b}_pool" for b in range(1, 6)], "vgg16": [f"block{b}_pool" for b in range(1, 6)],
+            "resnet18": ["maxpool"] + [f"layer{s}.1.relu2" for s in (1, 2, 3, 4)] + ["avgpool"],
+            "resnet34": ["maxpool"] + [f"layer{s}.{b}.relu2" for s, b in ((1, 2), (2, 3), (3, 5), (4, 2))] + ["avgpool"],
+            "resnet101_torchvision": ["maxpool", "layer1.2.relu3", "layer2.3.relu3", "layer3.22.relu3", "layer4.2.relu3", "avgpool"],
+            "densenet121_torchvision": ["features.pool0"] + [f"features.transition{t}.pool" for t in (1, 2, 3)],
+            "efficientnet_b0_torchvision": ["features.0.2"] + [f"features.{s}.{b}.add" for s, b in ((2, 1), (3, 1), (4, 2), (5, 2), (6, 3))] + ["features.8.2", "avgpool"],
+            "efficientnet_b5_torchvision": ["features.0.2"] + [f"features.{s}.{b}.add" for s, b in ((1, 2), (2, 4), (3, 4), (4, 6), (5, 6), (6, 8), (7, 2))] + ["features.8.2", "avgpool"],
             "resnet50_torchvision": ["maxpool", "layer1.2.relu3", "layer2.3.relu3", "layer3.5.relu3", "layer4.2.relu3", "avgpool"],
             "mobilenet_v2_torchvision": ["features.0.2"] + [f"features.{i}.add" for i in (3, 5, 6, 8, 9, 10, 12, 13, 15, 16)] + ["features.18.2"],
             "squeezenet1_0": [f"features.{i}.concat" for i in (3, 4, 5, 7, 8, 9, 10, 12)],
@@ -322,7 +378,7 @@ class Torch:
                 pools = [n for n, m in self.model.named_modules() if isinstance(m, torch.nn.MaxPool2d)]
                 module = pools[int(name[5]) - 1]
             else:
-                module = name.removesuffix(".cat").removesuffix(".add").removesuffix(".concat").removesuffix(".relu3")
+                module = name.removesuffix(".cat").removesuffix(".add").removesuffix(".concat").removesuffix(".relu3").removesuffix(".relu2")
             keep = lambda module, inputs, output, name=name: found.__setitem__(name, output.detach())
             hooks.append(self.model.get_submodule(module).register_forward_hook(keep))
         with torch.no_grad():
@@ -364,7 +420,8 @@ class Torch:
 
     def frozen_names(self):
         """The tensors of the first five layers of our list, under our names."""
-        table = {"vgg": ["block1_conv1", "block1_conv2", "block2_conv1"], "resnet50": ["conv1", "bn1"],
+        table = {"vgg": ["block1_conv1", "block1_conv2", "block2_conv1"], "resnet": ["conv1", "bn1"], "densenet": ["features.conv0", "features.norm0"],
+                 "efficientnet": ["features.0.0", "features.0.1", "features.1.0.block.0.0"],
                  "inception": ["Conv2d_1a_3x3.conv", "Conv2d_1a_3x3.bn", "Conv2d_2a_3x3.conv"],
                  "mobilenet": ["features.0.0", "features.0.1", "features.1.conv.0.0"], "squeezenet": ["features.0", "features.3.squeeze"]}
         for layer in next(layers for arch, layers in table.items() if self.arch.startswith(arch)):
@@ -447,7 +504,8 @@ def sample(values):
 
 
 NO_TOP = {"vgg16": "block5_pool", "vgg19": "block5_pool", "inception_v3": "mixed10", "resnet50": "conv5_block3_out",
-          "mobilenet_v1": "conv_pw_13_relu", "mobilenet_v2": "out_relu"}
+          "mobilenet_v1": "conv_pw_13_relu", "mobilenet_v2": "out_relu", "resnet101": "conv5_block3_out", "densenet121": "relu",
+          "efficientnet_b0": "top_activation", "efficientnet_b3": "top_activation"}
 
 
 def forward(name, made, cuts, images):
@@ -533,7 +591,9 @@ def export(weights, arch, width, side, out, names):
 
 # Every format once, and the one that goes by class and order for the network with 94 of a class.
 KEPT = {"vgg16": ["keras"], "vgg19": ["h5", "weights.h5"], "inception_v3": ["weights.h5", "h5 of Keras 2"], "resnet50": ["h5"],
-        "mobilenet_v1": ["weights.h5", "h5 in pieces"], "mobilenet_v2": ["h5"], "mobilenet_v2_torchvision": ["pth", "pth (stream)", "pth (tar)"]}
+        "mobilenet_v1": ["weights.h5", "h5 in pieces"], "mobilenet_v2": ["h5"], "mobilenet_v2_torchvision": ["pth", "pth (stream)", "pth (tar)"],
+        "densenet121": ["h5"], "densenet121_torchvision": ["pth (older names)"], "efficientnet_b0": ["h5 of Keras 2", "weights.h5"],
+        "efficientnet_b0_torchvision": ["pth (21 letters)"]}
 
 
 def write_fixture(name, kind, files, job, reference):
@@ -542,7 +602,7 @@ def write_fixture(name, kind, files, job, reference):
     for format, path in files:
         if format not in KEPT[name]:
             continue
-        packed = f"{name}.{format.replace('pth (stream)', 'stream.pth').replace('pth (tar)', 'tar.pth').replace('h5 in pieces', 'pieces.h5').replace('h5 of Keras 2', 'keras2.h5')}.gz"
+        packed = f"{name}.{format.replace('pth (stream)', 'stream.pth').replace('pth (tar)', 'tar.pth').replace('pth (older names)', 'older.pth').replace('pth (21 letters)', '21.pth').replace('h5 in pieces', 'pieces.h5').replace('h5 of Keras 2', 'keras2.h5')}.gz"
         # No time stamp: the same weights give the same bytes.
         with open(f"{fixtures}/{packed}", "wb") as file, gzip.GzipFile(fileobj=file, mode="wb", compresslevel=9, mtime=0) as inner:
             inner.write(open(path, "rb").read())
@@ -614,9 +674,20 @@ if not fixtures:
     compare("inception_v3_torchvision", V.inception_v3, Torch, (299, mid), width, images=16, lr=1e-6)
     compare("resnet50_torchvision", V.resnet50, Torch, (224, small), width, images=16, lr=1e-6)
     compare("squeezenet1_0", V.squeezenet1_0, Torch, (224, small), width, lr=1e-4)
+    for name, make in (("resnet18", V.resnet18), ("resnet34", V.resnet34), ("resnet101_torchvision", V.resnet101)):
+        compare(name, make, Torch, (224, small), width, images=16, lr=1e-6)
+    compare("resnet101", A.ResNet101, Keras, (224, small), width, images=16, lr=1e-6)
+    compare("efficientnet_b3", efficientnet(3), Keras, (300, small), width, images=16, lr=1e-5)
+    compare("efficientnet_b5_torchvision", V.efficientnet_b5, Torch, (456, small), width, images=16, lr=1e-5)
+compare("densenet121", A.DenseNet121, Keras, (224, small), width, images=16, lr=1e-6)
+compare("densenet121_torchvision", V.densenet121, Torch, (224, 96), width, images=16, lr=1e-6)
+efficient = 0.125 if fixtures else 1.0
+compare("efficientnet_b0", efficientnet(0), Keras, (224, small), efficient, images=16, lr=1e-5)
+compare("efficientnet_b0_torchvision", V.efficientnet_b0, Torch, (224, small), efficient, images=16, lr=1e-5)
 compare("mobilenet_v2_torchvision", V.mobilenet_v2, Torch, (224, small), mobile, images=16, lr=1e-5)
 if fixtures:
-    tables = [("vgg16", A.VGG16, 224), ("vgg19", A.VGG19, 224), ("inception_v3", A.InceptionV3, 299), ("resnet50", A.ResNet50, 224), ("mobilenet_v1", A.MobileNet, 224), ("mobilenet_v2", A.MobileNetV2, 224)]
+    tables = [("vgg16", A.VGG16, 224), ("vgg19", A.VGG19, 224), ("inception_v3", A.InceptionV3, 299), ("resnet50", A.ResNet50, 224), ("mobilenet_v1", A.MobileNet, 224), ("mobilenet_v2", A.MobileNetV2, 224),
+              ("densenet121", A.DenseNet121, 224), ("efficientnet_b0", efficientnet(0), 224)]
     with open(f"{fixtures}/layers.tsv", "w") as file:
         for name, make, full in tables:
             keras.backend.clear_session()
@@ -626,7 +697,8 @@ if fixtures:
                 file.write("\t".join([name, str(index), layer.name, type(layer).__name__, shape, str(layer.count_params()), ",".join(inputs)]) + "\n")
 if not fixtures:
     import timm
-    for name, arch, side in (("vgg19", "vgg19", 224), ("resnet50", "resnet50_torchvision", 224), ("inception_v3", "inception_v3_torchvision", 299), ("mobilenetv2_100", "mobilenet_v2_torchvision", 224)):
+    for name, arch, side in (("vgg19", "vgg19", 224), ("resnet50", "resnet50_torchvision", 224), ("inception_v3", "inception_v3_torchvision", 299), ("mobilenetv2_100", "mobilenet_v2_torchvision", 224),
+                             ("resnet18", "resnet18", 224), ("densenet121", "densenet121_torchvision", 224), ("efficientnet_b0", "efficientnet_b0_torchvision", 224)):
         if only and only not in f"timm {name}":
             continue
         # timm's names and layouts (VGG's dense layers as convolutions), as its .safetensors on the hub have them.

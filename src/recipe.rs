@@ -138,10 +138,12 @@ pub enum Preprocess {
     CaffeRgb,
     /// x / 255.
     ZeroOne,
+    /// x as it is, 0 to 255: for networks that begin with the preparation of images.
+    None,
 }
 
 /// The words of `Preprocess`, for messages.
-pub const PREPROCESSES: &str = "'caffe', 'tf', 'torch', 'caffe-rgb' or 'zero-one'";
+pub const PREPROCESSES: &str = "'caffe', 'tf', 'torch', 'caffe-rgb', 'zero-one' or 'none'";
 
 /// Between the preprocessing that a file asks for and the one that its weights came with: `torch instead of tf`.
 pub const OVERRIDE: &str = " instead of ";
@@ -155,6 +157,7 @@ impl Preprocess {
             Self::Torch => "torch",
             Self::CaffeRgb => "caffe-rgb",
             Self::ZeroOne => "zero-one",
+            Self::None => "none",
         }
     }
 }

@@ -21,6 +21,8 @@ fn layer_tables_are_those_of_keras() {
         ("resnet50", 224, 177),
         ("mobilenet_v1", 224, 91),
         ("mobilenet_v2", 224, 156),
+        ("densenet121", 224, 429),
+        ("efficientnet_b0", 224, 241),
     ] {
         let ours = rows(&Arch::new(arch, side, 1.0).graph(1000).unwrap(), 0);
         let theirs: Vec<Vec<&str>> =
@@ -41,7 +43,7 @@ fn layer_tables_are_those_of_keras() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 786);
+    assert_eq!(seen, 1456);
     // Without top: Keras' counts (keras/src/applications, include_top=False).
     for (arch, side, layers, params) in [
         ("vgg16", 224, 19, 14_714_688),

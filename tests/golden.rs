@@ -14,7 +14,7 @@ fn real_weights_give_their_golden_logits() {
     let golden: serde_json::Value =
         serde_json::from_slice(&std::fs::read(folder.join("golden_logits.json")).unwrap()).unwrap();
     let mut seen = 0;
-    for known in KNOWN {
+    for known in KNOWN.iter() {
         let path = folder.join(format!("{}{}", known.name, known.ending));
         // The original .th files are to give what their conversions give.
         let name = match known.name {

@@ -176,6 +176,38 @@ fn known_sizes_of_known_networks() {
     assert_eq!(count("squeezenet1_0", 224, 1.0, 1000).0, 1_248_424);
     // torchvision: resnet50 25,557,032 learned parameters and 53,120 running numbers.
     assert_eq!(count("resnet50_torchvision", 224, 1.0, 1000).0, 25_557_032 + 53_120);
+    // torchvision's documentation: learned parameters of each; running statistics beside them.
+    let learned = |name: &str, input: usize| {
+        let graph = Arch::new(name, input, 1.0).graph(1000).unwrap();
+        let params = (0..graph.layers.len()).flat_map(|layer| graph.params(layer)).filter(|param| param.learned);
+        params.map(|param| param.shape.iter().product::<usize>()).sum::<usize>()
+    };
+    for (name, input, params, giga) in [
+        ("resnet18", 224, 11_689_512, 1.81),
+        ("resnet34", 224, 21_797_672, 3.66),
+        ("resnet101_torchvision", 224, 44_549_160, 7.8),
+        ("resnet152_torchvision", 224, 60_192_808, 11.51),
+        ("densenet121_torchvision", 224, 7_978_856, 2.83),
+        ("densenet169_torchvision", 224, 14_149_480, 3.36),
+        ("densenet201_torchvision", 224, 20_013_928, 4.29),
+        ("efficientnet_b0_torchvision", 224, 5_288_548, 0.39),
+        ("efficientnet_b1_torchvision", 240, 7_794_184, 0.69),
+        ("efficientnet_b2_torchvision", 288, 9_109_994, 1.09),
+        ("efficientnet_b3_torchvision", 300, 12_233_232, 1.83),
+        ("efficientnet_b4_torchvision", 380, 19_341_616, 4.39),
+        ("efficientnet_b5_torchvision", 456, 30_389_784, 10.27),
+        ("efficientnet_b6_torchvision", 528, 43_040_704, 19.07),
+        ("efficientnet_b7_torchvision", 600, 66_347_960, 37.75),
+    ] {
+        assert_eq!(learned(name, input), params, "{name}");
+        let found = count(name, input, 1.0, 1000).1 as f64 / 1e9;
+        assert!((found - giga).abs() < 0.01 + 0.005 * giga, "{name}: {found} for {giga}");
+        // Keras' networks have the same learned numbers; its ResNets have biases in front of their batch norms.
+        let base = name.trim_end_matches("_torchvision");
+        if base != name && !base.starts_with("resnet") {
+            assert_eq!(learned(base, input), params, "{base}");
+        }
+    }
     for name in NAMES {
         assert!(count(name, 96, 1.0, 7).1 > 0);
         // Half the channels are about a quarter of the work.

@@ -42,8 +42,9 @@ impl Side {
         let (weights, fitted) = Weights::whole(&job.weights, &arch).unwrap();
         let mut graph = fitted.graph;
         for layer in &mut graph.layers {
-            if matches!(layer.op, Op::Dropout(_)) {
-                layer.op = Op::Dropout(0.0);
+            match &mut layer.op {
+                Op::Dropout(p) | Op::DropPath(p) => *p = 0.0,
+                _ => {}
             }
         }
         let graph = if fitted.headless {

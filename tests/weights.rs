@@ -216,6 +216,26 @@ fn keras_mobilenet_v2() {
 }
 
 #[test]
+fn keras_densenet121() {
+    framework("densenet121", 1);
+}
+
+#[test]
+fn torchvision_densenet121() {
+    framework("densenet121_torchvision", 1);
+}
+
+#[test]
+fn keras_efficientnet_b0() {
+    framework("efficientnet_b0", 2);
+}
+
+#[test]
+fn torchvision_efficientnet_b0() {
+    framework("efficientnet_b0_torchvision", 1);
+}
+
+#[test]
 fn torchvision_mobilenet_v2() {
     framework("mobilenet_v2_torchvision", 3);
 }

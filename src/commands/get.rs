@@ -30,7 +30,7 @@ pub fn weights(what: &str, sha256: Option<&str>, from: Option<&str>, common: &Co
         (false, _) => {
             let known = known_weights(what, &folder)?;
             let name = format!("{}{}", known.name, known.ending);
-            let url = from.map(|from| at(from, &name)).or_else(|| known.url.map(str::to_owned));
+            let url = from.map(|from| at(from, &name)).or_else(|| known.url());
             (url.ok_or_else(|| Usage(unpublished(known)))?, name, Expected::of(known.hash))
         }
     };
@@ -165,7 +165,7 @@ fn known_weights(name: &str, folder: &Path) -> anyhow::Result<&'static catalogue
 fn unpublished(known: &catalogue::Known) -> String {
     let original = catalogue::KNOWN
         .iter()
-        .find(|other| other.url.is_some() && known.lineage.contains(&format!("{}{}", other.name, other.ending)));
+        .find(|other| other.url().is_some() && known.lineage.contains(&format!("{}{}", other.name, other.ending)));
     let cure = original.map_or_else(String::new, |original| {
         format!("; `tl-sweep weights get {}` fetches the file that it was converted from", original.name)
     });

@@ -7,7 +7,7 @@ use super::devices::Devices;
 use crate::cli::{Common, Seen};
 use crate::device::{PRECISIONS, Precision};
 use crate::frame::Resize;
-use crate::model::arch::{Arch, NAMES, family};
+use crate::model::arch::{Arch, NAMES, family, prepares_images};
 use crate::model::catalogue::{self, Known, identify};
 use crate::model::sketch::Sketch;
 use crate::model::weights::file::WeightFile;
@@ -35,7 +35,7 @@ pub fn how_to_get_weights(name: &str, folder: &Path) -> String {
     let is = |known: &&catalogue::Known| known.name == name || format!("{}{}", known.name, known.ending) == name;
     match catalogue::KNOWN.iter().find(is) {
         Some(known) => {
-            let get = known.url.map_or_else(String::new, |_| {
+            let get = known.url().map_or_else(String::new, |_| {
                 format!("`tl-sweep weights get {} --weights '{}'`, or ", known.name, folder.display())
             });
             format!("{get}{}, or name the folder with --weights or TL_SWEEP_WEIGHTS", known.how_to_get(folder))
@@ -139,8 +139,14 @@ pub fn prepared(asked: &Seen, devices: &Devices, common: &Common) -> anyhow::Res
 /// Comes with a known file; for another it must be said.
 fn preprocess(asked: &Seen, arch: &Arch, known: Option<&Known>) -> anyhow::Result<Preprocess> {
     match (&asked.preprocess, known) {
+        (Some(text), _) if prepares_images(&arch.name) && text != Preprocess::None.word() => Err(Usage(format!(
+            "--preprocess: {} prepares images itself, in its first layers: with '{text}' they would be prepared twice",
+            arch.name
+        ))
+        .into()),
         (Some(text), _) => Ok(word(&Value::Text(text.clone()), PREPROCESSES).map_err(Usage)?),
         (None, Some(known)) => Ok(known.preprocess),
+        (None, None) if prepares_images(&arch.name) => Ok(Preprocess::None),
         (None, None) => {
             let usual = family(&arch.name).map_or_else(String::new, |family| {
                 format!("; {} is usually prepared as '{}'", arch.name, family.preprocess.word())

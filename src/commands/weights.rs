@@ -15,7 +15,7 @@ use crate::report::table::table;
 
 pub fn list(common: &Common) -> anyhow::Result<Exit> {
     let folder = materials::folder(common);
-    for known in KNOWN {
+    for known in KNOWN.iter() {
         let width = if known.width == 1.0 { String::new() } else { format!(" x {}", known.width) };
         let here = weight_file(&format!("{}{}", known.name, known.ending), &folder).is_some();
         print(&format!(

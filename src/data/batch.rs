@@ -21,6 +21,7 @@ pub fn planes(preprocess: Preprocess) -> [(usize, f32, f32); 3] {
             [0, 1, 2].map(|channel| (channel, 1.0, -255.0 * mean[channel]))
         }
         Preprocess::ZeroOne => [0, 1, 2].map(|channel| (channel, 1.0 / 255.0, 0.0)),
+        Preprocess::None => [0, 1, 2].map(|channel| (channel, 1.0, 0.0)),
     }
 }
 

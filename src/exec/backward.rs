@@ -3,13 +3,13 @@
 use candle_core::{Result, Tensor};
 
 use super::forward::Saved;
-use super::forward::{function, reduction, windows};
+use super::forward::{curve, function, reduction, windows};
 use super::value::Value;
 use super::{Network, Tape};
 use crate::model::graph::{self, Op};
 use crate::nn::activation::Activation;
 use crate::nn::optim::clip;
-use crate::nn::{self, activation, buffer, conv, join, layout, linear, norm, pool};
+use crate::nn::{self, activation, buffer, conv, curve, gate, join, layout, linear, norm, pool};
 
 /// Gradients of learned parameters, per layer in the order of `Graph::params`; empty where nothing trains.
 pub struct Gradients(pub Vec<Vec<Tensor>>);
@@ -84,6 +84,9 @@ impl Network {
                         (old, new) => old.or(new),
                     };
                 }
+            }
+            if matches!(tape.saved[index], Saved::Before(_)) {
+                tape.saved[index] = Saved::Nothing;
             }
             // A fused pair's output is read once more, by the layer that made it.
             if self.is_absorbed(index) {
@@ -177,6 +180,15 @@ impl Network {
                 let dy = self.before_activation(tape, index, dy, self.fused(index))?;
                 Ok((vec![Some(dy.clone()), Some(dy)], Vec::new()))
             }
+            Op::Scale => {
+                let (x, by) = (input()?, tape.output(layer.inputs[1])?);
+                let dx = want[0].then(|| gate::scale(&dy, by)).transpose()?;
+                let dgate = want[1].then(|| gate::gate_gradient(x, &dy)).transpose()?;
+                Ok((vec![dx.map(Value::new), dgate.map(Value::new)], Vec::new()))
+            }
+            Op::Rescale(_) | Op::Normalize => {
+                only(norm::stored_backward(&self.norm(index)?, 0.0, input()?, &dy, Activation::Linear, false)?.0)
+            }
             Op::Concat => {
                 let mut start = 0;
                 let mut parts = Vec::new();
@@ -190,7 +202,7 @@ impl Network {
             Op::Shortcut { stride, .. } => {
                 only(join::shortcut_backward(&dy, *stride, [tape.images, shape[1], shape[2], shape[0]])?)
             }
-            Op::Dropout(_) => match &tape.saved[index] {
+            Op::Dropout(_) | Op::DropPath(_) => match &tape.saved[index] {
                 Saved::Mask(mask) => only(mask.over(&dy)?),
                 _ => Ok((vec![Some(dy)], Vec::new())),
             },
@@ -227,6 +239,13 @@ impl Network {
 
     /// The gradient of what a layer computed before its activation.
     fn before_activation(&self, tape: &Tape, index: usize, dy: Value, own: graph::Activation) -> Result<Value> {
+        if let Some(curve) = curve(own) {
+            let x = match &tape.saved[index] {
+                Saved::Before(x) => x,
+                _ => tape.output(self.graph.layers[index].inputs[0])?,
+            };
+            return Ok(Value::new(curve::backward(x, &dy, curve)?));
+        }
         match function(own) {
             Activation::Linear => Ok(dy),
             own => Ok(Value::new(activation::backward(tape.output(index)?, &dy, own)?)),

@@ -12,9 +12,10 @@ use crate::model::graph::{self, Framework, Op};
 use crate::nn;
 use crate::nn::activation::{self, Activation};
 use crate::nn::conv::{self, Conv, Ready};
+use crate::nn::curve::{self, Curve};
 use crate::nn::norm::{self, Follow, Norm, Statistics};
 use crate::nn::pool::{self, Pool, Reduce, Windows};
-use crate::nn::{join, layout, linear};
+use crate::nn::{gate, join, layout, linear};
 use crate::seed::Rng;
 
 /// How a pass runs.
@@ -42,14 +43,29 @@ pub(super) enum Mask {
 }
 
 impl Mask {
-    /// x times the mask.
+    /// x times the mask: a number for each of its own, or for each image.
     pub(super) fn over(&self, x: &Tensor) -> Result<Tensor> {
         match self {
+            Self::Drawn(mask) if mask.len() < x.elem_count() => gate::images(x, mask),
             Self::Drawn(mask) => join::dropout(x, mask),
+            #[cfg(feature = "cuda")]
+            Self::Told(mask) if mask.elem_count() < x.elem_count() => nn::cuda::images(x, mask),
             #[cfg(feature = "cuda")]
             Self::Told(mask) => nn::cuda::dropout(x, mask),
         }
     }
+}
+
+/// With what probability a layer drops, and how many numbers its mask has for so many images; nothing if it drops nothing.
+pub(super) fn drops(network: &Network, index: usize, images: usize) -> Option<(f64, usize)> {
+    let layer = &network.graph.layers[index];
+    let (p, count) = match layer.op {
+        Op::Dropout(p) => (p, images * layer.shape.iter().product::<usize>()),
+        Op::DropPath(p) => (p, images),
+        _ => return None,
+    };
+    // What is frozen is as in an evaluation.
+    (p > 0.0 && index >= network.frozen).then_some((p, count))
 }
 
 /// A mask of so many numbers.
@@ -63,6 +79,8 @@ pub(super) enum Saved {
     Nothing,
     Batch(Statistics),
     Mask(Mask),
+    /// What a product gave before SiLU or the sigmoid that it applies itself.
+    Before(Value),
     /// The output stood ready; the gradient of the weights is not this pass's either.
     Ahead,
 }
@@ -229,13 +247,16 @@ impl Network {
         let fused = function(self.fused(index));
         let output = match &layer.op {
             Op::Input => return Ok((x.clone(), Saved::Nothing)),
-            Op::Conv { .. } => match ready.get(&index) {
-                Some(product) => product.conv.apply(x, product.bias.as_ref(), product.activation)?,
-                None => {
-                    let (w, bias, activation) = self.product(index, mode.trains())?;
-                    conv::forward(&self.geometry(index), x, &w, bias.as_ref(), activation)?
-                }
-            },
+            Op::Conv { activation, .. } => {
+                let y = match ready.get(&index) {
+                    Some(product) => product.conv.apply(x, product.bias.as_ref(), product.activation)?,
+                    None => {
+                        let (w, bias, activation) = self.product(index, mode.trains())?;
+                        conv::forward(&self.geometry(index), x, &w, bias.as_ref(), activation)?
+                    }
+                };
+                return curved(Value::new(y), *activation, mode.trains());
+            }
             Op::BatchNorm { eps, momentum, unbiased, .. } => {
                 if mode.trains() && self.uses_batch(index) {
                     let follow = Follow { momentum: *momentum, unbiased: *unbiased };
@@ -245,9 +266,10 @@ impl Network {
                 }
                 norm::stored(&self.norm(index)?, *eps, x, fused)?
             }
-            Op::Activation(activation) => match function(*activation) {
-                Activation::Linear => return Ok((x.clone(), Saved::Nothing)),
-                activation => activation::forward(x, activation)?,
+            Op::Activation(own) => match (curve(*own), function(*own)) {
+                (Some(curve), _) => curve::forward(x, curve)?,
+                (None, Activation::Linear) => return Ok((x.clone(), Saved::Nothing)),
+                (None, activation) => activation::forward(x, activation)?,
             },
             Op::ZeroPad(padding) => join::pad(x, *padding)?,
             Op::Pool { reduce, .. } | Op::GridPool { reduce, .. } => {
@@ -260,27 +282,28 @@ impl Network {
             }
             Op::Linear { out, activation } => {
                 let y = linear::forward(&*self.vectors(x)?, &params[0], &params[1], function(*activation))?;
-                return Ok((Value::new(y).reshaped((tape.images, 1, 1, *out))?, Saved::Nothing));
+                return curved(Value::new(y).reshaped((tape.images, 1, 1, *out))?, *activation, mode.trains());
             }
+            Op::Scale => gate::scale(x, tape.output(layer.inputs[1])?)?,
+            Op::Rescale(_) | Op::Normalize => norm::stored(&self.norm(index)?, 0.0, x, Activation::Linear)?,
             Op::Add => join::add(x, tape.output(layer.inputs[1])?, fused)?,
             Op::Concat => {
                 let parts: Vec<&Value> = layer.inputs.iter().map(|input| tape.output(*input)).collect::<Result<_>>()?;
                 join::concat(&parts.iter().map(|part| &***part).collect::<Vec<&Tensor>>())?
             }
             Op::Shortcut { stride, channels } => join::shortcut(x, *stride, *channels)?,
-            Op::Dropout(p) => match mode {
-                Mode::Train(rng) if *p > 0.0 => {
-                    let mask = Mask::Drawn(drawn(*p, x.elem_count(), rng));
-                    return Ok((Value::new(mask.over(x)?), Saved::Mask(mask)));
-                }
-                #[cfg(feature = "cuda")]
-                Mode::Told(masks) if *p > 0.0 => {
-                    let Some(mask) = masks.get(&index) else { candle_core::bail!("layer {index} has no mask") };
-                    let mask = Mask::Told(mask.clone());
-                    return Ok((Value::new(mask.over(x)?), Saved::Mask(mask)));
-                }
-                _ => return Ok((x.clone(), Saved::Nothing)),
-            },
+            Op::Dropout(_) | Op::DropPath(_) => {
+                let mask = match (mode, drops(self, index, tape.images)) {
+                    (Mode::Train(rng), Some((p, count))) => Mask::Drawn(drawn(p, count, rng)),
+                    #[cfg(feature = "cuda")]
+                    (Mode::Told(masks), Some(_)) => match masks.get(&index) {
+                        Some(mask) => Mask::Told(mask.clone()),
+                        None => candle_core::bail!("layer {index} has no mask"),
+                    },
+                    _ => return Ok((x.clone(), Saved::Nothing)),
+                };
+                return Ok((Value::new(mask.over(x)?), Saved::Mask(mask)));
+            }
         };
         Ok((Value::new(output), Saved::Nothing))
     }
@@ -323,7 +346,6 @@ impl Network {
                 norm::batch_again(statistics, x, function(self.fused(source)))?
             }
             (Op::BatchNorm { eps, .. }, _) => norm::stored(&self.norm(source)?, *eps, x, function(self.fused(source)))?,
-            (Op::Activation(activation), _) => activation::forward(x, function(*activation))?,
             _ => candle_core::bail!("the output of layer '{}' was not kept", layer.name),
         };
         tape.outputs[index] = Some(Value::new(output));
@@ -331,9 +353,26 @@ impl Network {
     }
 }
 
+/// What a product gives behind SiLU or the sigmoid, if it applies one; a training pass keeps what was before it.
+fn curved(y: Value, activation: graph::Activation, training: bool) -> Result<(Value, Saved)> {
+    let Some(curve) = curve(activation) else { return Ok((y, Saved::Nothing)) };
+    let output = Value::new(curve::forward(&y, curve)?);
+    Ok((output, if training { Saved::Before(y) } else { Saved::Nothing }))
+}
+
+/// The activations whose gradients follow from their inputs; no other operator applies them on its way.
+pub(super) fn curve(activation: graph::Activation) -> Option<Curve> {
+    match activation {
+        graph::Activation::Silu => Some(Curve::Silu),
+        graph::Activation::Sigmoid => Some(Curve::Sigmoid),
+        graph::Activation::Linear | graph::Activation::Relu | graph::Activation::Relu6 => None,
+    }
+}
+
+/// The activations that are the identity between bounds; whatever else there is counts as none.
 pub(super) fn function(activation: graph::Activation) -> Activation {
     match activation {
-        graph::Activation::Linear => Activation::Linear,
+        graph::Activation::Linear | graph::Activation::Silu | graph::Activation::Sigmoid => Activation::Linear,
         graph::Activation::Relu => Activation::Relu,
         graph::Activation::Relu6 => Activation::Relu6,
     }

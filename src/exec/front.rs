@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use candle_core::{Result, Tensor};
 
 use super::Network;
-use super::forward::function;
+use super::forward::{curve, function};
 use super::value::Value;
 use crate::model::graph::Op;
 use crate::nn::{conv, join, layout, linear, numbers};
@@ -35,6 +35,7 @@ impl Front {
     pub fn of(network: &Network) -> Option<Self> {
         let layers = &network.graph.layers;
         let reads_input = |index: usize| match &layers[index].op {
+            Op::Conv { activation, .. } | Op::Linear { activation, .. } if curve(*activation).is_some() => false,
             Op::Conv { groups: 1, .. } => network.source(index) == 0,
             Op::Linear { .. } => {
                 let below = layers[index].inputs[0];

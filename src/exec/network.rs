@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Result, Tensor};
 
 use super::Tape;
-use super::forward::geometry;
+use super::forward::{curve, geometry};
 use crate::model::graph::{Activation, Graph, Op, Reduce};
 use crate::model::weights::Weights;
 use crate::nn::conv::Conv;
@@ -34,6 +34,8 @@ pub struct Network {
     pads: Vec<bool>,
     /// Per layer: the weights of a batch norm that has none.
     ones: Vec<Option<Tensor>>,
+    /// Per layer: a scale and a shift that never change, as a batch norm.
+    fixed: Vec<Option<Norm>>,
 }
 
 impl Network {
@@ -66,8 +68,10 @@ impl Network {
             _ => Ok(None),
         });
         let ones = ones.collect::<Result<_>>()?;
+        let fixed = (0..graph.layers.len()).map(|index| fixed(&graph.layers[index].op, &params[index], device));
+        let fixed = fixed.collect::<Result<_>>()?;
         let (device, batch_norm) = (device.clone(), BatchNorm::Train);
-        Ok(Self { graph, device, params, frozen: 0, batch_norm, recompute: false, fused, normed, pads, ones })
+        Ok(Self { graph, device, params, frozen: 0, batch_norm, recompute: false, fused, normed, pads, ones, fixed })
     }
 
     /// The activation that a layer applies to what it computes: the one behind it, where the pair is fused.
@@ -165,9 +169,10 @@ impl Network {
         for (index, layer) in self.graph.layers.iter().enumerate().filter(|(index, _)| reaches[*index]) {
             let (inputs, output) = match &layer.op {
                 Op::Conv { activation, .. } | Op::Linear { activation, .. } => {
-                    (self.trains(index), *activation != Activation::Linear)
+                    (self.trains(index), *activation != Activation::Linear && curve(*activation).is_none())
                 }
-                Op::BatchNorm { .. } => (true, false),
+                Op::BatchNorm { .. } | Op::Scale | Op::Rescale(_) | Op::Normalize => (true, false),
+                Op::Activation(activation) if curve(*activation).is_some() => (true, false),
                 Op::Activation(_) => (false, !self.is_absorbed(index) || self.adds(layer.inputs[0])),
                 Op::Pool { reduce: Reduce::Max, .. } | Op::GridPool { reduce: Reduce::Max, .. } => (true, true),
                 _ => (false, false),
@@ -200,13 +205,27 @@ impl Network {
     pub fn kept(&self) -> usize {
         let read = self.read_again();
         let kept = |index: &usize| read[*index] && !(self.recompute && self.is_cheap(*index));
-        (0..read.len()).filter(kept).map(|index| self.graph.layers[index].shape.iter().product::<usize>()).sum()
+        let size = |index: usize| self.graph.layers[index].shape.iter().product::<usize>();
+        let befores = (0..read.len()).filter(|index| self.keeps_before(*index)).map(size).sum::<usize>();
+        (0..read.len()).filter(kept).map(size).sum::<usize>() + befores
+    }
+
+    /// Whether a training pass keeps what a layer computed before its own activation, too.
+    pub(super) fn keeps_before(&self, index: usize) -> bool {
+        match &self.graph.layers[index].op {
+            Op::Conv { activation, .. } | Op::Linear { activation, .. } => curve(*activation).is_some(),
+            _ => false,
+        }
     }
 
     /// Whether the learned parameters of a layer train.
     pub fn trains(&self, index: usize) -> bool {
-        let norm = matches!(self.graph.layers[index].op, Op::BatchNorm { .. });
-        index >= self.frozen && !self.params[index].is_empty() && !(norm && self.batch_norm == BatchNorm::Frozen)
+        let held = match self.graph.layers[index].op {
+            Op::BatchNorm { .. } => self.batch_norm == BatchNorm::Frozen,
+            Op::Normalize => true,
+            _ => self.params[index].is_empty(),
+        };
+        index >= self.frozen && !held
     }
 
     /// Whether a layer's batch norm uses the statistics of the batch in training.
@@ -238,8 +257,11 @@ impl Network {
         self.trainable().into_iter().chain(statistics).collect()
     }
 
-    /// The batch norm of a layer.
+    /// The batch norm of a layer, or what is computed as one.
     pub(super) fn norm(&self, index: usize) -> Result<Norm> {
+        if let Some(fixed) = &self.fixed[index] {
+            return Ok(fixed.clone());
+        }
         match (&self.params[index][..], &self.ones[index]) {
             ([weight, bias, mean, var], _) | ([bias, mean, var], Some(weight)) => Ok(Norm {
                 weight: weight.clone(),
@@ -311,7 +333,23 @@ fn readers(graph: &Graph, index: usize) -> Vec<usize> {
 fn fused(graph: &Graph, index: usize) -> Option<Activation> {
     let [reader] = readers(graph, index)[..] else { return None };
     match (&graph.layers[index].op, &graph.layers[reader].op) {
-        (Op::BatchNorm { .. } | Op::Add, Op::Activation(activation)) => Some(*activation),
+        (Op::BatchNorm { .. } | Op::Add, Op::Activation(activation)) => {
+            Some(*activation).filter(|own| curve(*own).is_none())
+        }
         _ => None,
     }
+}
+
+/// The layers that scale and shift every channel by numbers which never change, as batch norms.
+fn fixed(op: &Op, params: &[Tensor], device: &Device) -> Result<Option<Norm>> {
+    let (weight, mean, var) = match (op, params) {
+        (Op::Rescale(by), _) => {
+            let weight = by.iter().map(|by| *by as f32).collect::<Vec<f32>>();
+            let weight = Tensor::from_slice(&weight, weight.len(), device)?;
+            (weight.clone(), weight.zeros_like()?, weight.ones_like()?)
+        }
+        (Op::Normalize, [mean, variance]) => (mean.ones_like()?, mean.clone(), variance.clone()),
+        _ => return Ok(None),
+    };
+    Ok(Some(Norm { bias: weight.zeros_like()?, weight, running_mean: mean, running_var: var }))
 }

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::Network;
-use super::forward::{function, geometry};
+use super::forward::{drops, geometry};
 use crate::model::graph::{Activation, Op};
 use crate::nn::LARGEST_KEPT;
-use crate::nn::activation::Activation as Function;
 use crate::nn::conv::tiles_bytes;
 
 /// Bytes of a number of f32.
@@ -79,6 +78,8 @@ struct Walk<'a> {
     account: Account,
     /// Bytes of each layer's output, as far as it is there.
     outputs: Vec<usize>,
+    /// Of what stood before the activation of a layer, where that is kept.
+    befores: Vec<usize>,
 }
 
 impl Network {
@@ -146,8 +147,9 @@ impl Network {
 impl<'a> Walk<'a> {
     fn new(network: &'a Network, images: usize, storage: Storage) -> Self {
         let outputs = vec![0; network.graph.layers.len()];
+        let befores = outputs.clone();
         let account = Account { keeps: network.largest_kept(images), ..Account::default() };
-        Self { network, storage, images, account, outputs }
+        Self { network, storage, images, account, outputs, befores }
     }
 
     /// Bytes of a layer's output.
@@ -160,7 +162,7 @@ impl<'a> Walk<'a> {
         let network = self.network;
         let passes = match &network.graph.layers[index].op {
             Op::Input | Op::Flatten => true,
-            Op::Dropout(p) => !training || *p == 0.0,
+            Op::Dropout(_) | Op::DropPath(_) => !training || drops(network, index, self.images).is_none(),
             Op::Activation(activation) => *activation == Activation::Linear,
             _ => false,
         };
@@ -209,6 +211,12 @@ impl<'a> Walk<'a> {
                 self.outputs[index] = self.account.take(self.size(index));
                 let work = self.work(index);
                 self.account.pass(&work);
+                if network.keeps_before(index) {
+                    self.befores[index] = self.account.take(self.size(index));
+                }
+                if !training {
+                    self.account.give(std::mem::take(&mut self.befores[index]));
+                }
             }
             for input in &layer.inputs {
                 let kept = read_again[*input] && !(network.recompute && network.is_cheap(*input));
@@ -223,7 +231,7 @@ impl<'a> Walk<'a> {
     /// Lets go of what a pass has left, and of the batch that it was for.
     fn end(&mut self, batch: usize) {
         self.account.give(batch);
-        for output in &mut self.outputs {
+        for output in self.outputs.iter_mut().chain(&mut self.befores) {
             self.account.give(std::mem::take(output));
         }
     }
@@ -254,6 +262,7 @@ impl<'a> Walk<'a> {
             if network.is_absorbed(index) {
                 self.outputs[inputs[0]] += std::mem::take(&mut self.outputs[index]);
             }
+            self.account.give(std::mem::take(&mut self.befores[index]));
             self.account.give(std::mem::take(&mut self.outputs[index]));
             self.account.give(std::mem::take(&mut flows[index]));
         }
@@ -273,10 +282,12 @@ impl<'a> Walk<'a> {
             _ => Activation::Linear,
         };
         // The gradient before the activation stands beside the one behind it.
-        let before = if function(own) == Function::Linear { 0 } else { self.account.take(self.size(index)) };
-        let views = matches!(layer.op, Op::Flatten | Op::Add | Op::Dropout(_) | Op::Input)
-            || matches!(layer.op, Op::Activation(_))
-            || network.is_merged(index);
+        let before = if own == Activation::Linear { 0 } else { self.account.take(self.size(index)) };
+        let views = match layer.op {
+            Op::Dropout(_) | Op::DropPath(_) => drops(network, index, self.images).is_none(),
+            Op::Flatten | Op::Add | Op::Input | Op::Activation(_) => true,
+            _ => network.is_merged(index),
+        };
         for input in &layer.inputs {
             if !wanted[*input] {
                 continue;

@@ -7,8 +7,7 @@ use candle_core::{Result, Tensor, TensorId};
 
 use super::Network;
 use super::evaluate::{AT_ONCE, Parts};
-use super::forward::{Mode, drawn};
-use crate::model::graph::Op;
+use super::forward::{Mode, drawn, drops};
 use crate::nn::cuda::letter::{Letter, Words};
 use crate::nn::cuda::loss::{Told as ToldOfLoss, cross_entropies_told};
 use crate::nn::cuda::recording::Recording;
@@ -277,11 +276,8 @@ fn words(
             *place = (words.add_floats(state.rates(how.rule, size)), 6);
         }
     }
-    for (index, layer) in layers.iter().enumerate() {
-        if let Op::Dropout(p) = layer.op
-            && p > 0.0
-        {
-            let count = images * layer.shape.iter().product::<usize>();
+    for index in 0..layers.len() {
+        if let Some((p, count)) = drops(network, index, images) {
             places.masks.insert(index, (words.add_floats(drawn(p, count, dropout)), count));
         }
     }

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::graph::{Graph, Op};
+use super::graph::{Framework, Graph, Op};
 use super::sketch::Sketch;
-use super::{inception, mobilenet, resnet_cifar, resnet50, squeezenet, vgg};
+use super::{densenet, efficientnet, inception, mobilenet, resnet, resnet_cifar, squeezenet, vgg};
 use crate::recipe::Preprocess;
 use crate::spelling::nearest;
 
@@ -39,8 +39,36 @@ pub const NAMES: &[&str] = &[
     "vgg19",
     "inception_v3",
     "inception_v3_torchvision",
+    "resnet18",
+    "resnet34",
     "resnet50",
     "resnet50_torchvision",
+    "resnet101",
+    "resnet101_torchvision",
+    "resnet152",
+    "resnet152_torchvision",
+    "densenet121",
+    "densenet121_torchvision",
+    "densenet169",
+    "densenet169_torchvision",
+    "densenet201",
+    "densenet201_torchvision",
+    "efficientnet_b0",
+    "efficientnet_b0_torchvision",
+    "efficientnet_b1",
+    "efficientnet_b1_torchvision",
+    "efficientnet_b2",
+    "efficientnet_b2_torchvision",
+    "efficientnet_b3",
+    "efficientnet_b3_torchvision",
+    "efficientnet_b4",
+    "efficientnet_b4_torchvision",
+    "efficientnet_b5",
+    "efficientnet_b5_torchvision",
+    "efficientnet_b6",
+    "efficientnet_b6_torchvision",
+    "efficientnet_b7",
+    "efficientnet_b7_torchvision",
     "mobilenet_v1",
     "mobilenet_v2",
     "mobilenet_v2_torchvision",
@@ -57,7 +85,7 @@ pub const NAMES: &[&str] = &[
 
 /// The family of an architecture.
 pub fn family(name: &str) -> Option<Family> {
-    use Preprocess::{Caffe, Tf, Torch};
+    use Preprocess::{Caffe, None as Bytes, Tf, Torch};
     let family = |inputs: [usize; 2], [features, early, no_top]: [&'static str; 3], preprocess| Family {
         default_input: inputs[0],
         least_input: inputs[1],
@@ -66,14 +94,29 @@ pub fn family(name: &str) -> Option<Family> {
         no_top,
         preprocess,
     };
+    if let Some((series, number, framework)) = series(name) {
+        let side = efficientnet::scaling(number).map_or(224, |scaling| scaling.side);
+        return Some(match (series, framework) {
+            (Series::CifarResnet, _) => family([32, 8], ["avgpool", "layer1.last", "layer3.last"], Torch),
+            (Series::Resnet, Framework::Keras) => family([224, 32], ["avg_pool", "conv2.last", "conv5.last"], Caffe),
+            (Series::Resnet, Framework::Torch) => family([224, 32], ["avgpool", "layer1.last", "layer4.last"], Torch),
+            (Series::Densenet, Framework::Keras) => family([224, 32], ["avg_pool", "pool2_pool", "relu"], Torch),
+            (Series::Densenet, Framework::Torch) => {
+                family([224, 32], ["avgpool", "features.transition1.pool", "relu"], Torch)
+            }
+            (Series::Efficientnet, Framework::Keras) => {
+                family([side, 32], ["avg_pool", "block3.last", "top_activation"], Bytes)
+            }
+            (Series::Efficientnet, Framework::Torch) => {
+                family([side, 32], ["avgpool", "features.3.last", "features.8.last"], Torch)
+            }
+        });
+    }
     Some(match name {
-        _ if resnet_depth(name).is_some() => family([32, 8], ["avgpool", "layer1.last", "layer3.last"], Torch),
         "vgg_small" => family([32, 8], ["fc1", "block2_pool", "block3_pool"], Torch),
         "vgg16" | "vgg19" => family([224, 32], ["block5_pool", "block2_pool", "block5_pool"], Caffe),
         "inception_v3" => family([299, 75], ["avg_pool", "mixed2", "mixed10"], Tf),
         "inception_v3_torchvision" => family([299, 75], ["avgpool", "Mixed_5d.cat", "Mixed_7c.cat"], Tf),
-        "resnet50" => family([224, 32], ["avg_pool", "conv2_block3_out", "conv5_block3_out"], Caffe),
-        "resnet50_torchvision" => family([224, 32], ["avgpool", "layer1.last", "layer4.last"], Torch),
         "mobilenet_v1" => family([224, 32], ["global_average_pooling2d", "conv_pw_5_relu", "conv_pw_13_relu"], Tf),
         "mobilenet_v2" => family([224, 32], ["global_average_pooling2d", "block_5_add", "out_relu"], Tf),
         "mobilenet_v2_torchvision" => family([224, 32], ["avgpool", "features.6.add", "features.18.2"], Torch),
@@ -83,13 +126,35 @@ pub fn family(name: &str) -> Option<Family> {
     })
 }
 
-/// The depth of a CIFAR ResNet's name, if it is 6n + 2 and listed.
-fn resnet_depth(name: &str) -> Option<usize> {
-    NAMES
-        .contains(&name)
-        .then(|| name.strip_prefix("resnet")?.parse().ok())
-        .flatten()
-        .filter(|depth| depth % 6 == 2 && *depth != 50)
+/// Whether an architecture begins with layers that prepare images.
+pub fn prepares_images(name: &str) -> bool {
+    family(name).is_some_and(|family| family.preprocess == Preprocess::None)
+}
+
+/// Architectures that differ by a number in their names.
+#[derive(Clone, Copy)]
+enum Series {
+    CifarResnet,
+    Resnet,
+    Densenet,
+    Efficientnet,
+}
+
+/// The series, number and framework that a listed name means.
+fn series(name: &str) -> Option<(Series, usize, Framework)> {
+    let base = name.strip_suffix("_torchvision").unwrap_or(name);
+    let mut framework = if base == name { Framework::Keras } else { Framework::Torch };
+    let prefixes =
+        [("resnet", Series::Resnet), ("densenet", Series::Densenet), ("efficientnet_b", Series::Efficientnet)];
+    let found = prefixes.iter().find_map(|(prefix, series)| Some((*series, base.strip_prefix(prefix)?)));
+    let (mut series, number) = found.filter(|_| NAMES.contains(&name))?;
+    let number = number.parse().ok()?;
+    if matches!(series, Series::Resnet) && !matches!(number, 50 | 101 | 152) {
+        // Keras has none of these; of 18 and 34 layers is torchvision's.
+        framework = Framework::Torch;
+        series = if matches!(number, 18 | 34) { Series::Resnet } else { Series::CifarResnet };
+    }
+    Some((series, number, framework))
 }
 
 impl Arch {
@@ -107,7 +172,8 @@ impl Arch {
             Some(own) => own.graph(self.input, classes).map_err(|(_, message)| format!("{}: {message}", self.name))?,
             None => self.built_in(classes)?,
         };
-        let scales_itself = self.own.is_none() && self.name.starts_with("mobilenet");
+        let scales = self.name.starts_with("mobilenet") || self.name.starts_with("efficientnet");
+        let scales_itself = self.own.is_none() && scales;
         Ok(if self.width == 1.0 || scales_itself { graph } else { graph.thinned(self.width) })
     }
 
@@ -118,21 +184,33 @@ impl Arch {
         if self.input < least {
             return Err(format!("{} needs an input of at least {least} pixels", self.name));
         }
+        if let Some((series, number, framework)) = series(&self.name) {
+            let (arch, width) = (&self.name, self.width);
+            let graph = match (series, framework) {
+                (Series::CifarResnet, _) => Some(resnet_cifar::resnet(number, input, classes)),
+                (Series::Resnet, Framework::Keras) => resnet::keras(number, input, classes),
+                (Series::Resnet, Framework::Torch) => resnet::torchvision(arch, number, input, classes),
+                (Series::Densenet, Framework::Keras) => densenet::keras(number, input, classes),
+                (Series::Densenet, Framework::Torch) => densenet::torchvision(arch, number, input, classes),
+                (Series::Efficientnet, Framework::Keras) => efficientnet::keras(number, width, input, classes),
+                (Series::Efficientnet, Framework::Torch) => {
+                    efficientnet::torchvision(arch, number, width, input, classes)
+                }
+            };
+            return graph.ok_or_else(unknown);
+        }
         let torch_v2 = |pad| mobilenet::v2_torchvision(&self.name, pad, self.width, input, classes);
-        Ok(match (self.name.as_str(), resnet_depth(&self.name)) {
-            (_, Some(depth)) => resnet_cifar::resnet(depth, input, classes),
-            ("vgg_small", _) => vgg::small(input, classes),
-            ("vgg16", _) => vgg::keras("vgg16", [2, 2, 3, 3, 3], input, classes),
-            ("vgg19", _) => vgg::keras("vgg19", [2, 2, 4, 4, 4], input, classes),
-            ("inception_v3", _) => inception::keras(input, classes),
-            ("inception_v3_torchvision", _) => inception::torchvision(input, classes),
-            ("resnet50", _) => resnet50::keras(input, classes),
-            ("resnet50_torchvision", _) => resnet50::torchvision(input, classes),
-            ("mobilenet_v1", _) => mobilenet::v1(self.width, input, classes),
-            ("mobilenet_v2", _) => mobilenet::v2(self.width, input, classes),
-            ("mobilenet_v2_torchvision", _) => torch_v2(mobilenet::Pad::Torch),
-            ("mobilenet_v2_tf", _) => torch_v2(mobilenet::Pad::Tensorflow),
-            ("squeezenet1_0", _) => squeezenet::v1_0(input, classes),
+        Ok(match self.name.as_str() {
+            "vgg_small" => vgg::small(input, classes),
+            "vgg16" => vgg::keras("vgg16", [2, 2, 3, 3, 3], input, classes),
+            "vgg19" => vgg::keras("vgg19", [2, 2, 4, 4, 4], input, classes),
+            "inception_v3" => inception::keras(input, classes),
+            "inception_v3_torchvision" => inception::torchvision(input, classes),
+            "mobilenet_v1" => mobilenet::v1(self.width, input, classes),
+            "mobilenet_v2" => mobilenet::v2(self.width, input, classes),
+            "mobilenet_v2_torchvision" => torch_v2(mobilenet::Pad::Torch),
+            "mobilenet_v2_tf" => torch_v2(mobilenet::Pad::Tensorflow),
+            "squeezenet1_0" => squeezenet::v1_0(input, classes),
             _ => return Err(unknown()),
         })
     }

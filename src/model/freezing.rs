@@ -61,8 +61,9 @@ pub fn branch_note(backbone: &Graph, frozen: usize) -> String {
 /// one-tensor cut below. With everything frozen the pooling of the head belongs to it.
 pub fn shared_cut(network: &Graph, backbone_layers: usize, frozen: usize) -> Option<usize> {
     // Layers without parameters that follow the frozen ones are fixed too, unless they are random.
-    let fixed =
-        |index: &usize| network.param_count(*index) == 0 && !matches!(network.layers[*index].op, Op::Dropout(_));
+    let fixed = |index: &usize| {
+        network.param_count(*index) == 0 && !matches!(network.layers[*index].op, Op::Dropout(_) | Op::DropPath(_))
+    };
     let reach = (frozen..network.layers.len()).take_while(fixed).last().map_or(frozen, |index| index + 1);
     let reach = if frozen >= backbone_layers { reach } else { reach.min(backbone_layers) };
     let worth = (0..reach).any(|index| network.macs(index) > 0);

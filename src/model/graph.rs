@@ -61,6 +61,10 @@ pub enum Activation {
     Relu,
     /// min(max(x, 0), 6).
     Relu6,
+    /// x / (1 + e^-x), also called swish (Ramachandran et al., 2017).
+    Silu,
+    /// 1 / (1 + e^-x).
+    Sigmoid,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +120,9 @@ pub enum Op {
         activation: Activation,
     },
     Add,
+    /// A map times a number for each of its channels, the second input [channels, 1, 1]: the gate of squeeze-and-excitation (Hu
+    /// et al., 2018).
+    Scale,
     Concat,
     /// The parameter-free shortcut of the CIFAR ResNets (option A; He et al., 2016): every second pixel,
     /// zeros for the new channels, half of them on each side.
@@ -124,6 +131,13 @@ pub enum Op {
         channels: usize,
     },
     Dropout(f64),
+    /// Stochastic depth (Huang et al., 2016): in training an image's numbers are all zero with this probability, and otherwise
+    /// divided by what is left of 1.
+    DropPath(f64),
+    /// Every channel times a number of its own: Keras' Rescaling, with which some of its networks begin.
+    Rescale(Vec<f64>),
+    /// (x - mean) / sqrt(variance) with the file's numbers, which never change: Keras' Normalization.
+    Normalize,
 }
 
 impl Op {
@@ -197,6 +211,7 @@ impl Layer {
                 .filter(|name| *scale || *name != "weight")
                 .map(|name| param(name, vec![input[0]], !name.starts_with("running")))
                 .collect(),
+            Op::Normalize => ["mean", "variance"].map(|name| param(name, vec![input[0]], false)).to_vec(),
             _ => Vec::new(),
         }
     }
@@ -255,7 +270,9 @@ impl Graph {
 
     /// Numbers in the tensors of a layer, running statistics included (as Keras counts).
     pub fn param_count(&self, index: usize) -> usize {
-        self.params(index).iter().map(|param| param.shape.iter().product::<usize>()).sum()
+        // Keras' Normalization also has the number of pixels that it has seen, which nothing reads.
+        let counter = usize::from(matches!(self.layers[index].op, Op::Normalize));
+        self.params(index).iter().map(|param| param.shape.iter().product::<usize>()).sum::<usize>() + counter
     }
 
     pub fn macs(&self, index: usize) -> u64 {
@@ -274,7 +291,8 @@ impl Graph {
     /// Whether another network has the same layers; how much they drop does not count.
     pub fn alike(&self, other: &Self) -> bool {
         let alike = |(one, other): (&Layer, &Layer)| {
-            let drop = matches!((&one.op, &other.op), (Op::Dropout(_), Op::Dropout(_)));
+            let drop =
+                matches!((&one.op, &other.op), (Op::Dropout(_), Op::Dropout(_)) | (Op::DropPath(_), Op::DropPath(_)));
             one.name == other.name
                 && one.inputs == other.inputs
                 && one.shape == other.shape
@@ -388,7 +406,8 @@ fn output_shape(op: &Op, inputs: &[Shape]) -> Shape {
         Op::Linear { out, .. } => [*out, 1, 1],
         Op::Concat => [inputs.iter().map(|shape| shape[0]).sum(), height, width],
         Op::Shortcut { stride, channels } => [*channels, height.div_ceil(*stride), width.div_ceil(*stride)],
-        Op::Input | Op::BatchNorm { .. } | Op::Activation(_) | Op::Add | Op::Dropout(_) => inputs[0],
+        Op::Input | Op::BatchNorm { .. } | Op::Activation(_) | Op::Add | Op::Scale => inputs[0],
+        Op::Dropout(_) | Op::DropPath(_) | Op::Rescale(_) | Op::Normalize => inputs[0],
     }
 }
 

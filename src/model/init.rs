@@ -9,7 +9,7 @@ use crate::seed::{Rng, Stream, stream};
 
 /// Fresh values for the layers `from..` of `graph`: He normal for weights in front of a ReLU (He et al., 2015,
 /// fan in, gain sqrt 2), uniform within 1/sqrt(fan in) for a linear output layer (PyTorch's default), zero biases,
-/// batch norms at identity.
+/// batch norms and other scales at identity.
 ///
 /// # Errors
 /// Only candle's own.
@@ -20,11 +20,11 @@ pub fn fresh(graph: &Graph, from: usize, seed: u64, replicate: u64) -> anyhow::R
         for param in graph.params(index) {
             let name = format!("{}.{}", layer.name, param.name);
             let count = param.shape.iter().product();
-            let fan_in: usize = param.shape[1..].iter().product();
+            let fan_in: usize = param.shape.iter().skip(1).product();
             let output = matches!(layer.op, Op::Linear { activation: super::graph::Activation::Linear, .. });
             let values = match param.name {
                 "weight" if param.shape.len() == 1 => vec![1.0; count],
-                "running_var" => vec![1.0; count],
+                "running_var" | "variance" => vec![1.0; count],
                 "weight" => draws(&mut named(seed, replicate, &name), count, fan_in, output),
                 _ => vec![0.0; count],
             };

@@ -175,7 +175,7 @@ impl Torch {
 }
 
 /// The nearest multiple of 8, never more than a tenth below (Sandler et al.'s reference code).
-fn divisible(channels: f64) -> usize {
+pub(super) fn divisible(channels: f64) -> usize {
     let rounded = (((channels + 4.0) / 8.0) as usize * 8).max(8);
     if (rounded as f64) < 0.9 * channels { rounded + 8 } else { rounded }
 }

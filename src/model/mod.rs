@@ -2,13 +2,15 @@
 
 pub mod arch;
 pub mod catalogue;
+mod densenet;
+mod efficientnet;
 pub mod freezing;
 pub mod graph;
 mod inception;
 pub mod init;
 mod mobilenet;
 mod order;
-mod resnet50;
+mod resnet;
 mod resnet_cifar;
 pub mod sketch;
 mod squeezenet;

@@ -41,7 +41,10 @@ pub fn class(graph: &Graph, index: usize) -> &'static str {
         Op::Conv { .. } => "Conv2D",
         Op::BatchNorm { .. } => "BatchNormalization",
         // Keras' models have ReLU6 as a layer of its own, and plain activations as `Activation`.
-        Op::Activation(Activation::Relu | Activation::Linear) if graph.framework == Framework::Keras => "Activation",
+        Op::Activation(Activation::Relu6) => "ReLU",
+        Op::Activation(_) if graph.framework == Framework::Keras => "Activation",
+        Op::Activation(Activation::Silu) => "SiLU",
+        Op::Activation(Activation::Sigmoid) => "Sigmoid",
         Op::Activation(_) => "ReLU",
         Op::ZeroPad(_) => "ZeroPadding2D",
         Op::Pool { reduce: Reduce::Max, .. } => "MaxPooling2D",
@@ -53,9 +56,13 @@ pub fn class(graph: &Graph, index: usize) -> &'static str {
         Op::Flatten => "Flatten",
         Op::Linear { .. } => "Dense",
         Op::Add => "Add",
+        Op::Scale => "Multiply",
         Op::Concat => "Concatenate",
         Op::Shortcut { .. } => "Shortcut",
-        Op::Dropout(_) => "Dropout",
+        Op::DropPath(_) if graph.framework == Framework::Torch => "StochasticDepth",
+        Op::Dropout(_) | Op::DropPath(_) => "Dropout",
+        Op::Rescale(_) => "Rescaling",
+        Op::Normalize => "Normalization",
     }
 }
 

@@ -16,7 +16,9 @@ pub mod coming;
 pub mod conv;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+pub mod curve;
 mod exponential;
+pub mod gate;
 mod gemm;
 pub mod join;
 mod kernel;

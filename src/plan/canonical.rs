@@ -12,7 +12,7 @@ use crate::experiment::problem::Problem;
 use crate::frame::Resize;
 use crate::freeze::Freeze;
 use crate::key::{ENGINE, Key};
-use crate::model::arch::{Arch, family};
+use crate::model::arch::{Arch, family, prepares_images};
 use crate::model::freezing::{depth_name, frozen_layers};
 use crate::model::graph::Graph;
 use crate::model::sketch::Sketch;
@@ -274,11 +274,20 @@ impl Settler<'_> {
             (None, None) => return Err(self.no_arch(arch)),
         };
         let unknown_file = !matches!(weights.text(), Some("random" | "pretrain")) && known.is_none();
-        if unknown_file && !layer.contains_key("preprocess") {
+        let prepares = prepares_images(&arch);
+        if unknown_file && !layer.contains_key("preprocess") && !prepares {
             return Err(self.experiment.problem("weights", &weights, format!("the catalogue does not know the weights '{weights}': say how their inputs were prepared with `preprocess` under [backbone]")));
         }
         layer.entry("input".to_owned()).or_insert(Value::Int(input as i64));
         layer.entry("preprocess".to_owned()).or_insert(preprocess(own_preprocess));
+        let asked = layer["preprocess"].to_string();
+        if prepares && asked != recipe::Preprocess::None.word() {
+            let asked = asked.split(recipe::OVERRIDE).next().unwrap_or_default().to_owned();
+            let message = format!(
+                "{arch} prepares images itself, in its first layers: with '{asked}' they would be prepared twice; leave `preprocess` out, or say \"none\""
+            );
+            return Err(self.experiment.problem("preprocess", &Value::Text(asked), message));
+        }
         layer.entry("resize".to_owned()).or_insert(Value::Text(Resize::WHOLE.to_string()));
         layer.entry("width".to_owned()).or_insert(Value::Float(1.0));
         Ok(())

@@ -162,10 +162,39 @@ fn everything() -> Graph {
     graph
 }
 
+/// A network of the layers that EfficientNet has beside those: preparation, SiLU, a gate, stochastic depth.
+fn gated() -> Graph {
+    let mut graph = Graph::new("gated", Framework::Keras, [3, 16, 16]);
+    let pointwise = |out, activation| Op::conv(out, [1, 1], 1, [0; 4]).biased(activation);
+    let norm = || Op::keras_norm(1e-3, 0.99, true);
+    graph.then("stem", "rescaling", Op::Rescale(vec![0.5, 2.0, 1.5]));
+    graph.then("stem", "normalization", Op::Normalize);
+    graph.then("stem", "conv", Op::conv(16, [3, 3], 2, [0, 1, 0, 1]));
+    graph.then("stem", "bn", norm());
+    let stem = graph.then("stem", "silu", Op::Activation(Behind::Silu));
+    graph.then("block", "dw", Op::conv(16, [5, 5], 1, [2; 4]).grouped(16));
+    graph.then("block", "dw_bn", norm());
+    let map = graph.then("block", "dw_silu", Op::Activation(Behind::Silu));
+    graph.then("block", "squeeze", Op::GridPool { reduce: Reduce::Avg, grid: 1 });
+    graph.then("block", "reshape", Op::Flatten);
+    graph.then("block", "reduce", pointwise(4, Behind::Silu));
+    let gate = graph.then("block", "expand", pointwise(16, Behind::Sigmoid));
+    graph.push("block", "excite", Op::Scale, &[map, gate]);
+    graph.then("block", "project", pointwise(16, Behind::Linear));
+    graph.then("block", "project_bn", norm());
+    let main = graph.then("block", "drop", Op::DropPath(0.4));
+    graph.push("block", "add", Op::Add, &[main, stem]);
+    graph.then("block", "sum_silu", Op::Activation(Behind::Silu));
+    graph.then("top", "pool", Op::GridPool { reduce: Reduce::Avg, grid: 1 });
+    graph.then("top", "fc", Op::Linear { out: 12, activation: Behind::Silu });
+    graph.then("top", "out", Op::Linear { out: 5, activation: Behind::Linear });
+    graph
+}
+
 pub(super) fn networks() -> Vec<Graph> {
     let known = [("resnet8", 16), ("vgg_small", 16), ("mobilenet_v1", 32)];
     let known = known.map(|(name, input)| Arch::new(name, input, 0.25).graph(10).unwrap());
-    known.into_iter().chain([everything()]).collect()
+    known.into_iter().chain([everything(), gated()]).collect()
 }
 
 pub(super) fn network(graph: Graph) -> Network {
@@ -245,9 +274,7 @@ fn no_gradient_exists_below_the_first_layer_that_trains() {
 fn a_network_cut_at_its_freeze_depth() {
     on_path();
     for graph in networks() {
-        // Dropout is drawn anew at every step: nothing above it may be cut.
-        let drops = graph.layers.iter().position(|layer| matches!(layer.op, Op::Dropout(_)));
-        for frozen in 1..drops.unwrap_or(graph.layers.len() - 1) {
+        for frozen in 1..graph.layers.len() - 1 {
             let mut whole = network(graph.clone());
             whole.frozen = frozen;
             let cut = graph.cut_at_most(frozen - 1);

@@ -73,6 +73,18 @@ fn activations() {
 }
 
 #[test]
+fn curves_and_gates() {
+    let x: Vec<f64> = uniform(120, 1).iter().map(|x| 6.0 * x).collect();
+    let (gate, dy) = (uniform(8, 2), uniform(120, 3));
+    let one = std::slice::from_ref(&x);
+    check("sigmoid", one, &[twin::sigmoid_backward(&x, &dy)], |i| twin::sigmoid(&i[0]), &dy);
+    check("silu", one, &[twin::silu_backward(&x, &dy)], |i| twin::silu(&i[0]), &dy);
+    // Two images of fifteen pixels and four channels.
+    let gradients = [twin::scale(&dy, &gate, 15, 4), twin::gate_gradient(&x, &dy, 15, 4)];
+    check("scale", &[x.clone(), gate], &gradients, |i| twin::scale(&i[0], &i[1], 15, 4), &dy);
+}
+
+#[test]
 fn batch_norms() {
     let (channels, eps) = (3, 1e-3);
     let (x, weight, bias, dy) = (uniform(60, 1), uniform(3, 2), uniform(3, 3), uniform(60, 4));

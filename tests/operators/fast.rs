@@ -4,10 +4,11 @@ use candle_core::{DType, Tensor};
 use proptest::prelude::*;
 use tl_sweep::nn::activation::{self, Activation};
 use tl_sweep::nn::conv::{self, Conv};
+use tl_sweep::nn::curve::{self, Curve};
 use tl_sweep::nn::loss::{Targets, cross_entropy};
 use tl_sweep::nn::norm::{self, Follow, Norm};
 use tl_sweep::nn::pool::{self, Pool, Windows};
-use tl_sweep::nn::{join, linear};
+use tl_sweep::nn::{gate, join, linear};
 
 use super::twin::{self, Bounds, Dims, Reduce, size};
 use super::{close, close_among, device, floats, on_path, tensor, uniform};
@@ -279,6 +280,54 @@ fn activations_pass_and_stop() {
     }
     let nan = Tensor::new(&[f32::NAN], &device()).unwrap();
     assert!(floats(&activation::forward(&nan, Activation::Relu6).unwrap())[0].is_nan());
+}
+
+#[test]
+fn curves_follow_their_definition_over_all_their_range() {
+    on_path();
+    let x: Vec<f64> = (-2000..2000).map(|at| f64::from(at as f32 * 0.06)).collect();
+    let dy = uniform(x.len(), 2);
+    let (values, gradients) = (tensor(&x, &[x.len()]), tensor(&dy, &[x.len()]));
+    for (own, y, dx) in [
+        (Curve::Silu, twin::silu(&x), twin::silu_backward(&x, &dy)),
+        (Curve::Sigmoid, twin::sigmoid(&x), twin::sigmoid_backward(&x, &dy)),
+    ] {
+        close_among("forward", &curve::forward(&values, own).unwrap(), &y, 1.0);
+        close_among("backward", &curve::backward(&values, &gradients, own).unwrap(), &dx, 1.0);
+        let nan = Tensor::new(&[f32::NAN], &device()).unwrap();
+        assert!(floats(&curve::forward(&nan, own).unwrap())[0].is_nan());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn gates_of_any_shape(images in 1usize..4, height in 1usize..14, width in 1usize..14, channels in 1usize..70, seed in 0u64..1000) {
+        on_path();
+        let (dims, pixels) = ([images, height, width, channels], height * width);
+        let (x, dy) = (uniform(size(&dims), seed), uniform(size(&dims), seed + 1));
+        let by = uniform(images * channels, seed + 2);
+        let (image, gradient) = (tensor(&x, &dims), tensor(&dy, &dims));
+        let scaled = gate::scale(&image, &tensor(&by, &[images, 1, 1, channels])).unwrap();
+        close("scaled", &scaled, &twin::scale(&x, &by, pixels, channels));
+        let sums = gate::gate_gradient(&image, &gradient).unwrap();
+        // A sum's error is measured by what was added.
+        close_among("gate", &sums, &twin::gate_gradient(&x, &dy, pixels, channels), pixels as f64 / 8.0);
+        let mask: Vec<f32> = by[..images].iter().map(|by| *by as f32).collect();
+        let kept = gate::images(&image, &mask).unwrap();
+        let each: Vec<f64> = mask.iter().flat_map(|by| vec![f64::from(*by); channels]).collect();
+        close("kept", &kept, &twin::scale(&x, &each, pixels, channels));
+    }
+}
+
+#[test]
+fn gates_that_fit_nothing_are_refused() {
+    let x = tensor(&uniform(2 * 3 * 3 * 4, 1), &[2, 3, 3, 4]);
+    for shape in [[2, 1, 1, 3], [1, 1, 1, 4], [2, 3, 1, 4]] {
+        assert!(gate::scale(&x, &tensor(&uniform(size(&shape), 2), &shape)).is_err(), "{shape:?}");
+    }
+    assert!(gate::images(&x, &[1.0; 3]).is_err());
 }
 
 #[test]

@@ -4,6 +4,8 @@ use candle_core::Tensor;
 use serde_json::Value;
 use tl_sweep::nn::activation::Activation;
 use tl_sweep::nn::conv::{self, Conv};
+use tl_sweep::nn::curve::{self, Curve};
+use tl_sweep::nn::gate;
 use tl_sweep::nn::layout::{channels_last, planes};
 use tl_sweep::nn::linear;
 use tl_sweep::nn::loss::{Targets, cross_entropy};
@@ -109,6 +111,32 @@ fn pools() {
         };
         same(name, &dx.unwrap(), &case["grads"][0]);
     }
+}
+
+/// SiLU and the sigmoid of eight times the inputs.
+#[test]
+fn curves() {
+    on_path();
+    let fixture = fixture();
+    for (name, own) in [("silu", Curve::Silu), ("sigmoid", Curve::Sigmoid)] {
+        let case = &fixture[name];
+        let x = (channels_last(&inputs(case)[0]).unwrap() * 8.0).unwrap();
+        same(name, &curve::forward(&x, own).unwrap(), &case["y"]);
+        let dx = curve::backward(&x, &channels_last(&dy(case)).unwrap(), own).unwrap();
+        same(name, &(dx * 8.0).unwrap(), &case["grads"][0]);
+    }
+}
+
+#[test]
+fn gates() {
+    on_path();
+    let fixture = fixture();
+    let case = &fixture["scale"];
+    let [x, by] = <[Tensor; 2]>::try_from(inputs(case)).unwrap().map(|tensor| channels_last(&tensor).unwrap());
+    let dy = channels_last(&dy(case)).unwrap();
+    same("y", &gate::scale(&x, &by).unwrap(), &case["y"]);
+    same("dx", &gate::scale(&dy, &by).unwrap(), &case["grads"][0]);
+    same("dgate", &gate::gate_gradient(&x, &dy).unwrap(), &case["grads"][1]);
 }
 
 #[test]

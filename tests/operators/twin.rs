@@ -124,6 +124,39 @@ impl Bounds {
     }
 }
 
+/// 1 / (1 + e^-x).
+pub fn sigmoid<F: Float>(x: &[F]) -> Vec<F> {
+    x.iter().map(|x| F::one() / (F::one() + (-*x).exp())).collect()
+}
+
+pub fn sigmoid_backward<F: Float>(x: &[F], dy: &[F]) -> Vec<F> {
+    sigmoid(x).into_iter().zip(dy).map(|(y, dy)| y * (F::one() - y) * *dy).collect()
+}
+
+/// x / (1 + e^-x).
+pub fn silu<F: Float>(x: &[F]) -> Vec<F> {
+    sigmoid(x).into_iter().zip(x).map(|(part, x)| part * *x).collect()
+}
+
+pub fn silu_backward<F: Float>(x: &[F], dy: &[F]) -> Vec<F> {
+    let slope = |(part, x): (F, &F)| part + *x * part * (F::one() - part);
+    sigmoid(x).into_iter().zip(x).map(slope).zip(dy).map(|(slope, dy)| slope * *dy).collect()
+}
+
+/// x [n, pixels, channels] times gate [n, channels].
+pub fn scale<F: Float>(x: &[F], gate: &[F], pixels: usize, channels: usize) -> Vec<F> {
+    x.iter().enumerate().map(|(at, x)| *x * gate[at / (pixels * channels) * channels + at % channels]).collect()
+}
+
+pub fn gate_gradient<F: Float>(x: &[F], dy: &[F], pixels: usize, channels: usize) -> Vec<F> {
+    let mut sums = vec![F::zero(); x.len() / pixels];
+    for (at, (x, dy)) in x.iter().zip(dy).enumerate() {
+        let place = at / (pixels * channels) * channels + at % channels;
+        sums[place] = sums[place] + *x * *dy;
+    }
+    sums
+}
+
 /// Mean and biased variance per channel.
 pub fn moments<F: Float>(x: &[F], channels: usize) -> [Vec<F>; 2] {
     let count: F = f((x.len() / channels) as f64);

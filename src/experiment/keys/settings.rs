@@ -45,9 +45,9 @@ pub static KEYS: &[Key] = &[
     key!(
         Backbone,
         "preprocess",
-        "comes with known weights; else torch",
+        "comes with known weights; else the usual one of the arch",
         |v| recipe::word::<Preprocess>(v, recipe::PREPROCESSES).map(drop),
-        r#"{"enum":["caffe","tf","torch","caffe-rgb","zero-one"]}"#,
+        r#"{"enum":["caffe","tf","torch","caffe-rgb","zero-one","none"]}"#,
         "How pixels become inputs. Required for a weight file that the catalogue does not know."
     ),
     key!(

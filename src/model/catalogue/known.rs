@@ -1,395 +1,259 @@
-//! The known weight files, one by one. MD5 sums and addresses are those of keras/src/applications (Keras 3.15), hash
-//! prefixes and addresses those of torchvision 0.29.
+//! The known weight files. MD5 sums and addresses are those of keras/src/applications (Keras 3.15), hash prefixes and
+//! addresses those of torchvision 0.29.
 
-use super::{Hash, Known};
+use std::sync::LazyLock;
+
+use super::{Hash, Known, Published};
 use crate::frame::Resize;
+use crate::model::arch::family;
 use crate::recipe::Preprocess;
 
-pub static KNOWN: &[Known] = &[
-    Known {
-        name: "cifar10_resnet20",
-        ending: ".safetensors",
-        hash: Hash::Sha256("6231d5cb53f0db812044fdc53f4d4b9003029aeee803b2d02192e53615b18a26"),
-        arch: "resnet20",
-        width: 1.0,
-        input: 32,
-        preprocess: Preprocess::Torch,
-        resize: Resize::WHOLE,
-        lineage: "CIFAR-10; akamaster/pytorch_resnet_cifar10 resnet20-12fca82f.th; BSD-2-Clause",
-        url: None,
-    },
-    Known {
-        name: "cifar10_resnet56",
-        ending: ".safetensors",
-        hash: Hash::Sha256("d31d32b09458ebc4acd03877fbb3a59c3bc04d1df7fcb3a9a6d90fb019ff5bce"),
-        arch: "resnet56",
-        width: 1.0,
-        input: 32,
-        preprocess: Preprocess::Torch,
-        resize: Resize::WHOLE,
-        lineage: "CIFAR-10; akamaster/pytorch_resnet_cifar10 resnet56-4bfd9763.th; BSD-2-Clause",
-        url: None,
-    },
-    Known {
-        name: "mobilenet_v1_0.25_128_dequant",
-        ending: ".safetensors",
-        hash: Hash::Sha256("cb73394153e2503ded36b8c4c6cc2b0721de0960382d23238460e1919d83b5f6"),
-        arch: "mobilenet_v1",
-        width: 0.25,
-        input: 128,
-        preprocess: Preprocess::Tf,
-        resize: Resize::WHOLE,
-        lineage: "ImageNet-1k; TensorFlow MobileNet, uint8 quantised, read back as float; Apache-2.0",
-        url: None,
-    },
-    Known {
-        name: "mobilenet_v1_0.5_160_dequant",
-        ending: ".safetensors",
-        hash: Hash::Sha256("0072bad53cf4cd79b268aab0c7e8224ac5f29807c2f08e61ba4e3419fd22c63d"),
-        arch: "mobilenet_v1",
-        width: 0.5,
-        input: 160,
-        preprocess: Preprocess::Tf,
-        resize: Resize::WHOLE,
-        lineage: "ImageNet-1k; TensorFlow MobileNet, uint8 quantised, read back as float; Apache-2.0",
-        url: None,
-    },
-    Known {
-        name: "mobilenet_v1_0.75_224_float",
-        ending: ".safetensors",
-        hash: Hash::Sha256("9658116b1155835a00047387745f5d87b2351ff6f6eb25ebe32ec4092b863a0b"),
-        arch: "mobilenet_v1",
-        width: 0.75,
-        input: 224,
-        preprocess: Preprocess::Tf,
-        resize: Resize::WHOLE,
-        lineage: "ImageNet-1k; Keras MobileNet by way of TensorFlow.js; Apache-2.0",
-        url: None,
-    },
-    Known {
-        name: "mobilenet_v2_1.0_224_dequant_tf2ptq",
-        ending: ".safetensors",
-        hash: Hash::Sha256("36b68937757355b877f3705ecb9197f5fb432576ace4ffb01a1e2d0c13d9e467"),
-        arch: "mobilenet_v2_tf",
-        width: 1.0,
-        input: 224,
-        preprocess: Preprocess::Tf,
-        resize: Resize::WHOLE,
-        lineage: "ImageNet-1k; TensorFlow MobileNet V2, int8 quantised, read back as float; Apache-2.0",
-        url: None,
-    },
-    Known {
-        name: "squeezenet1_0_deepcompression",
-        ending: ".safetensors",
-        hash: Hash::Sha256("d778507c89169e8ae4f6c2b7f32c20bbab1400f701c80b84edc8863e23ba371f"),
-        arch: "squeezenet1_0",
-        width: 1.0,
-        input: 224,
-        preprocess: Preprocess::Torch,
-        resize: Resize::WHOLE,
-        lineage: "ImageNet-1k; Deep Compression's pruned Caffe model; BSD-2-Clause",
-        url: None,
-    },
-    Known {
-        name: "vgg16_weights_tf_dim_ordering_tf_kernels",
-        ending: ".h5",
-        hash: Hash::Md5("64373286793e3c8b2b4e3219cbf3544b"),
-        arch: "vgg16",
-        width: 1.0,
-        input: 224,
-        preprocess: Preprocess::Caffe,
-        resize: Resize::Stretch,
-        lineage: "ImageNet-1k; Simonyan and Zisserman's Caffe model, converted by Keras",
-        url: Some(
-            "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels.h5",
-        ),
-    },
-    Known {
-        name: "vgg16_weights_tf_dim_ordering_tf_kernels_notop",
-        ending: ".h5",
-        hash: Hash::Md5("6d6bbae143d832006294945121d1f1fc"),
-        arch: "vgg16",
-        width: 1.0,
-        input: 224,
-        preprocess: Preprocess::Caffe,
-        resize: Resize::Stretch,
-        lineage: "ImageNet-1k; Simonyan and Zisserman's Caffe model, converted by Keras",
-        url: Some(
-            "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        ),
-    },
-    Known {
-        name: "vgg19_weights_tf_dim_ordering_tf_kernels",
-        ending: ".h5",
-        hash: Hash::Md5("cbe5617147190e668d6c5d5026f83318"),
-        arch: "vgg19",
-        width: 1.0,
-        input: 224,
-        preprocess: Preprocess::Caffe,
-        resize: Resize::Stretch,
-        lineage: "ImageNet-1k; Simonyan and Zisserman's Caffe model, converted by Keras",
-        url: Some(
-            "https://storage.googleapis.com/tensorflow/keras-applications/vgg19/vgg19_weights_tf_dim_ordering_tf_kernels.h5",
-        ),
-    },
-    Known {
-        name: "vgg19_weights_tf_dim_ordering_tf_kernels_notop",
-        ending: ".h5",
-        hash: Hash::Md5("253f8cb515780f3b799900260a226db6"),
-        arch: "vgg19",
-        width: 1.0,
-        input: 224,
-        preprocess: Preprocess::Caffe,
-        resize: Resize::Stretch,
-        lineage: "ImageNet-1k; Simonyan and Zisserman's Caffe model, converted by Keras",
-        url: Some(
-            "https://storage.googleapis.com/tensorflow/keras-applications/vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        ),
-    },
-    Known {
-        name: "inception_v3_weights_tf_dim_ordering_tf_kernels",
-        ending: ".h5",
-        hash: Hash::Md5("9a0d58056eeedaa3f26cb7ebd46da564"),
-        arch: "inception_v3",
-        width: 1.0,
-        input: 299,
-        preprocess: Preprocess::Tf,
-        resize: Resize::Stretch,
-        lineage: "ImageNet-1k; trained by Google, converted by Keras",
-        url: Some(
-            "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels.h5",
-        ),
-    },
-    Known {
-        name: "inception_v3_weights_tf_dim_ordering_tf_kernels_notop",
-        ending: ".h5",
-        hash: Hash::Md5("bcbd6486424b2319ff4ef7d526e38f63"),
-        arch: "inception_v3",
-        width: 1.0,
-        input: 299,
-        preprocess: Preprocess::Tf,
-        resize: Resize::Stretch,
-        lineage: "ImageNet-1k; trained by Google, converted by Keras",
-        url: Some(
-            "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        ),
-    },
-    Known {
-        name: "resnet50_weights_tf_dim_ordering_tf_kernels",
-        ending: ".h5",
-        hash: Hash::Md5("2cb95161c43110f7111970584f804107"),
-        arch: "resnet50",
-        width: 1.0,
-        input: 224,
-        preprocess: Preprocess::Caffe,
-        resize: Resize::Stretch,
-        lineage: "ImageNet-1k; He et al.'s Caffe model, converted by Keras",
-        url: Some(
-            "https://storage.googleapis.com/tensorflow/keras-applications/resnet/resnet50_weights_tf_dim_ordering_tf_kernels.h5",
-        ),
-    },
-    Known {
-        name: "resnet50_weights_tf_dim_ordering_tf_kernels_notop",
-        ending: ".h5",
-        hash: Hash::Md5("4d473c1dd8becc155b73f8504c6f6626"),
-        arch: "resnet50",
-        width: 1.0,
-        input: 224,
-        preprocess: Preprocess::Caffe,
-        resize: Resize::Stretch,
-        lineage: "ImageNet-1k; He et al.'s Caffe model, converted by Keras",
-        url: Some(
-            "https://storage.googleapis.com/tensorflow/keras-applications/resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        ),
-    },
-    Known {
-        name: "mobilenet_1_0_224_tf",
-        ending: ".h5",
-        hash: Hash::Unpublished,
-        arch: "mobilenet_v1",
-        width: 1.0,
-        input: 224,
-        preprocess: Preprocess::Tf,
-        resize: Resize::Stretch,
-        lineage: "ImageNet-1k; TensorFlow's MobileNet, converted by Keras",
-        url: Some("https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/mobilenet_1_0_224_tf.h5"),
-    },
-    Known {
-        name: "mobilenet_1_0_224_tf_no_top",
-        ending: ".h5",
-        hash: Hash::Unpublished,
-        arch: "mobilenet_v1",
-        width: 1.0,
-        input: 224,
-        preprocess: Preprocess::Tf,
-        resize: Resize::Stretch,
-        lineage: "ImageNet-1k; TensorFlow's MobileNet, converted by Keras",
-        url: Some(
-            "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/mobilenet_1_0_224_tf_no_top.h5",
-        ),
-    },
-    Known {
-        name: "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224",
-        ending: ".h5",
-        hash: Hash::Unpublished,
-        arch: "mobilenet_v2",
-        width: 1.0,
-        input: 224,
-        preprocess: Preprocess::Tf,
-        resize: Resize::Stretch,
-        lineage: "ImageNet-1k; TensorFlow's MobileNet V2, converted by Keras",
-        url: Some(
-            "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5",
-        ),
-    },
-    Known {
-        name: "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top",
-        ending: ".h5",
-        hash: Hash::Unpublished,
-        arch: "mobilenet_v2",
-        width: 1.0,
-        input: 224,
-        preprocess: Preprocess::Tf,
-        resize: Resize::Stretch,
-        lineage: "ImageNet-1k; TensorFlow's MobileNet V2, converted by Keras",
-        url: Some(
-            "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
-        ),
-    },
-    Known {
-        name: "vgg16-397923af",
-        ending: ".pth",
-        hash: Hash::Sha256Prefix("397923af"),
-        arch: "vgg16",
-        width: 1.0,
-        input: 224,
-        preprocess: Preprocess::Torch,
-        resize: Resize::Crop(875),
-        lineage: "ImageNet-1k; retrained by torchvision, not the Caffe numbers",
-        url: Some("https://download.pytorch.org/models/vgg16-397923af.pth"),
-    },
-    Known {
-        name: "vgg16_features-amdegroot-88682ab5",
-        ending: ".pth",
-        hash: Hash::Sha256Prefix("88682ab5"),
-        arch: "vgg16",
-        width: 1.0,
-        input: 224,
-        preprocess: Preprocess::CaffeRgb,
-        resize: Resize::Crop(875),
-        lineage: "ImageNet-1k; the Caffe features of A. deGroot, classifier of NaN",
-        url: Some("https://download.pytorch.org/models/vgg16_features-amdegroot-88682ab5.pth"),
-    },
-    Known {
-        name: "vgg19-dcbb9e9d",
-        ending: ".pth",
-        hash: Hash::Sha256Prefix("dcbb9e9d"),
-        arch: "vgg19",
-        width: 1.0,
-        input: 224,
-        preprocess: Preprocess::Torch,
-        resize: Resize::Crop(875),
-        lineage: "ImageNet-1k; retrained by torchvision, not the Caffe numbers",
-        url: Some("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"),
-    },
-    Known {
-        name: "inception_v3_google-0cc3c7bd",
-        ending: ".pth",
-        hash: Hash::Sha256Prefix("0cc3c7bd"),
-        arch: "inception_v3_torchvision",
-        width: 1.0,
-        input: 299,
-        preprocess: Preprocess::Tf,
-        resize: Resize::Crop(874),
-        lineage: "ImageNet-1k; TensorFlow's numbers, converted by torchvision (transform_input is x / 127.5 - 1)",
-        url: Some("https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"),
-    },
-    Known {
-        name: "resnet50-0676ba61",
-        ending: ".pth",
-        hash: Hash::Sha256Prefix("0676ba61"),
-        arch: "resnet50_torchvision",
-        width: 1.0,
-        input: 224,
-        preprocess: Preprocess::Torch,
-        resize: Resize::Crop(875),
-        lineage: "ImageNet-1k; torchvision, first recipe",
-        url: Some("https://download.pytorch.org/models/resnet50-0676ba61.pth"),
-    },
-    Known {
-        name: "resnet50-11ad3fa6",
-        ending: ".pth",
-        hash: Hash::Sha256Prefix("11ad3fa6"),
-        arch: "resnet50_torchvision",
-        width: 1.0,
-        input: 224,
-        preprocess: Preprocess::Torch,
-        resize: Resize::Crop(966),
-        lineage: "ImageNet-1k; torchvision, second recipe",
-        url: Some("https://download.pytorch.org/models/resnet50-11ad3fa6.pth"),
-    },
-    Known {
-        name: "mobilenet_v2-b0353104",
-        ending: ".pth",
-        hash: Hash::Sha256Prefix("b0353104"),
-        arch: "mobilenet_v2_torchvision",
-        width: 1.0,
-        input: 224,
-        preprocess: Preprocess::Torch,
-        resize: Resize::Crop(875),
-        lineage: "ImageNet-1k; torchvision, first recipe",
-        url: Some("https://download.pytorch.org/models/mobilenet_v2-b0353104.pth"),
-    },
-    Known {
-        name: "mobilenet_v2-7ebf99e0",
-        ending: ".pth",
-        hash: Hash::Sha256Prefix("7ebf99e0"),
-        arch: "mobilenet_v2_torchvision",
-        width: 1.0,
-        input: 224,
-        preprocess: Preprocess::Torch,
-        resize: Resize::Crop(966),
-        lineage: "ImageNet-1k; torchvision, second recipe",
-        url: Some("https://download.pytorch.org/models/mobilenet_v2-7ebf99e0.pth"),
-    },
-    Known {
-        name: "squeezenet1_0-b66bff10",
-        ending: ".pth",
-        hash: Hash::Sha256Prefix("b66bff10"),
-        arch: "squeezenet1_0",
-        width: 1.0,
-        input: 224,
-        preprocess: Preprocess::Torch,
-        resize: Resize::Crop(875),
-        lineage: "ImageNet-1k; torchvision's conversion",
-        url: Some("https://download.pytorch.org/models/squeezenet1_0-b66bff10.pth"),
-    },
-    Known {
-        name: "resnet20-12fca82f",
-        ending: ".th",
-        hash: Hash::Sha256Prefix("12fca82f"),
-        arch: "resnet20",
-        width: 1.0,
-        input: 32,
-        preprocess: Preprocess::Torch,
-        resize: Resize::WHOLE,
+/// All of them: what is published nowhere as it is, Keras', torchvision's, and others'.
+pub static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {
+    let keras = KERAS.iter().flat_map(|(arch, folder, lineage, files)| {
+        files.map(|(name, md5)| Known {
+            hash: md5.map_or(Hash::Unpublished, Hash::Md5),
+            resize: Resize::Stretch,
+            lineage,
+            published: Published::Keras(folder),
+            ..usual(name, ".h5", arch)
+        })
+    });
+    let torch = TORCHVISION.iter().map(|(arch, name, crop, lineage)| Known {
+        resize: Resize::Crop(*crop),
+        lineage,
+        published: Published::Torch,
+        ..usual(name, ".pth", arch)
+    });
+    let cifar = CIFAR.iter().map(|(arch, name)| Known {
         lineage: "CIFAR-10; akamaster/pytorch_resnet_cifar10; BSD-2-Clause",
-        url: Some(
-            "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/resnet20-12fca82f.th",
-        ),
-    },
+        published: Published::Below("https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models"),
+        ..usual(name, ".th", arch)
+    });
+    let mut all: Vec<Known> = converted().into_iter().chain(keras).chain(torch).chain(cifar).collect();
+    for known in &mut all {
+        match known.name {
+            "vgg16_features-amdegroot-88682ab5" => known.preprocess = Preprocess::CaffeRgb,
+            // It was measured at a larger side than it was trained at.
+            "efficientnet_b2_rwightman-c35c1473" => known.input = 288,
+            _ if known.arch.starts_with("vgg") && known.ending == ".pth" => known.preprocess = Preprocess::Torch,
+            _ => {}
+        }
+    }
+    all
+});
+
+/// A file for an architecture as it usually is; the digits behind the last hyphen of PyTorch's names begin its SHA-256.
+fn usual(name: &'static str, ending: &'static str, arch: &'static str) -> Known {
+    let (input, preprocess) =
+        family(arch).map_or((0, Preprocess::Torch), |family| (family.default_input, family.preprocess));
     Known {
-        name: "resnet56-4bfd9763",
-        ending: ".th",
-        hash: Hash::Sha256Prefix("4bfd9763"),
-        arch: "resnet56",
+        name,
+        ending,
+        hash: name.rsplit_once('-').map_or(Hash::Unpublished, |(_, digits)| Hash::Sha256Prefix(digits)),
+        arch,
         width: 1.0,
-        input: 32,
-        preprocess: Preprocess::Torch,
+        input,
+        preprocess,
         resize: Resize::WHOLE,
-        lineage: "CIFAR-10; akamaster/pytorch_resnet_cifar10; BSD-2-Clause",
-        url: Some(
-            "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/resnet56-4bfd9763.th",
+        lineage: "",
+        published: Published::Nowhere,
+    }
+}
+
+/// Files in the layout of this program or of their makers, converted from others.
+fn converted() -> Vec<Known> {
+    const QUANTISED: &str = "ImageNet-1k; TensorFlow MobileNet, uint8 quantised, read back as float; Apache-2.0";
+    let file = |name, arch, sha256, lineage| Known {
+        hash: Hash::Sha256(sha256),
+        lineage,
+        ..usual(name, ".safetensors", arch)
+    };
+    let mobile = |known: Known, width: f64, input: usize| Known { width, input, ..known };
+    vec![
+        file(
+            "cifar10_resnet20",
+            "resnet20",
+            "6231d5cb53f0db812044fdc53f4d4b9003029aeee803b2d02192e53615b18a26",
+            "CIFAR-10; akamaster/pytorch_resnet_cifar10 resnet20-12fca82f.th; BSD-2-Clause",
         ),
-    },
+        file(
+            "cifar10_resnet56",
+            "resnet56",
+            "d31d32b09458ebc4acd03877fbb3a59c3bc04d1df7fcb3a9a6d90fb019ff5bce",
+            "CIFAR-10; akamaster/pytorch_resnet_cifar10 resnet56-4bfd9763.th; BSD-2-Clause",
+        ),
+        mobile(
+            file(
+                "mobilenet_v1_0.25_128_dequant",
+                "mobilenet_v1",
+                "cb73394153e2503ded36b8c4c6cc2b0721de0960382d23238460e1919d83b5f6",
+                QUANTISED,
+            ),
+            0.25,
+            128,
+        ),
+        mobile(
+            file(
+                "mobilenet_v1_0.5_160_dequant",
+                "mobilenet_v1",
+                "0072bad53cf4cd79b268aab0c7e8224ac5f29807c2f08e61ba4e3419fd22c63d",
+                QUANTISED,
+            ),
+            0.5,
+            160,
+        ),
+        mobile(
+            file(
+                "mobilenet_v1_0.75_224_float",
+                "mobilenet_v1",
+                "9658116b1155835a00047387745f5d87b2351ff6f6eb25ebe32ec4092b863a0b",
+                "ImageNet-1k; Keras MobileNet by way of TensorFlow.js; Apache-2.0",
+            ),
+            0.75,
+            224,
+        ),
+        file(
+            "mobilenet_v2_1.0_224_dequant_tf2ptq",
+            "mobilenet_v2_tf",
+            "36b68937757355b877f3705ecb9197f5fb432576ace4ffb01a1e2d0c13d9e467",
+            "ImageNet-1k; TensorFlow MobileNet V2, int8 quantised, read back as float; Apache-2.0",
+        ),
+        file(
+            "squeezenet1_0_deepcompression",
+            "squeezenet1_0",
+            "d778507c89169e8ae4f6c2b7f32c20bbab1400f701c80b84edc8863e23ba371f",
+            "ImageNet-1k; Deep Compression's pruned Caffe model; BSD-2-Clause",
+        ),
+    ]
+}
+
+const CIFAR: [(&str, &str); 2] = [("resnet20", "resnet20-12fca82f"), ("resnet56", "resnet56-4bfd9763")];
+
+/// Architecture, folder below keras-applications, lineage, and the files with and without top: name and MD5.
+type OfKeras = (&'static str, &'static str, &'static str, [(&'static str, Option<&'static str>); 2]);
+
+const CAFFE: &str = "ImageNet-1k; Simonyan and Zisserman's Caffe model, converted by Keras";
+const HE: &str = "ImageNet-1k; He et al.'s Caffe model, converted by Keras";
+const HUANG: &str = "ImageNet-1k; Huang et al.'s Torch model, converted by Keras";
+const TAN: &str = "ImageNet-1k; Tan and Le's model, converted by Keras; it prepares images itself";
+
+#[rustfmt::skip]
+const KERAS: &[OfKeras] = &[
+    ("vgg16", "vgg16", CAFFE, [
+        ("vgg16_weights_tf_dim_ordering_tf_kernels", Some("64373286793e3c8b2b4e3219cbf3544b")),
+        ("vgg16_weights_tf_dim_ordering_tf_kernels_notop", Some("6d6bbae143d832006294945121d1f1fc")),
+    ]),
+    ("vgg19", "vgg19", CAFFE, [
+        ("vgg19_weights_tf_dim_ordering_tf_kernels", Some("cbe5617147190e668d6c5d5026f83318")),
+        ("vgg19_weights_tf_dim_ordering_tf_kernels_notop", Some("253f8cb515780f3b799900260a226db6")),
+    ]),
+    ("inception_v3", "inception_v3", "ImageNet-1k; trained by Google, converted by Keras", [
+        ("inception_v3_weights_tf_dim_ordering_tf_kernels", Some("9a0d58056eeedaa3f26cb7ebd46da564")),
+        ("inception_v3_weights_tf_dim_ordering_tf_kernels_notop", Some("bcbd6486424b2319ff4ef7d526e38f63")),
+    ]),
+    ("resnet50", "resnet", HE, [
+        ("resnet50_weights_tf_dim_ordering_tf_kernels", Some("2cb95161c43110f7111970584f804107")),
+        ("resnet50_weights_tf_dim_ordering_tf_kernels_notop", Some("4d473c1dd8becc155b73f8504c6f6626")),
+    ]),
+    ("resnet101", "resnet", HE, [
+        ("resnet101_weights_tf_dim_ordering_tf_kernels", Some("f1aeb4b969a6efcfb50fad2f0c20cfc5")),
+        ("resnet101_weights_tf_dim_ordering_tf_kernels_notop", Some("88cf7a10940856eca736dc7b7e228a21")),
+    ]),
+    ("resnet152", "resnet", HE, [
+        ("resnet152_weights_tf_dim_ordering_tf_kernels", Some("100835be76be38e30d865e96f2aaae62")),
+        ("resnet152_weights_tf_dim_ordering_tf_kernels_notop", Some("ee4c566cf9a93f14d82f913c2dc6dd0c")),
+    ]),
+    ("densenet121", "densenet", HUANG, [
+        ("densenet121_weights_tf_dim_ordering_tf_kernels", Some("9d60b8095a5708f2dcce2bca79d332c7")),
+        ("densenet121_weights_tf_dim_ordering_tf_kernels_notop", Some("30ee3e1110167f948a6b9946edeeb738")),
+    ]),
+    ("densenet169", "densenet", HUANG, [
+        ("densenet169_weights_tf_dim_ordering_tf_kernels", Some("d699b8f76981ab1b30698df4c175e90b")),
+        ("densenet169_weights_tf_dim_ordering_tf_kernels_notop", Some("b8c4d4c20dd625c148057b9ff1c1176b")),
+    ]),
+    ("densenet201", "densenet", HUANG, [
+        ("densenet201_weights_tf_dim_ordering_tf_kernels", Some("1ceb130c1ea1b78c3bf6114dbdfd8807")),
+        ("densenet201_weights_tf_dim_ordering_tf_kernels_notop", Some("c13680b51ded0fb44dff2d8f86ac8bb1")),
+    ]),
+    ("efficientnet_b0", "", TAN, [
+        ("efficientnetb0", Some("902e53a9f72be733fc0bcb005b3ebbac")),
+        ("efficientnetb0_notop", Some("50bc09e76180e00e4465e1a485ddc09d")),
+    ]),
+    ("efficientnet_b1", "", TAN, [
+        ("efficientnetb1", Some("1d254153d4ab51201f1646940f018540")),
+        ("efficientnetb1_notop", Some("74c4e6b3e1f6a1eea24c589628592432")),
+    ]),
+    ("efficientnet_b2", "", TAN, [
+        ("efficientnetb2", Some("b15cce36ff4dcbd00b6dd88e7857a6ad")),
+        ("efficientnetb2_notop", Some("111f8e2ac8aa800a7a99e3239f7bfb39")),
+    ]),
+    ("efficientnet_b3", "", TAN, [
+        ("efficientnetb3", Some("ffd1fdc53d0ce67064dc6a9c7960ede0")),
+        ("efficientnetb3_notop", Some("af6d107764bb5b1abb91932881670226")),
+    ]),
+    ("efficientnet_b4", "", TAN, [
+        ("efficientnetb4", Some("18c95ad55216b8f92d7e70b3a046e2fc")),
+        ("efficientnetb4_notop", Some("ebc24e6d6c33eaebbd558eafbeedf1ba")),
+    ]),
+    ("efficientnet_b5", "", TAN, [
+        ("efficientnetb5", Some("ace28f2a6363774853a83a0b21b9421a")),
+        ("efficientnetb5_notop", Some("38879255a25d3c92d5e44e04ae6cec6f")),
+    ]),
+    ("efficientnet_b6", "", TAN, [
+        ("efficientnetb6", Some("165f6e37dce68623721b423839de8be5")),
+        ("efficientnetb6_notop", Some("9ecce42647a20130c1f39a5d4cb75743")),
+    ]),
+    ("efficientnet_b7", "", TAN, [
+        ("efficientnetb7", Some("8c03f828fec3ef71311cd463b6759d99")),
+        ("efficientnetb7_notop", Some("cbcfe4450ddf6f3ad90b1b398090fe4a")),
+    ]),
+    ("mobilenet_v1", "mobilenet", "ImageNet-1k; TensorFlow's MobileNet, converted by Keras", [
+        ("mobilenet_1_0_224_tf", None),
+        ("mobilenet_1_0_224_tf_no_top", None),
+    ]),
+    ("mobilenet_v2", "mobilenet_v2", "ImageNet-1k; TensorFlow's MobileNet V2, converted by Keras", [
+        ("mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224", None),
+        ("mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top", None),
+    ]),
+];
+
+const RETRAINED: &str = "ImageNet-1k; retrained by torchvision, not the Caffe numbers";
+const FIRST: &str = "ImageNet-1k; torchvision, first recipe";
+const SECOND: &str = "ImageNet-1k; torchvision, second recipe";
+const LUATORCH: &str = "ImageNet-1k; Huang et al.'s Torch model, converted by torchvision";
+const WIGHTMAN: &str = "ImageNet-1k; trained for timm, converted by torchvision; measured with bicubic resizing";
+const MELAS: &str = "ImageNet-1k; Tan and Le's model, converted by torchvision; measured with bicubic resizing";
+
+/// Architecture, name, thousandths of the resized image that the crop keeps, lineage.
+#[rustfmt::skip]
+const TORCHVISION: &[(&str, &str, u16, &str)] = &[
+    ("vgg16", "vgg16-397923af", 875, RETRAINED),
+    ("vgg16", "vgg16_features-amdegroot-88682ab5", 875, "ImageNet-1k; the Caffe features of A. deGroot, classifier of NaN"),
+    ("vgg19", "vgg19-dcbb9e9d", 875, RETRAINED),
+    ("inception_v3_torchvision", "inception_v3_google-0cc3c7bd", 874,
+        "ImageNet-1k; TensorFlow's numbers, converted by torchvision (transform_input is x / 127.5 - 1)"),
+    ("resnet18", "resnet18-f37072fd", 875, FIRST),
+    ("resnet34", "resnet34-b627a593", 875, FIRST),
+    ("resnet50_torchvision", "resnet50-0676ba61", 875, FIRST),
+    ("resnet50_torchvision", "resnet50-11ad3fa6", 966, SECOND),
+    ("resnet101_torchvision", "resnet101-63fe2227", 875, FIRST),
+    ("resnet101_torchvision", "resnet101-cd907fc2", 966, SECOND),
+    ("resnet152_torchvision", "resnet152-394f9c45", 875, FIRST),
+    ("resnet152_torchvision", "resnet152-f82ba261", 966, SECOND),
+    ("densenet121_torchvision", "densenet121-a639ec97", 875, LUATORCH),
+    ("densenet169_torchvision", "densenet169-b2777c0a", 875, LUATORCH),
+    ("densenet201_torchvision", "densenet201-c1103571", 875, LUATORCH),
+    ("efficientnet_b0_torchvision", "efficientnet_b0_rwightman-7f5810bc", 875, WIGHTMAN),
+    ("efficientnet_b1_torchvision", "efficientnet_b1_rwightman-bac287d4", 938, WIGHTMAN),
+    ("efficientnet_b1_torchvision", "efficientnet_b1-c27df63c", 941, SECOND),
+    ("efficientnet_b2_torchvision", "efficientnet_b2_rwightman-c35c1473", 1000, WIGHTMAN),
+    ("efficientnet_b3_torchvision", "efficientnet_b3_rwightman-b3899882", 938, WIGHTMAN),
+    ("efficientnet_b4_torchvision", "efficientnet_b4_rwightman-23ab8bcd", 990, WIGHTMAN),
+    ("efficientnet_b5_torchvision", "efficientnet_b5_lukemelas-1a07897c", 1000, MELAS),
+    ("efficientnet_b6_torchvision", "efficientnet_b6_lukemelas-24a108a5", 1000, MELAS),
+    ("efficientnet_b7_torchvision", "efficientnet_b7_lukemelas-c5b4e57e", 1000, MELAS),
+    ("mobilenet_v2_torchvision", "mobilenet_v2-b0353104", 875, FIRST),
+    ("mobilenet_v2_torchvision", "mobilenet_v2-7ebf99e0", 966, SECOND),
+    ("squeezenet1_0", "squeezenet1_0-b66bff10", 875, "ImageNet-1k; torchvision's conversion"),
 ];

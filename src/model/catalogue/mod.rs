@@ -37,8 +37,19 @@ pub struct Known {
     pub resize: Resize,
     /// Where the numbers come from.
     pub lineage: &'static str,
-    /// Where the file is, if it is anywhere as it is.
-    pub url: Option<&'static str>,
+    pub published: Published,
+}
+
+/// Where a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// A folder below keras-applications; none is that itself.
+    Keras(&'static str),
+    Torch,
+    /// A folder of somebody else's.
+    Below(&'static str),
+    /// As it is, nowhere.
+    Nowhere,
 }
 
 /// What a file on disk is.
@@ -88,13 +99,26 @@ impl Known {
             Hash::Md5(hash) => format!("md5 {hash}"),
             Hash::Unpublished => "no hash is published".to_owned(),
         };
-        self.url.map_or_else(|| hash.clone(), |url| format!("{url} ({hash})"))
+        self.url().map_or_else(|| hash.clone(), |url| format!("{url} ({hash})"))
+    }
+
+    /// The file's address, if it is anywhere as it is.
+    pub fn url(&self) -> Option<String> {
+        const KERAS: &str = "https://storage.googleapis.com";
+        let folder = match self.published {
+            Published::Keras("") => format!("{KERAS}/keras-applications"),
+            Published::Keras(folder) => format!("{KERAS}/tensorflow/keras-applications/{folder}"),
+            Published::Torch => "https://download.pytorch.org/models".to_owned(),
+            Published::Below(folder) => folder.to_owned(),
+            Published::Nowhere => return None,
+        };
+        Some(format!("{folder}/{}{}", self.name, self.ending))
     }
 
     /// What a person must do to have this file in `folder`.
     pub fn how_to_get(&self, folder: &Path) -> String {
         let place = folder.join(format!("{}{}", self.name, self.ending));
-        match self.url {
+        match self.url() {
             Some(_) => format!("fetch {} and put it at '{}'", self.source(), place.display()),
             None => format!(
                 "put {}{} ({}; {}) into '{}'",

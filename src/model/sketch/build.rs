@@ -9,6 +9,8 @@ const OPS: &[&str] = &[
     "batch-norm",
     "relu",
     "relu6",
+    "silu",
+    "sigmoid",
     "linear-activation",
     "zero-pad",
     "max-pool",
@@ -19,9 +21,13 @@ const OPS: &[&str] = &[
     "flatten",
     "dense",
     "add",
+    "scale",
     "concat",
     "shortcut",
     "dropout",
+    "drop-path",
+    "rescale",
+    "normalize",
 ];
 
 /// Whether an operation can read these layers.
@@ -35,7 +41,13 @@ pub(super) fn fits(graph: &Graph, op: &Op, inputs: &[usize]) -> Result<(), Strin
         Op::Concat if shapes.iter().any(|shape| shape[1..] != shapes[0][1..]) => {
             Err(format!("cannot put together {shapes:?}: heights and widths differ"))
         }
-        Op::Add | Op::Concat => Ok(()),
+        Op::Scale if inputs.len() != 2 => {
+            Err("needs two `inputs`: a map, and a number for each of its channels".to_owned())
+        }
+        Op::Scale if shapes[1] != [channels, 1, 1] => {
+            Err(format!("cannot scale {:?} by {:?}: it would have to be {:?}", shapes[0], shapes[1], [channels, 1, 1]))
+        }
+        Op::Add | Op::Concat | Op::Scale => Ok(()),
         _ if inputs.len() > 1 => Err("reads one layer only".to_owned()),
         Op::Conv { groups, out, .. } if *groups == 0 || channels % groups != 0 || out % groups != 0 => {
             Err(format!("{groups} groups do not divide {channels} channels in and {out} out"))
@@ -61,7 +73,12 @@ pub(super) fn fits(graph: &Graph, op: &Op, inputs: &[usize]) -> Result<(), Strin
         }
         Op::Linear { .. } if height * width > 1 => Err("a dense layer reads a vector: `flatten` before it".to_owned()),
         Op::Shortcut { channels: out, .. } if *out < channels => Err("a shortcut cannot lose channels".to_owned()),
-        Op::Dropout(p) if !(0.0..1.0).contains(p) => Err(format!("p = {p} is no probability below 1")),
+        Op::Rescale(by) if by.len() != channels => {
+            Err(format!("`by` has {} numbers for {channels} channels", by.len()))
+        }
+        Op::Dropout(p) | Op::DropPath(p) if !(0.0..1.0).contains(p) => {
+            Err(format!("p = {p} is no probability below 1"))
+        }
         _ => Ok(()),
     }
 }
@@ -124,6 +141,8 @@ impl Entry {
             },
             "relu" => Op::Activation(Activation::Relu),
             "relu6" => Op::Activation(Activation::Relu6),
+            "silu" => Op::Activation(Activation::Silu),
+            "sigmoid" => Op::Activation(Activation::Sigmoid),
             "linear-activation" => Op::Activation(Activation::Linear),
             "zero-pad" => Op::ZeroPad(padding),
             word @ ("max-pool" | "avg-pool" | "avg-pool-padded") => {
@@ -140,9 +159,13 @@ impl Entry {
                 activation: rest.activation.take().unwrap_or(Activation::Linear),
             },
             "add" => Op::Add,
+            "scale" => Op::Scale,
             "concat" => Op::Concat,
             "shortcut" => Op::Shortcut { stride: stride.unwrap_or(1), channels: out.ok_or_else(|| needed("out"))? },
             "dropout" => Op::Dropout(rest.p.take().ok_or_else(|| needed("p"))?),
+            "drop-path" => Op::DropPath(rest.p.take().ok_or_else(|| needed("p"))?),
+            "rescale" => Op::Rescale(rest.by.take().ok_or_else(|| needed("by"))?),
+            "normalize" => Op::Normalize,
             other => {
                 let near = crate::spelling::nearest(other, OPS.iter().copied());
                 let hint = near.map_or_else(String::new, |near| format!("; did you mean '{near}'?"));
@@ -172,6 +195,7 @@ impl Entry {
             ("ceil", self.ceil.is_some()),
             ("grid", self.grid.is_some()),
             ("p", self.p.is_some()),
+            ("by", self.by.is_some()),
         ];
         match wrong.iter().find(|(_, wrong)| *wrong) {
             Some((key, _)) => Err(format!("`op = \"{}\"` takes no `{key}`", given.op)),

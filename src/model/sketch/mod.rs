@@ -74,6 +74,9 @@ pub struct Entry {
     pub grid: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p: Option<f64>,
+    /// A number for each channel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<Vec<f64>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

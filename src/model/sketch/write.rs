@@ -38,6 +38,8 @@ impl Entry {
             }
             Op::Activation(Activation::Relu) => "relu".to_owned(),
             Op::Activation(Activation::Relu6) => "relu6".to_owned(),
+            Op::Activation(Activation::Silu) => "silu".to_owned(),
+            Op::Activation(Activation::Sigmoid) => "sigmoid".to_owned(),
             Op::Input | Op::Activation(Activation::Linear) => "linear-activation".to_owned(),
             Op::ZeroPad(padding) => {
                 entry.padding = Some(Pad::Sides(*padding));
@@ -60,6 +62,7 @@ impl Entry {
                 "dense".to_owned()
             }
             Op::Add => "add".to_owned(),
+            Op::Scale => "scale".to_owned(),
             Op::Concat => "concat".to_owned(),
             Op::Shortcut { stride, channels } => {
                 (entry.stride, entry.out) = (Some(*stride), Some(Out::Count(*channels)));
@@ -69,6 +72,15 @@ impl Entry {
                 entry.p = Some(*p);
                 "dropout".to_owned()
             }
+            Op::DropPath(p) => {
+                entry.p = Some(*p);
+                "drop-path".to_owned()
+            }
+            Op::Rescale(by) => {
+                entry.by = Some(by.clone());
+                "rescale".to_owned()
+            }
+            Op::Normalize => "normalize".to_owned(),
         };
         entry
     }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::naming::{aliases, flattened_map, permuted};
+use super::aliases::aliases;
+use super::naming::{flattened_map, permuted};
 use super::{Weights, save};
 use crate::model::arch::Arch;
 use crate::model::graph::{Framework, Graph, Op};
@@ -23,12 +24,12 @@ pub fn named(graph: &Graph, names: Framework) -> anyhow::Result<HashMap<usize, S
     // torchvision's name is taken where timm has another.
     let torchvision = |name: &str| name.starts_with("features.") || name.starts_with("classifier.");
     let others: HashMap<usize, String> = match names {
-        Framework::Torch => aliases(graph)
+        Framework::Torch if graph.framework == Framework::Keras => aliases(graph)
             .into_iter()
             .filter(|(name, layer)| torchvision(name) && graph.layers[*layer].name != *name)
             .map(|(name, layer)| (layer, name))
             .collect(),
-        Framework::Keras => HashMap::new(),
+        _ => HashMap::new(),
     };
     anyhow::ensure!(
         graph.framework == names || !others.is_empty(),
@@ -60,6 +61,10 @@ pub fn exported(graph: &Graph, weights: &Weights, names: Framework) -> anyhow::R
                 Framework::Keras => in_keras(graph, layer, param.name, &param.shape, values),
             });
         }
+        if matches!(graph.layers[layer].op, Op::Normalize) && names == Framework::Keras {
+            // `set_weights` wants it, and nothing reads it.
+            found.push(Exported { name: format!("{own}/count"), shape: Vec::new(), values: vec![0.0] });
+        }
     }
     Ok(found)
 }
@@ -79,7 +84,7 @@ fn in_order(graph: &Graph, layer: usize, param: &str, values: Vec<f32>, names: F
     values.chunks_exact(row).flat_map(|values| (0..row).map(|at| values[place(at)])).collect()
 }
 
-fn in_keras(graph: &Graph, layer: usize, param: &str, shape: &[usize], values: Vec<f32>) -> Exported {
+fn in_keras(graph: &Graph, layer: usize, param: &'static str, shape: &[usize], values: Vec<f32>) -> Exported {
     let (leaf, shape, values) = match (&graph.layers[layer].op, shape, param) {
         (Op::Conv { groups, .. }, [o, _, h, w], "weight") if *groups > 1 => {
             let pixels = h * w;
@@ -102,6 +107,7 @@ fn in_keras(graph: &Graph, layer: usize, param: &str, shape: &[usize], values: V
             };
             (leaf, shape.to_vec(), values)
         }
+        (Op::Normalize, shape, param) => (param, shape.to_vec(), values),
         (_, shape, _) => ("bias", shape.to_vec(), values),
     };
     Exported { name: format!("{}/{leaf}", graph.layers[layer].name), shape, values }

@@ -1,5 +1,6 @@
 //! The numbers of a network by `layer.parameter`, from a file of any framework, and to safetensors.
 
+mod aliases;
 pub mod export;
 pub mod file;
 mod keras;

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::aliases::aliases;
 use super::file::{Format, Kind, WeightFile};
 use super::keras::class_and_number;
 use crate::model::graph::{Framework, Graph, Op};
@@ -220,6 +221,10 @@ fn pairs(file: &WeightFile, graph: &Graph, layers: &[usize], how: &'static str) 
         let params = layer.map_or_else(Vec::new, |layer| graph.params(layer));
         for (place, stored) in group.tensors.iter().enumerate() {
             let name = &file.stored[*stored].name;
+            if layer.is_some_and(|layer| is_counter(graph, layer, name, place)) {
+                result.left_out.push((name.clone(), "a counter".to_owned()));
+                continue;
+            }
             let leaf = leaf(name.rsplit(['/', '.']).next().unwrap_or(name).trim_end_matches(":0"));
             let param = leaf.map(|(param, _)| param).or_else(|| params.get(place).map(|param| param.name));
             match (layer, param) {
@@ -234,6 +239,12 @@ fn pairs(file: &WeightFile, graph: &Graph, layers: &[usize], how: &'static str) 
         result.left_out.push((name.clone(), "no weight of a layer".to_owned()));
     }
     (found, result)
+}
+
+/// Whether a tensor is the number of pixels that Keras' Normalization has seen: `count`, or the third of its variables.
+fn is_counter(graph: &Graph, layer: usize, name: &str, place: usize) -> bool {
+    let last = name.rsplit(['/', '.']).next().unwrap_or(name).trim_end_matches(":0");
+    matches!(graph.layers[layer].op, Op::Normalize) && (last == "count" || last == "2" && place == 2)
 }
 
 /// `Conv2D` as Keras' `conv2d`, `BatchNormalization` as `batch_normalization`.
@@ -257,6 +268,8 @@ fn leaf(name: &str) -> Option<(&'static str, Option<Framework>)> {
         "beta" => ("bias", Some(Framework::Keras)),
         "moving_mean" => ("running_mean", Some(Framework::Keras)),
         "moving_variance" => ("running_var", Some(Framework::Keras)),
+        "mean" => ("mean", Some(Framework::Keras)),
+        "variance" => ("variance", Some(Framework::Keras)),
         _ => return None,
     })
 }
@@ -278,6 +291,11 @@ fn by_name(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
             continue;
         }
         let split = stored.name.rfind(['.', '/']).map(|at| (&stored.name[..at], &stored.name[at + 1..]));
+        let counted = split.and_then(|(base, _)| graph.find(base));
+        if counted.is_some_and(|layer| is_counter(graph, layer, &stored.name, 0)) {
+            result.left_out.push((stored.name.clone(), "a counter".to_owned()));
+            continue;
+        }
         let place = split.and_then(|(base, last)| {
             let (param, layout) = leaf(last)?;
             // Under the network's own names the numbers stand in the network's own order, unless the file says another.
@@ -292,76 +310,4 @@ fn by_name(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
         }
     }
     (found, result)
-}
-
-/// Other frameworks' names of this network's layers.
-pub(super) fn aliases(graph: &Graph) -> HashMap<String, usize> {
-    let mut names = HashMap::new();
-    if graph.arch.starts_with("vgg1") {
-        // torchvision counts convolution, ReLU and pooling one by one; timm calls the dense layers by other names.
-        let mut number = 0;
-        for (layer, found) in graph.layers.iter().enumerate() {
-            match found.op {
-                Op::Conv { .. } => {
-                    names.insert(format!("features.{number}"), layer);
-                    number += 2;
-                }
-                Op::Pool { .. } => number += 1,
-                _ => {}
-            }
-        }
-        let dense = [
-            ("fc1", ["classifier.0", "pre_logits.fc1"]),
-            ("fc2", ["classifier.3", "pre_logits.fc2"]),
-            ("predictions", ["classifier.6", "head.fc"]),
-        ];
-        for (own, others) in dense {
-            if let Some(layer) = graph.find(own) {
-                names.extend(others.map(|other| (other.to_owned(), layer)));
-            }
-        }
-    }
-    if graph.arch.starts_with("mobilenet_v2_") {
-        timm_mobilenet(graph, &mut names);
-    }
-    names
-}
-
-/// timm's names of MobileNet V2: a stem, stages of blocks, a last convolution.
-fn timm_mobilenet(graph: &Graph, names: &mut HashMap<String, usize>) {
-    let mut add = |other: String, own: String| {
-        if let Some(layer) = graph.find(&own) {
-            names.insert(other, layer);
-        }
-    };
-    for (other, own) in [
-        ("conv_stem", "features.0.0"),
-        ("bn1", "features.0.1"),
-        ("conv_head", "features.18.0"),
-        ("bn2", "features.18.1"),
-        ("classifier", "classifier.1"),
-    ] {
-        add(other.to_owned(), own.to_owned());
-    }
-    let mut index = 1;
-    for (stage, repeats) in [1, 2, 3, 4, 3, 3, 1].into_iter().enumerate() {
-        for repeat in 0..repeats {
-            let (block, own) = (format!("blocks.{stage}.{repeat}"), format!("features.{index}.conv"));
-            let parts: &[(&str, &str)] = match index {
-                1 => &[("conv_dw", "0.0"), ("bn1", "0.1"), ("conv_pw", "1"), ("bn2", "2")],
-                _ => &[
-                    ("conv_pw", "0.0"),
-                    ("bn1", "0.1"),
-                    ("conv_dw", "1.0"),
-                    ("bn2", "1.1"),
-                    ("conv_pwl", "2"),
-                    ("bn3", "3"),
-                ],
-            };
-            for (other, part) in parts {
-                add(format!("{block}.{other}"), format!("{own}.{part}"));
-            }
-            index += 1;
-        }
-    }
 }

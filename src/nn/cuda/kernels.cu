@@ -4,6 +4,7 @@
 
 #include "kernels/numbers.cuh"
 #include "kernels/activations.cuh"
+#include "kernels/gates.cuh"
 #include "kernels/channels.cuh"
 #include "kernels/pooling.cuh"
 #include "kernels/moving.cuh"
@@ -28,6 +29,16 @@ BOTH(pass, PASS, (n, y, dy, dx, low, high))
 BOTH(add_hold, ADD_HOLD, (n, a, b, y, low, high))
 #define MASKED(T) (unsigned n, const T *x, const float *mask, T *y)
 BOTH(masked, MASKED, (n, x, mask, y))
+#define CURVE(T) (unsigned n, int silu, const T *x, T *y)
+BOTH(curve, CURVE, (n, silu, x, y))
+#define SLOPE(T) (unsigned n, int silu, const T *x, const T *dy, T *dx)
+BOTH(slope, SLOPE, (n, silu, x, dy, dx))
+#define GATED(T) (unsigned n, int c, int pixels, const T *x, const T *gate, T *y)
+BOTH(gated, GATED, (n, c, pixels, x, gate, y))
+#define GATE_GRADIENT(T) (int c, int pixels, const T *x, const T *dy, T *sums)
+BOTH(gate_gradient, GATE_GRADIENT, (c, pixels, x, dy, sums))
+#define KEPT_IMAGES(T) (unsigned n, int size, const T *x, const float *mask, T *y)
+BOTH(kept_images, KEPT_IMAGES, (n, size, x, mask, y))
 #define AFFINE(T) (unsigned n, int c, const T *x, const float *scale, const float *shift, T *y, float low, float high)
 BOTH(affine, AFFINE, (n, c, x, scale, shift, y, low, high))
 #define COLUMN_SUMS(T) (unsigned rows, int c, unsigned strip, int lot, const T *x, float *parts)

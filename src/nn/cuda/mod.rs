@@ -7,7 +7,9 @@ mod alone;
 pub(super) mod conv;
 #[cfg(feature = "cudnn")]
 mod cudnn;
+pub(super) mod curve;
 pub mod device;
+pub(super) mod gate;
 pub(super) mod heads;
 pub(super) mod join;
 pub mod letter;
@@ -25,6 +27,7 @@ mod space;
 pub mod target;
 mod winograd;
 
+pub use gate::images;
 pub use join::{copied, dropout, put};
 
 use std::cell::RefCell;
@@ -79,6 +82,8 @@ enum Threads {
     Channels(usize),
     /// Tiles of rows and columns of results.
     Tiles(usize, usize),
+    /// For each image, 32 channels side by side and 8 threads for each.
+    ByImage { images: usize, channels: usize },
     /// One block.
     Block,
 }
@@ -103,6 +108,7 @@ impl Threads {
                 let tiles = |numbers: usize| numbers.div_ceil(heads::TILE) as u32;
                 ((tiles(columns), tiles(rows), 1), (BLOCK, 1, 1))
             }
+            Self::ByImage { images, channels } => ((channels.div_ceil(32) as u32, images as u32, 1), (32, 8, 1)),
             Self::Block => ((1, 1, 1), (BLOCK, 1, 1)),
         };
         LaunchConfig { grid_dim, block_dim, shared_mem_bytes: 0 }

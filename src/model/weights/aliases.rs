@@ -1,0 +1,137 @@
+//! What other frameworks, and older files, call the layers of a network.
+
+use std::collections::HashMap;
+
+use crate::model::graph::{Framework, Graph, Op};
+
+/// Other frameworks' names of this network's layers.
+pub(super) fn aliases(graph: &Graph) -> HashMap<String, usize> {
+    let mut names = HashMap::new();
+    if graph.arch.starts_with("vgg1") {
+        // torchvision counts convolution, ReLU and pooling one by one; timm calls the dense layers by other names.
+        let mut number = 0;
+        for (layer, found) in graph.layers.iter().enumerate() {
+            match found.op {
+                Op::Conv { .. } => {
+                    names.insert(format!("features.{number}"), layer);
+                    number += 2;
+                }
+                Op::Pool { .. } => number += 1,
+                _ => {}
+            }
+        }
+        let dense = [
+            ("fc1", ["classifier.0", "pre_logits.fc1"]),
+            ("fc2", ["classifier.3", "pre_logits.fc2"]),
+            ("predictions", ["classifier.6", "head.fc"]),
+        ];
+        for (own, others) in dense {
+            if let Some(layer) = graph.find(own) {
+                names.extend(others.map(|other| (other.to_owned(), layer)));
+            }
+        }
+    }
+    if graph.arch.starts_with("mobilenet_v2_") {
+        timm_mobilenet(graph, &mut names);
+    }
+    if graph.arch.starts_with("efficientnet_") && graph.framework == Framework::Torch {
+        timm_efficientnet(graph, &mut names);
+    }
+    if graph.arch.starts_with("densenet") && graph.framework == Framework::Torch {
+        // The published files are older than the names: `norm.1` for `norm1`.
+        for (layer, found) in graph.layers.iter().enumerate() {
+            let Some((base, part)) = found.name.rsplit_once('.').filter(|(base, _)| base.contains("denselayer")) else {
+                continue;
+            };
+            let (word, number) = part.split_at(part.len() - 1);
+            names.insert(format!("{base}.{word}.{number}"), layer);
+        }
+    }
+    names
+}
+
+/// timm's names of EfficientNet: a stem, stages of blocks, a last convolution.
+fn timm_efficientnet(graph: &Graph, names: &mut HashMap<String, usize>) {
+    let mut add = |other: String, own: String| {
+        if let Some(layer) = graph.find(&own) {
+            names.insert(other, layer);
+        }
+    };
+    for (other, own) in [
+        ("conv_stem", "features.0.0"),
+        ("bn1", "features.0.1"),
+        ("conv_head", "features.8.0"),
+        ("bn2", "features.8.1"),
+        ("classifier", "classifier.1"),
+    ] {
+        add(other.to_owned(), own.to_owned());
+    }
+    for stage in 0..7 {
+        let own = |repeat: usize| format!("features.{}.{repeat}.block", stage + 1);
+        for repeat in (0..).take_while(|repeat| graph.find(&format!("{}.0.0", own(*repeat))).is_some()) {
+            // The blocks of the first stage do not expand.
+            let parts: &[(&str, &str)] = match stage {
+                0 => &[
+                    ("conv_dw", "0.0"),
+                    ("bn1", "0.1"),
+                    ("se.conv_reduce", "1.fc1"),
+                    ("se.conv_expand", "1.fc2"),
+                    ("conv_pw", "2.0"),
+                    ("bn2", "2.1"),
+                ],
+                _ => &[
+                    ("conv_pw", "0.0"),
+                    ("bn1", "0.1"),
+                    ("conv_dw", "1.0"),
+                    ("bn2", "1.1"),
+                    ("se.conv_reduce", "2.fc1"),
+                    ("se.conv_expand", "2.fc2"),
+                    ("conv_pwl", "3.0"),
+                    ("bn3", "3.1"),
+                ],
+            };
+            for (other, part) in parts {
+                add(format!("blocks.{stage}.{repeat}.{other}"), format!("{}.{part}", own(repeat)));
+            }
+        }
+    }
+}
+
+/// timm's names of MobileNet V2: a stem, stages of blocks, a last convolution.
+fn timm_mobilenet(graph: &Graph, names: &mut HashMap<String, usize>) {
+    let mut add = |other: String, own: String| {
+        if let Some(layer) = graph.find(&own) {
+            names.insert(other, layer);
+        }
+    };
+    for (other, own) in [
+        ("conv_stem", "features.0.0"),
+        ("bn1", "features.0.1"),
+        ("conv_head", "features.18.0"),
+        ("bn2", "features.18.1"),
+        ("classifier", "classifier.1"),
+    ] {
+        add(other.to_owned(), own.to_owned());
+    }
+    let mut index = 1;
+    for (stage, repeats) in [1, 2, 3, 4, 3, 3, 1].into_iter().enumerate() {
+        for repeat in 0..repeats {
+            let (block, own) = (format!("blocks.{stage}.{repeat}"), format!("features.{index}.conv"));
+            let parts: &[(&str, &str)] = match index {
+                1 => &[("conv_dw", "0.0"), ("bn1", "0.1"), ("conv_pw", "1"), ("bn2", "2")],
+                _ => &[
+                    ("conv_pw", "0.0"),
+                    ("bn1", "0.1"),
+                    ("conv_dw", "1.0"),
+                    ("bn2", "1.1"),
+                    ("conv_pwl", "2"),
+                    ("bn3", "3"),
+                ],
+            };
+            for (other, part) in parts {
+                add(format!("{block}.{other}"), format!("{own}.{part}"));
+            }
+            index += 1;
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! SiLU and the sigmoid on CUDA.
+
+use candle_core::{Result, Tensor};
+
+use super::{Arg, Threads, at, count, device_of, empty, launch_of};
+use crate::nn::curve::Curve;
+
+/// Which one a kernel is to compute.
+fn which(curve: Curve) -> Arg {
+    Arg::Int(i32::from(curve == Curve::Silu))
+}
+
+/// As `nn::curve::forward`.
+pub fn forward(x: &Tensor, curve: Curve) -> Result<Tensor> {
+    let y = empty(device_of(x)?, x.dtype(), x.shape())?;
+    let n = x.elem_count();
+    let args = [count(n)?, which(curve), at(x)?, at(&y)?];
+    launch_of(device_of(x)?, "curve", x.dtype(), Threads::lots(n, x.dtype()), &args)?;
+    Ok(y)
+}
+
+/// As `nn::curve::backward`.
+pub fn backward(x: &Tensor, dy: &Tensor, curve: Curve) -> Result<Tensor> {
+    let dx = empty(device_of(x)?, x.dtype(), x.shape())?;
+    let n = x.elem_count();
+    let args = [count(n)?, which(curve), at(x)?, at(dy)?, at(&dx)?];
+    launch_of(device_of(x)?, "slope", x.dtype(), Threads::lots(n, x.dtype()), &args)?;
+    Ok(dx)
+}
