@@ -92,6 +92,11 @@ CASES = [
     ("Inception blocks (mixed0, mixed4) @35, batch 8", {"input": [8, 71], "layers":
         unit(32, 3, 2, "valid") + unit(192, 3) + inception_a(32) + [["max", 3, 2, 0]] + inception_c(128) + END}, ("both",)),
     ("VGG19 @224, batch 8", {"input": [8, 224], "layers": VGG19}, ("forward", "both")),
+    # Whole architectures: ours by its name, theirs torchvision's.
+    ("ResNet-18 @224, batch 16", {"input": [16, 224], "arch": "resnet18", "layers": "resnet18"}, ("forward", "both")),
+    ("DenseNet-121 @224, batch 8", {"input": [8, 224], "arch": "densenet121_torchvision", "layers": "densenet121"}, ("forward", "both")),
+    ("EfficientNet-B0 @224, batch 16", {"input": [16, 224], "arch": "efficientnet_b0_torchvision", "layers": "efficientnet_b0"},
+     ("forward", "both")),
 ]
 
 
@@ -206,7 +211,11 @@ class Theirs:
             self.x, self.params, self.function = images(n, c, side, side), [], lambda x: F.max_pool2d(x, k, stride)
         else:
             n, side = case["input"]
-            self.model = module(case["layers"], 3, side)[0].to(memory_format=form)
+            if "arch" in case:
+                import torchvision
+                self.model = getattr(torchvision.models, case["layers"])(num_classes=10).to(memory_format=form)
+            else:
+                self.model = module(case["layers"], 3, side)[0].to(memory_format=form)
             self.x = torch.randn(n, 3, side, side).contiguous(memory_format=form)
             self.labels = torch.arange(n) % 10
             self.optimiser = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)

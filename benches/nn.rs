@@ -8,6 +8,7 @@ use std::time::Instant;
 use candle_core::{Device, Result, Tensor};
 use serde_json::{Value, json};
 use tl_sweep::exec::{Mode, Network};
+use tl_sweep::model::arch::Arch;
 use tl_sweep::model::graph::{Activation, Framework, Graph, Op, Reduce};
 use tl_sweep::model::init;
 use tl_sweep::nn::activation::Activation as Function;
@@ -99,10 +100,16 @@ impl Case {
             return Ok(Self::Pool { windows, reduce: pool::Reduce::Max, x, dy });
         }
         let [images, side] = numbers("input")[..] else { anyhow::bail!("no such case: {spec}") };
-        let mut graph = Graph::new("bench", Framework::Torch, [3, side, side]);
-        for layer in spec["layers"].as_array().into_iter().flatten() {
-            push(&mut graph, layer)?;
-        }
+        let graph = match spec["arch"].as_str() {
+            Some(name) => Arch::new(name, side, 1.0).graph(10).map_err(anyhow::Error::msg)?,
+            None => {
+                let mut graph = Graph::new("bench", Framework::Torch, [3, side, side]);
+                for layer in spec["layers"].as_array().into_iter().flatten() {
+                    push(&mut graph, layer)?;
+                }
+                graph
+            }
+        };
         let weights = init::fresh(&graph, 0, 1, 0)?;
         let mut network = Network::new(graph, &weights, &Device::Cpu)?;
         network.own()?;

@@ -4,6 +4,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . benches/peers.sh
 
-peers "torch, numpy" "torch numpy"
+peers "torch, torchvision, numpy" "torch torchvision numpy"
 binary=$(built nn)
 exec target/peers/bin/python benches/nn.py "$binary" "$@"

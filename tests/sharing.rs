@@ -141,6 +141,40 @@ fn shared_trials_have_the_bits_of_trials_alone() {
     assert!(shared.values().any(|result| result.starts_with("diverged")), "a rate of 30 should diverge");
 }
 
+/// An EfficientNet that prepares images itself: freeze depths at a block, inside of one whose gate and stochastic depth lie
+/// above the cut, and at all of it; export and `predict` give the answers of the trial.
+#[test]
+fn gates_and_stochastic_depth_are_shared_to_the_bit() {
+    let recipes = "[recipes.probe]\nfreeze = \"all\"\n[recipes.early]\nfreeze = \"all\"\ntap = \"early\"\npool = { max = 2 }\n\
+        [recipes.block]\nfreeze = \"block3\"\naugment = [\"flip\"]\n[recipes.inside]\nfreeze = \"block4b_dwconv\"\n\
+        [recipes.whole]\nfreeze = \"none\"\n";
+    let axes = "[axes]\nrecipe = [\"probe\", \"early\", \"block\", \"inside\", \"whole\"]\nlr = [0.01, 0.05]\n";
+    let network = "arch = \"efficientnet_b0\"\nwidth = 0.125\ninput = 32\n";
+    let text = GRID.split("[recipes.probe]").next().unwrap();
+    let text = text.replace("arch = \"resnet8\"\ninput = 12\n", network).replace("steps = 12", "steps = 6");
+    let world = World::new().file("grid.toml", format!("{text}{recipes}{axes}"));
+    world.run(&["run", "grid.toml", "--slots", "1"]).exits(0);
+    world.run(&["run", "grid.toml", "--db", "alone/r.sqlite", "--no-share"]).exits(0);
+    let ((shared, groups), (alone, _)) = (found(&world, "results/tl-sweep.sqlite"), found(&world, "alone/r.sqlite"));
+    assert_eq!((shared.len(), &shared), (5 * 2 * 2, &alone));
+    assert!(["probe", "early", "block"].iter().all(|recipe| groups[*recipe] > 1), "{groups:?}");
+    world.run(&["verify", "grid.toml", "--all"]).exits(0);
+    let key: String = store(&world, "results/tl-sweep.sqlite")
+        .query_row("SELECT trial FROM result WHERE recipe = 'inside'", [], |row| row.get(0))
+        .unwrap();
+    let said = world.run(&["export", "grid.toml", &key, "--out", "best.safetensors", "--names", "keras"]).exits(0).out;
+    assert!(said.contains("to the bit"), "{said}");
+    // Prepared twice they would be, with any other word.
+    let twice = world
+        .file("twice.toml", format!("{text}{recipes}{axes}").replace("input = 32", "input = 32\npreprocess = \"tf\""));
+    let said = twice.run(&["check", "twice.toml"]).exits(2);
+    assert!(
+        said.err.contains("efficientnet_b0 prepares images itself") && said.err.contains("twice.toml:"),
+        "{}",
+        said.err
+    );
+}
+
 /// Trunks are run once: what they spare is foreseen, and is what happens.
 #[test]
 fn plan_foresees_what_sharing_spares() {

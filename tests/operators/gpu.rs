@@ -70,7 +70,9 @@ fn a_step_takes_the_memory_that_was_predicted() {
         return;
     }
     let device = device();
-    for (name, side, batch) in [("resnet20", 32, 16), ("mobilenet_v1", 64, 8), ("vgg_small", 32, 8)] {
+    for (name, side, batch) in
+        [("resnet20", 32, 16), ("mobilenet_v1", 64, 8), ("vgg_small", 32, 8), ("efficientnet_b0", 64, 8)]
+    {
         for (half, recompute, precision) in [
             (false, false, Precision::F32),
             (true, false, Precision::F32),
