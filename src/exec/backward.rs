@@ -130,8 +130,10 @@ impl Network {
             Op::Conv { bias, activation, .. } => {
                 let (dy, db) = match function(*activation) {
                     own if learn && *bias && own != Activation::Linear => {
-                        let [dy, db] = conv::before_activation(tape.output(index)?, &dy, own)?;
-                        (Value::new(dy), Some(db))
+                        let [before, db] = conv::before_activation(tape.output(index)?, &dy, own)?;
+                        // Shadowed it would live on beside the other.
+                        drop(dy);
+                        (Value::new(before), Some(db))
                     }
                     _ => {
                         let dy = self.before_activation(tape, index, dy, *activation)?;

@@ -281,8 +281,11 @@ impl<'a> Walk<'a> {
             Op::Add => network.fused(index),
             _ => Activation::Linear,
         };
-        // The gradient before the activation stands beside the one behind it.
-        let before = if own == Activation::Linear { 0 } else { self.account.take(self.size(index)) };
+        // The gradient before the activation takes the place of the one behind it.
+        if own != Activation::Linear {
+            let before = self.account.take(self.size(index));
+            self.account.give(std::mem::replace(&mut flows[index], before));
+        }
         let views = match layer.op {
             Op::Dropout(_) | Op::DropPath(_) => drops(network, index, self.images).is_none(),
             Op::Flatten | Op::Add | Op::Input | Op::Activation(_) => true,
@@ -309,9 +312,7 @@ impl<'a> Walk<'a> {
         self.account.pass(&[&work[..], &gradients].concat());
         // A view of this layer's gradient lives on below it.
         if views && let Some(input) = layer.inputs.iter().find(|input| wanted[**input]) {
-            flows[*input] += std::mem::take(&mut flows[index]) + before;
-        } else {
-            self.account.give(before);
+            flows[*input] += std::mem::take(&mut flows[index]);
         }
     }
 }

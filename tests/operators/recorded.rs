@@ -151,8 +151,8 @@ fn steps_of_networks_with_dropout_concatenation_and_padding() {
         Case { arch: "mobilenet_v1", side: 32, width: 0.25, ..PLAIN },
         Case { arch: "mobilenet_v2", side: 32, width: 0.35, frozen: 20, precision: Precision::Bf16, ..PLAIN },
         Case { arch: "vgg_small", side: 32, ..PLAIN },
-        Case { arch: "efficientnet_b0", side: 32, width: 0.25, ..PLAIN },
-        Case { arch: "efficientnet_b0", side: 32, width: 0.25, frozen: 40, precision: Precision::Bf16, ..PLAIN },
+        Case { arch: "efficientnet_b0", side: 32, width: 0.125, ..PLAIN },
+        Case { arch: "efficientnet_b0", side: 32, width: 0.125, frozen: 40, precision: Precision::Bf16, ..PLAIN },
     ]);
 }
 

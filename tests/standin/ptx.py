@@ -281,6 +281,9 @@ class Kernel:
                 low_value = f"({TYPES[to]})~({TYPES[to]})0"
                 raw = f"{NARROW[of][1]}({self.value(args[1], 'u16')})" if of in NARROW else self.value(args[1], of)
                 value = f"(!({raw} > 0) ? 0 : {raw} >= {high} ? {low_value} : ({TYPES[to]})({raw}))"
+        if saturate and real_out:
+            # What is no number becomes zero.
+            value = f"(!({value} > 0) ? 0 : {value} > 1 ? 1 : {value})"
         if to in NARROW:
             return f"{register(args[0])} = {NARROW[to][0]}((float)({value}));"
         return self.put(args[0], to, f"({TYPES[to]})({value})")
