@@ -50,88 +50,76 @@ pub(super) fn aliases(graph: &Graph) -> HashMap<String, usize> {
     names
 }
 
-/// timm's names of EfficientNet: a stem, stages of blocks, a last convolution.
-fn timm_efficientnet(graph: &Graph, names: &mut HashMap<String, usize>) {
+/// Parts of a block, as timm calls them and under our names.
+type Parts = &'static [(&'static str, &'static str)];
+
+/// timm's names of a stem, of stages of blocks, and of a last convolution: what it calls a block, what we do, and the parts.
+fn timm(graph: &Graph, names: &mut HashMap<String, usize>, last: usize, blocks: Vec<(String, String, Parts)>) {
     let mut add = |other: String, own: String| {
         if let Some(layer) = graph.find(&own) {
             names.insert(other, layer);
         }
     };
+    let (head, norm) = (format!("features.{last}.0"), format!("features.{last}.1"));
     for (other, own) in [
         ("conv_stem", "features.0.0"),
         ("bn1", "features.0.1"),
-        ("conv_head", "features.8.0"),
-        ("bn2", "features.8.1"),
+        ("conv_head", &head),
+        ("bn2", &norm),
         ("classifier", "classifier.1"),
     ] {
         add(other.to_owned(), own.to_owned());
     }
-    for stage in 0..7 {
-        let own = |repeat: usize| format!("features.{}.{repeat}.block", stage + 1);
-        for repeat in (0..).take_while(|repeat| graph.find(&format!("{}.0.0", own(*repeat))).is_some()) {
-            // The blocks of the first stage do not expand.
-            let parts: &[(&str, &str)] = match stage {
-                0 => &[
-                    ("conv_dw", "0.0"),
-                    ("bn1", "0.1"),
-                    ("se.conv_reduce", "1.fc1"),
-                    ("se.conv_expand", "1.fc2"),
-                    ("conv_pw", "2.0"),
-                    ("bn2", "2.1"),
-                ],
-                _ => &[
-                    ("conv_pw", "0.0"),
-                    ("bn1", "0.1"),
-                    ("conv_dw", "1.0"),
-                    ("bn2", "1.1"),
-                    ("se.conv_reduce", "2.fc1"),
-                    ("se.conv_expand", "2.fc2"),
-                    ("conv_pwl", "3.0"),
-                    ("bn3", "3.1"),
-                ],
-            };
-            for (other, part) in parts {
-                add(format!("blocks.{stage}.{repeat}.{other}"), format!("{}.{part}", own(repeat)));
-            }
+    for (block, own, parts) in blocks {
+        for (other, part) in parts {
+            add(format!("{block}.{other}"), format!("{own}.{part}"));
         }
     }
 }
 
-/// timm's names of MobileNet V2: a stem, stages of blocks, a last convolution.
-fn timm_mobilenet(graph: &Graph, names: &mut HashMap<String, usize>) {
-    let mut add = |other: String, own: String| {
-        if let Some(layer) = graph.find(&own) {
-            names.insert(other, layer);
+/// The blocks of EfficientNet; those of the first stage do not expand.
+fn timm_efficientnet(graph: &Graph, names: &mut HashMap<String, usize>) {
+    const FIRST: Parts = &[
+        ("conv_dw", "0.0"),
+        ("bn1", "0.1"),
+        ("se.conv_reduce", "1.fc1"),
+        ("se.conv_expand", "1.fc2"),
+        ("conv_pw", "2.0"),
+        ("bn2", "2.1"),
+    ];
+    const OTHER: Parts = &[
+        ("conv_pw", "0.0"),
+        ("bn1", "0.1"),
+        ("conv_dw", "1.0"),
+        ("bn2", "1.1"),
+        ("se.conv_reduce", "2.fc1"),
+        ("se.conv_expand", "2.fc2"),
+        ("conv_pwl", "3.0"),
+        ("bn3", "3.1"),
+    ];
+    let mut blocks = Vec::new();
+    for stage in 0..7 {
+        let own = |repeat: usize| format!("features.{}.{repeat}.block", stage + 1);
+        for repeat in (0..).take_while(|repeat| graph.find(&format!("{}.0.0", own(*repeat))).is_some()) {
+            let parts = if stage == 0 { FIRST } else { OTHER };
+            blocks.push((format!("blocks.{stage}.{repeat}"), own(repeat), parts));
         }
-    };
-    for (other, own) in [
-        ("conv_stem", "features.0.0"),
-        ("bn1", "features.0.1"),
-        ("conv_head", "features.18.0"),
-        ("bn2", "features.18.1"),
-        ("classifier", "classifier.1"),
-    ] {
-        add(other.to_owned(), own.to_owned());
     }
-    let mut index = 1;
+    timm(graph, names, 8, blocks);
+}
+
+/// The blocks of MobileNet V2; the first does not expand.
+fn timm_mobilenet(graph: &Graph, names: &mut HashMap<String, usize>) {
+    const FIRST: Parts = &[("conv_dw", "0.0"), ("bn1", "0.1"), ("conv_pw", "1"), ("bn2", "2")];
+    const OTHER: Parts =
+        &[("conv_pw", "0.0"), ("bn1", "0.1"), ("conv_dw", "1.0"), ("bn2", "1.1"), ("conv_pwl", "2"), ("bn3", "3")];
+    let mut blocks = Vec::new();
     for (stage, repeats) in [1, 2, 3, 4, 3, 3, 1].into_iter().enumerate() {
         for repeat in 0..repeats {
-            let (block, own) = (format!("blocks.{stage}.{repeat}"), format!("features.{index}.conv"));
-            let parts: &[(&str, &str)] = match index {
-                1 => &[("conv_dw", "0.0"), ("bn1", "0.1"), ("conv_pw", "1"), ("bn2", "2")],
-                _ => &[
-                    ("conv_pw", "0.0"),
-                    ("bn1", "0.1"),
-                    ("conv_dw", "1.0"),
-                    ("bn2", "1.1"),
-                    ("conv_pwl", "2"),
-                    ("bn3", "3"),
-                ],
-            };
-            for (other, part) in parts {
-                add(format!("{block}.{other}"), format!("{own}.{part}"));
-            }
-            index += 1;
+            let own = format!("features.{}.conv", blocks.len() + 1);
+            let parts = if blocks.is_empty() { FIRST } else { OTHER };
+            blocks.push((format!("blocks.{stage}.{repeat}"), own, parts));
         }
     }
+    timm(graph, names, 18, blocks);
 }
