@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::forward::Saved;
-use super::forward::{curve, function, reduction, windows};
+use super::meaning::{curve, function, reduction, windows};
 use super::value::Value;
 use super::{Network, Tape};
 use crate::model::graph::{self, Op};

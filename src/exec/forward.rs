@@ -6,15 +6,15 @@ use candle_core::{DType, Result, Tensor};
 
 use super::Network;
 use super::front::{Ahead, Pending};
+use super::mask::{Mask, drawn, drops};
+use super::meaning::{curve, function, reduction, windows};
 use super::value::Value;
 use crate::model::graph::{self, Framework, Op};
-#[cfg(feature = "cuda")]
-use crate::nn;
 use crate::nn::activation::{self, Activation};
-use crate::nn::conv::{self, Conv, Ready};
-use crate::nn::curve::{self, Curve};
+use crate::nn::conv::{self, Ready};
+use crate::nn::curve;
 use crate::nn::norm::{self, Follow, Norm, Statistics};
-use crate::nn::pool::{self, Pool, Reduce, Windows};
+use crate::nn::pool;
 use crate::nn::{gate, join, layout, linear};
 use crate::seed::Rng;
 
@@ -33,45 +33,6 @@ impl Mode<'_> {
     fn trains(&self) -> bool {
         !matches!(self, Self::Evaluate)
     }
-}
-
-/// What a dropout has let through: zeros and 1 / (1 - p).
-pub(super) enum Mask {
-    Drawn(Vec<f32>),
-    #[cfg(feature = "cuda")]
-    Told(Tensor),
-}
-
-impl Mask {
-    /// x times the mask: a number for each of its own, or for each image.
-    pub(super) fn over(&self, x: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::Drawn(mask) if mask.len() < x.elem_count() => gate::images(x, mask),
-            Self::Drawn(mask) => join::dropout(x, mask),
-            #[cfg(feature = "cuda")]
-            Self::Told(mask) if mask.elem_count() < x.elem_count() => nn::cuda::images(x, mask),
-            #[cfg(feature = "cuda")]
-            Self::Told(mask) => nn::cuda::dropout(x, mask),
-        }
-    }
-}
-
-/// With what probability a layer drops, and how many numbers its mask has for so many images; nothing if it drops nothing.
-pub(super) fn drops(network: &Network, index: usize, images: usize) -> Option<(f64, usize)> {
-    let layer = &network.graph.layers[index];
-    let (p, count) = match layer.op {
-        Op::Dropout(p) => (p, images * layer.shape.iter().product::<usize>()),
-        Op::DropPath(p) => (p, images),
-        _ => return None,
-    };
-    // What is frozen is as in an evaluation.
-    (p > 0.0 && index >= network.frozen).then_some((p, count))
-}
-
-/// A mask of so many numbers.
-pub(super) fn drawn(p: f64, count: usize, rng: &mut Rng) -> Vec<f32> {
-    let keep = (1.0 / (1.0 - p)) as f32;
-    (0..count).map(|_| if rng.chance(p) { 0.0 } else { keep }).collect()
 }
 
 /// What a layer must remember beside its input and output.
@@ -358,51 +319,4 @@ fn curved(y: Value, activation: graph::Activation, training: bool) -> Result<(Va
     let Some(curve) = curve(activation) else { return Ok((y, Saved::Nothing)) };
     let output = Value::new(curve::forward(&y, curve)?);
     Ok((output, if training { Saved::Before(y) } else { Saved::Nothing }))
-}
-
-/// The activations whose gradients follow from their inputs; no other operator applies them on its way.
-pub(super) fn curve(activation: graph::Activation) -> Option<Curve> {
-    match activation {
-        graph::Activation::Silu => Some(Curve::Silu),
-        graph::Activation::Sigmoid => Some(Curve::Sigmoid),
-        graph::Activation::Linear | graph::Activation::Relu | graph::Activation::Relu6 => None,
-    }
-}
-
-/// The activations that are the identity between bounds; whatever else there is counts as none.
-pub(super) fn function(activation: graph::Activation) -> Activation {
-    match activation {
-        graph::Activation::Linear | graph::Activation::Silu | graph::Activation::Sigmoid => Activation::Linear,
-        graph::Activation::Relu => Activation::Relu,
-        graph::Activation::Relu6 => Activation::Relu6,
-    }
-}
-
-pub(super) fn reduction(reduce: graph::Reduce) -> Reduce {
-    match reduce {
-        graph::Reduce::Max => Reduce::Max,
-        graph::Reduce::Avg => Reduce::Avg,
-        graph::Reduce::AvgPadded => Reduce::AvgPadded,
-    }
-}
-
-/// The shape of a convolution; what is no convolution is the identity's.
-pub(super) fn geometry(op: &Op) -> Conv {
-    match op {
-        Op::Conv { kernel, stride, dilation, padding, groups, .. } => {
-            Conv { kernel: *kernel, stride: *stride, dilation: *dilation, padding: *padding, groups: *groups }
-        }
-        _ => Conv { kernel: [1, 1], stride: 1, dilation: 1, padding: [0; 4], groups: 1 },
-    }
-}
-
-/// The windows of a pooling; what is none has one pixel each.
-pub(super) fn windows(op: &Op) -> Windows {
-    match op {
-        Op::Pool { kernel, stride, padding, ceil, .. } => {
-            Windows::Moved(Pool { kernel: *kernel, stride: *stride, padding: *padding, ceil: *ceil })
-        }
-        Op::GridPool { grid, .. } => Windows::Grid(*grid),
-        _ => Windows::Moved(Pool { kernel: 1, stride: 1, padding: [0; 4], ceil: false }),
-    }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use candle_core::{Result, Tensor};
 
 use super::Network;
-use super::forward::{curve, function};
+use super::meaning::{curve, function};
 use super::value::Value;
 use crate::model::graph::Op;
 use crate::nn::{conv, join, layout, linear, numbers};

@@ -5,6 +5,8 @@ mod backward;
 mod evaluate;
 mod forward;
 mod front;
+mod mask;
+mod meaning;
 mod network;
 mod peak;
 #[cfg(feature = "cuda")]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Result, Tensor};
 
 use super::Tape;
-use super::forward::{curve, geometry};
+use super::meaning::{curve, geometry};
 use crate::model::graph::{Activation, Graph, Op, Reduce};
 use crate::model::weights::Weights;
 use crate::nn::conv::Conv;

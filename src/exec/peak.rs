@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::Network;
-use super::forward::{drops, geometry};
+use super::mask::drops;
+use super::meaning::geometry;
 use crate::model::graph::{Activation, Op};
 use crate::nn::LARGEST_KEPT;
 use crate::nn::conv::tiles_bytes;

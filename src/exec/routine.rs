@@ -7,7 +7,8 @@ use candle_core::{Result, Tensor, TensorId};
 
 use super::Network;
 use super::evaluate::{AT_ONCE, Parts};
-use super::forward::{Mode, drawn, drops};
+use super::forward::Mode;
+use super::mask::{drawn, drops};
 use crate::nn::cuda::letter::{Letter, Words};
 use crate::nn::cuda::loss::{Told as ToldOfLoss, cross_entropies_told};
 use crate::nn::cuda::recording::Recording;

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::shape::output_shape;
+
 /// Channels, height and width of one image's activations; a vector is [n, 1, 1].
 pub type Shape = [usize; 3];
 
@@ -385,40 +387,6 @@ impl Graph {
             |cut: usize| self.layers[cut + 1..].iter().flat_map(|layer| &layer.inputs).any(|input| *input < cut);
         (0..=limit).rev().find(|cut| !crossed(*cut)).unwrap_or(0)
     }
-}
-
-fn output_shape(op: &Op, inputs: &[Shape]) -> Shape {
-    let [channels, height, width] = inputs[0];
-    match op {
-        Op::Conv { out, kernel, stride, dilation, padding, .. } => [
-            *out,
-            (height + padding[0] + padding[1] - (kernel[0] - 1) * dilation - 1) / stride + 1,
-            (width + padding[2] + padding[3] - (kernel[1] - 1) * dilation - 1) / stride + 1,
-        ],
-        Op::ZeroPad(padding) => [channels, height + padding[0] + padding[1], width + padding[2] + padding[3]],
-        Op::Pool { kernel, stride, padding, ceil, .. } => [
-            channels,
-            pooled(height, [padding[0], padding[1]], *kernel, *stride, *ceil),
-            pooled(width, [padding[2], padding[3]], *kernel, *stride, *ceil),
-        ],
-        Op::GridPool { grid, .. } => [channels, *grid, *grid],
-        Op::Flatten => [channels * height * width, 1, 1],
-        Op::Linear { out, .. } => [*out, 1, 1],
-        Op::Concat => [inputs.iter().map(|shape| shape[0]).sum(), height, width],
-        Op::Shortcut { stride, channels } => [*channels, height.div_ceil(*stride), width.div_ceil(*stride)],
-        Op::Input | Op::BatchNorm { .. } | Op::Activation(_) | Op::Add | Op::Scale => inputs[0],
-        Op::Dropout(_) | Op::DropPath(_) | Op::Rescale(_) | Op::Normalize => inputs[0],
-    }
-}
-
-/// In ceil mode the last window begins inside the image or the padding before it, as in PyTorch.
-fn pooled(side: usize, padding: [usize; 2], kernel: usize, stride: usize, ceil: bool) -> usize {
-    let steps = (side + padding[0] + padding[1]).saturating_sub(kernel);
-    if !ceil {
-        return steps / stride + 1;
-    }
-    let windows = steps.div_ceil(stride) + 1;
-    if (windows - 1) * stride >= side + padding[0] { windows - 1 } else { windows }
 }
 
 /// A shape as tables print it, height and width first as Keras does; vectors as one number.

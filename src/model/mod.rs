@@ -12,6 +12,7 @@ mod mobilenet;
 mod order;
 mod resnet;
 mod resnet_cifar;
+mod shape;
 pub mod sketch;
 mod squeezenet;
 pub mod summary;

@@ -1,0 +1,54 @@
+//! What the words of a graph mean to operators.
+
+use crate::model::graph::{self, Op};
+use crate::nn::activation::Activation;
+use crate::nn::conv::Conv;
+use crate::nn::curve::Curve;
+use crate::nn::pool::{Pool, Reduce, Windows};
+
+/// The activations whose gradients follow from their inputs; no other operator applies them on its way.
+pub(super) fn curve(activation: graph::Activation) -> Option<Curve> {
+    match activation {
+        graph::Activation::Silu => Some(Curve::Silu),
+        graph::Activation::Sigmoid => Some(Curve::Sigmoid),
+        graph::Activation::Linear | graph::Activation::Relu | graph::Activation::Relu6 => None,
+    }
+}
+
+/// The activations that are the identity between bounds; whatever else there is counts as none.
+pub(super) fn function(activation: graph::Activation) -> Activation {
+    match activation {
+        graph::Activation::Linear | graph::Activation::Silu | graph::Activation::Sigmoid => Activation::Linear,
+        graph::Activation::Relu => Activation::Relu,
+        graph::Activation::Relu6 => Activation::Relu6,
+    }
+}
+
+pub(super) fn reduction(reduce: graph::Reduce) -> Reduce {
+    match reduce {
+        graph::Reduce::Max => Reduce::Max,
+        graph::Reduce::Avg => Reduce::Avg,
+        graph::Reduce::AvgPadded => Reduce::AvgPadded,
+    }
+}
+
+/// The shape of a convolution; what is no convolution is the identity's.
+pub(super) fn geometry(op: &Op) -> Conv {
+    match op {
+        Op::Conv { kernel, stride, dilation, padding, groups, .. } => {
+            Conv { kernel: *kernel, stride: *stride, dilation: *dilation, padding: *padding, groups: *groups }
+        }
+        _ => Conv { kernel: [1, 1], stride: 1, dilation: 1, padding: [0; 4], groups: 1 },
+    }
+}
+
+/// The windows of a pooling; what is none has one pixel each.
+pub(super) fn windows(op: &Op) -> Windows {
+    match op {
+        Op::Pool { kernel, stride, padding, ceil, .. } => {
+            Windows::Moved(Pool { kernel: *kernel, stride: *stride, padding: *padding, ceil: *ceil })
+        }
+        Op::GridPool { grid, .. } => Windows::Grid(*grid),
+        _ => Windows::Moved(Pool { kernel: 1, stride: 1, padding: [0; 4], ceil: false }),
+    }
+}
