@@ -674,9 +674,11 @@ if not fixtures:
     compare("inception_v3_torchvision", V.inception_v3, Torch, (299, mid), width, images=16, lr=1e-6)
     compare("resnet50_torchvision", V.resnet50, Torch, (224, small), width, images=16, lr=1e-6)
     compare("squeezenet1_0", V.squeezenet1_0, Torch, (224, small), width, lr=1e-4)
-    for name, make in (("resnet18", V.resnet18), ("resnet34", V.resnet34), ("resnet101_torchvision", V.resnet101)):
+    for name, make in (("resnet18", V.resnet18), ("resnet34", V.resnet34)):
         compare(name, make, Torch, (224, small), width, images=16, lr=1e-6)
-    compare("resnet101", A.ResNet101, Keras, (224, small), width, images=16, lr=1e-6)
+    # A hundred layers of random weights over two pixels each make much of a rounding error: smaller steps.
+    compare("resnet101_torchvision", V.resnet101, Torch, (224, small), width, images=16, lr=1e-8)
+    compare("resnet101", A.ResNet101, Keras, (224, small), width, images=16, lr=1e-8)
     compare("efficientnet_b3", efficientnet(3), Keras, (300, small), width, images=16, lr=1e-5)
     compare("efficientnet_b5_torchvision", V.efficientnet_b5, Torch, (456, small), width, images=16, lr=1e-5)
 compare("densenet121", A.DenseNet121, Keras, (224, small), width, images=16, lr=1e-6)
