@@ -240,6 +240,35 @@ fn torchvision_mobilenet_v2() {
     framework("mobilenet_v2_torchvision", 3);
 }
 
+/// Keras' EfficientNet without ImageNet's weights has one rescaling less, and the same names.
+#[test]
+fn an_efficientnet_that_prepares_images_otherwise_is_refused() {
+    let fixture = Fixture::new("efficientnet_b0");
+    for name in &fixture.files {
+        let path = fixture.folder.path().join(name);
+        let file = WeightFile::open(&path).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let mut put = 0;
+        for (index, stored) in file.stored.iter().enumerate() {
+            let is = |leaf: &str| stored.name.trim_end_matches(":0").ends_with(leaf) && stored.shape == [3];
+            let number: f32 = match () {
+                () if is("mean") || is("normalization/vars/0") => 0.0,
+                () if is("variance") || is("normalization/vars/1") => 1.0,
+                () => continue,
+            };
+            let own: Vec<u8> = file.load(index).unwrap().into_iter().flat_map(f32::to_le_bytes).collect();
+            let at = bytes.windows(own.len()).position(|part| part == own).unwrap();
+            bytes[at..at + own.len()].copy_from_slice(&[number; 3].map(f32::to_le_bytes).concat());
+            put += 1;
+        }
+        assert_eq!(put, 2, "{name}");
+        std::fs::write(&path, bytes).unwrap();
+        let arch = Arch::new("efficientnet_b0", 64, 0.125);
+        let message = Weights::whole(&path, &arch).err().unwrap().to_string();
+        assert!(message.contains("there is no second rescaling") && message.contains("--toml"), "{message}");
+    }
+}
+
 #[test]
 fn an_index_through_parallel_branches_freezes_what_is_below_it() {
     // The first 50 layers of InceptionV3 end within mixed1: some of its branches are frozen in part.

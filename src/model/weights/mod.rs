@@ -16,10 +16,10 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use self::file::WeightFile;
-use self::naming::{Match, matched};
+use self::file::{Format, WeightFile};
+use self::naming::{Match, Placed, matched};
 use super::arch::{Arch, NAMES, family};
-use super::graph::Graph;
+use super::graph::{Graph, Op};
 use crate::temporary;
 
 /// Tensors by `layer.parameter`, in f32. Sorted, so that every walk over them has one order.
@@ -202,6 +202,12 @@ pub fn fit(file: &WeightFile, arch: &Arch, tap: &str) -> anyhow::Result<Fitted> 
         found.missing.retain(|(layer, _)| *layer <= boundary);
     }
     if found.missing.is_empty() && found.unused.is_empty() && found.differing.is_empty() {
+        anyhow::ensure!(
+            !is_without_imagenet(file, &graph, &found)?,
+            "the weights '{}' are of a model that Keras built without ImageNet's weights: its normalization has mean 0 and variance 1, and there is no second rescaling behind it. `tl-sweep summary {} --toml` writes the network as a file; without the layer 'rescaling_1' that is yours",
+            file.shown,
+            arch.name
+        );
         return Ok(Fitted { graph, found, headless });
     }
     let missing: Vec<&String> = found.missing.iter().map(|(_, name)| name).collect();
@@ -229,6 +235,21 @@ pub fn fit(file: &WeightFile, arch: &Arch, tap: &str) -> anyhow::Result<Fitted> 
         listed(&found.unused),
         listed(&differing),
     )
+}
+
+/// Whether a Keras file is of a network that prepares images otherwise than ours: its layers have the same names, and only the
+/// numbers of its normalization tell.
+fn is_without_imagenet(file: &WeightFile, graph: &Graph, found: &Match) -> anyhow::Result<bool> {
+    let ours = matches!(file.format, Format::Safetensors | Format::Torch);
+    let normalizes = |placed: &&Placed| matches!(graph.layers[placed.layer].op, Op::Normalize);
+    let of = found.placed.iter().filter(normalizes).filter(|_| !ours).collect::<Vec<_>>();
+    for placed in &of {
+        let usual = if placed.param == "variance" { 1.0 } else { 0.0 };
+        if file.load(placed.stored)?.iter().any(|number| *number != usual) {
+            return Ok(false);
+        }
+    }
+    Ok(!of.is_empty())
 }
 
 fn width(width: f64) -> String {
