@@ -6,8 +6,10 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use tl_sweep::model::arch::Arch;
 use tl_sweep::model::init;
+use tl_sweep::model::sketch::Sketch;
 use tl_sweep::model::weights::Weights;
 use tl_sweep::model::weights::file::WeightFile;
+use tl_sweep::recipe::Preprocess;
 
 use crate::builder::World;
 use crate::side::{self, Side};
@@ -266,6 +268,12 @@ fn an_efficientnet_that_prepares_images_otherwise_is_refused() {
         let arch = Arch::new("efficientnet_b0", 64, 0.125);
         let message = Weights::whole(&path, &arch).err().unwrap().to_string();
         assert!(message.contains("there is no second rescaling") && message.contains("--toml"), "{message}");
+        // What the message says to do helps.
+        let graph = arch.graph(10).unwrap();
+        let mut sketch = Sketch::of(&graph, "avg_pool", "block3b_add", Preprocess::None);
+        sketch.layers.retain(|layer| layer.name != "rescaling_1");
+        let own = Arch { width: 1.0, own: Some(Box::new(sketch)), ..arch };
+        Weights::whole(&path, &own).unwrap();
     }
 }
 

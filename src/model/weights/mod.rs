@@ -241,7 +241,11 @@ pub fn fit(file: &WeightFile, arch: &Arch, tap: &str) -> anyhow::Result<Fitted> 
 /// numbers of its normalization tell.
 fn is_without_imagenet(file: &WeightFile, graph: &Graph, found: &Match) -> anyhow::Result<bool> {
     let ours = matches!(file.format, Format::Safetensors | Format::Torch);
-    let normalizes = |placed: &&Placed| matches!(graph.layers[placed.layer].op, Op::Normalize);
+    let rescaled = |layer: usize| {
+        graph.layers.iter().any(|reader| matches!(reader.op, Op::Rescale(_)) && reader.inputs == [layer])
+    };
+    let normalizes =
+        |placed: &&Placed| matches!(graph.layers[placed.layer].op, Op::Normalize) && rescaled(placed.layer);
     let of = found.placed.iter().filter(normalizes).filter(|_| !ours).collect::<Vec<_>>();
     for placed in &of {
         let usual = if placed.param == "variance" { 1.0 } else { 0.0 };
