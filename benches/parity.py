@@ -300,6 +300,19 @@ def in_tar(state, path):
     return path
 
 
+def vit(patch=16, width=1.0, **own):
+    """torchvision's ViT-B with fewer heads."""
+    heads = round(12 * width)
+    return torchvision.models.VisionTransformer(patch_size=patch, num_layers=12, num_heads=heads, hidden_dim=64 * heads, mlp_dim=256 * heads, **own)
+
+
+def convnext(width=1.0, **own):
+    """torchvision's tiny ConvNeXt with fewer channels."""
+    from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+    sides = [round(96 * width) * 2**stage for stage in range(4)]
+    return ConvNeXt([CNBlockConfig(own_side, after, count) for own_side, after, count in zip(sides, sides[1:] + [None], (3, 3, 9, 3))], 0.1, **own)
+
+
 class Torch:
     def __init__(self, arch, make, side, width, top):
         torch.manual_seed(0)
@@ -314,6 +327,10 @@ class Torch:
         if "efficientnet" in arch and width != 1.0:
             setting, last = torchvision.models.efficientnet._efficientnet_conf("efficientnet_b0", width_mult=width, depth_mult=1.0)
             make = lambda **own: torchvision.models.efficientnet.EfficientNet(setting, 0.2, last_channel=last, **own)
+        if "vit" in arch:
+            options.update(image_size=side) if make is vit else options.update(img_size=side)
+        if make in (vit, convnext):
+            options.update(width=width)
         self.model = make(**options).eval()
         self.arch, self.side, self.width, self.frozen = arch, side, width, 5
         if "vgg" in arch and side != 224:
@@ -325,7 +342,12 @@ class Torch:
                 module.p = 0.0
         described = []
         for name, module in self.model.named_modules():
-            norm = isinstance(module, torch.nn.BatchNorm2d)
+            norm = isinstance(module, (torch.nn.BatchNorm2d, torch.nn.LayerNorm))
+            for leaf, value in module.named_parameters(recurse=False):
+                # What has names of its own: tokens, positions, packed projections, scales.
+                if leaf not in ("weight", "bias"):
+                    kind = "kernel" if leaf == "in_proj_weight" else "scale" if leaf in ("gamma", "layer_scale") else "other"
+                    described.append((value, kind, tuple(value.shape), int(np.prod(value.shape[1:]) or 1)))
             for leaf in ("weight", "bias", "running_mean", "running_var"):
                 value = getattr(module, leaf, None)
                 if isinstance(value, torch.Tensor):
@@ -366,10 +388,15 @@ class Torch:
             "efficientnet_b5_torchvision": ["features.0.2"] + [f"features.{s}.{b}.add" for s, b in ((1, 2), (2, 4), (3, 4), (4, 6), (5, 6), (6, 8), (7, 2))] + ["features.8.2", "avgpool"],
             "resnet50_torchvision": ["maxpool", "layer1.2.relu3", "layer2.3.relu3", "layer3.5.relu3", "layer4.2.relu3", "avgpool"],
             "mobilenet_v2_torchvision": ["features.0.2"] + [f"features.{i}.add" for i in (3, 5, 6, 8, 9, 10, 12, 13, 15, 16)] + ["features.18.2"],
+            "convnext_tiny": ["features.0.1"] + [f"features.{s}.{b}.add" for s, b in ((1, 0), (1, 2), (3, 2), (5, 4), (5, 8), (7, 2))] + ["features.4.1"],
+            "convnext_small": ["features.0.1"] + [f"features.{s}.{b}.add" for s, b in ((1, 2), (3, 2), (5, 13), (5, 26), (7, 2))],
+            "vit_b_16": [f"encoder.layers.encoder_layer_{b}.add_2" for b in (0, 2, 5, 8, 11)] + ["encoder.ln"],
+            "vit_b_32": [f"encoder.layers.encoder_layer_{b}.add_2" for b in (0, 2, 5, 8, 11)] + ["encoder.ln"],
             "squeezenet1_0": [f"features.{i}.concat" for i in (3, 4, 5, 7, 8, 9, 10, 12)],
             "inception_v3_torchvision": ["maxpool1", "maxpool2"] + [f"Mixed_{n}.cat" for n in ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")] + ["avgpool"],
         }
-        return table[self.arch]
+        blocks = [f"blocks.{b}.add2" for b in (0, 2, 5, 8, 11)] + ["norm"]
+        return table[self.arch] if self.arch in table else blocks
 
     def outputs(self, names, x):
         found, hooks = {}, []
@@ -378,12 +405,15 @@ class Torch:
                 pools = [n for n, m in self.model.named_modules() if isinstance(m, torch.nn.MaxPool2d)]
                 module = pools[int(name[5]) - 1]
             else:
-                module = name.removesuffix(".cat").removesuffix(".add").removesuffix(".concat").removesuffix(".relu3").removesuffix(".relu2")
+                module = name.removesuffix(".cat").removesuffix(".add").removesuffix(".concat").removesuffix(".relu3").removesuffix(".relu2").removesuffix(".add_2").removesuffix(".add2")
             keep = lambda module, inputs, output, name=name: found.__setitem__(name, output.detach())
             hooks.append(self.model.get_submodule(module).register_forward_hook(keep))
         with torch.no_grad():
             self.logits(x)
         [hook.remove() for hook in hooks]
+        if "vit" in self.arch:
+            # Rows of tokens are maps that are one pixel wide.
+            return [found[n].permute(0, 2, 1).unsqueeze(-1).numpy() for n in names]
         return [found[n].numpy().reshape(found[n].shape[:2]) if found[n].ndim == 4 and found[n].shape[2:] == (1, 1) else found[n].numpy() for n in names]
 
     def logits(self, x, training=False):
@@ -401,6 +431,10 @@ class Torch:
             ours = ours_vgg(self.arch)
             name = convs[ours.index(name.rsplit(".", 1)[0])] + "." + name.rsplit(".", 1)[1]
         module, leaf = name.rsplit(".", 1)
+        own = dict(self.model.named_parameters())
+        for other in (module, f"{module}.gamma", f"{module}_{leaf}"):
+            if other in own and (leaf == "weight" or other.endswith(leaf)):
+                return own[other], (lambda t: t.flatten()) if "scale" in other else (lambda t: t)
         module = self.model.get_submodule(module)
         if name.startswith("classifier.0") and "vgg" in self.arch:
             pixels = self.side // 32
@@ -422,6 +456,10 @@ class Torch:
         """The tensors of the first five layers of our list, under our names."""
         table = {"vgg": ["block1_conv1", "block1_conv2", "block2_conv1"], "resnet": ["conv1", "bn1"], "densenet": ["features.conv0", "features.norm0"],
                  "efficientnet": ["features.0.0", "features.0.1", "features.1.0.block.0.0"],
+                 "convnext": ["features.0.0", "features.0.1", "features.1.0.block.0", "features.1.0.block.2"],
+                 "vit_b_": ["conv_proj", "class_token", "encoder.pos_embedding", "encoder.layers.encoder_layer_0.ln_1"],
+                 "vit": ["patch_embed.proj", "cls_token", "pos_embed", "blocks.0.norm1"],
+                 "dinov2": ["patch_embed.proj", "cls_token", "pos_embed", "blocks.0.norm1"],
                  "inception": ["Conv2d_1a_3x3.conv", "Conv2d_1a_3x3.bn", "Conv2d_2a_3x3.conv"],
                  "mobilenet": ["features.0.0", "features.0.1", "features.1.conv.0.0"], "squeezenet": ["features.0", "features.3.squeeze"]}
         for layer in next(layers for arch, layers in table.items() if self.arch.startswith(arch)):
@@ -686,6 +724,13 @@ compare("densenet121_torchvision", V.densenet121, Torch, (224, 96), width, image
 efficient = 0.125 if fixtures else 1.0
 compare("efficientnet_b0", efficientnet(0), Keras, (224, small), efficient, images=16, lr=1e-5)
 compare("efficientnet_b0_torchvision", V.efficientnet_b0, Torch, (224, small), efficient, images=16, lr=1e-5)
+compare("convnext_tiny", convnext, Torch, (224, small), width, images=16, lr=1e-5)
+compare("vit_b_16", vit, Torch, (224, small), 1 / 12 if fixtures else 1.0, images=16, lr=1e-5)
+if not fixtures:
+    import timm
+    of_timm = lambda name: lambda **own: timm.create_model(name, pretrained=False, **own)
+    compare("vit_small_patch16", of_timm("vit_small_patch16_224"), Torch, (224, small), width, images=16, lr=1e-5)
+    compare("dinov2_vits14", of_timm("vit_small_patch14_dinov2"), Torch, (224, 56), width, images=16, lr=1e-5)
 compare("mobilenet_v2_torchvision", V.mobilenet_v2, Torch, (224, small), mobile, images=16, lr=1e-5)
 if fixtures:
     tables = [("vgg16", A.VGG16, 224), ("vgg19", A.VGG19, 224), ("inception_v3", A.InceptionV3, 299), ("resnet50", A.ResNet50, 224), ("mobilenet_v1", A.MobileNet, 224), ("mobilenet_v2", A.MobileNetV2, 224),

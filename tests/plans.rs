@@ -198,6 +198,15 @@ fn known_sizes_of_known_networks() {
         ("efficientnet_b5_torchvision", 456, 30_389_784, 10.27),
         ("efficientnet_b6_torchvision", 528, 43_040_704, 19.07),
         ("efficientnet_b7_torchvision", 600, 66_347_960, 37.75),
+        ("convnext_tiny", 224, 28_589_128, 4.46),
+        ("convnext_small", 224, 50_223_688, 8.68),
+        ("convnext_base", 224, 88_591_464, 15.36),
+        ("convnext_large", 224, 197_767_336, 34.36),
+        ("vit_b_16", 224, 86_567_656, 17.56),
+        ("vit_b_32", 224, 88_224_232, 4.41),
+        ("vit_l_16", 224, 304_326_632, 61.55),
+        ("vit_l_32", 224, 306_535_400, 15.38),
+        ("vit_h_14", 224, 632_045_800, 167.29),
     ] {
         assert_eq!(learned(name, input), params, "{name}");
         let found = count(name, input, 1.0, 1000).1 as f64 / 1e9;
@@ -208,10 +217,12 @@ fn known_sizes_of_known_networks() {
             assert_eq!(learned(base, input), params, "{base}");
         }
     }
-    for name in NAMES {
-        assert!(count(name, 96, 1.0, 7).1 > 0);
+    for name in NAMES.iter().copied() {
+        // A multiple of every patch.
+        let whole = count(name, 224, 1.0, 7).1;
+        assert!(whole > 0);
         // Half the channels are about a quarter of the work.
-        let share = count(name, 96, 0.5, 7).1 as f64 / count(name, 96, 1.0, 7).1 as f64;
+        let share = count(name, 224, 0.5, 7).1 as f64 / whole as f64;
         assert!((0.2..0.5).contains(&share), "{name}: {share}");
     }
 }

@@ -97,13 +97,22 @@ impl Side {
             Ok(())
         };
         self.network.backward_into(&mut tape, loss.gradient, &mut take).unwrap();
-        let weighs =
-            |layer: &usize| matches!(self.network.graph.layers[*layer].op, Op::Conv { .. } | Op::Linear { .. });
-        let layers: Vec<usize> = all.keys().copied().filter(weighs).collect();
-        [0, layers.len() / 2, layers.len() - 1]
-            .map(|place| layers[place])
+        let op = |layer: usize| &self.network.graph.layers[layer].op;
+        let weighs = |layer: &usize| matches!(op(*layer), Op::Conv { .. } | Op::Linear { .. } | Op::Pointwise { .. });
+        let weighing: Vec<usize> = all.keys().copied().filter(weighs).collect();
+        let mut layers = vec![weighing[0], weighing[weighing.len() / 2], weighing[weighing.len() - 1]];
+        // Of what only transformers and their like have, the first of each kind.
+        let kinds: [fn(&Op) -> bool; 4] = [
+            |op| matches!(op, Op::LayerNorm { .. }),
+            |op| matches!(op, Op::Tokens { .. }),
+            |op| matches!(op, Op::Positions),
+            |op| matches!(op, Op::LayerScale { .. }),
+        ];
+        layers.extend(kinds.iter().filter_map(|kind| all.keys().copied().find(|layer| kind(op(*layer)))));
+        layers
+            .into_iter()
             .map(|layer| (format!("{}.weight", self.network.graph.layers[layer].name), all[&layer].clone()))
-            .into()
+            .collect()
     }
 
     /// Steps of SGD with the first layers frozen and batch statistics above them. Returns the losses.

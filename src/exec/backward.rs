@@ -9,7 +9,8 @@ use super::{Network, Tape};
 use crate::model::graph::{self, Op};
 use crate::nn::activation::Activation;
 use crate::nn::optim::clip;
-use crate::nn::{self, activation, buffer, conv, curve, gate, join, layout, linear, norm, pool};
+use crate::nn::{self, activation, attention, buffer, conv, curve, gate, join};
+use crate::nn::{layer_norm, layout, linear, norm, pool, tokens};
 
 /// Gradients of learned parameters, per layer in the order of `Graph::params`; empty where nothing trains.
 pub struct Gradients(pub Vec<Vec<Tensor>>);
@@ -145,6 +146,34 @@ impl Network {
                 let x = if learn { Some(&**input()?) } else { None };
                 let [dx, dw] = conv::backward(&self.geometry(index), shape, x, &params[0], &dy, want[0])?;
                 Ok((vec![dx.map(Value::new)], dw.into_iter().chain(db).collect()))
+            }
+            Op::Pointwise { .. } => {
+                let db = learn.then(|| conv::bias_gradient(&dy)).transpose()?;
+                let shape = [tape.images, shape[1], shape[2], shape[0]];
+                let x = if learn { Some(&**input()?) } else { None };
+                let [dx, dw] = conv::backward(&self.geometry(index), shape, x, &self.kernel(index)?, &dy, want[0])?;
+                let dw = dw.map(|dw| dw.reshape(params[0].shape())).transpose()?;
+                Ok((vec![dx.map(Value::new)], dw.into_iter().chain(db).collect()))
+            }
+            Op::LayerNorm { eps } => {
+                let (dx, own) = layer_norm::backward(input()?, &params[0], *eps, &dy)?;
+                Ok((vec![Some(Value::new(dx))], own.into_iter().filter(|_| learn).collect()))
+            }
+            Op::Attention { heads } => only(attention::backward(input()?, &dy, *heads)?),
+            Op::Tokens { at, count } => {
+                let [dx, own] = tokens::insert_backward(&dy, *at, *count)?;
+                let dx = Value::new(dx).reshaped((tape.images, shape[1], shape[2], shape[0]))?;
+                Ok((vec![Some(dx)], learn.then_some(own).into_iter().collect()))
+            }
+            Op::Positions => {
+                let own = learn.then(|| tokens::place_gradient(&dy)).transpose()?;
+                Ok((vec![Some(dy)], own.into_iter().collect()))
+            }
+            Op::Token(at) => only(tokens::take_backward(&dy, *at, shape[1] * shape[2])?),
+            Op::LayerScale { .. } => {
+                let norm = self.norm(index)?;
+                let (dx, own) = norm::stored_backward(&norm, 0.0, input()?, &dy, Activation::Linear, learn)?;
+                Ok((vec![Some(Value::new(dx))], own.into_iter().map(|[dweight, _]| dweight).collect()))
             }
             Op::Linear { activation, .. } => {
                 let dy = self.before_activation(tape, index, dy, *activation)?;

@@ -130,10 +130,10 @@ impl Network {
             && !self.is_merged(index))
     }
 
-    /// The convolutions of an evaluation, their weights packed once for all parts of a batch.
+    /// The convolutions of an evaluation, and what is computed as one, their weights packed once for all parts of a batch.
     fn ready(&self) -> Result<BTreeMap<usize, Product>> {
         let layers = &self.graph.layers;
-        let convolves = |index: &usize| matches!(layers[*index].op, Op::Conv { .. });
+        let convolves = |index: &usize| matches!(layers[*index].op, Op::Conv { .. } | Op::Pointwise { .. });
         let product = |index: usize| {
             let [channels, height, width] = layers[self.source(index)].shape;
             let (w, bias, activation) = self.product(index, false)?;

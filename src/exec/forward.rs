@@ -15,7 +15,7 @@ use crate::nn::conv::{self, Ready};
 use crate::nn::curve;
 use crate::nn::norm::{self, Follow, Norm, Statistics};
 use crate::nn::pool;
-use crate::nn::{gate, join, layout, linear};
+use crate::nn::{attention, gate, join, layer_norm, layout, linear, tokens};
 use crate::seed::Rng;
 
 /// How a pass runs.
@@ -218,6 +218,17 @@ impl Network {
                 };
                 return curved(Value::new(y), *activation, mode.trains());
             }
+            Op::Pointwise { .. } => match ready.get(&index) {
+                Some(product) => product.conv.apply(x, product.bias.as_ref(), product.activation)?,
+                None => {
+                    conv::forward(&self.geometry(index), x, &self.kernel(index)?, Some(&params[1]), Activation::Linear)?
+                }
+            },
+            Op::LayerNorm { eps } => layer_norm::forward(x, &params[0], &params[1], *eps)?,
+            Op::Attention { heads } => attention::forward(x, *heads)?,
+            Op::Tokens { at, .. } => tokens::insert(x, &params[0], *at)?,
+            Op::Positions => tokens::place(x, &params[0])?,
+            Op::Token(at) => tokens::take(x, *at)?,
             Op::BatchNorm { eps, momentum, unbiased, .. } => {
                 if mode.trains() && self.uses_batch(index) {
                     let follow = Follow { momentum: *momentum, unbiased: *unbiased };
@@ -246,7 +257,9 @@ impl Network {
                 return curved(Value::new(y).reshaped((tape.images, 1, 1, *out))?, *activation, mode.trains());
             }
             Op::Scale => gate::scale(x, tape.output(layer.inputs[1])?)?,
-            Op::Rescale(_) | Op::Normalize => norm::stored(&self.norm(index)?, 0.0, x, Activation::Linear)?,
+            Op::Rescale(_) | Op::Normalize | Op::LayerScale { .. } => {
+                norm::stored(&self.norm(index)?, 0.0, x, Activation::Linear)?
+            }
             Op::Add => join::add(x, tape.output(layer.inputs[1])?, fused)?,
             Op::Concat => {
                 let parts: Vec<&Value> = layer.inputs.iter().map(|input| tape.output(*input)).collect::<Result<_>>()?;
@@ -280,8 +293,16 @@ impl Network {
                 Ok((Value::new(w), Some(bias), function(self.fused(norm))))
             }
             (Op::Conv { activation, .. }, _) => Ok((Value::borrowed(w), bias.cloned(), function(*activation))),
+            (Op::Pointwise { .. }, _) => Ok((Value::borrowed(&self.kernel(index)?), bias.cloned(), Activation::Linear)),
             _ => candle_core::bail!("layer {index} is no convolution"),
         }
+    }
+
+    /// The weights [out, in] of a layer over the channels of every pixel, as those of a convolution.
+    pub(super) fn kernel(&self, index: usize) -> Result<Tensor> {
+        let w = &self.params[index][0];
+        let (out, channels) = w.dims2()?;
+        w.reshape((out, channels, 1, 1))
     }
 
     /// Images as vectors [n, channels * height * width], in the order of the network's framework.

@@ -11,6 +11,7 @@ pub(super) fn curve(activation: graph::Activation) -> Option<Curve> {
     match activation {
         graph::Activation::Silu => Some(Curve::Silu),
         graph::Activation::Sigmoid => Some(Curve::Sigmoid),
+        graph::Activation::Gelu => Some(Curve::Gelu),
         graph::Activation::Linear | graph::Activation::Relu | graph::Activation::Relu6 => None,
     }
 }
@@ -18,7 +19,8 @@ pub(super) fn curve(activation: graph::Activation) -> Option<Curve> {
 /// The activations that are the identity between bounds; whatever else there is counts as none.
 pub(super) fn function(activation: graph::Activation) -> Activation {
     match activation {
-        graph::Activation::Linear | graph::Activation::Silu | graph::Activation::Sigmoid => Activation::Linear,
+        graph::Activation::Silu | graph::Activation::Sigmoid | graph::Activation::Gelu => Activation::Linear,
+        graph::Activation::Linear => Activation::Linear,
         graph::Activation::Relu => Activation::Relu,
         graph::Activation::Relu6 => Activation::Relu6,
     }

@@ -171,7 +171,9 @@ impl Network {
                 Op::Conv { activation, .. } | Op::Linear { activation, .. } => {
                     (self.trains(index), *activation != Activation::Linear && curve(*activation).is_none())
                 }
+                Op::Pointwise { .. } => (self.trains(index), false),
                 Op::BatchNorm { .. } | Op::Scale | Op::Rescale(_) | Op::Normalize => (true, false),
+                Op::LayerNorm { .. } | Op::Attention { .. } | Op::LayerScale { .. } => (true, false),
                 Op::Activation(activation) if curve(*activation).is_some() => (true, false),
                 Op::Activation(_) => (false, !self.is_absorbed(index) || self.adds(layer.inputs[0])),
                 Op::Pool { reduce: Reduce::Max, .. } | Op::GridPool { reduce: Reduce::Max, .. } => (true, true),
@@ -260,7 +262,10 @@ impl Network {
     /// The batch norm of a layer, or what is computed as one.
     pub(super) fn norm(&self, index: usize) -> Result<Norm> {
         if let Some(fixed) = &self.fixed[index] {
-            return Ok(fixed.clone());
+            return Ok(match (&self.graph.layers[index].op, &self.params[index][..]) {
+                (Op::LayerScale { .. }, [weight]) => Norm { weight: weight.clone(), ..fixed.clone() },
+                _ => fixed.clone(),
+            });
         }
         match (&self.params[index][..], &self.ones[index]) {
             ([weight, bias, mean, var], _) | ([bias, mean, var], Some(weight)) => Ok(Norm {
@@ -340,7 +345,7 @@ fn fused(graph: &Graph, index: usize) -> Option<Activation> {
     }
 }
 
-/// The layers that scale and shift every channel by numbers which never change, as batch norms.
+/// The layers that scale and shift every channel by numbers of no batch, as batch norms; a learned scale takes its place later.
 fn fixed(op: &Op, params: &[Tensor], device: &Device) -> Result<Option<Norm>> {
     let (weight, mean, var) = match (op, params) {
         (Op::Rescale(by), _) => {
@@ -348,6 +353,7 @@ fn fixed(op: &Op, params: &[Tensor], device: &Device) -> Result<Option<Norm>> {
             let weight = Tensor::from_slice(&weight, weight.len(), device)?;
             (weight.clone(), weight.zeros_like()?, weight.ones_like()?)
         }
+        (Op::LayerScale { .. }, [scale]) => (scale.clone(), scale.zeros_like()?, scale.ones_like()?),
         (Op::Normalize, [mean, variance]) => (mean.ones_like()?, mean.clone(), variance.clone()),
         _ => return Ok(None),
     };

@@ -182,14 +182,31 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// What a product works in: its weights as it reads them, and patches.
-    fn work(&self, index: usize) -> [usize; 2] {
+    /// What an operator works in: a product's weights as it reads them, and patches; what attention weighs tokens with.
+    fn work(&self, index: usize, backward: bool) -> Vec<usize> {
         let weights = self.network.params[index].first().map_or(0, |tensor| tensor.elem_count());
-        match &self.network.graph.layers[index].op {
-            Op::Conv { groups: 1, .. } => [self.storage.number * weights, self.patches(index)],
+        let of_product = match &self.network.graph.layers[index].op {
+            Op::Attention { heads } => return self.attention(index, *heads, backward),
+            Op::Conv { groups: 1, .. } | Op::Pointwise { .. } => [self.storage.number * weights, self.patches(index)],
             Op::Conv { .. } | Op::Linear { .. } if self.storage.number < F32 => [self.storage.number * weights, 0],
             _ => [0, 0],
+        };
+        of_product.into()
+    }
+
+    /// Heads apart, and numbers between every two tokens of each head: f32 before the softmax, and rounded behind it.
+    fn attention(&self, index: usize, heads: usize, backward: bool) -> Vec<usize> {
+        let [_, height, width] = self.network.graph.layers[index].shape;
+        let between = self.images * heads * (height * width) * (height * width);
+        let both =
+            |rounded: usize| if self.storage.number < F32 { vec![F32 * between, rounded] } else { vec![F32 * between] };
+        let (own, input) = (self.size(index), self.size(self.network.graph.layers[index].inputs[0]));
+        let mut work = both(self.storage.number * between);
+        match backward {
+            false => work.extend([input, own]),
+            true => work.extend([input, own, input, self.storage.number * between]),
         }
+        work
     }
 
     /// The forward pass; returns the bytes of the batch as it came.
@@ -210,7 +227,7 @@ impl<'a> Walk<'a> {
                 }
             } else {
                 self.outputs[index] = self.account.take(self.size(index));
-                let work = self.work(index);
+                let work = self.work(index, false);
                 self.account.pass(&work);
                 if network.keeps_before(index) {
                     self.befores[index] = self.account.take(self.size(index));
@@ -289,7 +306,7 @@ impl<'a> Walk<'a> {
         }
         let views = match layer.op {
             Op::Dropout(_) | Op::DropPath(_) => drops(network, index, self.images).is_none(),
-            Op::Flatten | Op::Add | Op::Input | Op::Activation(_) => true,
+            Op::Flatten | Op::Add | Op::Input | Op::Activation(_) | Op::Positions => true,
             _ => network.is_merged(index),
         };
         for input in &layer.inputs {
@@ -309,7 +326,7 @@ impl<'a> Walk<'a> {
             }
             reached[*input] = true;
         }
-        let work = self.work(index);
+        let work = self.work(index, true);
         self.account.pass(&[&work[..], &gradients].concat());
         // A view of this layer's gradient lives on below it.
         if views && let Some(input) = layer.inputs.iter().find(|input| wanted[**input]) {

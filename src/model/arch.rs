@@ -1,10 +1,12 @@
 //! The architectures by name, and those of a person's own file.
 
+use std::sync::LazyLock;
+
 use serde::{Deserialize, Serialize};
 
 use super::graph::{Framework, Graph, Op};
 use super::sketch::Sketch;
-use super::{densenet, efficientnet, inception, mobilenet, resnet, resnet_cifar, squeezenet, vgg};
+use super::{convnext, densenet, efficientnet, inception, mobilenet, resnet, resnet_cifar, squeezenet, vgg, vit};
 use crate::recipe::Preprocess;
 use crate::spelling::nearest;
 
@@ -34,7 +36,10 @@ pub struct Family {
 }
 
 /// What `summary` and messages list.
-pub const NAMES: &[&str] = &[
+pub static NAMES: LazyLock<Vec<&str>> =
+    LazyLock::new(|| CONVOLUTIONAL.iter().chain(convnext::NAMES).chain(vit::NAMES).copied().collect());
+
+const CONVOLUTIONAL: &[&str] = &[
     "vgg16",
     "vgg19",
     "inception_v3",
@@ -112,6 +117,12 @@ pub fn family(name: &str) -> Option<Family> {
             }
         });
     }
+    if let Some(vit) = vit::named(name) {
+        return Some(family([224, vit.patch], vit.taps(), Torch));
+    }
+    if convnext::NAMES.contains(&name) {
+        return Some(family([224, 32], ["classifier.0", "features.3.last", "features.7.last"], Torch));
+    }
     Some(match name {
         "vgg_small" => family([32, 8], ["fc1", "block2_pool", "block3_pool"], Torch),
         "vgg16" | "vgg19" => family([224, 32], ["block5_pool", "block2_pool", "block5_pool"], Caffe),
@@ -172,7 +183,8 @@ impl Arch {
             Some(own) => own.graph(self.input, classes).map_err(|(_, message)| format!("{}: {message}", self.name))?,
             None => self.built_in(classes)?,
         };
-        let scales = self.name.starts_with("mobilenet") || self.name.starts_with("efficientnet");
+        let scales =
+            ["mobilenet", "efficientnet", "convnext", "vit_", "dinov2"].iter().any(|own| self.name.starts_with(own));
         let scales_itself = self.own.is_none() && scales;
         Ok(if self.width == 1.0 || scales_itself { graph } else { graph.thinned(self.width) })
     }
@@ -198,6 +210,12 @@ impl Arch {
                 }
             };
             return graph.ok_or_else(unknown);
+        }
+        if let Some(vit) = vit::named(&self.name) {
+            return vit.graph(&self.name, self.width, input, classes);
+        }
+        if let Some(graph) = convnext::torchvision(&self.name, self.width, input, classes) {
+            return Ok(graph);
         }
         let torch_v2 = |pad| mobilenet::v2_torchvision(&self.name, pad, self.width, input, classes);
         Ok(match self.name.as_str() {

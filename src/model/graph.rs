@@ -67,6 +67,8 @@ pub enum Activation {
     Silu,
     /// 1 / (1 + e^-x).
     Sigmoid,
+    /// x times the normal distribution below x (Hendrycks and Gimpel, 2016), without approximation.
+    Gelu,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +142,32 @@ pub enum Op {
     Rescale(Vec<f64>),
     /// (x - mean) / sqrt(variance) with the file's numbers, which never change: Keras' Normalization.
     Normalize,
+    /// (x - mean) / sqrt(var + eps) * weight + bias, with the mean and variance of a pixel's own channels (Ba et al., 2016).
+    LayerNorm {
+        eps: f64,
+    },
+    /// A linear layer over the channels of every pixel, with bias: the dense layers of transformers.
+    Pointwise {
+        out: usize,
+    },
+    /// Learned tokens among those of the image, in front of token `at`; the pixels of a map become a row of tokens, height first
+    /// (the class token of Dosovitskiy et al., 2021; the registers of Darcet et al., 2024).
+    Tokens {
+        at: usize,
+        count: usize,
+    },
+    /// Adds a learned vector to every token.
+    Positions,
+    /// Attention between all pixels: the input is queries, keys and values side by side, each head by head.
+    Attention {
+        heads: usize,
+    },
+    /// One token of a row.
+    Token(usize),
+    /// Every channel times a learned number (Touvron et al., 2021), which begins at `init`.
+    LayerScale {
+        init: f64,
+    },
 }
 
 impl Op {
@@ -214,6 +242,13 @@ impl Layer {
                 .map(|name| param(name, vec![input[0]], !name.starts_with("running")))
                 .collect(),
             Op::Normalize => ["mean", "variance"].map(|name| param(name, vec![input[0]], false)).to_vec(),
+            Op::LayerNorm { .. } => ["weight", "bias"].map(|name| param(name, vec![input[0]], true)).to_vec(),
+            Op::Pointwise { out } => {
+                vec![param("weight", vec![*out, input[0]], true), param("bias", vec![*out], true)]
+            }
+            Op::Tokens { count, .. } => vec![param("weight", vec![1, *count, input[0]], true)],
+            Op::Positions => vec![param("weight", vec![1, input[1] * input[2], input[0]], true)],
+            Op::LayerScale { .. } => vec![param("weight", vec![input[0]], true)],
             _ => Vec::new(),
         }
     }
@@ -223,7 +258,9 @@ impl Layer {
         let output: usize = self.shape.iter().product();
         let per_output = match &self.op {
             Op::Conv { kernel, groups, .. } => input[0] / groups * kernel[0] * kernel[1],
-            Op::Linear { .. } => input[0],
+            Op::Linear { .. } | Op::Pointwise { .. } => input[0],
+            // Of queries with keys, and of what comes of it with values.
+            Op::Attention { .. } => 2 * input[1] * input[2],
             _ => 0,
         };
         (output * per_output) as u64
@@ -361,7 +398,9 @@ impl Graph {
         for (index, layer) in self.layers.iter().enumerate().skip(1) {
             let mut op = layer.op.clone();
             match &mut op {
-                Op::Conv { out, .. } | Op::Linear { out, .. } if Some(index) != last => *out = scaled(*out),
+                Op::Conv { out, .. } | Op::Linear { out, .. } | Op::Pointwise { out } if Some(index) != last => {
+                    *out = scaled(*out);
+                }
                 Op::Shortcut { channels, .. } => *channels = scaled(*channels),
                 _ => {}
             }

@@ -7,9 +7,13 @@ use super::graph::{Graph, Op};
 use super::weights::Weights;
 use crate::seed::{Rng, Stream, stream};
 
+/// The standard deviation of fresh weights of transformers (timm and torchvision 0.29; Devlin et al., 2019).
+const TRANSFORMER: f64 = 0.02;
+
 /// Fresh values for the layers `from..` of `graph`: He normal for weights in front of a ReLU (He et al., 2015,
-/// fan in, gain sqrt 2), uniform within 1/sqrt(fan in) for a linear output layer (PyTorch's default), zero biases,
-/// batch norms and other scales at identity.
+/// fan in, gain sqrt 2), uniform within 1/sqrt(fan in) for a linear output layer (PyTorch's default), normal with a standard
+/// deviation of .02 for tokens, positions and the dense layers between tokens; zero biases, norms and other scales at identity,
+/// or at what the network says.
 ///
 /// # Errors
 /// Only candle's own.
@@ -23,6 +27,11 @@ pub fn fresh(graph: &Graph, from: usize, seed: u64, replicate: u64) -> anyhow::R
             let fan_in: usize = param.shape.iter().skip(1).product();
             let output = matches!(layer.op, Op::Linear { activation: super::graph::Activation::Linear, .. });
             let values = match param.name {
+                "weight" if matches!(layer.op, Op::Pointwise { .. } | Op::Tokens { .. } | Op::Positions) => {
+                    let mut rng = named(seed, replicate, &name);
+                    (0..count).map(|_| (rng.normal() * TRANSFORMER) as f32).collect()
+                }
+                "weight" if let Op::LayerScale { init } = layer.op => vec![init as f32; count],
                 "weight" if param.shape.len() == 1 => vec![1.0; count],
                 "running_var" | "variance" => vec![1.0; count],
                 "weight" => draws(&mut named(seed, replicate, &name), count, fan_in, output),

@@ -2,6 +2,7 @@
 
 pub mod arch;
 pub mod catalogue;
+mod convnext;
 mod densenet;
 mod efficientnet;
 pub mod freezing;
@@ -18,4 +19,5 @@ mod squeezenet;
 pub mod summary;
 pub mod trained;
 mod vgg;
+mod vit;
 pub mod weights;

@@ -45,6 +45,7 @@ pub fn class(graph: &Graph, index: usize) -> &'static str {
         Op::Activation(_) if graph.framework == Framework::Keras => "Activation",
         Op::Activation(Activation::Silu) => "SiLU",
         Op::Activation(Activation::Sigmoid) => "Sigmoid",
+        Op::Activation(Activation::Gelu) => "GELU",
         Op::Activation(_) => "ReLU",
         Op::ZeroPad(_) => "ZeroPadding2D",
         Op::Pool { reduce: Reduce::Max, .. } => "MaxPooling2D",
@@ -63,6 +64,13 @@ pub fn class(graph: &Graph, index: usize) -> &'static str {
         Op::Dropout(_) | Op::DropPath(_) => "Dropout",
         Op::Rescale(_) => "Rescaling",
         Op::Normalize => "Normalization",
+        Op::LayerNorm { .. } => "LayerNormalization",
+        Op::Pointwise { .. } => "Dense",
+        Op::Tokens { .. } => "Tokens",
+        Op::Positions => "Positions",
+        Op::Attention { .. } => "Attention",
+        Op::Token(_) => "Token",
+        Op::LayerScale { .. } => "LayerScale",
     }
 }
 

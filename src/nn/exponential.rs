@@ -1,7 +1,33 @@
-//! e^x in f64 by the same operations on every processor and system: the standard library's is the system's, whose last bit
-//! differs from one to the next, and `libm`'s does one number at a time.
+//! e^x in f64 and in f32 by the same operations on every processor and system: the standard library's is the system's, whose
+//! last bit differs from one to the next, and `libm`'s does one number at a time.
 
 use super::kernel::on_every_path;
+
+/// Beyond it e^x leaves the numbers of f32.
+const FARTHEST: f32 = 87.0;
+/// ln 2 in two parts of f32, the first with zeros at its end.
+const LN_2_F32: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+/// Added to a number below 2^22 it rounds that to a whole one, which stands in the last bits.
+const TO_WHOLE_F32: f32 = 12_582_912.0;
+/// 1/n! from n = 7 down to 0: the rest is below 2^-27 where |r| <= ln 2 / 2.
+const TAYLOR_F32: [f32; 8] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+
+/// e^x in f32 to the last places; what is beyond 87 on either side counts as that, and what is no number stays none. Nothing is
+/// fused: all paths give the same bits.
+#[inline(always)]
+pub fn exponential(x: f32) -> f32 {
+    // `clamp` would do as well, but not in one instruction.
+    let x = if x < -FARTHEST { -FARTHEST } else { x };
+    let x = if x > FARTHEST { FARTHEST } else { x };
+    let whole = x * std::f32::consts::LOG2_E + TO_WHOLE_F32;
+    let count = whole - TO_WHOLE_F32;
+    let rest = x - count * LN_2_F32[0] - count * LN_2_F32[1];
+    let mut sum = TAYLOR_F32[0];
+    for term in &TAYLOR_F32[1..] {
+        sum = sum * rest + term;
+    }
+    sum * f32::from_bits(whole.to_bits().wrapping_add(127) << 23)
+}
 
 /// Below it, e^x is nothing beside the 1 that every softmax has in its sum.
 const LEAST: f64 = -700.0;

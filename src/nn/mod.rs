@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use crate::device::Precision;
 
 pub mod activation;
+pub mod attention;
 pub mod buffer;
 pub mod coming;
 pub mod conv;
@@ -22,6 +23,7 @@ pub mod gate;
 mod gemm;
 pub mod join;
 mod kernel;
+pub mod layer_norm;
 pub mod layout;
 pub mod libraries;
 pub mod linear;
@@ -31,6 +33,7 @@ pub mod optim;
 pub mod pool;
 pub mod probe;
 pub mod solve;
+pub mod tokens;
 
 thread_local! {
     static PRECISION: Cell<Precision> = const { Cell::new(Precision::F32) };

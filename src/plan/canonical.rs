@@ -294,7 +294,7 @@ impl Settler<'_> {
     }
 
     fn no_arch(&self, arch: String) -> Problem {
-        let names = crate::model::arch::NAMES;
+        let names = &crate::model::arch::NAMES;
         let near = crate::spelling::nearest(&arch, names.iter().copied());
         let hint = near.map_or_else(String::new, |near| format!("; did you mean '{near}'?"));
         let message =

@@ -191,10 +191,37 @@ fn gated() -> Graph {
     graph
 }
 
+/// A network of the layers that transformers and ConvNeXt have beside those: layer norms, GELU, attention, tokens, scales.
+fn attending() -> Graph {
+    let mut graph = Graph::new("attending", Framework::Torch, [3, 20, 20]);
+    graph.then("stem", "patches", Op::conv(24, [4, 4], 4, [0; 4]).biased(Behind::Linear));
+    let stem = graph.then("stem", "stem_norm", Op::LayerNorm { eps: 1e-6 });
+    graph.then("map", "depthwise", Op::conv(24, [7, 7], 1, [3; 4]).grouped(24).biased(Behind::Gelu));
+    graph.then("map", "wide", Op::Pointwise { out: 40 });
+    graph.then("map", "gelu", Op::Activation(Behind::Gelu));
+    graph.then("map", "narrow", Op::Pointwise { out: 24 });
+    graph.then("map", "map_scale", Op::LayerScale { init: 0.5 });
+    let main = graph.then("map", "drop", Op::DropPath(0.4));
+    graph.push("map", "map_add", Op::Add, &[main, stem]);
+    graph.then("rows", "class", Op::Tokens { at: 0, count: 1 });
+    graph.then("rows", "positions", Op::Positions);
+    let rows = graph.then("rows", "registers", Op::Tokens { at: 1, count: 3 });
+    graph.then("block", "norm", Op::LayerNorm { eps: 1e-6 });
+    graph.then("block", "qkv", Op::Pointwise { out: 72 });
+    graph.then("block", "attention", Op::Attention { heads: 2 });
+    graph.then("block", "project", Op::Pointwise { out: 24 });
+    let main = graph.then("block", "scale", Op::LayerScale { init: 2.0 });
+    graph.push("block", "add", Op::Add, &[main, rows]);
+    graph.then("top", "top_norm", Op::LayerNorm { eps: 1e-6 });
+    graph.then("top", "token", Op::Token(0));
+    graph.then("top", "out", Op::Linear { out: 5, activation: Behind::Linear });
+    graph
+}
+
 pub(super) fn networks() -> Vec<Graph> {
     let known = [("resnet8", 16), ("vgg_small", 16), ("mobilenet_v1", 32)];
     let known = known.map(|(name, input)| Arch::new(name, input, 0.25).graph(10).unwrap());
-    known.into_iter().chain([everything(), gated()]).collect()
+    known.into_iter().chain([everything(), gated(), attending()]).collect()
 }
 
 pub(super) fn network(graph: Graph) -> Network {

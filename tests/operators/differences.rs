@@ -4,7 +4,7 @@ use super::twin::{self, Bounds, Conv, Dims, Pool, RELU, RELU6, Reduce, size};
 use super::{doubles, uniform};
 
 /// Central differences of sum(dy * output(inputs)) at some elements of every input, against the gradients.
-fn check(
+pub(super) fn check(
     name: &str,
     inputs: &[Vec<f64>],
     gradients: &[Vec<f64>],
@@ -79,6 +79,7 @@ fn curves_and_gates() {
     let one = std::slice::from_ref(&x);
     check("sigmoid", one, &[twin::sigmoid_backward(&x, &dy)], |i| twin::sigmoid(&i[0]), &dy);
     check("silu", one, &[twin::silu_backward(&x, &dy)], |i| twin::silu(&i[0]), &dy);
+    check("gelu", one, &[twin::gelu_backward(&x, &dy)], |i| twin::gelu(&i[0]), &dy);
     // Two images of fifteen pixels and four channels.
     let gradients = [twin::scale(&dy, &gate, 15, 4), twin::gate_gradient(&x, &dy, 15, 4)];
     check("scale", &[x.clone(), gate], &gradients, |i| twin::scale(&i[0], &i[1], 15, 4), &dy);

@@ -14,6 +14,7 @@ mod recorded;
 mod solve;
 mod steps;
 mod torch;
+mod transformers;
 mod twin;
 
 use candle_core::{Device, Tensor};

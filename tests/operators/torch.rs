@@ -5,13 +5,13 @@ use serde_json::Value;
 use tl_sweep::nn::activation::Activation;
 use tl_sweep::nn::conv::{self, Conv};
 use tl_sweep::nn::curve::{self, Curve};
-use tl_sweep::nn::gate;
 use tl_sweep::nn::layout::{channels_last, planes};
 use tl_sweep::nn::linear;
 use tl_sweep::nn::loss::{Targets, cross_entropy};
 use tl_sweep::nn::norm::{self, Follow, Norm};
 use tl_sweep::nn::optim::{Rule, State, Step, clip};
 use tl_sweep::nn::pool::{self, Pool, Reduce, Windows};
+use tl_sweep::nn::{attention, gate, layer_norm};
 
 use super::twin::size;
 use super::{close, floats, on_path, tensor, uniform};
@@ -113,12 +113,12 @@ fn pools() {
     }
 }
 
-/// SiLU and the sigmoid of eight times the inputs.
+/// SiLU, GELU and the sigmoid of eight times the inputs.
 #[test]
 fn curves() {
     on_path();
     let fixture = fixture();
-    for (name, own) in [("silu", Curve::Silu), ("sigmoid", Curve::Sigmoid)] {
+    for (name, own) in [("silu", Curve::Silu), ("sigmoid", Curve::Sigmoid), ("gelu", Curve::Gelu)] {
         let case = &fixture[name];
         let x = (channels_last(&inputs(case)[0]).unwrap() * 8.0).unwrap();
         same(name, &curve::forward(&x, own).unwrap(), &case["y"]);
@@ -137,6 +137,34 @@ fn gates() {
     same("y", &gate::scale(&x, &by).unwrap(), &case["y"]);
     same("dx", &gate::scale(&dy, &by).unwrap(), &case["grads"][0]);
     same("dgate", &gate::gate_gradient(&x, &dy).unwrap(), &case["grads"][1]);
+}
+
+#[test]
+fn layer_norm_over_channels() {
+    on_path();
+    let fixture = fixture();
+    let case = &fixture["layer_norm"];
+    let [x, weight, bias] = <[Tensor; 3]>::try_from(inputs(case)).unwrap();
+    let x = channels_last(&x).unwrap();
+    same("y", &layer_norm::forward(&x, &weight, &bias, 1e-6).unwrap(), &case["y"]);
+    let dy = channels_last(&dy(case)).unwrap();
+    let (dx, [dw, db]) = layer_norm::backward(&x, &weight, 1e-6, &dy).unwrap();
+    same("dx", &dx, &case["grads"][0]);
+    close("dweight", &dw, &list(&case["grads"][1]));
+    close("dbias", &db, &list(&case["grads"][2]));
+}
+
+/// Two heads of four numbers, between seven tokens of two images.
+#[test]
+fn attention_of_heads() {
+    on_path();
+    let fixture = fixture();
+    let case = &fixture["attention"];
+    let [x] = <[Tensor; 1]>::try_from(inputs(case)).unwrap();
+    let x = x.reshape((2, 7, 1, 24)).unwrap();
+    close("y", &attention::forward(&x, 2).unwrap(), &list(&case["y"]));
+    let dy = dy(case).reshape((2, 7, 1, 8)).unwrap();
+    close("dx", &attention::backward(&x, &dy, 2).unwrap(), &list(&case["grads"][0]));
 }
 
 #[test]

@@ -143,6 +143,20 @@ pub fn silu_backward<F: Float>(x: &[F], dy: &[F]) -> Vec<F> {
     sigmoid(x).into_iter().zip(x).map(slope).zip(dy).map(|(slope, dy)| slope * *dy).collect()
 }
 
+/// x times the normal distribution below x.
+pub fn gelu<F: Float>(x: &[F]) -> Vec<F> {
+    x.iter().map(|x| *x * below(*x)).collect()
+}
+
+pub fn gelu_backward<F: Float>(x: &[F], dy: &[F]) -> Vec<F> {
+    let bell = |x: F| (-x * x / f(2.0)).exp() / f(std::f64::consts::TAU.sqrt());
+    x.iter().zip(dy).map(|(x, dy)| (below(*x) + *x * bell(*x)) * *dy).collect()
+}
+
+fn below<F: Float>(x: F) -> F {
+    f(0.5 * libm::erfc(-x.to_f64().unwrap() / std::f64::consts::SQRT_2))
+}
+
 /// x [n, pixels, channels] times gate [n, channels].
 pub fn scale<F: Float>(x: &[F], gate: &[F], pixels: usize, channels: usize) -> Vec<F> {
     x.iter().enumerate().map(|(at, x)| *x * gate[at / (pixels * channels) * channels + at % channels]).collect()

@@ -28,6 +28,14 @@ const OPS: &[&str] = &[
     "drop-path",
     "rescale",
     "normalize",
+    "layer-norm",
+    "gelu",
+    "pointwise",
+    "tokens",
+    "positions",
+    "attention",
+    "token",
+    "layer-scale",
 ];
 
 /// Whether an operation can read these layers.
@@ -75,6 +83,15 @@ pub(super) fn fits(graph: &Graph, op: &Op, inputs: &[usize]) -> Result<(), Strin
         Op::Shortcut { channels: out, .. } if *out < channels => Err("a shortcut cannot lose channels".to_owned()),
         Op::Rescale(by) if by.len() != channels => {
             Err(format!("`by` has {} numbers for {channels} channels", by.len()))
+        }
+        Op::Tokens { at, count } if *at > height * width || *count == 0 => {
+            Err(format!("{count} tokens cannot be put in front of token {at} of {}", height * width))
+        }
+        Op::Token(at) if *at >= height * width => {
+            Err(format!("there is no token {at} among {}, counted from 0", height * width))
+        }
+        Op::Attention { heads } if *heads == 0 || channels % (3 * heads) != 0 => {
+            Err(format!("{channels} channels are no queries, keys and values of {heads} heads"))
         }
         Op::Dropout(p) | Op::DropPath(p) if !(0.0..1.0).contains(p) => {
             Err(format!("p = {p} is no probability below 1"))
@@ -143,6 +160,7 @@ impl Entry {
             "relu6" => Op::Activation(Activation::Relu6),
             "silu" => Op::Activation(Activation::Silu),
             "sigmoid" => Op::Activation(Activation::Sigmoid),
+            "gelu" => Op::Activation(Activation::Gelu),
             "linear-activation" => Op::Activation(Activation::Linear),
             "zero-pad" => Op::ZeroPad(padding),
             word @ ("max-pool" | "avg-pool" | "avg-pool-padded") => {
@@ -166,6 +184,15 @@ impl Entry {
             "drop-path" => Op::DropPath(rest.p.take().ok_or_else(|| needed("p"))?),
             "rescale" => Op::Rescale(rest.by.take().ok_or_else(|| needed("by"))?),
             "normalize" => Op::Normalize,
+            "layer-norm" => Op::LayerNorm { eps: rest.eps.take().unwrap_or(1e-6) },
+            "pointwise" => Op::Pointwise { out: out.ok_or_else(|| needed("out"))? },
+            "tokens" => {
+                Op::Tokens { at: rest.at.take().unwrap_or(0), count: rest.count.take().ok_or_else(|| needed("count"))? }
+            }
+            "positions" => Op::Positions,
+            "attention" => Op::Attention { heads: rest.heads.take().ok_or_else(|| needed("heads"))? },
+            "token" => Op::Token(rest.at.take().unwrap_or(0)),
+            "layer-scale" => Op::LayerScale { init: rest.init.take().unwrap_or(1.0) },
             other => {
                 let near = crate::spelling::nearest(other, OPS.iter().copied());
                 let hint = near.map_or_else(String::new, |near| format!("; did you mean '{near}'?"));
@@ -179,8 +206,9 @@ impl Entry {
     /// Keys that were given but that the operation does not take.
     fn refuse_the_rest(&self, op: &Op, given: &Self) -> Result<(), String> {
         let windows = matches!(op, Op::Conv { .. } | Op::Pool { .. });
+        let gives = matches!(op, Op::Conv { .. } | Op::Linear { .. } | Op::Pointwise { .. } | Op::Shortcut { .. });
         let wrong = [
-            ("out", given.out.is_some() && !matches!(op, Op::Conv { .. } | Op::Linear { .. } | Op::Shortcut { .. })),
+            ("out", given.out.is_some() && !gives),
             ("kernel", given.kernel.is_some() && !windows),
             ("stride", given.stride.is_some() && !windows && !matches!(op, Op::Shortcut { .. })),
             ("padding", given.padding.is_some() && !windows && !matches!(op, Op::ZeroPad(_))),
@@ -196,6 +224,10 @@ impl Entry {
             ("grid", self.grid.is_some()),
             ("p", self.p.is_some()),
             ("by", self.by.is_some()),
+            ("at", self.at.is_some()),
+            ("count", self.count.is_some()),
+            ("heads", self.heads.is_some()),
+            ("init", self.init.is_some()),
         ];
         match wrong.iter().find(|(_, wrong)| *wrong) {
             Some((key, _)) => Err(format!("`op = \"{}\"` takes no `{key}`", given.op)),

@@ -77,6 +77,17 @@ pub struct Entry {
     /// A number for each channel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<Vec<f64>>,
+    /// Which token; in front of which one others are put.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<usize>,
+    /// Tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heads: Option<usize>,
+    /// What a scale begins at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

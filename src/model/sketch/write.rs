@@ -40,6 +40,7 @@ impl Entry {
             Op::Activation(Activation::Relu6) => "relu6".to_owned(),
             Op::Activation(Activation::Silu) => "silu".to_owned(),
             Op::Activation(Activation::Sigmoid) => "sigmoid".to_owned(),
+            Op::Activation(Activation::Gelu) => "gelu".to_owned(),
             Op::Input | Op::Activation(Activation::Linear) => "linear-activation".to_owned(),
             Op::ZeroPad(padding) => {
                 entry.padding = Some(Pad::Sides(*padding));
@@ -81,6 +82,31 @@ impl Entry {
                 "rescale".to_owned()
             }
             Op::Normalize => "normalize".to_owned(),
+            Op::LayerNorm { eps } => {
+                entry.eps = Some(*eps);
+                "layer-norm".to_owned()
+            }
+            Op::Pointwise { out } => {
+                entry.out = outputs(*out);
+                "pointwise".to_owned()
+            }
+            Op::Tokens { at, count } => {
+                (entry.at, entry.count) = (Some(*at), Some(*count));
+                "tokens".to_owned()
+            }
+            Op::Positions => "positions".to_owned(),
+            Op::Attention { heads } => {
+                entry.heads = Some(*heads);
+                "attention".to_owned()
+            }
+            Op::Token(at) => {
+                entry.at = Some(*at);
+                "token".to_owned()
+            }
+            Op::LayerScale { init } => {
+                entry.init = Some(*init);
+                "layer-scale".to_owned()
+            }
         };
         entry
     }

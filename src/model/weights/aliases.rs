@@ -37,6 +37,19 @@ pub(super) fn aliases(graph: &Graph) -> HashMap<String, usize> {
     if graph.arch.starts_with("efficientnet_") && graph.framework == Framework::Torch {
         timm_efficientnet(graph, &mut names);
     }
+    if graph.arch.starts_with("convnext_") {
+        other_convnext(graph, &mut names);
+    }
+    if graph.arch.starts_with("vit_") {
+        // The published files are older than the names.
+        for (layer, found) in graph.layers.iter().enumerate() {
+            for (own, older) in [(".mlp.0", ".mlp.linear_1"), (".mlp.3", ".mlp.linear_2")] {
+                if let Some(base) = found.name.strip_suffix(own) {
+                    names.insert(format!("{base}{older}"), layer);
+                }
+            }
+        }
+    }
     if graph.arch.starts_with("densenet") && graph.framework == Framework::Torch {
         // The published files are older than the names: `norm.1` for `norm1`.
         for (layer, found) in graph.layers.iter().enumerate() {
@@ -48,6 +61,53 @@ pub(super) fn aliases(graph: &Graph) -> HashMap<String, usize> {
         }
     }
     names
+}
+
+/// What timm and the authors of ConvNeXt call its layers.
+fn other_convnext(graph: &Graph, names: &mut HashMap<String, usize>) {
+    const PARTS: [(&str, [&str; 2]); 5] = [
+        ("block.0", ["conv_dw", "dwconv"]),
+        ("block.2", ["norm", "norm"]),
+        ("block.3", ["mlp.fc1", "pwconv1"]),
+        ("block.5", ["mlp.fc2", "pwconv2"]),
+        ("layer_scale", ["gamma", "gamma"]),
+    ];
+    for (layer, found) in graph.layers.iter().enumerate() {
+        let mut add = |others: [String; 2]| names.extend(others.map(|other| (other, layer)));
+        match found.name.as_str() {
+            "classifier.0" => add(["head.norm".to_owned(), "norm".to_owned()]),
+            "classifier.2" => add(["head.fc".to_owned(), "head".to_owned()]),
+            name => {
+                let mut words = name.strip_prefix("features.").unwrap_or_default().splitn(3, '.');
+                let mut word = || words.next().unwrap_or_default();
+                let (Ok(group), own, rest) = (word().parse::<usize>(), word(), word()) else { continue };
+                match (group, PARTS.iter().find(|(part, _)| *part == rest)) {
+                    (0, _) => add([format!("stem.{own}"), format!("downsample_layers.0.{own}")]),
+                    (group, Some((_, [timm, theirs]))) => {
+                        let stage = group / 2;
+                        add([format!("stages.{stage}.blocks.{own}.{timm}"), format!("stages.{stage}.{own}.{theirs}")]);
+                    }
+                    (group, None) if group % 2 == 0 => add([
+                        format!("stages.{}.downsample.{own}", group / 2),
+                        format!("downsample_layers.{}.{own}", group / 2),
+                    ]),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// What a tensor is called in PyTorch's files: behind the module's name, or as the module itself where it is no module there.
+pub(super) fn torch_name(op: &Op, layer: &str, param: &str) -> String {
+    match op {
+        Op::Tokens { .. } | Op::Positions => layer.to_owned(),
+        Op::LayerScale { .. } if layer.ends_with(".layer_scale") => layer.to_owned(),
+        Op::LayerScale { .. } => format!("{layer}.gamma"),
+        // MultiheadAttention has no module for it.
+        Op::Pointwise { .. } if layer.ends_with(".in_proj") => format!("{layer}_{param}"),
+        _ => format!("{layer}.{param}"),
+    }
 }
 
 /// Parts of a block, as timm calls them and under our names.

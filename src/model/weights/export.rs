@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::aliases::aliases;
+use super::aliases::{aliases, torch_name};
 use super::naming::{flattened_map, permuted};
 use super::{Weights, save};
 use crate::model::arch::Arch;
@@ -57,7 +57,13 @@ pub fn exported(graph: &Graph, weights: &Weights, names: Framework) -> anyhow::R
             let values = in_order(graph, layer, param.name, tensor.flatten_all()?.to_vec1::<f32>()?, names);
             let base = others.get(&layer).unwrap_or(own);
             found.push(match names {
-                Framework::Torch => Exported { name: format!("{base}.{}", param.name), shape: param.shape, values },
+                Framework::Torch => {
+                    let name = torch_name(&graph.layers[layer].op, base, param.name);
+                    // A scale that is no module's is there for maps whose channels come first.
+                    let bare = matches!(graph.layers[layer].op, Op::LayerScale { .. }) && name == *base;
+                    let shape = if bare { vec![values.len(), 1, 1] } else { param.shape };
+                    Exported { name, shape, values }
+                }
                 Framework::Keras => in_keras(graph, layer, param.name, &param.shape, values),
             });
         }

@@ -4,10 +4,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::aliases::aliases;
+use super::aliases::{aliases, torch_name};
 use super::file::{Format, Kind, WeightFile};
 use super::keras::class_and_number;
-use crate::model::graph::{Framework, Graph, Op};
+use super::positions::{Stretch, grids, stretched};
+use crate::model::graph::{Framework, Graph, Op, Param};
 use crate::model::summary::class;
 
 /// How the numbers of a tensor change.
@@ -22,6 +23,8 @@ pub enum Change {
     Dense,
     /// A dense layer written as a convolution over the whole map: [out, channels, height, width] to [out, in].
     Convolved,
+    /// Positions of a grid of patches of one side to those of another.
+    Stretched([usize; 2], Stretch),
 }
 
 /// A tensor of the file in its place.
@@ -41,6 +44,9 @@ impl Placed {
     pub fn said(&self) -> String {
         let change = match self.change {
             Change::None => "",
+            Change::Stretched([from, to], stretch) => {
+                return format!("{from} x {from} patches to {to} x {to}, as {} does", stretch.said());
+            }
             Change::Kernel => "HWIO to OIHW",
             Change::Depthwise => "HWCM to (CM)1HW",
             Change::Dense => "in x out to out x in",
@@ -122,6 +128,13 @@ fn place(graph: &Graph, found: &Found, file: &[usize], shape: &[usize]) -> Optio
         }
         (Op::Conv { .. }, [h, w, i, o], "weight") if keras => (shape == [*o, *i, *h, *w]).then_some(Change::Kernel),
         (Op::Linear { .. }, [i, o], "weight") if keras => (shape == [*o, *i]).then_some(Change::Dense),
+        (Op::Pointwise { .. }, [i, o], "weight") if keras => (shape == [*o, *i]).then_some(Change::Dense),
+        (Op::Pointwise { .. }, [o, i, 1, 1], "weight") => (shape == [*o, *i]).then_some(Change::None),
+        (Op::LayerScale { .. }, [c, 1, 1], _) => (shape == [*c]).then_some(Change::None),
+        (Op::Positions, [1, from, c], _) if file != shape => {
+            let grids = grids(*from, shape[1]).filter(|_| shape[2] == *c);
+            grids.map(|grids| Change::Stretched(grids, Stretch::of(graph)))
+        }
         (Op::Linear { .. }, [o, c, h, w], "weight") => (shape == [*o, c * h * w]).then_some(Change::Convolved),
         _ => (shape == file).then_some(Change::None),
     }?;
@@ -152,6 +165,7 @@ impl Placed {
             (Change::Depthwise, [o, one, h, w]) => {
                 permuted(&values, [*o, *one, *h, *w], |[o_, _, h_, w_]| (h_ * w + w_) * o + o_)
             }
+            (Change::Stretched(grids, stretch), _) => stretched(&values, grids, stretch),
             (Change::Dense, [o, i]) => permuted(&values, [*o, *i, 1, 1], |[o_, i_, ..]| i_ * o + o_),
             _ => values,
         };
@@ -274,6 +288,24 @@ fn leaf(name: &str) -> Option<(&'static str, Option<Framework>)> {
     })
 }
 
+/// The tensors whose names are no layer's and a parameter's.
+fn special_names(graph: &Graph, others: &HashMap<String, usize>) -> HashMap<String, (usize, &'static str)> {
+    let own = graph.layers.iter().enumerate().map(|(layer, found)| (&found.name, layer));
+    let mut special = HashMap::new();
+    for (name, layer) in own.chain(others.iter().map(|(name, layer)| (name, *layer))) {
+        let op = &graph.layers[layer].op;
+        let usual = |param: &Param| {
+            torch_name(op, &graph.layers[layer].name, param.name).ends_with(&format!(".{}", param.name))
+        };
+        for param in graph.params(layer).into_iter().filter(|param| !usual(param)) {
+            // Of other frameworks' names, only those of scales stand for such a tensor.
+            let name = if *name == graph.layers[layer].name { torch_name(op, name, param.name) } else { name.clone() };
+            special.insert(name, (layer, param.name));
+        }
+    }
+    special
+}
+
 /// Names with a layer before the last dot or slash: the network's own, or another framework's for the same network. A head of
 /// ours has one name in both: in whose order it is written, our files say.
 fn by_name(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
@@ -281,6 +313,7 @@ fn by_name(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
     let mut result = Match { how: "by name", ..Match::default() };
     let mut found = Vec::new();
     let others = aliases(graph);
+    let special = special_names(graph, &others);
     for (index, stored) in file.stored.iter().enumerate() {
         if stored.name.ends_with("num_batches_tracked") {
             result.left_out.push((stored.name.clone(), "a counter".to_owned()));
@@ -288,6 +321,15 @@ fn by_name(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
         }
         if stored.name.starts_with("AuxLogits.") {
             result.left_out.push((stored.name.clone(), "the auxiliary head, which only training uses".to_owned()));
+            continue;
+        }
+        if stored.name == "mask_token" {
+            result.left_out.push((stored.name.clone(), "what hides a patch, which only pretraining uses".to_owned()));
+            continue;
+        }
+        if let Some((layer, param)) = special.get(&stored.name) {
+            let (axes, order) = (Framework::Torch, graph.framework);
+            found.push(Found { stored: index, layer: *layer, param, axes, order });
             continue;
         }
         let split = stored.name.rfind(['.', '/']).map(|at| (&stored.name[..at], &stored.name[at + 1..]));

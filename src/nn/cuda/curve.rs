@@ -1,4 +1,4 @@
-//! SiLU and the sigmoid on CUDA.
+//! SiLU, GELU and the sigmoid on CUDA.
 
 use candle_core::{Result, Tensor};
 
@@ -7,7 +7,11 @@ use crate::nn::curve::Curve;
 
 /// Which one a kernel is to compute.
 fn which(curve: Curve) -> Arg {
-    Arg::Int(i32::from(curve == Curve::Silu))
+    Arg::Int(match curve {
+        Curve::Sigmoid => 0,
+        Curve::Silu => 1,
+        Curve::Gelu => 2,
+    })
 }
 
 /// As `nn::curve::forward`.

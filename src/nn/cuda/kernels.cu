@@ -14,6 +14,7 @@
 #include "kernels/losses.cuh"
 #include "kernels/optimisers.cuh"
 #include "kernels/pixels.cuh"
+#include "kernels/transformers.cuh"
 
 // Entry points: each template as f32 and as bf16.
 
@@ -29,10 +30,10 @@ BOTH(pass, PASS, (n, y, dy, dx, low, high))
 BOTH(add_hold, ADD_HOLD, (n, a, b, y, low, high))
 #define MASKED(T) (unsigned n, const T *x, const float *mask, T *y)
 BOTH(masked, MASKED, (n, x, mask, y))
-#define CURVE(T) (unsigned n, int silu, const T *x, T *y)
-BOTH(curve, CURVE, (n, silu, x, y))
-#define SLOPE(T) (unsigned n, int silu, const T *x, const T *dy, T *dx)
-BOTH(slope, SLOPE, (n, silu, x, dy, dx))
+#define CURVE(T) (unsigned n, int which, const T *x, T *y)
+BOTH(curve, CURVE, (n, which, x, y))
+#define SLOPE(T) (unsigned n, int which, const T *x, const T *dy, T *dx)
+BOTH(slope, SLOPE, (n, which, x, dy, dx))
 #define GATED(T) (unsigned n, int c, int pixels, const T *x, const T *gate, T *y)
 BOTH(gated, GATED, (n, c, pixels, x, gate, y))
 #define GATE_GRADIENT(T) (int c, int pixels, const T *x, const T *dy, T *sums)
@@ -112,3 +113,28 @@ BOTH(depthwise_input, DEPTHWISE_INPUT,
      int dilation, int top, int left, unsigned strip, int lot, const T *x, const T *dy, float *parts)
 BOTH(depthwise_weights, DEPTHWISE_WEIGHTS,
      (pixels, rows, columns, channels, across, taps, height, width, stride, dilation, top, left, strip, lot, x, dy, parts))
+
+#define LAYER_NORM(T) (unsigned rows, int c, float eps, const T *x, const float *weight, const float *bias, T *y)
+BOTH(layer_norm, LAYER_NORM, (rows, c, eps, x, weight, bias, y))
+#define LAYER_NORM_GRADIENT(T)                                                                                       \
+    (unsigned rows, int c, float eps, const T *x, const T *dy, const float *weight, T *dx, float *found)
+BOTH(layer_norm_gradient, LAYER_NORM_GRADIENT, (rows, c, eps, x, dy, weight, dx, found))
+#define LAYER_NORM_SUMS(T)                                                                                           \
+    (unsigned rows, int c, unsigned strip, int lot, const T *x, const T *dy, const float *found, float *parts)
+BOTH(layer_norm_sums, LAYER_NORM_SUMS, (rows, c, strip, lot, x, dy, found, parts))
+#define SOFTMAX(T) (unsigned rows, int length, float scale, const float *scores, T *weights)
+BOTH(softmax, SOFTMAX, (rows, length, scale, scores, weights))
+#define SOFTMAX_GRADIENT(T) (unsigned rows, int length, float scale, const T *weights, const float *slopes, T *gradient)
+BOTH(softmax_gradient, SOFTMAX_GRADIENT, (rows, length, scale, weights, slopes, gradient))
+#define BY_HEADS(T) (unsigned n, int images, int tokens, int kinds, int heads, int depth, const T *from, T *to)
+BOTH(heads_apart, BY_HEADS, (n, images, tokens, kinds, heads, depth, from, to))
+BOTH(heads_together, BY_HEADS, (n, images, tokens, kinds, heads, depth, from, to))
+#define INSERTED(T) (unsigned n, unsigned size, unsigned at, unsigned width, const T *x, const float *learned, T *y)
+BOTH(inserted, INSERTED, (n, size, at, width, x, learned, y))
+#define WITHOUT(T)                                                                                                   \
+    (unsigned n, unsigned size, unsigned all, unsigned first, unsigned before, unsigned skip, const T *x, T *y)
+BOTH(without, WITHOUT, (n, size, all, first, before, skip, x, y))
+#define ALONE_IN(T) (unsigned n, unsigned size, unsigned all, unsigned first, const T *x, T *y)
+BOTH(alone_in, ALONE_IN, (n, size, all, first, x, y))
+#define POSITIONED(T) (unsigned n, unsigned size, const T *x, const float *positions, T *y)
+BOTH(positioned, POSITIONED, (n, size, x, positions, y))

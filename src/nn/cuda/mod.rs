@@ -4,6 +4,7 @@
 
 pub(super) mod activation;
 mod alone;
+pub(super) mod attention;
 pub(super) mod conv;
 #[cfg(feature = "cudnn")]
 mod cudnn;
@@ -12,6 +13,7 @@ pub mod device;
 pub(super) mod gate;
 pub(super) mod heads;
 pub(super) mod join;
+pub(super) mod layer_norm;
 pub mod letter;
 pub mod loading;
 pub mod loss;
@@ -25,6 +27,7 @@ pub(super) mod product;
 pub mod recording;
 mod space;
 pub mod target;
+pub(super) mod tokens;
 mod winograd;
 
 pub use gate::images;
@@ -84,6 +87,8 @@ enum Threads {
     Tiles(usize, usize),
     /// For each image, 32 channels side by side and 8 threads for each.
     ByImage { images: usize, channels: usize },
+    /// For each row, 32 threads.
+    Rows(usize),
     /// One block.
     Block,
 }
@@ -109,6 +114,7 @@ impl Threads {
                 ((tiles(columns), tiles(rows), 1), (BLOCK, 1, 1))
             }
             Self::ByImage { images, channels } => ((channels.div_ceil(32) as u32, images as u32, 1), (32, 8, 1)),
+            Self::Rows(rows) => ((rows.div_ceil(8).max(1) as u32, 1, 1), (32, 8, 1)),
             Self::Block => ((1, 1, 1), (BLOCK, 1, 1)),
         };
         LaunchConfig { grid_dim, block_dim, shared_mem_bytes: 0 }

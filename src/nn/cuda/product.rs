@@ -109,11 +109,18 @@ pub fn product(left: &Factor, right: &Factor, [m, n, k]: [usize; 3], dtype: DTyp
     Ok(y)
 }
 
-/// Products of f32 factors [m, k] and [k, n] into `into`, each in one order of sums for one shape. Whoever names the places
-/// has made them large enough.
-pub fn products(device: &CudaDevice, factors: (Side, Side), into: u64, shape: [usize; 3], many: &Many) -> Result<()> {
+/// Products of factors [m, k] and [k, n] into `into`, each in one order of sums for one shape; the types are those of the factors
+/// and of the results. Whoever names the places has made them large enough.
+pub fn products(
+    device: &CudaDevice,
+    factors: (Side, Side),
+    into: u64,
+    shape: [usize; 3],
+    types: [DType; 2],
+    many: &Many,
+) -> Result<()> {
     // Safety: as said.
-    unsafe { run(device, factors, into, shape, [DType::F32; 2], many) }
+    unsafe { run(device, factors, into, shape, types, many) }
 }
 
 /// Runs cuBLAS, which counts columns first: it is asked for the transpose, the product of the transposes in the other order.

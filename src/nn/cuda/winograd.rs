@@ -108,7 +108,7 @@ fn convolve(conv: &Conv, sizes: &Sizes, tiling: &Tiling, x: &Tensor, w: &Tensor,
         let u = Side { place: places.weights, turned: !around };
         let steps = [tiles * sizes.channels, sizes.channels * sizes.out, tiles * sizes.out];
         let many = Many { count: PLACES, steps, adds: false };
-        products(device, (v, u), outputs, [tiles, sizes.out, sizes.channels], &many)?;
+        products(device, (v, u), outputs, [tiles, sizes.out, sizes.channels], [DType::F32; 2], &many)?;
         let pixels = [sizes.out_height, sizes.out_width];
         lot.transform("winograd_outputs", sizes.out, &pixels, [Arg::Pointer(outputs), lot.of(&y)?])?;
     }
@@ -130,7 +130,7 @@ pub fn weight_gradient(conv: &Conv, sizes: &Sizes, tiling: &Tiling, x: &Tensor, 
         let v = Side { place: places.tiles, turned: false };
         let steps = [tiles * sizes.out, tiles * sizes.channels, sizes.out * sizes.channels];
         let many = Many { count: PLACES * parts, steps, adds: lot.first > 0 };
-        products(device, (d, v), places.weights, [sizes.out, sizes.channels, tiles], &many)?;
+        products(device, (d, v), places.weights, [sizes.out, sizes.channels, tiles], [DType::F32; 2], &many)?;
     }
     let dw = empty(device, DType::F32, (sizes.out, sizes.channels, 3, 3))?;
     let n = sizes.out * sizes.channels;

@@ -208,6 +208,15 @@ pub fn square(
     }
 }
 
+/// Adds left^T [depth][points] times right [points][columns] to `out`, rows `pitch` apart: the runs of `left` are one for each
+/// point, and `pitch` has room for whole panels.
+pub fn square_turned(left: &[f32], depth: usize, starts: &[u32], right: &Panels, out: &mut [f32], pitch: usize) {
+    for (column, halves) in panels(right.path, right.columns) {
+        let width = halves * right.path.lanes();
+        accumulate(left, starts, depth, right.panel(column, halves), width, &mut out[column..], pitch);
+    }
+}
+
 /// The sum in parts that are added one after the other: whole segments, or a part of each of them.
 fn passes(segments: usize, depth: usize) -> Vec<(Range<usize>, Range<usize>)> {
     if depth <= TERMS {

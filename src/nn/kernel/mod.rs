@@ -166,7 +166,7 @@ pub fn dots(path: Path, left: &[f32], right: &[f32], depth: usize, out: &mut [f3
 }
 
 /// Sixteen lanes to one number, halving: 8 + 8, 4 + 4, 2 + 2, 1 + 1.
-fn add_lanes(lanes: &[f32]) -> f32 {
+pub fn add_lanes(lanes: &[f32]) -> f32 {
     let mut sums = [0f32; 16];
     sums.copy_from_slice(lanes);
     for half in [8, 4, 2, 1] {

@@ -6,13 +6,13 @@ mod columns;
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use columns::{block, fold, moments, tasks, widened};
+use columns::{moments, widened};
 
 use super::activation::{Activation, hold};
 use super::buffer::{self, tensor, with};
 use super::kernel::{madd, on_every_path};
 
-pub(super) use columns::column_sums;
+pub(super) use columns::{block, column_sums, fold, tasks};
 
 /// What a batch norm owns, each `[channels]`.
 #[derive(Clone, Debug)]

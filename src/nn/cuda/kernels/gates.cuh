@@ -1,38 +1,51 @@
-// SiLU, the sigmoid, and products of maps with numbers of channels and of images.
+// SiLU, GELU, the sigmoid, and products of maps with numbers of channels and of images.
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-// x * sigmoid(x) for SiLU, sigmoid(x) otherwise.
-template <typename T, int N> __device__ __forceinline__ void curve_of(unsigned count, int silu, const T *x, T *y) {
+// The normal distribution below x.
+__device__ __forceinline__ float below(float x) { return 0.5f * erfcf(-0.70710678f * x); }
+
+#define SIGMOID 0
+#define SILU 1
+
+__device__ __forceinline__ float curve_at(int which, float x) {
+    if (which > SILU) return x * below(x);
+    float part = sigmoid(x);
+    return which == SILU ? x * part : part;
+}
+
+__device__ __forceinline__ float slope_at(int which, float x) {
+    // The second term has the height of the bell, 1 / sqrt(2 pi).
+    if (which > SILU) return below(x) + x * (0.39894228f * expf(-0.5f * x * x));
+    float part = sigmoid(x);
+    return which == SILU ? part * (1.0f + x * (1.0f - part)) : part * (1.0f - part);
+}
+
+// The sigmoid, SiLU or GELU.
+template <typename T, int N> __device__ __forceinline__ void curve_of(unsigned count, int which, const T *x, T *y) {
     EACH(i, count / N) {
         float value[N];
         take<T, N>(x + i * N, value);
-        EVERY(k) {
-            float part = sigmoid(value[k]);
-            value[k] = silu ? value[k] * part : part;
-        }
+        EVERY(k) value[k] = curve_at(which, value[k]);
         give<T, N>(y + i * N, value);
     }
 }
-template <typename T> __device__ void curve(unsigned count, int silu, const T *x, T *y) {
-    IN_LOTS(count % LOT == 0 && level(x, y), curve, (count, silu, x, y))
+template <typename T> __device__ void curve(unsigned count, int which, const T *x, T *y) {
+    IN_LOTS(count % LOT == 0 && level(x, y), curve, (count, which, x, y))
 }
 
 template <typename T, int N>
-__device__ __forceinline__ void slope_of(unsigned count, int silu, const T *x, const T *dy, T *dx) {
+__device__ __forceinline__ void slope_of(unsigned count, int which, const T *x, const T *dy, T *dx) {
     EACH(i, count / N) {
         float at[N], value[N];
         take<T, N>(x + i * N, at);
         take<T, N>(dy + i * N, value);
-        EVERY(k) {
-            float part = sigmoid(at[k]);
-            value[k] *= silu ? part * (1.0f + at[k] * (1.0f - part)) : part * (1.0f - part);
-        }
+        EVERY(k) value[k] *= slope_at(which, at[k]);
         give<T, N>(dx + i * N, value);
     }
 }
-template <typename T> __device__ void slope(unsigned count, int silu, const T *x, const T *dy, T *dx) {
-    IN_LOTS(count % LOT == 0 && level(x, dy, dx), slope, (count, silu, x, dy, dx))
+template <typename T> __device__ void slope(unsigned count, int which, const T *x, const T *dy, T *dx) {
+    IN_LOTS(count % LOT == 0 && level(x, dy, dx), slope, (count, which, x, dy, dx))
 }
 
 // x [n, pixels, channels] times gate [n, channels].

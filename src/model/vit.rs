@@ -1,0 +1,216 @@
+//! Vision transformers (Dosovitskiy et al., 2021): torchvision's, those under timm's names, which DeiT, DINO and MAE have too, and
+//! DINOv2 (Oquab et al., 2024), with registers (Darcet et al., 2024) and without.
+
+use super::graph::{Activation, Framework, Graph, Op, Shape};
+
+/// Numbers of a token that one head attends with, in all of them but the largest.
+const DEPTH: usize = 64;
+/// Of all layer norms.
+const EPS: f64 = 1e-6;
+/// What DINOv2's scales began at.
+const SCALE: f64 = 1e-5;
+/// DINOv2's registers.
+const REGISTERS: usize = 4;
+
+/// By whom a network is called what it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    Torchvision,
+    Timm,
+    Dinov2,
+}
+
+/// One of the transformers.
+#[derive(Clone, Copy, Debug)]
+pub struct Vit {
+    pub style: Style,
+    /// Pixels of a patch's side.
+    pub patch: usize,
+    blocks: usize,
+    heads: usize,
+    depth: usize,
+    registers: usize,
+}
+
+/// All that there are.
+pub const NAMES: &[&str] = &[
+    "vit_b_16",
+    "vit_b_32",
+    "vit_l_16",
+    "vit_l_32",
+    "vit_h_14",
+    "vit_tiny_patch16",
+    "vit_small_patch8",
+    "vit_small_patch16",
+    "vit_small_patch32",
+    "vit_base_patch8",
+    "vit_base_patch16",
+    "vit_base_patch32",
+    "vit_large_patch16",
+    "dinov2_vits14",
+    "dinov2_vits14_reg",
+    "dinov2_vitb14",
+    "dinov2_vitb14_reg",
+    "dinov2_vitl14",
+    "dinov2_vitl14_reg",
+];
+
+/// The transformer of a listed name.
+pub fn named(name: &str) -> Option<Vit> {
+    let name = NAMES.contains(&name).then_some(name)?;
+    let base = name.strip_suffix("_reg").unwrap_or(name);
+    let registers = if base == name { 0 } else { REGISTERS };
+    let (style, size, patch) = if let Some(rest) = base.strip_prefix("dinov2_vit") {
+        (Style::Dinov2, &rest[..1], &rest[1..])
+    } else if let Some((size, patch)) = base.strip_prefix("vit_")?.split_once("_patch") {
+        (Style::Timm, size, patch)
+    } else {
+        let (size, patch) = base.strip_prefix("vit_")?.split_once('_')?;
+        (Style::Torchvision, size, patch)
+    };
+    // Table 1 of Dosovitskiy et al., and the small ones of Touvron et al. (2021).
+    let (blocks, heads, depth) = match size {
+        "tiny" => (12, 3, DEPTH),
+        "s" | "small" => (12, 6, DEPTH),
+        "b" | "base" => (12, 12, DEPTH),
+        "l" | "large" => (24, 16, DEPTH),
+        "h" => (32, 16, 80),
+        _ => return None,
+    };
+    Some(Vit { style, patch: patch.parse().ok()?, blocks, heads, depth, registers })
+}
+
+/// What the parts of a network are called.
+struct Names {
+    patches: &'static str,
+    class: &'static str,
+    positions: &'static str,
+    /// Before a block's number.
+    block: &'static str,
+    /// Of a block: norm, projection to queries, keys and values, attention, projection, scale, sum; norm, dense layer, activation,
+    /// dense layer, scale, sum.
+    parts: [&'static str; 12],
+    norm: &'static str,
+    head: &'static str,
+}
+
+const TIMM: Names = Names {
+    patches: "patch_embed.proj",
+    class: "cls_token",
+    positions: "pos_embed",
+    block: "blocks.",
+    parts: [
+        "norm1",
+        "attn.qkv",
+        "attn",
+        "attn.proj",
+        "ls1",
+        "add1",
+        "norm2",
+        "mlp.fc1",
+        "mlp.act",
+        "mlp.fc2",
+        "ls2",
+        "add2",
+    ],
+    norm: "norm",
+    head: "head",
+};
+
+const TORCHVISION: Names = Names {
+    patches: "conv_proj",
+    class: "class_token",
+    positions: "encoder.pos_embedding",
+    block: "encoder.layers.encoder_layer_",
+    parts: [
+        "ln_1",
+        "self_attention.in_proj",
+        "self_attention",
+        "self_attention.out_proj",
+        "scale_1",
+        "add_1",
+        "ln_2",
+        "mlp.0",
+        "mlp.1",
+        "mlp.3",
+        "scale_2",
+        "add_2",
+    ],
+    norm: "encoder.ln",
+    head: "heads.head",
+};
+
+impl Vit {
+    fn names(&self) -> &'static Names {
+        match self.style {
+            Style::Torchvision => &TORCHVISION,
+            Style::Timm | Style::Dinov2 => &TIMM,
+        }
+    }
+
+    /// The layers that taps mean: the last features, early ones, and the last tokens.
+    pub fn taps(&self) -> [&'static str; 3] {
+        match self.style {
+            Style::Torchvision => ["token", "encoder.layers.encoder_layer_2.last", "encoder.ln"],
+            Style::Timm | Style::Dinov2 => ["token", "blocks.2.last", "norm"],
+        }
+    }
+
+    /// The network with `width` times the heads.
+    ///
+    /// # Errors
+    /// The input is not cut into whole patches.
+    pub fn graph(&self, arch: &str, width: f64, input: Shape, classes: usize) -> Result<Graph, String> {
+        if !input[1].is_multiple_of(self.patch) {
+            let (side, patch) = (input[1], self.patch);
+            let near = (side / patch).max(1) * patch;
+            return Err(format!(
+                "{arch} cuts images into patches of {patch} pixels: {side} is no multiple of that; {near} and {} are",
+                near + patch
+            ));
+        }
+        let names = self.names();
+        let heads = ((self.heads as f64 * width).round() as usize).max(1);
+        let channels = heads * self.depth;
+        let mut graph = Graph::new(arch, Framework::Torch, input);
+        let patches = Op::conv(channels, [self.patch; 2], self.patch, [0; 4]).biased(Activation::Linear);
+        graph.then("embedding", names.patches, patches);
+        graph.then("embedding", names.class, Op::Tokens { at: 0, count: 1 });
+        graph.then("embedding", names.positions, Op::Positions);
+        if self.registers > 0 {
+            graph.then("embedding", "register_tokens", Op::Tokens { at: 1, count: self.registers });
+        }
+        for block in 0..self.blocks {
+            self.block(&mut graph, &format!("{}{block}", names.block), heads);
+        }
+        graph.then("top", names.norm, Op::LayerNorm { eps: EPS });
+        graph.then("top", "token", Op::Token(0));
+        graph.then("top", names.head, Op::Linear { out: classes, activation: Activation::Linear });
+        Ok(graph)
+    }
+
+    fn block(&self, graph: &mut Graph, block: &str, heads: usize) {
+        let channels = heads * self.depth;
+        let scaled = self.style == Style::Dinov2;
+        let [norm, qkv, attention, project, scale, sum, then @ ..] = &self.names().parts;
+        let [second_norm, wide, curve, narrow, second_scale, second_sum] = then;
+        let mut push = |name: &str, op| graph.then(block, format!("{block}.{name}"), op);
+        let from = push(norm, Op::LayerNorm { eps: EPS }) - 1;
+        push(qkv, Op::Pointwise { out: 3 * channels });
+        push(attention, Op::Attention { heads });
+        let mut main = push(project, Op::Pointwise { out: channels });
+        if scaled {
+            main = push(scale, Op::LayerScale { init: SCALE });
+        }
+        let from = graph.push(block, format!("{block}.{sum}"), Op::Add, &[main, from]);
+        let mut push = |name: &str, op| graph.then(block, format!("{block}.{name}"), op);
+        push(second_norm, Op::LayerNorm { eps: EPS });
+        push(wide, Op::Pointwise { out: 4 * channels });
+        push(curve, Op::Activation(Activation::Gelu));
+        let mut main = push(narrow, Op::Pointwise { out: channels });
+        if scaled {
+            main = push(second_scale, Op::LayerScale { init: SCALE });
+        }
+        graph.push(block, format!("{block}.{second_sum}"), Op::Add, &[main, from]);
+    }
+}
