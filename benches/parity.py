@@ -613,7 +613,7 @@ def compare(name, make, kind, sides, width, lr, images=4, top=True):
     row.update(training(name, made, images, lr))
     count = len(made.cuts())
     first, last = row["first to last"]
-    print(f"| {name} | {'Keras' if kind is Keras else 'torchvision'} | {', '.join(row['formats'])} | {count} at {sides[0]} px: {row['cuts']:.1e} | {row['logits']:.1e} | {row['back']:.1e} | {sides[1]} px: {row['gradients']:.1e} | {row['losses']:.1e} ({first:.3f} to {last:.3f}) | {row['statistics']:.1e} | {row['frozen count'] if row['frozen'] else 'MOVED'} |", flush=True)
+    print(f"| {name} | {'Keras' if kind is Keras else 'timm' if 'timm' in make.__qualname__ else 'torchvision'} | {', '.join(row['formats'])} | {count} at {sides[0]} px: {row['cuts']:.1e} | {row['logits']:.1e} | {row['back']:.1e} | {sides[1]} px: {row['gradients']:.1e} | {row['losses']:.1e} ({first:.3f} to {last:.3f}) | {row['statistics']:.1e} | {row['frozen count'] if row['frozen'] else 'MOVED'} |", flush=True)
     close = [row[k] for k in ("cuts", "logits", "gradients", "back") if row[k] == row[k]]
     failures.extend([] if max(close) < 1e-4 and row["losses"] < 1e-3 and row["frozen"] else [name])
 
@@ -631,7 +631,7 @@ def export(weights, arch, width, side, out, names):
 KEPT = {"vgg16": ["keras"], "vgg19": ["h5", "weights.h5"], "inception_v3": ["weights.h5", "h5 of Keras 2"], "resnet50": ["h5"],
         "mobilenet_v1": ["weights.h5", "h5 in pieces"], "mobilenet_v2": ["h5"], "mobilenet_v2_torchvision": ["pth", "pth (stream)", "pth (tar)"],
         "densenet121": ["h5"], "densenet121_torchvision": ["pth (older names)"], "efficientnet_b0": ["h5 of Keras 2", "weights.h5"],
-        "efficientnet_b0_torchvision": ["pth (21 letters)"]}
+        "efficientnet_b0_torchvision": ["pth (21 letters)"], "convnext_tiny": ["pth"], "vit_b_16": ["safetensors"]}
 
 
 def write_fixture(name, kind, files, job, reference):
@@ -728,7 +728,9 @@ compare("convnext_tiny", convnext, Torch, (224, small), width, images=16, lr=1e-
 compare("vit_b_16", vit, Torch, (224, small), 1 / 12 if fixtures else 1.0, images=16, lr=1e-5)
 if not fixtures:
     import timm
-    of_timm = lambda name: lambda **own: timm.create_model(name, pretrained=False, **own)
+    def of_timm(name):
+        return lambda **own: timm.create_model(name, pretrained=False, **own)
+
     compare("vit_small_patch16", of_timm("vit_small_patch16_224"), Torch, (224, small), width, images=16, lr=1e-5)
     compare("dinov2_vits14", of_timm("vit_small_patch14_dinov2"), Torch, (224, 56), width, images=16, lr=1e-5)
 compare("mobilenet_v2_torchvision", V.mobilenet_v2, Torch, (224, small), mobile, images=16, lr=1e-5)
@@ -745,13 +747,24 @@ if fixtures:
 if not fixtures:
     import timm
     for name, arch, side in (("vgg19", "vgg19", 224), ("resnet50", "resnet50_torchvision", 224), ("inception_v3", "inception_v3_torchvision", 299), ("mobilenetv2_100", "mobilenet_v2_torchvision", 224),
-                             ("resnet18", "resnet18", 224), ("densenet121", "densenet121_torchvision", 224), ("efficientnet_b0", "efficientnet_b0_torchvision", 224)):
+                             ("resnet18", "resnet18", 224), ("densenet121", "densenet121_torchvision", 224), ("efficientnet_b0", "efficientnet_b0_torchvision", 224),
+                             ("convnext_tiny", "convnext_tiny", 224), ("vit_base_patch16_224", "vit_base_patch16", 224), ("vit_small_patch14_reg4_dinov2", "dinov2_vits14_reg", 224)):
         if only and only not in f"timm {name}":
             continue
         # timm's names and layouts (VGG's dense layers as convolutions), as its .safetensors on the hub have them.
         torch.manual_seed(0)
-        model = timm.create_model(name, pretrained=False).eval()
-        save_torch({k: v.contiguous() for k, v in model.state_dict().items()}, f"{work}/timm.safetensors")
+        options = dict(img_size=side) if "vit" in name else {}
+        model = timm.create_model(name, pretrained=False, num_classes=10 if "dinov2" in name else 1000, **options).eval()
+        state = model.state_dict()
+        with torch.no_grad():
+            for key, value in state.items():
+                if value.ndim == 1 and key.endswith("gamma"):
+                    value.uniform_(0.5, 1.5)
+        if "reg4" in name:
+            # DINOv2's own code adds a position to the class token as well; timm has added it beforehand.
+            state = {k.replace("reg_token", "register_tokens"): v for k, v in state.items()}
+            state["pos_embed"] = torch.cat([torch.zeros_like(state["pos_embed"][:, :1]), state["pos_embed"]], 1)
+        save_torch({k: v.contiguous() for k, v in state.items()}, f"{work}/timm.safetensors")
         ours = run({"arch": arch, "width": 1.0, "input": side, "weights": f"{work}/timm.safetensors", "images": 4, "cuts": [], "frozen": 0,
                     "steps": 0, "lr": 0.0, "momentum": 0.0, "out": f"{work}/out.safetensors"})
         with torch.no_grad():

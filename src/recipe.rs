@@ -15,6 +15,11 @@ pub enum Pool {
     Avg(usize),
     /// The maximum over a G x G grid of cells.
     Max(usize),
+    /// The class token of a transformer's row of tokens; the others pool its patches.
+    Class,
+    /// The class token, and the mean of the patches behind it (Oquab et al., 2024).
+    #[serde(rename = "class-avg")]
+    ClassAvg,
 }
 
 /// What is put on top of the features.
@@ -277,6 +282,8 @@ impl Pool {
             Some("flatten") => return Ok(Self::Flatten),
             Some("avg") => return Ok(Self::Avg(1)),
             Some("max") => return Ok(Self::Max(1)),
+            Some("class") => return Ok(Self::Class),
+            Some("class-avg") => return Ok(Self::ClassAvg),
             _ => {}
         }
         if let Some(grid) = only(value, "avg") {
@@ -285,7 +292,20 @@ impl Pool {
         if let Some(grid) = only(value, "max") {
             return count(grid, 1).map(Self::Max);
         }
-        wrong(value, "'flatten', 'avg', 'max', { avg = G } or { max = G }")
+        wrong(value, "'flatten', 'avg', 'max', { avg = G }, { max = G }, 'class' or 'class-avg'")
+    }
+
+    /// The word for it, as a file says it.
+    pub fn word(self) -> String {
+        match self {
+            Self::Flatten => "\"flatten\"".to_owned(),
+            Self::Avg(1) => "\"avg\"".to_owned(),
+            Self::Max(1) => "\"max\"".to_owned(),
+            Self::Avg(grid) => format!("{{ avg = {grid} }}"),
+            Self::Max(grid) => format!("{{ max = {grid} }}"),
+            Self::Class => "\"class\"".to_owned(),
+            Self::ClassAvg => "\"class-avg\"".to_owned(),
+        }
     }
 }
 

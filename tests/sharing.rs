@@ -175,6 +175,48 @@ fn gates_and_stochastic_depth_are_shared_to_the_bit() {
     );
 }
 
+/// The same with attention: the class token, the patches' mean and a grid of them, at the end of blocks and within one.
+#[test]
+fn attention_and_tokens_are_shared_to_the_bit() {
+    let recipes = "[recipes.probe]\nfreeze = \"all\"\n\
+        [recipes.both]\nfreeze = \"all\"\ntap = \"blocks.5.add2\"\npool = \"class-avg\"\n\
+        [recipes.grid]\nfreeze = \"all\"\ntap = \"early\"\npool = { max = 2 }\n\
+        [recipes.class]\nfreeze = \"blocks.2\"\ntap = \"blocks.3.add2\"\npool = \"class\"\n\
+        [recipes.block]\nfreeze = \"blocks.8\"\naugment = [\"flip\"]\n[recipes.inside]\nfreeze = \"blocks.9.attn.qkv\"\n\
+        [recipes.whole]\nfreeze = \"none\"\n";
+    let names = ["probe", "both", "grid", "class", "block", "inside", "whole"];
+    let axes = format!("[axes]\nrecipe = {names:?}\nlr = [0.01, 0.05]\n");
+    let network = "arch = \"dinov2_vits14_reg\"\nwidth = 0.17\ninput = 28\n";
+    let text = GRID.split("[recipes.probe]").next().unwrap();
+    let text = text.replace("arch = \"resnet8\"\ninput = 12\n", network).replace("steps = 12", "steps = 4");
+    let world = World::new().file("grid.toml", format!("{text}{recipes}{axes}"));
+    world.run(&["run", "grid.toml", "--slots", "1"]).exits(0);
+    world.run(&["run", "grid.toml", "--db", "alone/r.sqlite", "--no-share"]).exits(0);
+    let ((shared, groups), (alone, _)) = (found(&world, "results/tl-sweep.sqlite"), found(&world, "alone/r.sqlite"));
+    assert_eq!((shared.len(), &shared), (names.len() * 2 * 2, &alone));
+    assert!(["probe", "both", "grid", "block"].iter().all(|recipe| groups[*recipe] > 1), "{groups:?}");
+    world.run(&["verify", "grid.toml", "--all"]).exits(0);
+    let key: String = store(&world, "results/tl-sweep.sqlite")
+        .query_row("SELECT trial FROM result WHERE recipe = 'both'", [], |row| row.get(0))
+        .unwrap();
+    let said = world.run(&["export", "grid.toml", &key, "--out", "best.safetensors", "--names", "torch"]).exits(0).out;
+    assert!(said.contains("to the bit"), "{said}");
+    // A class token is asked of a network that has none; an input is no multiple of the patches.
+    for (old, new, said) in [
+        (network, "arch = \"resnet8\"\ninput = 12\n", "has no layer"),
+        ("input = 28", "input = 30", "28 and 42 are"),
+        (
+            "tap = \"blocks.5.add2\"",
+            "tap = \"patch_embed.proj\"",
+            "\"class-avg\" asks for a class token, and 'patch_embed.proj'",
+        ),
+    ] {
+        let other = World::new().file("grid.toml", format!("{text}{recipes}{axes}").replace(old, new));
+        let refused = other.run(&["check", "grid.toml"]).exits(2);
+        assert!(refused.err.contains(said) && refused.err.contains("grid.toml:"), "{}", refused.err);
+    }
+}
+
 /// Trunks are run once: what they spare is foreseen, and is what happens.
 #[test]
 fn plan_foresees_what_sharing_spares() {

@@ -5,10 +5,13 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use tl_sweep::model::arch::Arch;
+use tl_sweep::model::graph::{Framework, Graph};
 use tl_sweep::model::init;
 use tl_sweep::model::sketch::Sketch;
 use tl_sweep::model::weights::Weights;
+use tl_sweep::model::weights::export::{Exported, exported};
 use tl_sweep::model::weights::file::WeightFile;
+use tl_sweep::model::weights::positions::{Stretch, stretched};
 use tl_sweep::recipe::Preprocess;
 
 use crate::builder::World;
@@ -243,6 +246,150 @@ fn torchvision_mobilenet_v2() {
 }
 
 /// Keras' EfficientNet without ImageNet's weights has one rescaling less, and the same names.
+#[test]
+fn torchvision_convnext_tiny() {
+    framework("convnext_tiny", 1);
+}
+
+#[test]
+fn torchvision_vit_b_16() {
+    framework("vit_b_16", 1);
+}
+
+/// Positions of a grid of patches as another grid's, by PyTorch's interpolation as three authors ask for it.
+#[test]
+fn positions_are_stretched_as_their_authors_do() {
+    let all: serde_json::Value = serde_json::from_str(include_str!("fixtures/operators.json")).unwrap();
+    for (grids, expected) in all["positions"].as_object().unwrap() {
+        let grids: Vec<usize> = grids.split(" to ").map(|side| side.parse().unwrap()).collect();
+        let [from, to] = grids[..] else { panic!("{grids:?}") };
+        let values: Vec<f32> = crate::operators::uniform((1 + from * from) * 3, 1).iter().map(|x| *x as f32).collect();
+        for (name, own) in [("corners", Stretch::Corners), ("offset", Stretch::Offset), ("smooth", Stretch::Smooth)] {
+            let found = stretched(&values, [from, to], own);
+            let expected: Vec<f64> = serde_json::from_value(expected[name].clone()).unwrap();
+            assert_eq!(found.len(), expected.len());
+            let worst = found.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+            assert!(worst < 1e-5, "{name}, {from} to {to}: {worst}");
+        }
+    }
+}
+
+/// A file of one grid in a network of another: the names of torchvision's older files, of registers, of what only pretraining
+/// uses; written back under the names of the framework, and refused where the tokens are no square.
+#[test]
+fn a_transformer_is_read_at_another_size_and_written_back_under_its_names() {
+    let world = World::new();
+    let (file, arch) = (Arch::new("dinov2_vits14_reg", 56, 1.0 / 6.0), Arch::new("dinov2_vits14_reg", 28, 1.0 / 6.0));
+    let mut weights = init::fresh(&file.graph(10).unwrap(), 0, 1, 0).unwrap();
+    let mut renamed = Weights::default();
+    for (name, tensor) in std::mem::take(&mut weights.0) {
+        let base = name.strip_suffix(".weight").unwrap_or(&name).to_owned();
+        let name = match base.as_str() {
+            "cls_token" | "pos_embed" | "register_tokens" => base,
+            scale if scale.ends_with(".ls1") || scale.ends_with(".ls2") => format!("{scale}.gamma"),
+            _ => name,
+        };
+        // Published without a classifier.
+        if !name.starts_with("head") {
+            renamed.0.insert(name, tensor);
+        }
+    }
+    renamed.0.insert("mask_token".to_owned(), Tensor::zeros((1, 64), DType::F32, &Device::Cpu).unwrap());
+    let path = world.path("dino.safetensors");
+    renamed.write(&path).unwrap();
+    let (own, fitted) = Weights::load(&path, &arch, "features").unwrap();
+    assert!(fitted.headless && fitted.found.left_out.iter().any(|(name, _)| name == "mask_token"));
+    let placed = fitted.found.placed.iter().find(|placed| placed.shape == [1, 5, 64]).unwrap();
+    assert_eq!(placed.said(), "4 x 4 patches to 2 x 2, as DINOv2 does");
+    let graph = fitted.graph.truncate(arch.tap(&fitted.graph, "features").unwrap());
+    let exported = exported(&graph, &own, Framework::Torch).unwrap();
+    for tensor in &exported {
+        let theirs = renamed.0.get(&tensor.name).unwrap_or_else(|| panic!("{}", tensor.name));
+        let positions = tensor.name == "pos_embed";
+        assert_eq!(tensor.shape != theirs.dims(), positions, "{}", tensor.name);
+        assert!(
+            positions || theirs.flatten_all().unwrap().to_vec1::<f32>().unwrap() == tensor.values,
+            "{}",
+            tensor.name
+        );
+    }
+    assert_eq!(exported.len() + 1, renamed.0.len());
+    renamed.0.insert("pos_embed".to_owned(), Tensor::zeros((1, 16, 64), DType::F32, &Device::Cpu).unwrap());
+    let message = refused(&world, &renamed, &arch);
+    assert!(message.contains("pos_embed.weight: network [1, 5, 64], file [1, 16, 64]"), "{message}");
+    // torchvision's older names of a block's dense layers, and its packed projection.
+    let arch = Arch::new("vit_b_32", 32, 1.0 / 12.0);
+    let graph = arch.graph(10).unwrap();
+    let fresh = init::fresh(&graph, 0, 1, 0).unwrap();
+    let mut older = Weights::default();
+    for tensor in exported_of(&graph, &fresh) {
+        let name = tensor.name.replace(".mlp.0.", ".mlp.linear_1.").replace(".mlp.3.", ".mlp.linear_2.");
+        older.0.insert(name, Tensor::from_vec(tensor.values, tensor.shape, &Device::Cpu).unwrap());
+    }
+    assert!(older.0.contains_key("encoder.layers.encoder_layer_11.self_attention.in_proj_weight"));
+    older.write(&path).unwrap();
+    assert_eq!(values(&Weights::whole(&path, &arch).unwrap().0), values(&fresh));
+}
+
+fn exported_of(graph: &Graph, weights: &Weights) -> Vec<Exported> {
+    exported(graph, weights, Framework::Torch).unwrap()
+}
+
+/// ConvNeXt under timm's names and its authors'.
+#[test]
+fn a_convnext_has_three_names_for_everything() {
+    let world = World::new();
+    let arch = Arch::new("convnext_tiny", 32, 1.0 / 16.0);
+    let graph = arch.graph(10).unwrap();
+    let fresh = init::fresh(&graph, 0, 1, 0).unwrap();
+    type Parts = [(&'static str, &'static str); 5];
+    const TIMM: Parts = [
+        ("block.0", "conv_dw"),
+        ("block.2", "norm"),
+        ("block.3", "mlp.fc1"),
+        ("block.5", "mlp.fc2"),
+        ("layer_scale", "gamma"),
+    ];
+    const AUTHORS: Parts = [
+        ("block.0", "dwconv"),
+        ("block.2", "norm"),
+        ("block.3", "pwconv1"),
+        ("block.5", "pwconv2"),
+        ("layer_scale", "gamma"),
+    ];
+    for (timm, parts) in [(true, TIMM), (false, AUTHORS)] {
+        let mut renamed = Weights::default();
+        for tensor in exported_of(&graph, &fresh) {
+            let words: Vec<&str> = tensor.name.splitn(4, '.').collect();
+            let name = match words[..] {
+                ["features", "0", own, leaf] if timm => format!("stem.{own}.{leaf}"),
+                ["features", "0", own, leaf] => format!("downsample_layers.0.{own}.{leaf}"),
+                ["features", group, own, rest] if group.parse::<usize>().unwrap() % 2 == 1 => {
+                    let stage = group.parse::<usize>().unwrap() / 2;
+                    let (own_part, theirs) = parts.iter().find(|(part, _)| rest.starts_with(part)).unwrap();
+                    let block = if timm { "blocks." } else { "" };
+                    format!("stages.{stage}.{block}{own}.{}", rest.replace(own_part, theirs))
+                }
+                ["features", group, own, leaf] => {
+                    let stage = group.parse::<usize>().unwrap() / 2;
+                    let folder =
+                        if timm { format!("stages.{stage}.downsample") } else { format!("downsample_layers.{stage}") };
+                    format!("{folder}.{own}.{leaf}")
+                }
+                ["classifier", "0", leaf] => format!("{}.{leaf}", if timm { "head.norm" } else { "norm" }),
+                ["classifier", "2", leaf] => format!("{}.{leaf}", if timm { "head.fc" } else { "head" }),
+                _ => panic!("{}", tensor.name),
+            };
+            // Theirs is a vector.
+            let shape = if name.ends_with(".gamma") { vec![tensor.values.len()] } else { tensor.shape };
+            renamed.0.insert(name, Tensor::from_vec(tensor.values, shape, &Device::Cpu).unwrap());
+        }
+        let path = world.path("convnext.safetensors");
+        renamed.write(&path).unwrap();
+        assert_eq!(values(&Weights::whole(&path, &arch).unwrap().0), values(&fresh), "timm: {timm}");
+    }
+}
+
 #[test]
 fn an_efficientnet_that_prepares_images_otherwise_is_refused() {
     let fixture = Fixture::new("efficientnet_b0");

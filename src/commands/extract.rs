@@ -75,13 +75,17 @@ fn extracted(
     Ok(shape)
 }
 
-/// `flatten`, `avg`, `max`, or over a grid: `avg=4`.
+/// `flatten`, `avg`, `max`, `class`, `class-avg`, or over a grid: `avg=4`.
 fn pool(text: &str) -> anyhow::Result<Pool> {
-    let wrong = || Usage(format!("--pool takes flatten, avg, max, or over a grid avg=4, max=4, not '{text}'"));
+    let wrong = || {
+        Usage(format!("--pool takes flatten, avg, max, class, class-avg, or over a grid avg=4, max=4, not '{text}'"))
+    };
     let (kind, grid) = text.split_once('=').map_or((text, Ok(1)), |(kind, grid)| (kind, grid.parse()));
     let grid: usize = grid.ok().filter(|grid| *grid > 0).ok_or_else(wrong)?;
     match kind {
         "flatten" => Ok(Pool::Flatten),
+        "class" => Ok(Pool::Class),
+        "class-avg" => Ok(Pool::ClassAvg),
         "avg" => Ok(Pool::Avg(grid)),
         "max" => Ok(Pool::Max(grid)),
         _ => Err(wrong().into()),

@@ -10,7 +10,6 @@ use super::{Exit, NoDevice, Usage, print, recommended, table_style};
 use crate::cli::{Common, Format, Recommend};
 use crate::data::split::{glance, left_out_together, split};
 use crate::data::{Dataset, Manifest, packed};
-use crate::recipe::Pool;
 use crate::report::advice::{Panel, Tap};
 use crate::report::table::Style;
 use crate::train::{self, Reading, Survey};
@@ -114,7 +113,7 @@ fn panel(asked: &Recommend, manifest: &Manifest, samples: &[u32], readings: Vec<
     let tap = |reading: Reading| Tap {
         name: reading.tap,
         last: reading.last,
-        pool: pool(reading.pool),
+        pool: reading.pool.word(),
         numbers: reading.numbers,
         probe: reading.probe,
         half: reading.half,
@@ -130,17 +129,6 @@ fn panel(asked: &Recommend, manifest: &Manifest, samples: &[u32], readings: Vec<
         largest: counts(manifest, samples).into_iter().max().unwrap_or(0) as f64 / samples.len().max(1) as f64,
         taps: readings.into_iter().map(tap).collect(),
     })
-}
-
-/// As an experiment file has it.
-fn pool(pool: Pool) -> String {
-    match pool {
-        Pool::Flatten => "\"flatten\"".to_owned(),
-        Pool::Avg(1) => "\"avg\"".to_owned(),
-        Pool::Max(1) => "\"max\"".to_owned(),
-        Pool::Avg(grid) => format!("{{ avg = {grid} }}"),
-        Pool::Max(grid) => format!("{{ max = {grid} }}"),
-    }
 }
 
 fn write(out: &Path, text: &str) -> anyhow::Result<()> {

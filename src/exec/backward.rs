@@ -169,7 +169,7 @@ impl Network {
                 let own = learn.then(|| tokens::place_gradient(&dy)).transpose()?;
                 Ok((vec![Some(dy)], own.into_iter().collect()))
             }
-            Op::Token(at) => only(tokens::take_backward(&dy, *at, shape[1] * shape[2])?),
+            Op::Token(at) | Op::Patches { skip: at } => only(tokens::take_backward(&dy, *at, shape[1] * shape[2])?),
             Op::LayerScale { .. } => {
                 let norm = self.norm(index)?;
                 let (dx, own) = norm::stored_backward(&norm, 0.0, input()?, &dy, Activation::Linear, learn)?;

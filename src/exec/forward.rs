@@ -228,7 +228,12 @@ impl Network {
             Op::Attention { heads } => attention::forward(x, *heads)?,
             Op::Tokens { at, .. } => tokens::insert(x, &params[0], *at)?,
             Op::Positions => tokens::place(x, &params[0])?,
-            Op::Token(at) => tokens::take(x, *at)?,
+            Op::Token(at) => tokens::take(x, *at, 1)?,
+            Op::Patches { skip } => {
+                let [channels, height, width] = layer.shape;
+                let y = Value::new(tokens::take(x, *skip, height * width)?);
+                return Ok((y.reshaped((tape.images, height, width, channels))?, Saved::Nothing));
+            }
             Op::BatchNorm { eps, momentum, unbiased, .. } => {
                 if mode.trains() && self.uses_batch(index) {
                     let follow = Follow { momentum: *momentum, unbiased: *unbiased };

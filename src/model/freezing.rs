@@ -1,6 +1,7 @@
 //! What a freeze depth means for a graph, and the network that a recipe makes of a backbone.
 
 use super::graph::{Activation, Graph, Op, Reduce};
+use super::row::patches;
 use crate::freeze::Freeze;
 use crate::recipe::{Head, Pool};
 
@@ -70,18 +71,52 @@ pub fn shared_cut(network: &Graph, backbone_layers: usize, frozen: usize) -> Opt
     (frozen > 0 && worth).then(|| network.cut_at_most(reach - 1)).filter(|cut| *cut > 0)
 }
 
-/// A backbone with its feature map made a vector: pooled over a grid, if it is to be, and flattened.
+fn cells(reduce: Reduce, grid: usize) -> Op {
+    Op::GridPool { reduce, grid }
+}
+
+/// Whether what a backbone ends with can be pooled so: only a transformer's rows have a class token. A vector is not pooled.
+///
+/// # Errors
+/// Why not, and what can.
+pub fn pools(backbone: &Graph, pool: Pool) -> Result<(), String> {
+    let last = backbone.last();
+    let [_, height, width] = backbone.layers[last].shape;
+    let class = matches!(pool, Pool::Class | Pool::ClassAvg);
+    match height * width > 1 && class && patches(backbone, last).is_none() {
+        false => Ok(()),
+        true => Err(format!(
+            "{} asks for a class token, and '{}' of {} gives a map of {height} x {width} pixels: \"avg\" or \"max\" pool that",
+            pool.word(),
+            backbone.layers[last].name,
+            backbone.arch,
+        )),
+    }
+}
+
+/// A backbone with its feature map made a vector: pooled over a grid, if it is to be, and flattened. Of a row of tokens it is the
+/// map of the patches, unless the class token is asked for.
 pub fn pooled(backbone: &Graph, pool: Pool) -> Graph {
     let mut network = backbone.clone();
     let [_, height, width] = network.layers[network.last()].shape;
     if height * width > 1 {
-        let (reduce, grid) = match pool {
-            Pool::Flatten => (None, 0),
-            Pool::Avg(grid) => (Some(Reduce::Avg), grid.min(height)),
-            Pool::Max(grid) => (Some(Reduce::Max), grid.min(height)),
-        };
-        if let Some(reduce) = reduce {
-            network.then("head", "head.pool", Op::GridPool { reduce, grid });
+        let tap = network.last();
+        let row = patches(&network, tap);
+        let mut height = height;
+        if let Some(row) = row.filter(|_| pool != Pool::Class) {
+            network.then("head", "head.patches", Op::Patches { skip: row.skip });
+            height = row.side;
+        }
+        match pool {
+            Pool::Flatten => {}
+            Pool::Avg(grid) => _ = network.then("head", "head.pool", cells(Reduce::Avg, grid.min(height))),
+            Pool::Max(grid) => _ = network.then("head", "head.pool", cells(Reduce::Max, grid.min(height))),
+            Pool::Class => _ = network.then("head", "head.class", Op::Token(0)),
+            Pool::ClassAvg => {
+                let mean = network.then("head", "head.pool", cells(Reduce::Avg, 1));
+                let class = network.push("head", "head.class", Op::Token(0), &[tap]);
+                network.push("head", "head.concat", Op::Concat, &[class, mean]);
+            }
         }
     }
     network.then("head", "head.flatten", Op::Flatten);

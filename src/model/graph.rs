@@ -164,6 +164,10 @@ pub enum Op {
     },
     /// One token of a row.
     Token(usize),
+    /// The map of an image's patches, from a row with `skip` other tokens in front of them.
+    Patches {
+        skip: usize,
+    },
     /// Every channel times a learned number (Touvron et al., 2021), which begins at `init`.
     LayerScale {
         init: f64,

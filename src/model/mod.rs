@@ -13,6 +13,7 @@ mod mobilenet;
 mod order;
 mod resnet;
 mod resnet_cifar;
+pub mod row;
 mod shape;
 pub mod sketch;
 mod squeezenet;

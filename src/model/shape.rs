@@ -29,6 +29,10 @@ pub(super) fn output_shape(op: &Op, inputs: &[Shape]) -> Shape {
         Op::Tokens { count, .. } => [channels, height * width + count, 1],
         Op::Attention { .. } => [channels / 3, height, width],
         Op::Token(_) => [channels, 1, 1],
+        Op::Patches { skip } => {
+            let side = (height * width - skip).isqrt();
+            [channels, side, side]
+        }
     }
 }
 

@@ -70,6 +70,7 @@ pub fn class(graph: &Graph, index: usize) -> &'static str {
         Op::Positions => "Positions",
         Op::Attention { .. } => "Attention",
         Op::Token(_) => "Token",
+        Op::Patches { .. } => "Patches",
         Op::LayerScale { .. } => "LayerScale",
     }
 }

@@ -102,36 +102,38 @@ pub fn place_gradient(dy: &Tensor) -> Result<Tensor> {
     tensor(with([dy], |[dy]| over_images(dy, size, 0, size))?, shape)
 }
 
-/// Token `at` of every image [n, tokens, 1, c]: [n, 1, 1, c].
+/// `count` tokens of every image [n, tokens, 1, c] from token `at` on: [n, count, 1, c].
 ///
 /// # Errors
-/// There is no such token.
-pub fn take(x: &Tensor, at: usize) -> Result<Tensor> {
+/// There are no such tokens.
+pub fn take(x: &Tensor, at: usize, count: usize) -> Result<Tensor> {
     let (images, height, width, channels) = x.dims4()?;
-    if at >= height * width {
-        bail!("token {at} is not in {:?}", x.shape());
+    if at + count > height * width {
+        bail!("{count} tokens from {at} on are not in {:?}", x.shape());
     }
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return super::cuda::tokens::take(x, at);
+        return super::cuda::tokens::take(x, at, count);
     }
-    let mut y = buffer::take(images * channels);
+    let mut y = buffer::take(images * count * channels);
     with([x], |[x]| {
-        for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(height * width * channels)) {
-            y.copy_from_slice(&x[at * channels..][..channels]);
+        for (y, x) in y.chunks_exact_mut(count * channels).zip(x.chunks_exact(height * width * channels)) {
+            y.copy_from_slice(&x[at * channels..][..y.len()]);
         }
     })?;
-    tensor(y, (images, 1, 1, channels))
+    tensor(y, (images, count, 1, channels))
 }
 
-/// The gradient of `take`: zeros for every other of the `tokens`, [n, tokens, 1, c].
+/// The gradient of `take` from that of what was taken [n, height, width, c]: zeros for all others of the `tokens`,
+/// [n, tokens, 1, c].
 ///
 /// # Errors
-/// There is no such token.
+/// There are no such tokens.
 pub fn take_backward(dy: &Tensor, at: usize, tokens: usize) -> Result<Tensor> {
-    let (images, _, _, channels) = dy.dims4()?;
-    if at >= tokens {
-        bail!("token {at} is not among {tokens}");
+    let (images, height, width, channels) = dy.dims4()?;
+    let count = height * width;
+    if at + count > tokens {
+        bail!("{count} tokens from {at} on are not among {tokens}");
     }
     #[cfg(feature = "cuda")]
     if dy.device().is_cuda() {
@@ -139,8 +141,8 @@ pub fn take_backward(dy: &Tensor, at: usize, tokens: usize) -> Result<Tensor> {
     }
     let mut dx = buffer::zeros(images * tokens * channels);
     with([dy], |[dy]| {
-        for (dx, dy) in dx.chunks_exact_mut(tokens * channels).zip(dy.chunks_exact(channels)) {
-            dx[at * channels..][..channels].copy_from_slice(dy);
+        for (dx, dy) in dx.chunks_exact_mut(tokens * channels).zip(dy.chunks_exact(count * channels)) {
+            dx[at * channels..][..dy.len()].copy_from_slice(dy);
         }
     })?;
     tensor(dx, (images, tokens, 1, channels))

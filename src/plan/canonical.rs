@@ -13,7 +13,7 @@ use crate::frame::Resize;
 use crate::freeze::Freeze;
 use crate::key::{ENGINE, Key};
 use crate::model::arch::{Arch, family, prepares_images};
-use crate::model::freezing::{depth_name, frozen_layers};
+use crate::model::freezing::{depth_name, frozen_layers, pools};
 use crate::model::graph::Graph;
 use crate::model::sketch::Sketch;
 use crate::recipe;
@@ -183,6 +183,10 @@ impl Settler<'_> {
         self.fill_backbone(&mut layer)?;
         let backbone = self.backbone(&mut layer)?;
         drop_without_effect(&mut layer, &backbone);
+        if let Some(value) = layer.get("pool") {
+            let fits = recipe::Pool::parse(value).and_then(|pool| pools(&backbone, pool));
+            fits.map_err(|message| self.experiment.problem("pool", value, message))?;
+        }
         self.settle_freezing(&mut layer, &backbone)?;
         let refused = |fault: Fault| self.experiment.problem(fault.key, &fault.value, fault.message);
         settle_views(&mut layer).map_err(refused)?;

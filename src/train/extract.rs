@@ -15,7 +15,7 @@ use crate::exec::{AT_ONCE, Encoder, Network, Parts};
 use crate::frame::{Frame, Resize};
 use crate::model::arch::Arch;
 use crate::model::catalogue::identify;
-use crate::model::freezing::pooled;
+use crate::model::freezing::{pooled, pools};
 use crate::model::graph::{Framework, Graph};
 use crate::model::weights::Weights;
 use crate::nn::coming::Coming;
@@ -105,7 +105,10 @@ fn features(encoder: &Encoder, images: &Tensor) -> candle_core::Result<Coming> {
 fn graph(what: &Extraction) -> anyhow::Result<Graph> {
     let backbone = what.arch.backbone(&what.tap).map_err(anyhow::Error::msg)?;
     Ok(match what.pool {
-        Some(pool) => pooled(&backbone, pool),
+        Some(pool) => {
+            pools(&backbone, pool).map_err(anyhow::Error::msg)?;
+            pooled(&backbone, pool)
+        }
         None => backbone,
     })
 }
@@ -119,6 +122,8 @@ fn facts(what: &Extraction, manifest: &Manifest, shape: &[usize]) -> anyhow::Res
         Some(Pool::Flatten) => "flatten".to_owned(),
         Some(Pool::Avg(grid)) => format!("avg {grid}x{grid}"),
         Some(Pool::Max(grid)) => format!("max {grid}x{grid}"),
+        Some(Pool::Class) => "class".to_owned(),
+        Some(Pool::ClassAvg) => "class-avg".to_owned(),
     };
     let origin = [
         ("arch", what.arch.name.clone()),

@@ -6,6 +6,7 @@ use candle_core::{Device, Tensor};
 use super::predict::{Answerer, likeliest};
 use crate::exec::{AT_ONCE, Network};
 use crate::model::graph::Op;
+use crate::model::row;
 use crate::model::trained::Opened;
 use crate::recipe::Preprocess;
 
@@ -146,7 +147,8 @@ fn mapped(network: &Network) -> Vec<usize> {
     let computed = |layer: usize| (0..=layer).any(|below| graph.macs(below) > 0);
     let usable = |layer: &usize| {
         let [_, height, width] = graph.layers[*layer].shape;
-        height.min(width) > 1 && network.stands_alone(*layer) && computed(*layer)
+        let side = row::patches(graph, *layer).map_or(height.min(width), |row| row.side);
+        side > 1 && network.stands_alone(*layer) && computed(*layer)
     };
     let of = |block: &str| {
         (0..graph.layers.len()).filter(|layer| graph.layers[*layer].block == block).filter(|layer| usable(layer)).max()
@@ -164,7 +166,12 @@ fn maps(answerer: &Answerer, square: &[u8], layers: &[usize]) -> anyhow::Result<
     let map = |(layer, output): (&usize, &Tensor)| {
         let [_, height, width] = network.graph.layers[*layer].shape;
         let values = network.as_images(*layer, output)?.to_device(&Device::Cpu)?.abs()?.mean(1)?;
-        let values = values.flatten_all()?.to_vec1::<f32>()?;
+        let mut values = values.flatten_all()?.to_vec1::<f32>()?;
+        let (mut height, mut width) = (height, width);
+        if let Some(row) = row::patches(&network.graph, *layer) {
+            values.drain(..row.skip);
+            (height, width) = (row.side, row.side);
+        }
         Ok(Map { layer: network.graph.layers[*layer].name.clone(), height, width, values })
     };
     layers.iter().zip(&given).map(map).collect()

@@ -16,6 +16,7 @@ use crate::model::arch::Arch;
 use crate::model::freezing::pooled;
 use crate::model::graph::Graph;
 use crate::model::init;
+use crate::model::row::patches;
 use crate::model::weights::Weights;
 use crate::nn::probe::{Rows, neighbours_left_out, ridge_left_out};
 use crate::recipe::{Pool, Preprocess};
@@ -133,6 +134,7 @@ fn taps(network: &Network, arch: &Arch) -> Vec<(usize, Pool)> {
     }
     let grid = |tap: usize| {
         let [channels, height, _] = graph.layers[tap].shape;
+        let height = patches(graph, tap).map_or(height, |row| row.side);
         [4, 2].into_iter().find(|grid| *grid <= height && channels * grid * grid <= WIDEST).unwrap_or(1)
     };
     let has_places = graph.layers[top].shape[1] > 1 && network.stands_alone(top);
@@ -156,8 +158,8 @@ fn encoded(
 ) -> anyhow::Result<Vec<Tensor>> {
     let graph = &encoder.network.graph;
     let pools = taps.iter().map(|(tap, pool)| {
-        let map = Graph::new(&graph.arch, graph.framework, graph.layers[*tap].shape);
-        Network::new(pooled(&map, *pool), &Weights::default(), device)
+        let backbone = graph.truncate(*tap);
+        Network::new(pooled(&backbone, *pool).above(backbone.last()), &Weights::default(), device)
     });
     let pools = pools.collect::<candle_core::Result<Vec<Network>>>()?;
     let layers: Vec<usize> = taps.iter().map(|(tap, _)| *tap).collect();

@@ -50,7 +50,10 @@ fn run(tests: &[&str], variables: &[&str]) -> String {
 #[test]
 fn operators_and_steps_hold_on_the_gpu() {
     if std::env::var_os(ASKED).is_none() {
-        let said = run(&["operators::fast", "operators::torch", "operators::steps", "operators::solve"], &[ASKED]);
+        let said = run(
+            &["operators::fast", "operators::torch", "operators::steps", "operators::solve", "operators::transformers"],
+            &[ASKED],
+        );
         assert!(said.contains("test operators::steps::twenty_steps_of_resnet20 ... ok"), "{said}");
     }
 }
@@ -59,7 +62,7 @@ fn operators_and_steps_hold_on_the_gpu() {
 fn precisions_repeats_and_memory_hold_on_the_gpu() {
     if std::env::var_os(ASKED).is_none() {
         let said = run(&["operators::gpu", "operators::recorded", "--test-threads", "1"], &[ASKED, ALONE]);
-        assert!(said.contains("15 passed"), "{said}");
+        assert!(said.contains("16 passed"), "{said}");
     }
 }
 
@@ -70,9 +73,14 @@ fn a_step_takes_the_memory_that_was_predicted() {
         return;
     }
     let device = device();
-    for (name, side, batch) in
-        [("resnet20", 32, 16), ("mobilenet_v1", 64, 8), ("vgg_small", 32, 8), ("efficientnet_b0", 64, 8)]
-    {
+    for (name, side, batch) in [
+        ("resnet20", 32, 16),
+        ("mobilenet_v1", 64, 8),
+        ("vgg_small", 32, 8),
+        ("efficientnet_b0", 64, 8),
+        ("convnext_tiny", 64, 8),
+        ("vit_small_patch8", 64, 8),
+    ] {
         for (half, recompute, precision) in [
             (false, false, Precision::F32),
             (true, false, Precision::F32),

@@ -52,7 +52,7 @@ fn words(count: usize, seed: u64) -> impl Iterator<Item = u32> {
 }
 
 /// Uniform in [-1, 1), exact in f32.
-fn uniform(count: usize, seed: u64) -> Vec<f64> {
+pub fn uniform(count: usize, seed: u64) -> Vec<f64> {
     words(count, seed).map(|word| f64::from(word >> 8) / f64::from(1 << 23) - 1.0).collect()
 }
 

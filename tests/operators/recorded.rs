@@ -156,17 +156,31 @@ fn steps_of_networks_with_dropout_concatenation_and_padding() {
     ]);
 }
 
+#[test]
+fn steps_of_networks_of_tokens_and_layer_norms() {
+    let rows = Case { arch: "dinov2_vits14_reg", side: 28, width: 0.17, rule: Rule::Adam, ..PLAIN };
+    let maps = Case { arch: "convnext_tiny", side: 32, width: 0.0625, ..PLAIN };
+    check(&[
+        Case { clip: Some(0.5), ..rows },
+        Case { frozen: 30, precision: Precision::Bf16, ..rows },
+        Case { ..maps },
+        Case { frozen: 30, precision: Precision::Bf16, ..maps },
+    ]);
+}
+
 /// Features by recorded passes, of layers that end in images and in vectors, are those of a network that is asked each time.
 #[test]
 fn features_of_an_encoder() {
     if std::env::var_os(ASKED).is_none() {
         return;
     }
-    for (arch, taps) in
-        [("resnet8", ["layer1.0.relu2", "avgpool"]), ("squeezenet1_0", ["features.5.concat", "features.12.concat"])]
-    {
+    for (arch, width, taps) in [
+        ("resnet8", 1.0, ["layer1.0.relu2", "avgpool"]),
+        ("squeezenet1_0", 1.0, ["features.5.concat", "features.12.concat"]),
+        ("vit_small_patch8", 0.17, ["blocks.2.add2", "token"]),
+    ] {
         let case = Case { arch, side: 32, ..PLAIN };
-        let graph = Arch::new(arch, 32, 1.0).backbone(taps[1]).unwrap();
+        let graph = Arch::new(arch, 32, width).backbone(taps[1]).unwrap();
         let weights = init::fresh(&graph, 0, 1, 0).unwrap();
         let mut network = Network::new(graph, &weights, &device()).unwrap();
         network.frozen = network.graph.layers.len();

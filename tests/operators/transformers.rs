@@ -177,8 +177,8 @@ proptest! {
         let placed = tokens::place(&y, &tensor(&positions, &[1, pixels + count, channels])).unwrap();
         let sums: Vec<f64> = all.iter().zip(positions.iter().cycle()).map(|(x, position)| x + position).collect();
         close("placed", &placed, &sums);
-        let first = tokens::take(&y, at).unwrap();
-        close("taken", &first, &learned[..channels].repeat(images));
+        let first = tokens::take(&y, at, count).unwrap();
+        close("taken", &first, &learned.repeat(images));
 
         // What goes in comes back: of a sum of squares, each number's gradient is twice itself.
         let [dx, dlearned] = tokens::insert_backward(&y, at, count).unwrap();
@@ -189,7 +189,7 @@ proptest! {
         let back = tokens::take_backward(&first, at, pixels + count).unwrap();
         let mut expected = vec![0.0; all.len()];
         for image in expected.chunks_mut((pixels + count) * channels) {
-            image[at * channels..][..channels].copy_from_slice(&learned[..channels]);
+            image[at * channels..][..learned.len()].copy_from_slice(&learned);
         }
         close("taken back", &back, &expected);
     }
@@ -204,5 +204,5 @@ fn what_fits_nothing_is_refused() {
     assert!(layer_norm::forward(&x, &weight, &weight, 1e-6).is_err());
     assert!(tokens::insert(&x, &tensor(&uniform(12, 3), &[1, 1, 12]), 5).is_err());
     assert!(tokens::place(&x, &tensor(&uniform(36, 3), &[1, 3, 12])).is_err());
-    assert!(tokens::take(&x, 4).is_err());
+    assert!(tokens::take(&x, 4, 1).is_err() && tokens::take(&x, 1, 4).is_err());
 }

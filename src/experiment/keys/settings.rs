@@ -80,7 +80,7 @@ pub static KEYS: &[Key] = &[
         "avg",
         |v| Pool::parse(v).map(drop),
         r#"{"type":["string","object"]}"#,
-        "How a feature map becomes a vector: `flatten`, `avg`, `max`, or over a grid: { avg = 4 }, { max = 4 }. No effect on a tap that is a vector."
+        "How a feature map becomes a vector: `flatten`, `avg`, `max`, or over a grid: { avg = 4 }, { max = 4 }. Of a transformer's row of tokens they pool the patches; `class` takes the class token, `class-avg` that and the patches' mean. No effect on a tap that is a vector."
     ),
     key!(
         Recipe,

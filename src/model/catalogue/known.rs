@@ -1,5 +1,5 @@
 //! The known weight files. MD5 sums and addresses are those of keras/src/applications (Keras 3.15), hash prefixes and
-//! addresses those of torchvision 0.29.
+//! addresses those of torchvision 0.29 and timm 1.0.
 
 use std::sync::LazyLock;
 
@@ -30,12 +30,23 @@ pub static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {
         published: Published::Below("https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models"),
         ..usual(name, ".th", arch)
     });
-    let mut all: Vec<Known> = converted().into_iter().chain(keras).chain(torch).chain(cifar).collect();
+    let meta = META.iter().map(|(arch, folder, name, lineage)| Known {
+        lineage,
+        published: Published::Below(folder),
+        // Only DeiT's names end with the first digits of their hashes.
+        hash: if name.starts_with("deit") { usual(name, ".pth", arch).hash } else { Hash::Unpublished },
+        resize: Resize::Crop(875),
+        ..usual(name, ".pth", arch)
+    });
+    let mut all: Vec<Known> = converted().into_iter().chain(keras).chain(torch).chain(cifar).chain(meta).collect();
     for known in &mut all {
         match known.name {
             "vgg16_features-amdegroot-88682ab5" => known.preprocess = Preprocess::CaffeRgb,
             // It was measured at a larger side than it was trained at.
             "efficientnet_b2_rwightman-c35c1473" => known.input = 288,
+            "vit_b_16_swag-9ac1b537" | "deit_base_patch16_384-8de9b5d1" => known.input = 384,
+            "vit_l_16_swag-4f3808c9" => known.input = 512,
+            "vit_h_14_swag-80465313" => known.input = 518,
             _ if known.arch.starts_with("vgg") && known.ending == ".pth" => known.preprocess = Preprocess::Torch,
             _ => {}
         }
@@ -225,6 +236,12 @@ const LUATORCH: &str = "ImageNet-1k; Huang et al.'s Torch model, converted by to
 const WIGHTMAN: &str = "ImageNet-1k; trained for timm, converted by torchvision; measured with bicubic resizing";
 const MELAS: &str = "ImageNet-1k; Tan and Le's model, converted by torchvision; measured with bicubic resizing";
 
+const DEIT: &str = "ImageNet-1k; torchvision, a recipe like DeiT's";
+const SWAG: &str =
+    "Instagram hashtags, then ImageNet-1k; Singh et al.'s SWAG; CC-BY-NC-4.0; measured with bicubic resizing";
+const SWAG_HEAD: &str =
+    "Instagram hashtags, a linear head for ImageNet-1k; SWAG; CC-BY-NC-4.0; measured with bicubic resizing";
+
 /// Architecture, name, thousandths of the resized image that the crop keeps, lineage.
 #[rustfmt::skip]
 const TORCHVISION: &[(&str, &str, u16, &str)] = &[
@@ -256,4 +273,44 @@ const TORCHVISION: &[(&str, &str, u16, &str)] = &[
     ("mobilenet_v2_torchvision", "mobilenet_v2-b0353104", 875, FIRST),
     ("mobilenet_v2_torchvision", "mobilenet_v2-7ebf99e0", 966, SECOND),
     ("squeezenet1_0", "squeezenet1_0-b66bff10", 875, "ImageNet-1k; torchvision's conversion"),
+    ("convnext_tiny", "convnext_tiny-983f1562", 949, SECOND),
+    ("convnext_small", "convnext_small-0c510722", 974, SECOND),
+    ("convnext_base", "convnext_base-6075fbad", 966, SECOND),
+    ("convnext_large", "convnext_large-ea097f82", 966, SECOND),
+    ("vit_b_16", "vit_b_16-c867db91", 875, DEIT),
+    ("vit_b_16", "vit_b_16_swag-9ac1b537", 1000, SWAG),
+    ("vit_b_16", "vit_b_16_lc_swag-4e70ced5", 1000, SWAG_HEAD),
+    ("vit_b_32", "vit_b_32-d86f8d99", 875, DEIT),
+    ("vit_l_16", "vit_l_16-852ce7e3", 926, SECOND),
+    ("vit_l_16", "vit_l_16_swag-4f3808c9", 1000, SWAG),
+    ("vit_l_16", "vit_l_16_lc_swag-4d563306", 1000, SWAG_HEAD),
+    ("vit_l_32", "vit_l_32-c7638314", 875, DEIT),
+    ("vit_h_14", "vit_h_14_swag-80465313", 1000, SWAG),
+    ("vit_h_14", "vit_h_14_lc_swag-c1eb923e", 1000, SWAG_HEAD),
+];
+
+const OF_DEIT: &str = "ImageNet-1k; Touvron et al.'s DeiT; Apache-2.0; measured with bicubic resizing";
+const OF_DINO: &str = "ImageNet-1k without labels; Caron et al.'s DINO; Apache-2.0; measured with bicubic resizing";
+const OF_DINOV2: &str = "LVD-142M without labels; Oquab et al.'s DINOv2; Apache-2.0; measured with bicubic resizing";
+const OF_MAE: &str = "ImageNet-1k without labels; He et al.'s MAE; CC-BY-NC-4.0; measured with bicubic resizing";
+
+/// Transformers that Meta publishes, as timm 1.0 lists their addresses: architecture, folder, name, lineage.
+#[rustfmt::skip]
+const META: &[(&str, &str, &str, &str)] = &[
+    ("vit_tiny_patch16", "https://dl.fbaipublicfiles.com/deit", "deit_tiny_patch16_224-a1311bcf", OF_DEIT),
+    ("vit_small_patch16", "https://dl.fbaipublicfiles.com/deit", "deit_small_patch16_224-cd65a155", OF_DEIT),
+    ("vit_base_patch16", "https://dl.fbaipublicfiles.com/deit", "deit_base_patch16_224-b5f2ef4d", OF_DEIT),
+    ("vit_base_patch16", "https://dl.fbaipublicfiles.com/deit", "deit_base_patch16_384-8de9b5d1", OF_DEIT),
+    ("vit_small_patch16", "https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain", "dino_deitsmall16_pretrain", OF_DINO),
+    ("vit_small_patch8", "https://dl.fbaipublicfiles.com/dino/dino_deitsmall8_pretrain", "dino_deitsmall8_pretrain", OF_DINO),
+    ("vit_base_patch16", "https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain", "dino_vitbase16_pretrain", OF_DINO),
+    ("vit_base_patch8", "https://dl.fbaipublicfiles.com/dino/dino_vitbase8_pretrain", "dino_vitbase8_pretrain", OF_DINO),
+    ("vit_base_patch16", "https://dl.fbaipublicfiles.com/mae/pretrain", "mae_pretrain_vit_base", OF_MAE),
+    ("vit_large_patch16", "https://dl.fbaipublicfiles.com/mae/pretrain", "mae_pretrain_vit_large", OF_MAE),
+    ("dinov2_vits14", "https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14", "dinov2_vits14_pretrain", OF_DINOV2),
+    ("dinov2_vitb14", "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitb14", "dinov2_vitb14_pretrain", OF_DINOV2),
+    ("dinov2_vitl14", "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14", "dinov2_vitl14_pretrain", OF_DINOV2),
+    ("dinov2_vits14_reg", "https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14", "dinov2_vits14_reg4_pretrain", OF_DINOV2),
+    ("dinov2_vitb14_reg", "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitb14", "dinov2_vitb14_reg4_pretrain", OF_DINOV2),
+    ("dinov2_vitl14_reg", "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14", "dinov2_vitl14_reg4_pretrain", OF_DINOV2),
 ];

@@ -35,6 +35,7 @@ const OPS: &[&str] = &[
     "positions",
     "attention",
     "token",
+    "patches",
     "layer-scale",
 ];
 
@@ -89,6 +90,14 @@ pub(super) fn fits(graph: &Graph, op: &Op, inputs: &[usize]) -> Result<(), Strin
         }
         Op::Token(at) if *at >= height * width => {
             Err(format!("there is no token {at} among {}, counted from 0", height * width))
+        }
+        Op::Patches { skip }
+            if (height * width).checked_sub(*skip).is_none_or(|own| own == 0 || own.isqrt().pow(2) != own) =>
+        {
+            Err(format!(
+                "{} tokens from token {skip} on are no square of patches",
+                (height * width).saturating_sub(*skip)
+            ))
         }
         Op::Attention { heads } if *heads == 0 || channels % (3 * heads) != 0 => {
             Err(format!("{channels} channels are no queries, keys and values of {heads} heads"))
@@ -192,6 +201,7 @@ impl Entry {
             "positions" => Op::Positions,
             "attention" => Op::Attention { heads: rest.heads.take().ok_or_else(|| needed("heads"))? },
             "token" => Op::Token(rest.at.take().unwrap_or(0)),
+            "patches" => Op::Patches { skip: rest.at.take().ok_or_else(|| needed("at"))? },
             "layer-scale" => Op::LayerScale { init: rest.init.take().unwrap_or(1.0) },
             other => {
                 let near = crate::spelling::nearest(other, OPS.iter().copied());

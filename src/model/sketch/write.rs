@@ -103,6 +103,10 @@ impl Entry {
                 entry.at = Some(*at);
                 "token".to_owned()
             }
+            Op::Patches { skip } => {
+                entry.at = Some(*skip);
+                "patches".to_owned()
+            }
             Op::LayerScale { init } => {
                 entry.init = Some(*init);
                 "layer-scale".to_owned()

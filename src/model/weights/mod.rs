@@ -6,7 +6,7 @@ pub mod file;
 mod keras;
 pub mod naming;
 mod pickle;
-mod positions;
+pub mod positions;
 mod torch;
 
 use std::collections::{BTreeMap, HashMap};

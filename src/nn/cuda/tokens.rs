@@ -28,17 +28,18 @@ pub fn insert_backward(dy: &Tensor, before: usize, inserted: usize) -> Result<[T
 }
 
 /// As `nn::tokens::take`.
-pub fn take(x: &Tensor, token: usize) -> Result<Tensor> {
+pub fn take(x: &Tensor, token: usize, taken: usize) -> Result<Tensor> {
     let (images, .., channels) = x.dims4()?;
-    part(x, channels, [token * channels, channels, 0])?.reshape((images, 1, 1, channels))
+    let size = taken * channels;
+    part(x, size, [token * channels, size, 0])?.reshape((images, taken, 1, channels))
 }
 
 /// As `nn::tokens::take_backward`.
 pub fn take_backward(dy: &Tensor, token: usize, tokens: usize) -> Result<Tensor> {
-    let (images, .., channels) = dy.dims4()?;
+    let (images, height, width, channels) = dy.dims4()?;
     let dx = empty(device_of(dy)?, dy.dtype(), (images, tokens, 1, channels))?;
     let n = dx.elem_count();
-    let sizes = [n, channels, tokens * channels, token * channels].map(count);
+    let sizes = [n, height * width * channels, tokens * channels, token * channels].map(count);
     let mut args: Vec<Arg> = sizes.into_iter().collect::<Result<_>>()?;
     args.extend([at(dy)?, at(&dx)?]);
     launch_of(device_of(dy)?, "alone_in", dy.dtype(), Threads::Each(n), &args)?;
