@@ -771,5 +771,28 @@ if not fixtures:
             off = relative(ours["logits"], model(batch(0, 4, side)[0]).numpy())
         print(f"| {arch} | timm {timm.__version__} {name} | safetensors | | {off:.1e} | | | | | |", flush=True)
         failures.extend([] if off < 1e-4 else [f"timm {name}"])
+if not fixtures:
+    import transformers as hub
+    small = dict(image_size=224, patch_size=14, num_labels=1000)
+    for arch, make in (("vit_base_patch16", lambda: hub.ViTForImageClassification(hub.ViTConfig(num_labels=1000))),
+                       ("dinov2_vits14", lambda: hub.Dinov2Model(hub.Dinov2Config(hidden_size=384, num_attention_heads=6, **small))),
+                       ("dinov2_vits14_reg", lambda: hub.Dinov2WithRegistersModel(hub.Dinov2WithRegistersConfig(hidden_size=384, num_attention_heads=6, **small)))):
+        if only and only not in f"transformers {arch}":
+            continue
+        # Queries, keys and values are three layers there.
+        torch.manual_seed(0)
+        model = make().eval()
+        with torch.no_grad():
+            for value in model.state_dict().values():
+                value.uniform_(0.5, 1.5) if value.ndim == 1 and (value == 1).all() else value.normal_(0, 0.05) if value.is_floating_point() else value
+        save_torch({k: v.contiguous() for k, v in model.state_dict().items()}, f"{work}/hub.safetensors")
+        ours = run({"arch": arch, "width": 1.0, "input": 224, "weights": f"{work}/hub.safetensors", "images": 4, "cuts": [], "frozen": 0,
+                    "steps": 0, "lr": 0.0, "momentum": 0.0, "out": f"{work}/out.safetensors"})
+        with torch.no_grad():
+            found = model(batch(0, 4, 224)[0])
+        found = found.logits if "logits" in found else found.last_hidden_state.permute(0, 2, 1).unsqueeze(-1)
+        off = relative(ours["logits"], found.numpy())
+        print(f"| {arch} | transformers {hub.__version__} {type(model).__name__} | safetensors | | {off:.1e} | | | | | |", flush=True)
+        failures.extend([] if off < 1e-4 else [f"transformers {arch}"])
 print("all within 1e-4 (activations, logits, gradients, written back) and 1e-3 (losses)" if not failures else f"BEYOND: {', '.join(failures)}")
 sys.exit(1 if failures else 0)

@@ -11,7 +11,7 @@ use tl_sweep::model::sketch::Sketch;
 use tl_sweep::model::weights::Weights;
 use tl_sweep::model::weights::export::{Exported, exported};
 use tl_sweep::model::weights::file::WeightFile;
-use tl_sweep::model::weights::positions::{Stretch, stretched};
+use tl_sweep::model::weights::positions::{Grids, Stretch, stretched};
 use tl_sweep::recipe::Preprocess;
 
 use crate::builder::World;
@@ -265,7 +265,7 @@ fn positions_are_stretched_as_their_authors_do() {
         let [from, to] = grids[..] else { panic!("{grids:?}") };
         let values: Vec<f32> = crate::operators::uniform((1 + from * from) * 3, 1).iter().map(|x| *x as f32).collect();
         for (name, own) in [("corners", Stretch::Corners), ("offset", Stretch::Offset), ("smooth", Stretch::Smooth)] {
-            let found = stretched(&values, [from, to], own);
+            let found = stretched(&values, Grids { from, to, class: true }, own);
             let expected: Vec<f64> = serde_json::from_value(expected[name].clone()).unwrap();
             assert_eq!(found.len(), expected.len());
             let worst = found.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
@@ -314,9 +314,9 @@ fn a_transformer_is_read_at_another_size_and_written_back_under_its_names() {
         );
     }
     assert_eq!(exported.len() + 1, renamed.0.len());
-    renamed.0.insert("pos_embed".to_owned(), Tensor::zeros((1, 16, 64), DType::F32, &Device::Cpu).unwrap());
+    renamed.0.insert("pos_embed".to_owned(), Tensor::zeros((1, 18, 64), DType::F32, &Device::Cpu).unwrap());
     let message = refused(&world, &renamed, &arch);
-    assert!(message.contains("pos_embed.weight: network [1, 5, 64], file [1, 16, 64]"), "{message}");
+    assert!(message.contains("pos_embed.weight: network [1, 5, 64], file [1, 18, 64]"), "{message}");
     // torchvision's older names of a block's dense layers, and its packed projection.
     let arch = Arch::new("vit_b_32", 32, 1.0 / 12.0);
     let graph = arch.graph(10).unwrap();
@@ -329,6 +329,51 @@ fn a_transformer_is_read_at_another_size_and_written_back_under_its_names() {
     assert!(older.0.contains_key("encoder.layers.encoder_layer_11.self_attention.in_proj_weight"));
     older.write(&path).unwrap();
     assert_eq!(values(&Weights::whole(&path, &arch).unwrap().0), values(&fresh));
+}
+
+/// Hugging Face's names, where queries, keys and values are three layers: all three must be there, each once.
+#[test]
+fn a_transformer_of_the_hub_has_its_projections_in_thirds() {
+    let world = World::new();
+    let arch = Arch::new("vit_small_patch32", 64, 1.0 / 6.0);
+    let graph = arch.graph(10).unwrap();
+    let fresh = init::fresh(&graph, 0, 1, 0).unwrap();
+    let mut hub = Weights::default();
+    for (name, tensor) in &fresh.0 {
+        let (layer, leaf) = name.rsplit_once('.').unwrap();
+        if let Some(block) = layer.strip_suffix(".attn.qkv") {
+            let block = block.replace("blocks.", "vit.encoder.layer.");
+            for (third, word) in ["query", "key", "value"].into_iter().enumerate() {
+                let part = tensor.narrow(0, third * 64, 64).unwrap().contiguous().unwrap();
+                hub.0.insert(format!("{block}.attention.attention.{word}.{leaf}"), part);
+            }
+            continue;
+        }
+        let name = match layer {
+            "cls_token" => "vit.embeddings.cls_token".to_owned(),
+            "pos_embed" => "vit.embeddings.position_embeddings".to_owned(),
+            "patch_embed.proj" => format!("vit.embeddings.patch_embeddings.projection.{leaf}"),
+            "norm" => format!("vit.layernorm.{leaf}"),
+            "head" => format!("classifier.{leaf}"),
+            layer => {
+                let own = layer.replace("blocks.", "vit.encoder.layer.").replace("attn.proj", "attention.output.dense");
+                let own = own.replace("norm1", "layernorm_before").replace("norm2", "layernorm_after");
+                format!("{}.{leaf}", own.replace("mlp.fc1", "intermediate.dense").replace("mlp.fc2", "output.dense"))
+            }
+        };
+        hub.0.insert(name, tensor.clone());
+    }
+    hub.0.insert("vit.pooler.dense.bias".to_owned(), Tensor::zeros(64, DType::F32, &Device::Cpu).unwrap());
+    let path = world.path("hub.safetensors");
+    hub.write(&path).unwrap();
+    assert_eq!(values(&Weights::whole(&path, &arch).unwrap().0), values(&fresh));
+    let key = "vit.encoder.layer.3.attention.attention.key.weight";
+    let part = hub.0.remove(key).unwrap();
+    let message = refused(&world, &hub, &arch);
+    assert!(message.contains("not in the file: blocks.3.attn.qkv.weight"), "{message}");
+    hub.0.insert(key.to_owned(), part.narrow(0, 0, 63).unwrap().contiguous().unwrap());
+    let message = refused(&world, &hub, &arch);
+    assert!(message.contains("blocks.3.attn.qkv.weight: network [192, 64], file [63, 64]"), "{message}");
 }
 
 fn exported_of(graph: &Graph, weights: &Weights) -> Vec<Exported> {

@@ -3,6 +3,7 @@
 mod aliases;
 pub mod export;
 pub mod file;
+mod hub;
 mod keras;
 pub mod naming;
 mod pickle;
@@ -18,7 +19,7 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use self::file::{Format, WeightFile};
-use self::naming::{Match, Placed, matched};
+use self::naming::{Change, Match, Placed, matched};
 use super::arch::{Arch, NAMES, family};
 use super::graph::{Graph, Op};
 use crate::temporary;
@@ -103,13 +104,22 @@ impl Weights {
     }
 
     fn numbers(file: &WeightFile, fitted: &Fitted, wanted: impl Fn(usize) -> bool) -> anyhow::Result<Self> {
-        let mut weights = Self::default();
+        let mut found: BTreeMap<String, (Vec<f32>, &[usize])> = BTreeMap::new();
         for placed in fitted.found.placed.iter().filter(|placed| wanted(placed.layer)) {
             let values = placed.laid_out(file.load(placed.stored)?, &fitted.graph);
             let name = format!("{}.{}", fitted.graph.layers[placed.layer].name, placed.param);
-            weights.0.insert(name, Tensor::from_vec(values, placed.shape.as_slice(), &Device::Cpu)?);
+            let whole = found.entry(name).or_insert((Vec::new(), &placed.shape));
+            match placed.change {
+                Change::Third(third) => {
+                    whole.0.resize(3 * values.len(), 0.0);
+                    whole.0[third * values.len()..][..values.len()].copy_from_slice(&values);
+                }
+                _ => whole.0 = values,
+            }
         }
-        Ok(weights)
+        let tensors =
+            found.into_iter().map(|(name, (values, shape))| Ok((name, Tensor::from_vec(values, shape, &Device::Cpu)?)));
+        Ok(Self(tensors.collect::<candle_core::Result<_>>()?))
     }
 
     /// Writes all tensors to a temporary file beside `path` and renames it.

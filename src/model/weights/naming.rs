@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::aliases::{aliases, torch_name};
 use super::file::{Format, Kind, WeightFile};
+use super::hub;
 use super::keras::class_and_number;
-use super::positions::{Stretch, grids, stretched};
+use super::positions::{Grids, Stretch, stretched};
 use crate::model::graph::{Framework, Graph, Op, Param};
 use crate::model::summary::class;
 
@@ -23,8 +24,10 @@ pub enum Change {
     Dense,
     /// A dense layer written as a convolution over the whole map: [out, channels, height, width] to [out, in].
     Convolved,
-    /// Positions of a grid of patches of one side to those of another.
-    Stretched([usize; 2], Stretch),
+    /// Positions of a grid of patches of one side to those of another, and those of a class token that may have none.
+    Stretched(Grids, Stretch),
+    /// Rows of a packed projection: the queries, the keys or the values.
+    Third(usize),
 }
 
 /// A tensor of the file in its place.
@@ -44,9 +47,11 @@ impl Placed {
     pub fn said(&self) -> String {
         let change = match self.change {
             Change::None => "",
-            Change::Stretched([from, to], stretch) => {
+            Change::Stretched(Grids { from, to, .. }, _) if from == to => "a class token without a position",
+            Change::Stretched(Grids { from, to, .. }, stretch) => {
                 return format!("{from} x {from} patches to {to} x {to}, as {} does", stretch.said());
             }
+            Change::Third(third) => ["queries", "keys", "values"][third],
             Change::Kernel => "HWIO to OIHW",
             Change::Depthwise => "HWCM to (CM)1HW",
             Change::Dense => "in x out to out x in",
@@ -85,6 +90,8 @@ struct Found {
     axes: Framework,
     /// In whose order a flattened map is read.
     order: Framework,
+    /// Which third of the parameter it is, if it is not all of it.
+    third: Option<usize>,
 }
 
 /// Lays a file beside a network.
@@ -100,10 +107,18 @@ pub fn matched(file: &WeightFile, graph: &Graph) -> Match {
             wanted.insert((layer, param.name), param.shape);
         }
     }
+    let mut thirds: HashMap<(usize, &str), [bool; 3]> = HashMap::new();
     for found in found {
         let (layer, param) = (found.layer, found.param);
         let tensor = &file.stored[found.stored];
-        let Some(shape) = wanted.remove(&(layer, param)) else {
+        let seen = thirds.entry((layer, param)).or_default();
+        let shape = match found.third.map(|third| std::mem::replace(&mut seen[third], true)) {
+            // All three take the place of one.
+            Some(false) if *seen != [true; 3] => wanted.get(&(layer, param)).cloned(),
+            Some(true) => None,
+            _ => wanted.remove(&(layer, param)),
+        };
+        let Some(shape) = shape else {
             result.unused.push(tensor.name.clone());
             continue;
         };
@@ -120,9 +135,13 @@ pub fn matched(file: &WeightFile, graph: &Graph) -> Match {
 
 /// How a tensor must change to have this shape; nothing if no rule leads there.
 fn place(graph: &Graph, found: &Found, file: &[usize], shape: &[usize]) -> Option<Placed> {
-    let Found { stored, layer, param, axes, order } = *found;
+    let Found { stored, layer, param, axes, order, third } = *found;
     let keras = axes == Framework::Keras;
     let change = match (&graph.layers[layer].op, file, param) {
+        _ if let Some(third) = third => {
+            let whole = [&[3 * file.first()?], &file[1..]].concat();
+            (whole == shape).then_some(Change::Third(third))
+        }
         (Op::Conv { groups, .. }, [h, w, c, m], "weight") if keras && *groups > 1 => {
             (shape == [c * m, 1, *h, *w]).then_some(Change::Depthwise)
         }
@@ -132,7 +151,7 @@ fn place(graph: &Graph, found: &Found, file: &[usize], shape: &[usize]) -> Optio
         (Op::Pointwise { .. }, [o, i, 1, 1], "weight") => (shape == [*o, *i]).then_some(Change::None),
         (Op::LayerScale { .. }, [c, 1, 1], _) => (shape == [*c]).then_some(Change::None),
         (Op::Positions, [1, from, c], _) if file != shape => {
-            let grids = grids(*from, shape[1]).filter(|_| shape[2] == *c);
+            let grids = Grids::of(*from, shape[1]).filter(|_| shape[2] == *c);
             grids.map(|grids| Change::Stretched(grids, Stretch::of(graph)))
         }
         (Op::Linear { .. }, [o, c, h, w], "weight") => (shape == [*o, c * h * w]).then_some(Change::Convolved),
@@ -243,7 +262,8 @@ fn pairs(file: &WeightFile, graph: &Graph, layers: &[usize], how: &'static str) 
             let param = leaf.map(|(param, _)| param).or_else(|| params.get(place).map(|param| param.name));
             match (layer, param) {
                 (Some(layer), Some(param)) => {
-                    found.push(Found { stored: *stored, layer, param, axes: Framework::Keras, order: Framework::Keras })
+                    let keras = Framework::Keras;
+                    found.push(Found { stored: *stored, layer, param, axes: keras, order: keras, third: None })
                 }
                 _ => result.unused.push(name.clone()),
             }
@@ -314,6 +334,7 @@ fn by_name(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
     let mut found = Vec::new();
     let others = aliases(graph);
     let special = special_names(graph, &others);
+    let thirds = hub::thirds(graph);
     for (index, stored) in file.stored.iter().enumerate() {
         if stored.name.ends_with("num_batches_tracked") {
             result.left_out.push((stored.name.clone(), "a counter".to_owned()));
@@ -323,13 +344,15 @@ fn by_name(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
             result.left_out.push((stored.name.clone(), "the auxiliary head, which only training uses".to_owned()));
             continue;
         }
-        if stored.name == "mask_token" {
-            result.left_out.push((stored.name.clone(), "what hides a patch, which only pretraining uses".to_owned()));
+        if let Some(why) = hub::left_out(&stored.name) {
+            result.left_out.push((stored.name.clone(), why.to_owned()));
             continue;
         }
-        if let Some((layer, param)) = special.get(&stored.name) {
+        let whole = special.get(&stored.name).map(|(layer, param)| (*layer, *param, None));
+        let part = || thirds.get(&stored.name).map(|(layer, param, third)| (*layer, *param, Some(*third)));
+        if let Some((layer, param, third)) = whole.or_else(part) {
             let (axes, order) = (Framework::Torch, graph.framework);
-            found.push(Found { stored: index, layer: *layer, param, axes, order });
+            found.push(Found { stored: index, layer, param, axes, order, third });
             continue;
         }
         let split = stored.name.rfind(['.', '/']).map(|at| (&stored.name[..at], &stored.name[at + 1..]));
@@ -344,7 +367,7 @@ fn by_name(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
             let own = graph.find(base).map(|layer| (layer, layout, layout.or(written).unwrap_or(graph.framework)));
             let other = || others.get(base).map(|layer| (*layer, layout, Framework::Torch));
             let (layer, axes, order) = own.or_else(other)?;
-            Some(Found { stored: index, layer, param, axes: axes.unwrap_or(Framework::Torch), order })
+            Some(Found { stored: index, layer, param, axes: axes.unwrap_or(Framework::Torch), order, third: None })
         });
         match place {
             Some(place) => found.push(place),

@@ -81,10 +81,36 @@ fn smooth(centre: f64, step: f64, from: usize) -> Vec<f64> {
     row
 }
 
-/// `values` [1 + from x from, channels] for a grid of `to` x `to`; the first, the class token's, stays.
-pub fn stretched(values: &[f32], [from, to]: [usize; 2], stretch: Stretch) -> Vec<f32> {
-    let channels = values.len() / (1 + from * from);
-    let (class, grid) = values.split_at(channels);
+/// The sides of a file's grid of patches and of the network's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grids {
+    pub from: usize,
+    pub to: usize,
+    /// Whether the file has a position for the class token, too: timm has none of DINOv2's with registers.
+    pub class: bool,
+}
+
+impl Grids {
+    /// From the numbers of positions, where they differ: the network's is a class token and a square.
+    pub fn of(file: usize, network: usize) -> Option<Self> {
+        let side = |tokens: usize| Some(tokens.isqrt()).filter(|side| *side > 0 && side * side == tokens);
+        let to = side(network.checked_sub(1)?)?;
+        let with_class = file.checked_sub(1).and_then(side).map(|from| Self { from, to, class: true });
+        let grids = with_class.or_else(|| side(file).map(|from| Self { from, to, class: false }));
+        grids.filter(|_| file != network)
+    }
+}
+
+/// `values` [from x from, channels], behind those of the class token if it has a position, for a grid of `to` x `to` and a class
+/// token, whose own stay.
+pub fn stretched(values: &[f32], grids: Grids, stretch: Stretch) -> Vec<f32> {
+    let Grids { from, to, class } = grids;
+    let channels = values.len() / (usize::from(class) + from * from);
+    let none = vec![0.0; channels];
+    let (class, grid) = if class { values.split_at(channels) } else { (&none[..], values) };
+    if from == to {
+        return [class, grid].concat();
+    }
     let weights = stretch.weights(from, to);
     // Along the rows first: [from, to, channels].
     let mut wide = vec![0.0; from * to * channels];
@@ -106,15 +132,6 @@ pub fn stretched(values: &[f32], [from, to]: [usize; 2], stretch: Stretch) -> Ve
     all
 }
 
-/// The sides of the grids of a file's positions and the network's, where they differ: each is a class token and a square.
-pub fn grids(file: usize, network: usize) -> Option<[usize; 2]> {
-    let side = |tokens: usize| {
-        let side = tokens.checked_sub(1)?.isqrt();
-        (side > 0 && side * side + 1 == tokens).then_some(side)
-    };
-    Some([side(file)?, side(network)?]).filter(|[from, to]| from != to)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,20 +140,21 @@ mod tests {
     fn a_constant_stays_one_and_a_grid_of_the_same_size_is_itself() {
         for stretch in [Stretch::Corners, Stretch::Offset, Stretch::Smooth] {
             for (from, to) in [(7, 3), (3, 7), (14, 24), (37, 16)] {
-                let found = stretched(&vec![0.7; 2 * (1 + from * from)], [from, to], stretch);
+                let found = stretched(&vec![0.7; 2 * (1 + from * from)], Grids { from, to, class: true }, stretch);
                 assert_eq!(found.len(), 2 * (1 + to * to));
                 assert!(found.iter().all(|value| (value - 0.7).abs() < 1e-6), "{stretch:?} {from} {to}");
             }
         }
-        let values: Vec<f32> = (0..17).map(|value| value as f32).collect();
-        for stretch in [Stretch::Corners, Stretch::Smooth] {
-            assert_eq!(stretched(&values, [4, 4], stretch), values);
-        }
+        let values: Vec<f32> = (1..17).map(|value| value as f32).collect();
+        let found = stretched(&values, Grids { from: 4, to: 4, class: false }, Stretch::Offset);
+        assert_eq!((found[0], &found[1..]), (0.0, &values[..]));
     }
 
     #[test]
-    fn only_squares_with_a_class_token_are_grids() {
-        assert_eq!(grids(1370, 257), Some([37, 16]));
-        assert_eq!([grids(197, 197), grids(196, 197), grids(1, 197), grids(0, 5)], [None; 4]);
+    fn only_squares_are_grids() {
+        assert_eq!(Grids::of(1370, 257), Some(Grids { from: 37, to: 16, class: true }));
+        assert_eq!(Grids::of(1369, 257), Some(Grids { from: 37, to: 16, class: false }));
+        assert_eq!(Grids::of(256, 257), Some(Grids { from: 16, to: 16, class: false }));
+        assert_eq!([Grids::of(257, 257), Grids::of(198, 197), Grids::of(0, 197), Grids::of(5, 0)], [None; 4]);
     }
 }
