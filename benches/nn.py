@@ -97,6 +97,8 @@ CASES = [
     ("DenseNet-121 @224, batch 8", {"input": [8, 224], "arch": "densenet121_torchvision", "layers": "densenet121"}, ("forward", "both")),
     ("EfficientNet-B0 @224, batch 16", {"input": [16, 224], "arch": "efficientnet_b0_torchvision", "layers": "efficientnet_b0"},
      ("forward", "both")),
+    ("ConvNeXt-tiny @224, batch 8", {"input": [8, 224], "arch": "convnext_tiny", "layers": "convnext_tiny"}, ("forward", "both")),
+    ("ViT-B/16 @224, batch 4", {"input": [4, 224], "arch": "vit_b_16", "layers": "vit_b_16"}, ("forward", "both")),
 ]
 
 

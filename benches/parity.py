@@ -779,14 +779,14 @@ if not fixtures:
                        ("dinov2_vits14_reg", lambda: hub.Dinov2WithRegistersModel(hub.Dinov2WithRegistersConfig(hidden_size=384, num_attention_heads=6, **small)))):
         if only and only not in f"transformers {arch}":
             continue
-        # Queries, keys and values are three layers there.
         torch.manual_seed(0)
         model = make().eval()
         with torch.no_grad():
             for value in model.state_dict().values():
                 value.uniform_(0.5, 1.5) if value.ndim == 1 and (value == 1).all() else value.normal_(0, 0.05) if value.is_floating_point() else value
-        save_torch({k: v.contiguous() for k, v in model.state_dict().items()}, f"{work}/hub.safetensors")
-        ours = run({"arch": arch, "width": 1.0, "input": 224, "weights": f"{work}/hub.safetensors", "images": 4, "cuts": [], "frozen": 0,
+        # As files on the hub are: in memory, its layers have newer names.
+        model.save_pretrained(f"{work}/hub")
+        ours = run({"arch": arch, "width": 1.0, "input": 224, "weights": f"{work}/hub/model.safetensors", "images": 4, "cuts": [], "frozen": 0,
                     "steps": 0, "lr": 0.0, "momentum": 0.0, "out": f"{work}/out.safetensors"})
         with torch.no_grad():
             found = model(batch(0, 4, 224)[0])

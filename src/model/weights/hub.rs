@@ -1,12 +1,13 @@
-//! What Hugging Face's transformers (5.24) call the layers of vision transformers: ViT and DeiT, DINOv2 with registers and without.
-//! Queries, keys and values are three layers there, and one here.
+//! What Hugging Face's transformers (5.24) call the layers of vision transformers in their files: ViT, DINOv2 with registers and
+//! without. Queries, keys and values are three layers there, and one here. (ViT adds 1e-12 to variances there; 1e-6, as here, is
+//! what its numbers were trained with.)
 
 use std::collections::HashMap;
 
 use crate::model::graph::{Graph, Op};
 
 /// Before the names of a network that something stands on.
-const PREFIXES: [&str; 5] = ["", "vit.", "deit.", "dinov2.", "dinov2_with_registers."];
+const PREFIXES: [&str; 4] = ["", "vit.", "dinov2.", "dinov2_with_registers."];
 
 /// Of a block, here and there: ViT's and DINOv2's names.
 const PARTS: [(&str, [&str; 2]); 7] = [
