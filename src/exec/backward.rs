@@ -10,7 +10,7 @@ use crate::model::graph::{self, Op};
 use crate::nn::activation::Activation;
 use crate::nn::optim::clip;
 use crate::nn::{self, activation, attention, buffer, conv, curve, gate, join};
-use crate::nn::{layer_norm, layout, linear, norm, pool, tokens};
+use crate::nn::{layer_norm, layout, linear, norm, pointwise, pool, tokens};
 
 /// Gradients of learned parameters, per layer in the order of `Graph::params`; empty where nothing trains.
 pub struct Gradients(pub Vec<Vec<Tensor>>);
@@ -148,12 +148,9 @@ impl Network {
                 Ok((vec![dx.map(Value::new)], dw.into_iter().chain(db).collect()))
             }
             Op::Pointwise { .. } => {
-                let db = learn.then(|| conv::bias_gradient(&dy)).transpose()?;
-                let shape = [tape.images, shape[1], shape[2], shape[0]];
                 let x = if learn { Some(&**input()?) } else { None };
-                let [dx, dw] = conv::backward(&self.geometry(index), shape, x, &self.kernel(index)?, &dy, want[0])?;
-                let dw = dw.map(|dw| dw.reshape(params[0].shape())).transpose()?;
-                Ok((vec![dx.map(Value::new)], dw.into_iter().chain(db).collect()))
+                let (dx, own) = pointwise::backward(x, &params[0], &dy, want[0])?;
+                Ok((vec![dx.map(Value::new)], own.map_or_else(Vec::new, Vec::from)))
             }
             Op::LayerNorm { eps } => {
                 let (dx, own) = layer_norm::backward(input()?, &params[0], *eps, &dy)?;

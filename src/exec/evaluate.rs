@@ -11,8 +11,9 @@ use super::forward::{Mode, Product};
 #[cfg(feature = "cuda")]
 use super::routine::Routine;
 use crate::model::graph::{self, Op};
+use crate::nn::activation::Activation;
 use crate::nn::conv::Ready;
-use crate::nn::{buffer, each};
+use crate::nn::{buffer, each, pointwise};
 
 /// Images whose features are computed together on a GPU.
 pub const AT_ONCE: usize = 64;
@@ -136,6 +137,10 @@ impl Network {
         let convolves = |index: &usize| matches!(layers[*index].op, Op::Conv { .. } | Op::Pointwise { .. });
         let product = |index: usize| {
             let [channels, height, width] = layers[self.source(index)].shape;
+            if let (Op::Pointwise { .. }, [w, bias]) = (&layers[index].op, &self.params[index][..]) {
+                let conv = pointwise::ready([height, width, channels], w)?;
+                return Ok((index, Product { conv, bias: Some(bias.clone()), activation: Activation::Linear }));
+            }
             let (w, bias, activation) = self.product(index, false)?;
             let conv = Ready::new(&self.geometry(index), [height, width, channels], &w)?;
             Ok((index, Product { conv, bias, activation }))

@@ -15,7 +15,7 @@ use crate::nn::conv::{self, Ready};
 use crate::nn::curve;
 use crate::nn::norm::{self, Follow, Norm, Statistics};
 use crate::nn::pool;
-use crate::nn::{attention, gate, join, layer_norm, layout, linear, tokens};
+use crate::nn::{attention, gate, join, layer_norm, layout, linear, pointwise, tokens};
 use crate::seed::Rng;
 
 /// How a pass runs.
@@ -220,9 +220,7 @@ impl Network {
             }
             Op::Pointwise { .. } => match ready.get(&index) {
                 Some(product) => product.conv.apply(x, product.bias.as_ref(), product.activation)?,
-                None => {
-                    conv::forward(&self.geometry(index), x, &self.kernel(index)?, Some(&params[1]), Activation::Linear)?
-                }
+                None => pointwise::forward(x, &params[0], &params[1])?,
             },
             Op::LayerNorm { eps } => layer_norm::forward(x, &params[0], &params[1], *eps)?,
             Op::Attention { heads } => attention::forward(x, *heads)?,
@@ -298,16 +296,8 @@ impl Network {
                 Ok((Value::new(w), Some(bias), function(self.fused(norm))))
             }
             (Op::Conv { activation, .. }, _) => Ok((Value::borrowed(w), bias.cloned(), function(*activation))),
-            (Op::Pointwise { .. }, _) => Ok((Value::borrowed(&self.kernel(index)?), bias.cloned(), Activation::Linear)),
             _ => candle_core::bail!("layer {index} is no convolution"),
         }
-    }
-
-    /// The weights [out, in] of a layer over the channels of every pixel, as those of a convolution.
-    pub(super) fn kernel(&self, index: usize) -> Result<Tensor> {
-        let w = &self.params[index][0];
-        let (out, channels) = w.dims2()?;
-        w.reshape((out, channels, 1, 1))
     }
 
     /// Images as vectors [n, channels * height * width], in the order of the network's framework.

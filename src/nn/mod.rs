@@ -30,6 +30,7 @@ pub mod linear;
 pub mod loss;
 pub mod norm;
 pub mod optim;
+pub mod pointwise;
 pub mod pool;
 pub mod probe;
 pub mod solve;

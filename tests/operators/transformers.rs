@@ -2,10 +2,10 @@
 //! definitions in f64.
 
 use proptest::prelude::*;
-use tl_sweep::nn::{attention, layer_norm, tokens};
+use tl_sweep::nn::{attention, layer_norm, pointwise, tokens};
 
 use super::differences::check;
-use super::twin::size;
+use super::twin::{self, size};
 use super::{close, close_among, on_path, tensor, uniform};
 
 fn normalised(x: &[f64], weight: &[f64], bias: &[f64], eps: f64) -> Vec<f64> {
@@ -142,6 +142,26 @@ proptest! {
         close_among("dx", &dx, &expected, 30.0);
         close_among("dweight", &dweight, &of_weight, (images * pixels) as f64 / 4.0);
         close_among("dbias", &dbias, &of_bias, (images * pixels) as f64 / 4.0);
+    }
+
+    #[test]
+    fn layers_on_every_pixel_of_any_shape(images in 1usize..4, pixels in 1usize..400, channels in 1usize..60, out in 1usize..140, seed in 0u64..1000) {
+        on_path();
+        let (dims, rows) = ([images, pixels, 1, channels], images * pixels);
+        let (x, w, b) = (uniform(size(&dims), seed), uniform(out * channels, seed + 1), uniform(out, seed + 2));
+        let dy = uniform(rows * out, seed + 3);
+        let (image, weights) = (tensor(&x, &dims), tensor(&w, &[out, channels]));
+        let y = pointwise::forward(&image, &weights, &tensor(&b, &[out])).unwrap();
+        close_among("y", &y, &twin::linear(&x, &w, &b), channels as f64 / 4.0);
+        let gradient = tensor(&dy, &[images, pixels, 1, out]);
+        let (dx, own) = pointwise::backward(Some(&image), &weights, &gradient, true).unwrap();
+        let [expected, of_weights, of_bias] = twin::linear_backward(&x, &w, &b, &dy);
+        close_among("dx", &dx.unwrap(), &expected, out as f64 / 4.0);
+        let [dw, db] = own.unwrap();
+        close_among("dw", &dw, &of_weights, rows as f64 / 4.0);
+        close_among("db", &db, &of_bias, rows as f64 / 4.0);
+        let (none, own) = pointwise::backward(None, &weights, &gradient, true).unwrap();
+        prop_assert!(none.is_some() && own.is_none());
     }
 
     #[test]

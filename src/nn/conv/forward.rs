@@ -136,10 +136,26 @@ impl Sizes {
 /// The weights of a group as [taps * channels][out].
 fn panels(conv: &Conv, sizes: &Sizes, w: &[f32], group: usize) -> Panels {
     let (taps, group_in) = (conv.taps(), sizes.group_in);
+    if taps == 1 {
+        return turned(&w[group * sizes.group_out * group_in..][..sizes.group_out * group_in], group_in);
+    }
     Panels::new(taps * group_in, sizes.group_out, |term, first, into| {
         let from = (group * sizes.group_out + first) * group_in * taps + term % group_in * taps + term / group_in;
         for (into, value) in into.iter_mut().zip(w[from..].iter().step_by(group_in * taps)) {
             *into = *value;
+        }
+    })
+}
+
+/// Weights [out][depth] as [depth][out], by pieces that stay in the first cache.
+fn turned(w: &[f32], depth: usize) -> Panels {
+    const PIECE: usize = 64;
+    Panels::by_panel(depth, w.len() / depth, |first, used, width, part| {
+        for (piece, part) in part.chunks_mut(PIECE * width).enumerate() {
+            for column in 0..used {
+                let from = &w[(first + column) * depth + piece * PIECE..][..part.len() / width];
+                part[column..].iter_mut().step_by(width).zip(from).for_each(|(into, value)| *into = *value);
+            }
         }
     })
 }

@@ -13,7 +13,7 @@ use super::buffer;
 use super::kernel::{LONGEST, Path, Product, Runs, on_every_path, path, product};
 
 pub use left::{Left, Table};
-pub use transposed::{accumulate, block, parts, transposed};
+pub use transposed::{accumulate, block, gradient, parts, transposed};
 
 /// Rows of one task: a multiple of the block of every path.
 const TASK: usize = 96;

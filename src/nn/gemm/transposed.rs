@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::left::Left;
-use super::panels;
+use super::{Panels, panels};
 use crate::nn::buffer;
 use crate::nn::kernel::{Outer, Path, Runs, outer, path};
 
@@ -62,6 +62,59 @@ pub fn transposed(left: &Left, right: &[f32], pitch: usize, columns: usize) -> V
         }
     });
     unpad(out, padded, columns)
+}
+
+/// Rows whose outer products `gradient` adds before they join the sum.
+const ROWS: usize = 512;
+/// Parts of the result's rows that a task has, so that what they read stays in the second cache.
+const PARTS: usize = 12;
+
+/// [depth][columns] = sum over rows of left [rows][depth] times right [rows][columns], for matrices that are wide on both sides:
+/// both are packed, and the sums of many rows are added before they join the result. Every sum is over blocks of rows in their
+/// order.
+pub fn gradient(left: &[f32], depth: usize, right: &[f32], columns: usize) -> Vec<f32> {
+    let path = path();
+    let (height, padded) = (path.rows(), columns.next_multiple_of(path.lanes()));
+    let mut out = buffer::zeros(depth * padded);
+    for (left, right) in left.chunks(ROWS * depth).zip(right.chunks(ROWS * columns)) {
+        let rows = left.len() / depth;
+        let packed = Panels::new(rows, columns, |row, first, into| {
+            into.copy_from_slice(&right[row * columns + first..][..into.len()]);
+        });
+        let starts: Vec<u32> = (0..rows).map(|row| (row * height) as u32).collect();
+        out.par_chunks_mut(PARTS * height * padded).enumerate().for_each(|(task, out)| {
+            let first = task * PARTS * height;
+            let parts = packed_parts(left, depth, first..first + out.len() / padded, height);
+            let all: Vec<Runs> =
+                parts.chunks_exact(rows * height).map(|part| Runs::new(part, &starts, height)).collect();
+            for (column, halves) in panels(path, columns) {
+                let panel = packed.panel(column, halves);
+                for (points, out) in all.iter().zip(out.chunks_mut(height * padded)) {
+                    let own = out.len() / padded;
+                    let spec = Outer { points, starts: 0..rows, first: 0, rows: own, panel, halves };
+                    outer(path, &spec, &mut out[column..], padded);
+                }
+            }
+            buffer::keep(parts);
+        });
+        packed.recycle();
+    }
+    unpad(out, padded, columns)
+}
+
+/// Some of the columns of left [rows][depth], `height` of them side by side: [parts][rows][height], zeros behind the last.
+fn packed_parts(left: &[f32], depth: usize, columns: Range<usize>, height: usize) -> Vec<f32> {
+    let rows = left.len() / depth;
+    let mut packed = buffer::zeros(columns.len().div_ceil(height) * rows * height);
+    for (part, into) in packed.chunks_exact_mut(rows * height).enumerate() {
+        let first = columns.start + part * height;
+        let own = height.min(columns.end - first);
+        for (into, row) in into.chunks_exact_mut(height).zip(left.chunks_exact(depth)) {
+            // Too short for a call of memcpy.
+            into[..own].iter_mut().zip(&row[first..]).for_each(|(into, from)| *into = *from);
+        }
+    }
+    packed
 }
 
 /// Rows of which a sum of so many columns takes together.
