@@ -1,5 +1,5 @@
 //! The compute core: definitions against finite differences (`differences`), the fast loops against the definitions
-//! (`fast`) and against PyTorch (`torch`, `steps`), the promise about bits (`bits`, `fingerprint`), and all of it on every
+//! (`fast`, `transformers`) and against PyTorch (`torch`, `steps`), the promise about bits (`bits`, `fingerprint`), and all of it on every
 //! instruction path of this machine (`paths`) and on its GPU (`gpu`).
 
 mod bits;
