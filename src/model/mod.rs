@@ -10,6 +10,7 @@ pub mod graph;
 mod inception;
 pub mod init;
 mod mobilenet;
+mod op;
 mod order;
 mod resnet;
 mod resnet_cifar;
