@@ -16,7 +16,7 @@ use tl_sweep::model::freezing::with_head;
 use tl_sweep::model::init;
 use tl_sweep::nn::activation::Activation;
 use tl_sweep::nn::loss::{Targets, cross_entropies};
-use tl_sweep::nn::optim::{HeadStep, Rule, State, Step, step_heads};
+use tl_sweep::nn::optim::{HeadStep, Rule, Sizes, State, Step, step_heads};
 use tl_sweep::nn::{self, activation, buffer, cuda, linear};
 use tl_sweep::recipe::{Head, Pool};
 use tl_sweep::seed::{Stream, stream};
@@ -189,8 +189,9 @@ impl Case {
         match self {
             Self::Network { network, x, step: false, .. } => network.infer(x).map(drop),
             Self::Network { network, states, routine, x, labels, step: true } => {
-                let sizes = [STEP; 2];
-                let lesson = TrainStep { labels, targets: Targets::default(), rule: RULE, sizes, head: 0, clip: None };
+                let sizes = &Sizes::alike(STEP, network.graph.layers.len());
+                let lesson =
+                    TrainStep { labels, targets: Targets::default(), rule: RULE, sizes, pull: None, clip: None };
                 let mean = routine.step(network, states, x, &lesson, &mut stream(1, Stream::Dropout, &[]))?;
                 buffer::recycle(mean)
             }

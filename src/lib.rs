@@ -27,7 +27,7 @@
 //! stage leaves. **verdict**: what the trials say of a rule.
 //!
 //! Modules in reading order: [`cli`] and [`commands`] (start at `commands/run.rs`); the nouns [`value`], [`scenario`],
-//! [`freeze`], [`frame`], [`recipe`], [`phase`], [`outcome`], [`key`], [`seed`], [`device`], [`spelling`], [`temporary`]; then the steps
+//! [`freeze`], [`trains`], [`frame`], [`recipe`], [`phase`], [`outcome`], [`key`], [`seed`], [`device`], [`spelling`], [`temporary`]; then the steps
 //! [`experiment`], [`plan`], [`schedule`], [`data`], [`model`], [`nn`], [`exec`], [`train`], [`store`], [`report`].
 
 pub mod cli;
@@ -53,4 +53,5 @@ pub mod spelling;
 pub mod store;
 pub mod temporary;
 pub mod train;
+pub mod trains;
 pub mod value;

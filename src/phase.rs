@@ -7,19 +7,29 @@ use crate::recipe::{
     Augmentation, BATCH_NORM, BatchNorm, Budget, CLASS_WEIGHTS, ClassWeights, DECAY, Decay, OPTIMIZERS, Optimizer,
     OptimizerName, Parsed, Schedule, clip, count, flag, number, strengths, word, wrong,
 };
+use crate::trains::Trains;
 use crate::value::{Layer, Value, spaced};
 
 /// One leg of training. A trial without `phases` has one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Phase {
     pub freeze: Freeze,
+    /// Which of the unfrozen parameters train.
+    #[serde(default, skip_serializing_if = "Trains::is_all")]
+    pub trains: Trains,
     pub budget: Budget,
     pub batch: usize,
     pub optimizer: Optimizer,
     pub lr: f64,
     pub backbone_lr: f64,
+    /// Times `backbone_lr` for each block between a layer and the head.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub layer_decay: f64,
     pub weight_decay: f64,
     pub decay: Decay,
+    /// Strength of the pull of the backbone to where it started, in place of its decay to zero.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub start_decay: f64,
     pub schedule: Schedule,
     /// Fraction of the budget over which the rate rises linearly from zero.
     pub warmup: f64,
@@ -37,19 +47,35 @@ pub struct Phase {
     pub lambda: Vec<f64>,
 }
 
+// What stands for itself is not in keys: those of before there was a choice hold.
+fn one() -> f64 {
+    1.0
+}
+
+fn is_one(number: &f64) -> bool {
+    *number == 1.0
+}
+
+fn is_zero(number: &f64) -> bool {
+    *number == 0.0
+}
+
 /// Settings that may stand in a phase.
 pub const PHASE_KEYS: &[&str] = &[
     "freeze",
+    "trains",
     "steps",
     "epochs",
     "batch",
     "optimizer",
     "lr",
     "backbone_lr",
+    "layer_decay",
     "momentum",
     "nesterov",
     "weight_decay",
     "decay",
+    "start_decay",
     "schedule",
     "warmup",
     "label_smoothing",
@@ -105,6 +131,7 @@ impl Phase {
         };
         Ok(Self {
             freeze: Freeze::parse(get(layer, "freeze")?)?,
+            trains: layer.get("trains").map_or(Ok(Trains::All), Trains::parse)?,
             budget: match (layer.get("steps"), layer.get("epochs")) {
                 (Some(steps), None) => Budget::Steps(count(steps, 1)?),
                 (None, Some(epochs)) => Budget::Epochs(count(epochs, 1)?),
@@ -114,8 +141,10 @@ impl Phase {
             optimizer,
             lr,
             backbone_lr: layer.get("backbone_lr").map_or(Ok(lr), |value| number(value, 0.0, f64::MAX))?,
+            layer_decay: layer.get("layer_decay").map_or(Ok(1.0), |value| number(value, 0.0, 1.0))?,
             weight_decay: number(get(layer, "weight_decay")?, 0.0, f64::MAX)?,
             decay: layer.get("decay").map_or(Ok(Decay::Coupled), |value| word(value, DECAY))?,
+            start_decay: layer.get("start_decay").map_or(Ok(0.0), |value| number(value, 0.0, f64::MAX))?,
             schedule: Schedule::parse(get(layer, "schedule")?)?,
             warmup: number(get(layer, "warmup")?, 0.0, 1.0)?,
             label_smoothing: number(get(layer, "label_smoothing")?, 0.0, 1.0)?,

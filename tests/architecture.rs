@@ -25,6 +25,7 @@ const NOUNS: &[&str] = &[
     "scenario",
     "frame",
     "freeze",
+    "trains",
     "recipe",
     "phase",
     "outcome",

@@ -5,6 +5,7 @@ mod architecture;
 mod backbones;
 mod builder;
 mod bundles;
+mod chosen;
 mod datasets;
 mod docs;
 mod downloads;

@@ -10,6 +10,9 @@ use super::{Exit, print, streams, table_style};
 use crate::cli::{Asked, Common, Format};
 use crate::device::Precision;
 use crate::experiment::Experiment;
+use crate::model::freezing::effective_depth;
+use crate::model::graph::{Graph, Op};
+use crate::model::selected::{Selected, frozen_beside};
 use crate::plan::shard::{self, Shard};
 use crate::plan::stage::Work;
 use crate::plan::{Cell, Facts, Plan};
@@ -17,6 +20,7 @@ use crate::report::table::{Style, table};
 use crate::store::Store;
 use crate::train;
 use crate::train::pace::Subject;
+use crate::trains::Trains;
 use crate::value::{Layer, Value};
 
 /// Measurements that differ by less are the same.
@@ -320,6 +324,12 @@ fn freezing(plan: &Plan, facts: &Facts) -> String {
             } else {
                 names.join(", ")
             };
+            if let Some(trains) = asked.get("trains").map(Trains::parse).transpose()?.filter(|trains| !trains.is_all())
+            {
+                let norms = settled.get("batch_norm").and_then(Value::text) != Some("frozen");
+                let trained = trained(&backbone, frozen, &trains, norms)?;
+                return Ok(format!("  {} up to {tap}, freeze = {value}, trains = {trains}: {trained}", backbone.arch));
+            }
             Ok(format!(
                 "  {} up to {tap}, freeze = {value}: {count} of {total} parameters fixed{}{}",
                 backbone.arch,
@@ -334,4 +344,21 @@ fn freezing(plan: &Plan, facts: &Facts) -> String {
         }
     }
     format!("freezing\n{}", lines.join("\n"))
+}
+
+/// How much a choice of parameters trains, with batch norms or without, and what is shared below it.
+fn trained(backbone: &Graph, frozen: usize, trains: &Trains, norms: bool) -> Result<String, String> {
+    let still = frozen_beside(backbone, frozen, trains)?;
+    let selected = Selected::of(backbone, trains);
+    let moves = |index: &usize| norms || !matches!(backbone.layers[*index].op, Op::BatchNorm { .. });
+    let numbers = |index: usize| {
+        let params = backbone.params(index).into_iter().zip(&selected.params[index]);
+        params.filter(|(_, trains)| **trains).map(|(param, _)| param.shape.iter().product::<usize>()).sum::<usize>()
+    };
+    let count: usize = (still..backbone.layers.len()).filter(moves).map(numbers).sum();
+    let below = match effective_depth(backbone, still) {
+        0 => String::new(),
+        depth => format!("; all up to {} stands still", backbone.layers[depth - 1].name),
+    };
+    Ok(format!("{count} of {} parameters train{below}", backbone.total_params()))
 }

@@ -76,6 +76,7 @@ impl Network {
                     }
                     _ => self.layer_backward(index, tape, dy, &want)?,
                 };
+                let own = self.wanted(index, own)?;
                 if !own.is_empty() {
                     take(index, own)?;
                 }
@@ -120,7 +121,9 @@ impl Network {
     fn layer_backward(&self, index: usize, tape: &Tape, dy: Value, want: &[bool]) -> Result<Flows> {
         let layer = &self.graph.layers[index];
         let params = &self.params[index];
-        let learn = self.trains(index);
+        // Of a product the weights may stand still while its biases train.
+        let (learn, weighs) = (self.trains(index), self.learns(index, 0));
+        let adds = self.learns(index, 1);
         let input = || tape.output(layer.inputs[0]);
         let only = |dx: Tensor| Ok((vec![Some(Value::new(dx))], Vec::new()));
         let shape = match layer.op {
@@ -130,7 +133,7 @@ impl Network {
         match &layer.op {
             Op::Conv { bias, activation, .. } => {
                 let (dy, db) = match function(*activation) {
-                    own if learn && *bias && own != Activation::Linear => {
+                    own if adds && *bias && own != Activation::Linear => {
                         let [before, db] = conv::before_activation(tape.output(index)?, &dy, own)?;
                         // Shadowed it would live on beside the other.
                         drop(dy);
@@ -138,19 +141,20 @@ impl Network {
                     }
                     _ => {
                         let dy = self.before_activation(tape, index, dy, *activation)?;
-                        let db = (learn && *bias).then(|| conv::bias_gradient(&dy)).transpose()?;
+                        let db = (adds && *bias).then(|| conv::bias_gradient(&dy)).transpose()?;
                         (dy, db)
                     }
                 };
                 let shape = [tape.images, shape[1], shape[2], shape[0]];
-                let x = if learn { Some(&**input()?) } else { None };
+                let x = if weighs { Some(&**input()?) } else { None };
                 let [dx, dw] = conv::backward(&self.geometry(index), shape, x, &params[0], &dy, want[0])?;
                 Ok((vec![dx.map(Value::new)], dw.into_iter().chain(db).collect()))
             }
             Op::Pointwise { .. } => {
-                let x = if learn { Some(&**input()?) } else { None };
+                let x = if weighs { Some(&**input()?) } else { None };
                 let (dx, own) = pointwise::backward(x, &params[0], &dy, want[0])?;
-                Ok((vec![dx.map(Value::new)], own.map_or_else(Vec::new, Vec::from)))
+                let alone = (adds && !weighs).then(|| conv::bias_gradient(&dy)).transpose()?;
+                Ok((vec![dx.map(Value::new)], own.into_iter().flatten().chain(alone).collect()))
             }
             Op::LayerNorm { eps } => {
                 let (dx, own) = layer_norm::backward(input()?, &params[0], *eps, &dy)?;
@@ -175,10 +179,12 @@ impl Network {
             Op::Linear { activation, .. } => {
                 let dy = self.before_activation(tape, index, dy, *activation)?;
                 let dy = dy.reshaped((tape.images, layer.shape[0]))?;
-                let x = if learn { Some(self.vectors(input()?)?) } else { None };
+                let x = if weighs { Some(self.vectors(input()?)?) } else { None };
                 let (dx, own) = linear::backward(x.as_deref(), &params[0], &dy, want[0])?;
+                let sums = || conv::bias_gradient(&*dy.reshaped((tape.images, 1, 1, layer.shape[0]))?);
+                let alone = (adds && !weighs).then(sums).transpose()?;
                 let dx = dx.map(|dx| self.unflattened(Value::new(dx), index, tape)).transpose()?;
-                Ok((vec![dx], own.map_or_else(Vec::new, Vec::from)))
+                Ok((vec![dx], own.into_iter().flatten().chain(alone).collect()))
             }
             Op::BatchNorm { eps, scale, .. } => {
                 let fused = function(self.fused(index));
@@ -236,6 +242,23 @@ impl Network {
             },
             Op::Input => Ok((vec![Some(dy)], Vec::new())),
         }
+    }
+
+    /// Of the gradients of a layer's learned parameters those that train: `own` has them all, or these alone.
+    fn wanted(&self, index: usize, own: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        let learned = self.graph.params(index).iter().filter(|param| param.learned).count();
+        if own.len() < learned || own.is_empty() {
+            return Ok(own);
+        }
+        let mut kept = Vec::with_capacity(learned);
+        for (which, gradient) in own.into_iter().enumerate() {
+            if self.learns(index, which) {
+                kept.push(gradient);
+            } else {
+                buffer::recycle(gradient)?;
+            }
+        }
+        Ok(kept)
     }
 
     fn pool_backward(&self, index: usize, reduce: graph::Reduce, tape: &Tape, dy: &Tensor) -> Result<Tensor> {

@@ -43,7 +43,8 @@ impl Front {
             }
             _ => false,
         };
-        let own = (1..layers.len()).filter(|index| network.trains(*index) && reads_input(*index)).collect::<Vec<_>>();
+        let learns_all = |index: usize| (0..network.params[index].len()).all(|which| network.learns(index, which));
+        let own = (1..layers.len()).filter(|index| learns_all(*index) && reads_input(*index)).collect::<Vec<_>>();
         (!own.is_empty() && network.device.is_cpu()).then_some(Self { layers: own })
     }
 

@@ -39,7 +39,7 @@ pub(super) fn drops(network: &Network, index: usize, images: usize) -> Option<(f
         _ => return None,
     };
     // What is frozen is as in an evaluation.
-    (p > 0.0 && index >= network.frozen).then_some((p, count))
+    (p > 0.0 && network.is_active(index)).then_some((p, count))
 }
 
 /// A mask of so many numbers.

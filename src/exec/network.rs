@@ -1,17 +1,19 @@
 //! A graph with its numbers on a device. Frozen parameters are plain tensors like all others; what trains is a
 //! property of the layer, and nothing below the first such layer is ever differentiated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{Device, Result, Tensor};
 
 use super::Tape;
 use super::meaning::{curve, geometry};
 use crate::model::graph::{Activation, Graph, Op, Reduce};
+use crate::model::selected::Selected;
 use crate::model::weights::Weights;
 use crate::nn::conv::Conv;
 use crate::nn::norm::Norm;
 use crate::recipe::BatchNorm;
+use crate::trains::Trains;
 
 #[derive(Clone)]
 pub struct Network {
@@ -21,6 +23,8 @@ pub struct Network {
     pub params: Vec<Vec<Tensor>>,
     /// The first layers, held fixed.
     pub frozen: usize,
+    /// Which of the parameters above them train.
+    pub selected: Selected,
     /// What the batch norms above them do.
     pub batch_norm: BatchNorm,
     /// Keep less for the backward pass: what batch norms and activations gave is computed again. The numbers are the
@@ -70,8 +74,21 @@ impl Network {
         let ones = ones.collect::<Result<_>>()?;
         let fixed = (0..graph.layers.len()).map(|index| fixed(&graph.layers[index].op, &params[index], device));
         let fixed = fixed.collect::<Result<_>>()?;
-        let (device, batch_norm) = (device.clone(), BatchNorm::Train);
-        Ok(Self { graph, device, params, frozen: 0, batch_norm, recompute: false, fused, normed, pads, ones, fixed })
+        let (device, batch_norm, selected) = (device.clone(), BatchNorm::Train, Selected::of(&graph, &Trains::All));
+        Ok(Self {
+            graph,
+            device,
+            params,
+            frozen: 0,
+            selected,
+            batch_norm,
+            recompute: false,
+            fused,
+            normed,
+            pads,
+            ones,
+            fixed,
+        })
     }
 
     /// The activation that a layer applies to what it computes: the one behind it, where the pair is fused.
@@ -169,9 +186,9 @@ impl Network {
         for (index, layer) in self.graph.layers.iter().enumerate().filter(|(index, _)| reaches[*index]) {
             let (inputs, output) = match &layer.op {
                 Op::Conv { activation, .. } | Op::Linear { activation, .. } => {
-                    (self.trains(index), *activation != Activation::Linear && curve(*activation).is_none())
+                    (self.learns(index, 0), *activation != Activation::Linear && curve(*activation).is_none())
                 }
-                Op::Pointwise { .. } => (self.trains(index), false),
+                Op::Pointwise { .. } => (self.learns(index, 0), false),
                 Op::BatchNorm { .. } | Op::Scale | Op::Rescale(_) | Op::Normalize => (true, false),
                 Op::LayerNorm { .. } | Op::Attention { .. } | Op::LayerScale { .. } => (true, false),
                 Op::Activation(activation) if curve(*activation).is_some() => (true, false),
@@ -220,30 +237,48 @@ impl Network {
         }
     }
 
-    /// Whether the learned parameters of a layer train.
+    /// Whether any parameter of a layer trains.
     pub fn trains(&self, index: usize) -> bool {
-        let held = match self.graph.layers[index].op {
-            Op::BatchNorm { .. } => self.batch_norm == BatchNorm::Frozen,
-            Op::Normalize => true,
-            _ => self.params[index].is_empty(),
-        };
-        index >= self.frozen && !held
+        let held = matches!(self.graph.layers[index].op, Op::BatchNorm { .. }) && self.batch_norm == BatchNorm::Frozen;
+        index >= self.frozen && self.selected.any(index) && !held
+    }
+
+    /// Whether parameter `which` of a layer trains.
+    pub fn learns(&self, index: usize, which: usize) -> bool {
+        self.trains(index) && self.selected.params[index].get(which) == Some(&true)
+    }
+
+    /// The parameters of a layer that train, in the order in which a backward pass hands over their gradients.
+    pub fn learned(&self, index: usize) -> Vec<usize> {
+        (0..self.params[index].len()).filter(|which| self.learns(index, *which)).collect()
+    }
+
+    /// Whether a layer runs as in training: it may drop, and move statistics.
+    pub(super) fn is_active(&self, index: usize) -> bool {
+        index >= self.frozen && self.selected.layers[index]
     }
 
     /// Whether a layer's batch norm uses the statistics of the batch in training.
     pub(super) fn uses_batch(&self, index: usize) -> bool {
-        index >= self.frozen && self.batch_norm == BatchNorm::Train
+        self.is_active(index) && self.batch_norm == BatchNorm::Train
     }
 
     /// The learned parameters that train, as (layer, index within the layer), in the graph's order.
     pub fn trainable(&self) -> Vec<(usize, usize)> {
-        let layers = (0..self.graph.layers.len()).filter(|index| self.trains(*index));
-        layers
-            .flat_map(|index| {
-                let params = self.graph.params(index);
-                params.into_iter().enumerate().filter(|(_, param)| param.learned).map(move |(which, _)| (index, which))
-            })
-            .collect()
+        let layers = 0..self.graph.layers.len();
+        layers.flat_map(|index| self.learned(index).into_iter().map(move |which| (index, which))).collect()
+    }
+
+    /// Multiply-accumulates for an image: of a forward pass, and of a step. A step is that, a gradient of every input above the
+    /// first layers that are frozen, and one of all weights that train.
+    pub fn macs(&self) -> [f64; 2] {
+        let macs = |index: usize| self.graph.macs(index) as f64;
+        let forward = (0..self.graph.layers.len()).map(macs).sum::<f64>();
+        let back = (self.frozen..self.graph.layers.len()).map(macs).sum::<f64>();
+        // What weighs tokens with each other has no weights, and a second gradient all the same.
+        let weighs = |index: &usize| self.params[*index].is_empty() || self.learns(*index, 0);
+        let learned = (self.frozen..self.graph.layers.len()).filter(weighs).map(macs).sum::<f64>();
+        [forward, forward + back + learned]
     }
 
     /// What a step changes: what trains, and the running statistics that follow the batches.
@@ -301,9 +336,10 @@ impl Network {
     /// Copying from the device fails.
     pub fn frozen_hash(&self) -> Result<blake3::Hash> {
         let mut hasher = blake3::Hasher::new();
+        let changing: BTreeSet<(usize, usize)> = self.changing().into_iter().collect();
         for (index, tensors) in self.params.iter().enumerate() {
-            if !self.trains(index) {
-                for tensor in tensors {
+            for (which, tensor) in tensors.iter().enumerate() {
+                if !changing.contains(&(index, which)) {
                     hasher.update(bytemuck::cast_slice(&tensor.flatten_all()?.to_vec1::<f32>()?));
                 }
             }

@@ -290,9 +290,8 @@ impl<'a> Walk<'a> {
     fn layer(&mut self, index: usize, flows: &mut [usize], reached: &mut [bool], wanted: &[bool]) {
         let network = self.network;
         let layer = &network.graph.layers[index];
-        let learned = network.graph.params(index).into_iter().zip(&network.params[index]);
-        let learned = learned.filter(|(param, _)| param.learned && network.trains(index));
-        let gradients: Vec<usize> = learned.map(|(_, tensor)| F32 * tensor.elem_count()).collect();
+        let of = |which: usize| F32 * network.params[index][which].elem_count();
+        let gradients: Vec<usize> = network.learned(index).into_iter().map(of).collect();
         let own = match &layer.op {
             Op::Conv { activation, .. } | Op::Linear { activation, .. } => *activation,
             Op::Activation(activation) if !network.is_absorbed(index) => *activation,

@@ -9,12 +9,13 @@ use super::Network;
 use super::evaluate::{AT_ONCE, Parts};
 use super::forward::Mode;
 use super::mask::{drawn, drops};
+use crate::model::selected::Selected;
 use crate::nn::cuda::letter::{Letter, Words};
 use crate::nn::cuda::loss::{Told as ToldOfLoss, cross_entropies_told};
 use crate::nn::cuda::recording::Recording;
 use crate::nn::cuda::{copied, memory, put};
 use crate::nn::loss::{Targets, check, whole};
-use crate::nn::optim::{Rule, State, Step, Steps};
+use crate::nn::optim::{Pull, Rule, Sizes, State, Steps};
 use crate::recipe::BatchNorm;
 use crate::seed::Rng;
 
@@ -30,10 +31,9 @@ pub struct TrainStep<'a> {
     pub labels: &'a [u32],
     pub targets: Targets<'a>,
     pub rule: Rule,
-    /// Of layers below the head, and of the head's.
-    pub sizes: [Step; 2],
-    /// The head's first layer.
-    pub head: usize,
+    pub sizes: &'a Sizes,
+    /// Where layers are pulled back to, and how hard.
+    pub pull: Option<&'a Pull>,
     /// The most that the norm of all gradients may be.
     pub clip: Option<f64>,
 }
@@ -42,7 +42,7 @@ pub struct TrainStep<'a> {
 #[derive(Default)]
 pub struct Routine {
     /// The network's tensors, which recordings name by their places, and what of it trains.
-    of: (Vec<TensorId>, usize, Option<BatchNorm>),
+    of: (Vec<TensorId>, usize, Option<(BatchNorm, Selected)>),
     /// By the number of images.
     steps: BTreeMap<usize, Taught>,
     evaluations: BTreeMap<usize, Pass>,
@@ -111,14 +111,15 @@ struct Places {
     weights: (usize, usize),
     smoothing: (usize, usize),
     whole: (usize, usize),
-    rates: [(usize, usize); 2],
+    /// Of each group of layers.
+    rates: Vec<(usize, usize)>,
     masks: BTreeMap<usize, (usize, usize)>,
 }
 
 /// What a step reads of a letter.
 struct Told {
     loss: ToldOfLoss,
-    rates: [Tensor; 2],
+    rates: Vec<Tensor>,
     masks: BTreeMap<usize, Tensor>,
 }
 
@@ -186,7 +187,7 @@ impl Routine {
     /// Forgets what was recorded of other tensors, or where others train.
     fn know(&mut self, network: &Network) {
         let tensors = network.params.iter().flatten().map(Tensor::id).collect();
-        let of = (tensors, network.frozen, Some(network.batch_norm));
+        let of = (tensors, network.frozen, Some((network.batch_norm, network.selected.clone())));
         if self.of != of {
             self.of = of;
             self.steps.clear();
@@ -222,7 +223,7 @@ impl Taught {
                 smoothing: part(*smoothing)?,
                 whole: part(*whole)?,
             },
-            rates: [part(rates[0])?, part(rates[1])?],
+            rates: rates.iter().map(|own| part(*own)).collect::<Result<_>>()?,
             masks: masks.iter().map(|(layer, own)| Ok((*layer, part(*own)?))).collect::<Result<_>>()?,
         })
     }
@@ -273,8 +274,8 @@ fn words(
     places.labels = (words.add(how.labels.iter().copied()), images);
     if let Some(state) = states.values().next() {
         // All of them have taken the same number of steps.
-        for (place, size) in places.rates.iter_mut().zip(how.sizes) {
-            *place = (words.add_floats(state.rates(how.rule, size)), 6);
+        for size in &how.sizes.groups {
+            places.rates.push((words.add_floats(state.rates(how.rule, *size)), 6));
         }
     }
     for index in 0..layers.len() {
@@ -291,8 +292,11 @@ fn step(network: &Network, states: &mut States, x: &Tensor, how: &TrainStep, tol
     let [mean, gradient] = cross_entropies_told(&tape.logits()?, &told.loss, 1)?;
     let mut steps = Steps::default();
     network.backward_clipped(&mut tape, gradient, how.clip, &mut |layer, gradients| {
-        let rates = &told.rates[usize::from(layer >= how.head)];
-        for (which, gradient) in gradients.into_iter().enumerate() {
+        let rates = &told.rates[how.sizes.of_layer[layer]];
+        for (which, gradient) in network.learned(layer).into_iter().zip(gradients) {
+            if let Some(pull) = how.pull {
+                pull.add((layer, which), &network.params[layer][which], &gradient)?;
+            }
             let state = states.entry((layer, which)).or_default();
             steps.step_told(state, how.rule, rates, &network.params[layer][which], gradient)?;
         }

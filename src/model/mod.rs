@@ -15,6 +15,7 @@ mod order;
 mod resnet;
 mod resnet_cifar;
 pub mod row;
+pub mod selected;
 mod shape;
 pub mod sketch;
 mod squeezenet;

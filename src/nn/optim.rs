@@ -1,5 +1,7 @@
 //! Optimisers: SGD with momentum in PyTorch's convention, and AdamW; one state per parameter. Clipping of gradients.
 
+use std::sync::Arc;
+
 use candle_core::{Result, Tensor};
 
 use rayon::prelude::*;
@@ -25,6 +27,26 @@ pub struct Step {
     pub coupled_decay: f64,
     /// Taken off the parameter, times the rate and the parameter.
     pub decoupled_decay: f64,
+}
+
+/// The steps of a network's layers: layers of one group go equally far.
+#[derive(Clone, Debug)]
+pub struct Sizes {
+    /// Of each group.
+    pub groups: Vec<Step>,
+    /// Per layer, its group.
+    pub of_layer: Arc<[usize]>,
+}
+
+impl Sizes {
+    /// The same for all of so many layers.
+    pub fn alike(step: Step, layers: usize) -> Self {
+        Self { groups: vec![step], of_layer: vec![0; layers].into() }
+    }
+
+    pub fn of(&self, layer: usize) -> Step {
+        self.groups[self.of_layer[layer]]
+    }
 }
 
 /// The memory of one parameter: velocity, or first and second moments.
@@ -196,6 +218,51 @@ on_every_path! {
             *m = beta * *m + rest * g;
             *v = beta_second * *v + rest_second * g * g;
             *w = shrink * *w - rate * *m / ((*v * second_scale).sqrt() + EPSILON as f32);
+        }
+    }
+}
+
+/// What pulls parameters back to where they started: L2-SP (Li, Grandvalet and Davoine, 2018).
+#[derive(Clone, Debug)]
+pub struct Pull {
+    pub strength: f64,
+    /// Per layer, its tensors at the start; empty where nothing pulls.
+    pub to: Vec<Vec<Tensor>>,
+}
+
+impl Pull {
+    /// Adds to the gradient of parameter `(layer, which)`, in place, that of strength / 2 times its squared distance from
+    /// where it started.
+    ///
+    /// # Errors
+    /// The shapes differ.
+    pub fn add(&self, (layer, which): (usize, usize), parameter: &Tensor, gradient: &Tensor) -> Result<()> {
+        self.to[layer].get(which).map_or(Ok(()), |start| pull(gradient, parameter, start, self.strength))
+    }
+}
+
+fn pull(gradient: &Tensor, parameter: &Tensor, start: &Tensor, strength: f64) -> Result<()> {
+    if gradient.shape() != parameter.shape() || gradient.shape() != start.shape() {
+        candle_core::bail!("a gradient of {:?} does not fit {:?}", gradient.shape(), parameter.shape());
+    }
+    #[cfg(feature = "cuda")]
+    if gradient.device().is_cuda() {
+        return super::cuda::optim::pull(gradient, parameter, start, strength);
+    }
+    let strength = strength as f32;
+    with([parameter, start], |[parameter, start]| {
+        buffer::in_place(gradient, |gradient| {
+            let parts = gradient.par_chunks_mut(TASK).zip(parameter.par_chunks(TASK)).zip(start.par_chunks(TASK));
+            parts.for_each(|((g, w), start)| pull_part(g, w, start, strength));
+        })
+    })?
+}
+
+on_every_path! {
+    fn pull_part(gradient: &mut [f32], w: &[f32], start: &[f32], strength: f32) {
+        let _ = FUSED;
+        for (g, (w, start)) in gradient.iter_mut().zip(w.iter().zip(start)) {
+            *g += strength * (*w - *start);
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::depth::settle_depth;
 use super::effect::{Fault, drop_without_effect, refuse_refit, settle_solver, settle_views};
 use super::facts::{Facts, KnownBackbone};
 use super::space::{Point, Space};
@@ -10,10 +11,9 @@ use super::{Cell, stage};
 use crate::experiment::Experiment;
 use crate::experiment::problem::Problem;
 use crate::frame::Resize;
-use crate::freeze::Freeze;
 use crate::key::{ENGINE, Key};
 use crate::model::arch::{Arch, family, prepares_images};
-use crate::model::freezing::{depth_name, frozen_layers, pools};
+use crate::model::freezing::pools;
 use crate::model::graph::Graph;
 use crate::model::sketch::Sketch;
 use crate::recipe;
@@ -26,8 +26,10 @@ const LABELS: &[&str] = &["scenario", "recipe", "size", "similarity", "dataset",
 const SHAPELESS: &[&str] = &[
     "lr",
     "backbone_lr",
+    "layer_decay",
     "weight_decay",
     "decay",
+    "start_decay",
     "momentum",
     "nesterov",
     "schedule",
@@ -53,6 +55,8 @@ const STRUCTURE: &[&str] = &[
     "tap",
     "pool",
     "freeze",
+    "trains",
+    "layer_decay",
     "phases",
     "batch_norm",
     "optimizer",
@@ -64,7 +68,7 @@ const STRUCTURE: &[&str] = &[
     "head",
     "precision",
 ];
-const NUMBERS: &[&str] = &["weight_decay", "momentum", "lr", "backbone_lr", "steps", "epochs"];
+const NUMBERS: &[&str] = &["weight_decay", "momentum", "lr", "backbone_lr", "steps", "epochs", "start_decay"];
 
 /// Settled cells of all points.
 ///
@@ -187,8 +191,8 @@ impl Settler<'_> {
             let fits = recipe::Pool::parse(value).and_then(|pool| pools(&backbone, pool));
             fits.map_err(|message| self.experiment.problem("pool", value, message))?;
         }
-        self.settle_freezing(&mut layer, &backbone)?;
         let refused = |fault: Fault| self.experiment.problem(fault.key, &fault.value, fault.message);
+        settle_depth(&mut layer, asked, &backbone).map_err(refused)?;
         settle_views(&mut layer).map_err(refused)?;
         let solves = settle_solver(&mut layer).map_err(refused)?;
         if self.experiment.refit {
@@ -319,32 +323,6 @@ impl Settler<'_> {
             built.clone().map_err(|message| self.experiment.problem("tap", &Value::Text(tap.clone()), message))?;
         layer.insert("tap".to_owned(), Value::Text(graph.layers[graph.last()].name.clone()));
         Ok(graph)
-    }
-
-    /// Freeze depths become the name of the last frozen layer with parameters, in the cell and in its phases.
-    fn settle_freezing(&self, layer: &mut Layer, backbone: &Graph) -> Result<(), Problem> {
-        if let Some(value) = layer.get("freeze").cloned() {
-            let settled = self.depth(&value, backbone)?;
-            layer.insert("freeze".to_owned(), settled);
-        }
-        if let Some(Value::List(phases)) = layer.get_mut("phases") {
-            for phase in phases {
-                if let Value::Table(own) = phase
-                    && let Some(value) = own.get("freeze").cloned()
-                {
-                    let settled = self.depth(&value, backbone)?;
-                    own.insert("freeze".to_owned(), settled);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn depth(&self, value: &Value, backbone: &Graph) -> Result<Value, Problem> {
-        let freeze = Freeze::parse(value).map_err(|message| self.plain(message))?;
-        let frozen =
-            frozen_layers(backbone, &freeze).map_err(|message| self.experiment.problem("freeze", value, message))?;
-        Ok(Value::Text(depth_name(backbone, frozen)))
     }
 }
 

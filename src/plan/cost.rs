@@ -1,11 +1,12 @@
 //! What a plan costs: multiply-accumulates, bytes and seconds, next to what running the trials one by one would cost.
 //!
 //! Per image a forward pass costs F, and a backward pass F once for the inputs and once for the weights of every layer
-//! that a gradient reaches; a frozen prefix has no backward pass. Sharing pays for the prefix once per image.
+//! that trains; a frozen prefix has no backward pass. Sharing pays for the prefix once per image.
 
 use super::facts::{Counts, Facts};
 use super::stage::{Chain, Encode, Stage, Train};
 use crate::model::graph::Graph;
+use crate::model::selected::Selected;
 use crate::phase::Phase;
 use crate::recipe::{Budget, Optimizer};
 
@@ -65,16 +66,16 @@ pub fn trial(train: &Train, counts: Counts) -> Result<TrialCost, String> {
     }
     let mut cost = TrialCost { alone: test * whole, shared: test * (whole - prefix), lockstep: 0.0, reads: test };
     for phase in &train.phases {
-        let frozen = below(&network, train.frozen(phase)?);
+        let step = step(&network, train, phase)?;
         let (_, evaluations) = steps(phase, counts.train);
         let (read, checked) = (images(phase, counts.train), (evaluations * counts.val) as f64);
-        cost.alone += read * (3.0 * whole - 2.0 * frozen) + checked * whole;
-        cost.shared += read * (3.0 * whole - 2.0 * frozen - prefix) + checked * (whole - prefix);
+        cost.alone += read * step + checked * whole;
+        cost.shared += read * (step - prefix) + checked * (whole - prefix);
         cost.reads += read + checked;
         // A second training on training and validation images reads no validation.
         let again = if train.refit { images(phase, counts.train + counts.val) } else { 0.0 };
-        cost.alone += again * (3.0 * whole - 2.0 * frozen);
-        cost.shared += again * (3.0 * whole - 2.0 * frozen - prefix);
+        cost.alone += again * step;
+        cost.shared += again * (step - prefix);
         cost.reads += again;
         if train.augments() {
             cost.lockstep += (read + again) * prefix;
@@ -92,11 +93,11 @@ pub fn legs(train: &Train, counts: Counts) -> Result<Vec<f64>, String> {
     let whole = network.total_macs() as f64;
     let prefix = train.shared_cut()?.map_or(0.0, |cut| below(&network, cut + 1));
     let leg = |phase: &Phase| {
-        let frozen = below(&network, train.frozen(phase)?);
+        let step = step(&network, train, phase)?;
         let (_, evaluations) = steps(phase, counts.train);
         let again = if train.refit { images(phase, counts.train + counts.val) } else { 0.0 };
         let read = images(phase, counts.train) + again;
-        Ok(read * (3.0 * whole - 2.0 * frozen - prefix) + (evaluations * counts.val) as f64 * (whole - prefix))
+        Ok(read * (step - prefix) + (evaluations * counts.val) as f64 * (whole - prefix))
     };
     train.phases.iter().map(leg).collect()
 }
@@ -111,6 +112,16 @@ fn solved(train: &Train, counts: Counts, whole: f64, prefix: f64) -> TrialCost {
     let images = (counts.train + counts.val + counts.test) as f64;
     let head = (whole - prefix) * (2.0 * passes * counts.train as f64 + phase.lambda.len() as f64 * images);
     TrialCost { alone: images * prefix + head, shared: head, lockstep: 0.0, reads: images }
+}
+
+/// Multiply-accumulates of a phase's step for one image: forward, back to the first layers that stand still, and the gradients
+/// of all weights that train.
+fn step(network: &Graph, train: &Train, phase: &Phase) -> Result<f64, String> {
+    let (frozen, selected) = (train.frozen(phase)?, Selected::of(network, &phase.trains));
+    let weighs = |index: &usize| selected.params[*index].first() != Some(&false);
+    let learned: u64 = (frozen..network.layers.len()).filter(weighs).map(|index| network.macs(index)).sum();
+    let whole = network.total_macs() as f64;
+    Ok(2.0 * whole - below(network, frozen) + learned as f64)
 }
 
 /// Multiply-accumulates of the first `count` layers.

@@ -14,7 +14,8 @@ pub struct Fault {
     pub message: String,
 }
 
-fn fault(key: &'static str, value: &Value, message: impl Into<String>) -> Fault {
+/// One of them.
+pub fn fault(key: &'static str, value: &Value, message: impl Into<String>) -> Fault {
     Fault { key, value: value.clone(), message: message.into() }
 }
 
@@ -25,10 +26,12 @@ const OF_STEPS: &[&str] = &[
     "batch",
     "lr",
     "backbone_lr",
+    "layer_decay",
     "momentum",
     "nesterov",
     "weight_decay",
     "decay",
+    "start_decay",
     "schedule",
     "warmup",
     "clip",
@@ -36,6 +39,7 @@ const OF_STEPS: &[&str] = &[
     "keep_weights",
     "early_stop",
     "batch_norm",
+    "trains",
 ];
 
 /// Takes out every setting that changes nothing under the others.

@@ -4,6 +4,7 @@ pub mod bond;
 pub mod canonical;
 pub mod cost;
 pub mod cross;
+mod depth;
 mod effect;
 pub mod facts;
 pub mod shard;

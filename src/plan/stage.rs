@@ -12,6 +12,7 @@ use crate::key::Key;
 use crate::model::arch::Arch;
 use crate::model::freezing::{frozen_layers, shared_cut, with_head};
 use crate::model::graph::Graph;
+use crate::model::selected::frozen_beside;
 use crate::phase::Phase;
 use crate::recipe::{self, Augmentation, Head, KeepWeights, Metric, Pool, Preprocess};
 use crate::value::{Layer, Value};
@@ -224,12 +225,13 @@ impl Train {
         Ok((with_head(&backbone, self.pool, &self.head, self.classes, dropout), backbone.layers.len()))
     }
 
-    /// How many layers a phase freezes.
+    /// How many of the first layers stand still in a phase: those that it freezes, and those below all that it trains.
     ///
     /// # Errors
     /// As `network`, or the freeze depth names no layer.
     pub fn frozen(&self, phase: &Phase) -> Result<usize, String> {
-        frozen_layers(&self.backbone.arch.backbone(&self.backbone.tap)?, &phase.freeze)
+        let backbone = self.backbone.arch.backbone(&self.backbone.tap)?;
+        frozen_beside(&backbone, frozen_layers(&backbone, &phase.freeze)?, &phase.trains)
     }
 
     /// The last layer of what stays as it is in all phases, if there is one: frozen, and below it nothing random. Where no

@@ -48,7 +48,8 @@ pub struct Setting {
 }
 
 /// Keys that only tune; they are selected over.
-pub const TUNING: &[&str] = &["lr", "backbone_lr", "weight_decay", "momentum", "dropout", "label_smoothing"];
+pub const TUNING: &[&str] =
+    &["lr", "backbone_lr", "layer_decay", "weight_decay", "start_decay", "momentum", "dropout", "label_smoothing"];
 
 /// Keys that an arm may differ in because its recipe says so: they follow from the recipe and are no context.
 const NEVER_CONTEXT: &[&str] = &["recipe", "size", "similarity"];

@@ -46,10 +46,14 @@ pub const SETTINGS: &[&str] = &[
     "lambda",
     // From the fifth migration on.
     "precision",
+    // From the eighth migration on.
+    "trains",
+    "layer_decay",
+    "start_decay",
 ];
 
 /// How many settings each migration knew.
-const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, SETTINGS.len(), SETTINGS.len(), SETTINGS.len()];
+const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, 40, 40, 40, SETTINGS.len()];
 
 /// Columns of `trial` that a configuration alone decides: equal for equal keys, on any machine of one numerics class.
 pub const RESULTS: &[&str] = &[
@@ -73,10 +77,11 @@ pub const RESULTS: &[&str] = &[
 ];
 
 /// How many results each migration knew.
-const KNOWN_RESULTS: &[usize] = &[15, 15, 15, RESULTS.len(), RESULTS.len(), RESULTS.len(), RESULTS.len()];
+const KNOWN_RESULTS: &[usize] =
+    &[15, 15, 15, RESULTS.len(), RESULTS.len(), RESULTS.len(), RESULTS.len(), RESULTS.len()];
 
 pub const MIGRATIONS: &[&str] =
-    &[FIRST, CLASS_WEIGHTS_AND_CLIP, RESIZE, SHARING, PRECISION, ONE_CLASS, NEAR_DUPLICATES];
+    &[FIRST, CLASS_WEIGHTS_AND_CLIP, RESIZE, SHARING, PRECISION, ONE_CLASS, NEAR_DUPLICATES, TRAINS];
 
 const FIRST: &str = "
 CREATE TABLE experiment (
@@ -219,6 +224,14 @@ CREATE TABLE near_duplicate (
   mirrored INTEGER NOT NULL,
   PRIMARY KEY (data, test, train)
 ) WITHOUT ROWID;
+";
+
+const TRAINS: &str = "
+ALTER TABLE cell ADD COLUMN trains;
+ALTER TABLE cell ADD COLUMN layer_decay;
+ALTER TABLE cell ADD COLUMN start_decay;
+DROP VIEW result;
+{view}
 ";
 
 /// What people query: a row for each planned trial.

@@ -50,6 +50,7 @@ pub fn fit(one: &Lane, other: &Lane, courses: &[Course]) -> bool {
     let clips = |lane: &Lane| lane.course_of(courses).phase(lane.history.place.leg).clip.is_some();
     let (own, others) = (&one.network, &other.network);
     own.frozen == others.frozen
+        && own.selected == others.selected
         && own.batch_norm == others.batch_norm
         && own.graph.alike(&others.graph)
         && !clips(one)

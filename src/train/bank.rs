@@ -3,7 +3,8 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::course::{Course, Now, rule, step, targets};
+use super::course::{Course, Now, targets};
+use super::descent::{rule, step};
 use super::lane::read_all;
 use super::record::History;
 use crate::nn::loss::{Means, Targets, cross_entropies};
@@ -89,7 +90,7 @@ impl Bank {
             let step = |((head, turn), going): ((_, &Turn), &bool)| {
                 let head: &mut Head = head;
                 let (phase, state) = (turn.course.phase(0), &mut head.states[which]);
-                going.then(|| HeadStep { state, rule: rule(phase), step: step(phase, &turn.now, true) })
+                going.then(|| HeadStep { state, rule: rule(phase), step: step(phase, &turn.now, None) })
             };
             let mut heads: Vec<Option<HeadStep>> = self.heads.iter_mut().zip(turns).zip(&going).map(step).collect();
             // The numbers change where they lie, in the memory of all heads.

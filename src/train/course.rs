@@ -2,7 +2,7 @@
 
 use crate::phase::Phase;
 use crate::plan::cost::steps;
-use crate::recipe::{Augmentation, Budget, ClassWeights, Decay, KeepWeights, Metric, Optimizer, Schedule};
+use crate::recipe::{Augmentation, Budget, ClassWeights, Decay, KeepWeights, Metric, Schedule};
 
 /// The phases of a trial, with their lengths on a training set.
 #[derive(Clone, Debug)]
@@ -173,26 +173,6 @@ fn factor(phase: &Phase, step: usize, total: usize) -> f64 {
             libm::pow(*factor, at.iter().filter(|point| done >= **point).count() as f64)
         }
     }
-}
-
-/// The rule of a phase's optimiser.
-pub fn rule(phase: &Phase) -> crate::nn::optim::Rule {
-    match phase.optimizer {
-        Optimizer::Sgd { momentum, nesterov } => crate::nn::optim::Rule::Sgd { momentum, nesterov },
-        Optimizer::Adamw => crate::nn::optim::Rule::Adam,
-        Optimizer::Lbfgs | Optimizer::Ridge => unreachable!("a head that is solved takes no steps"),
-    }
-}
-
-/// How far a step goes, for parameters of the head or of the backbone.
-pub fn step(phase: &Phase, now: &Now, head: bool) -> crate::nn::optim::Step {
-    let (lr, base) = if head { (now.lr, phase.lr) } else { (now.backbone_lr, phase.backbone_lr) };
-    let (coupled_decay, decoupled_decay) = match phase.decay {
-        Decay::Coupled => (phase.weight_decay, 0.0),
-        Decay::Decoupled => (0.0, phase.weight_decay),
-        Decay::OverLr => (if base > 0.0 { phase.weight_decay / base } else { 0.0 }, 0.0),
-    };
-    crate::nn::optim::Step { lr, coupled_decay, decoupled_decay }
 }
 
 /// What a phase takes of the labels; `balanced` is how much each class counts where classes are balanced.

@@ -3,18 +3,21 @@
 #[cfg(feature = "cuda")]
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::course::{Course, Now, rule, step, targets};
+use super::course::{Course, Now, targets};
+use super::descent::{Descent, Moved, groups};
 use super::record::History;
 #[cfg(feature = "cuda")]
 use crate::exec::routine::{Routine, TrainStep};
 use crate::exec::{Ahead, Mode, Network, OfLayers, Pending, Tape};
 use crate::model::graph::Op;
+use crate::model::selected::{Selected, distances};
 use crate::nn::buffer;
 use crate::nn::loss::{Means, cross_entropies};
-use crate::nn::optim::{State, Steps, all_finite};
+use crate::nn::optim::{Pull, State, Steps, all_finite};
 use crate::outcome::Ending;
 use crate::phase::Phase;
 use crate::seed::Rng;
@@ -33,16 +36,15 @@ pub struct Turn<'a> {
     pub dropout: Rng,
 }
 
-/// A parameter's layer, its place in it, and its numbers after a step.
-type Moved = (usize, usize, Tensor);
-
 pub struct Lane {
     pub network: Network,
     pub history: History,
     /// Layers of the whole network at or below this one's input.
     pub below: usize,
-    /// Layers from this index on are the head's.
-    head: usize,
+    /// Per layer, those that step alike.
+    groups: Arc<[usize]>,
+    /// Where the backbone started, and how hard it is pulled back to that in this leg.
+    start: Option<Pull>,
     states: BTreeMap<(usize, usize), State>,
     best: Option<(f64, Vec<Vec<Tensor>>)>,
     /// Losses of steps that the device has not told yet.
@@ -56,13 +58,14 @@ pub struct Lane {
 }
 
 impl Lane {
+    /// One at the beginning of its course. A network that any of its phases pulls back to its start must `remember` that.
     pub fn new(network: Network, below: usize, history: History) -> Self {
-        let head = network.graph.layers.iter().position(|layer| layer.block == "head").unwrap_or(0);
         Self {
             network,
             history,
             below,
-            head,
+            groups: Arc::new([]),
+            start: None,
             states: BTreeMap::new(),
             best: None,
             owed: Vec::new(),
@@ -73,6 +76,13 @@ impl Lane {
         }
     }
 
+    /// Keeps the backbone as it is now, to be pulled back to it.
+    pub fn remember(&mut self) {
+        let layers = distances(&self.network.graph).into_iter().zip(&self.network.params);
+        let to = layers.map(|(below, own)| if below.is_some() { own.clone() } else { Vec::new() }).collect();
+        self.start = Some(Pull { strength: 0.0, to });
+    }
+
     /// Begins a leg: freezes the first `frozen` layers of the whole network, `all` numbers of which there are in it.
     ///
     /// # Errors
@@ -81,15 +91,18 @@ impl Lane {
         let network = &mut self.network;
         network.frozen = frozen.saturating_sub(self.below);
         network.batch_norm = phase.batch_norm;
+        network.selected = Selected::of(&network.graph, &phase.trains);
+        self.groups = groups(phase, &distances(&network.graph));
+        if let Some(start) = &mut self.start {
+            start.strength = phase.start_decay;
+        }
         for layer in &mut network.graph.layers {
             if layer.name == "head.dropout" {
                 layer.op = Op::Dropout(phase.dropout);
             }
         }
         network.own()?;
-        let forward = network.graph.total_macs() as f64;
-        let frozen: u64 = (0..network.frozen).map(|layer| network.graph.macs(layer)).sum();
-        self.macs = [forward, 3.0 * forward - 2.0 * frozen as f64];
+        self.macs = network.macs();
         self.fixed = Some(network.frozen_hash()?);
         self.states.clear();
         self.best = None;
@@ -117,7 +130,8 @@ impl Lane {
             network,
             history: History { trials, ..self.history.clone() },
             below: self.below,
-            head: self.head,
+            groups: self.groups.clone(),
+            start: self.start.clone(),
             states: self
                 .states
                 .iter()
@@ -159,12 +173,13 @@ impl Lane {
 
     #[cfg(feature = "cuda")]
     fn learn_on_gpu(&mut self, x: &Tensor, lesson: &Lesson, turn: &mut Turn) -> anyhow::Result<()> {
+        let how = Descent::new(turn, &self.groups, self.start.as_ref());
         let lesson = TrainStep {
             labels: lesson.labels,
             targets: targets(turn.phase, lesson.balanced),
-            rule: rule(turn.phase),
-            sizes: [false, true].map(|head| step(turn.phase, &turn.now, head)),
-            head: self.head,
+            rule: how.rule,
+            sizes: &how.sizes,
+            pull: how.pull,
             clip: turn.phase.clip,
         };
         let mean = self.routine.get_mut().step(&self.network, &mut self.states, x, &lesson, &mut turn.dropout)?;
@@ -227,9 +242,10 @@ impl Lane {
     /// # Errors
     /// Only those of the device.
     pub fn follow(&mut self, gradients: OfLayers, turn: &Turn) -> candle_core::Result<()> {
+        let how = Descent::new(turn, &self.groups, self.start.as_ref());
         let (mut steps, mut moved) = (Steps::default(), Vec::new());
         for (layer, own) in gradients {
-            moved.extend(stepped(&self.network, &mut self.states, &mut steps, self.head, turn, layer, own)?);
+            moved.extend(how.stepped(&self.network, &mut self.states, &mut steps, layer, own)?);
         }
         steps.finish()?;
         self.move_to(moved);
@@ -239,10 +255,11 @@ impl Lane {
     /// The backward pass and one optimiser step on every parameter that trains. A layer steps as soon as its gradients
     /// are there, so that they never all take memory at once.
     fn backward(&mut self, tape: &mut Tape, dy: Tensor, turn: &Turn) -> candle_core::Result<()> {
-        let (network, states, head) = (&self.network, &mut self.states, self.head);
+        let how = Descent::new(turn, &self.groups, self.start.as_ref());
+        let (network, states) = (&self.network, &mut self.states);
         let (mut steps, mut moved) = (Steps::default(), Vec::new());
         let mut learn = |layer: usize, gradients: Vec<Tensor>| {
-            moved.extend(stepped(network, states, &mut steps, head, turn, layer, gradients)?);
+            moved.extend(how.stepped(network, states, &mut steps, layer, gradients)?);
             Ok(())
         };
         network.backward_clipped(tape, dy, turn.phase.clip, &mut learn)?;
@@ -307,24 +324,4 @@ pub fn read_all(owed: &mut Vec<Means>) -> candle_core::Result<Vec<Vec<f64>>> {
         buffer::recycle_batch(tensors);
     }
     Ok(known)
-}
-
-/// The parameters of a layer after one step.
-fn stepped(
-    network: &Network,
-    states: &mut BTreeMap<(usize, usize), State>,
-    steps: &mut Steps,
-    head: usize,
-    turn: &Turn,
-    layer: usize,
-    gradients: Vec<Tensor>,
-) -> candle_core::Result<Vec<Moved>> {
-    let mut moved = Vec::new();
-    for (which, gradient) in gradients.into_iter().enumerate() {
-        let state = states.entry((layer, which)).or_default();
-        let size = step(turn.phase, &turn.now, layer >= head);
-        let stepped = steps.step(state, rule(turn.phase), size, &network.params[layer][which], gradient)?;
-        moved.push((layer, which, stepped));
-    }
-    Ok(moved)
 }

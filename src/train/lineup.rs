@@ -100,7 +100,11 @@ impl<'a> Lineup<'a> {
             }
             let network = Network::new(graph.clone(), weights, &shelf.device)?;
             let history = History { trials: with, place: Place::default(), record: Record::default(), latest: None };
-            let lane = Lane::new(network, *below, history);
+            let pulled = history.trials.iter().any(|trial| pulls(self.stages[*trial]));
+            let mut lane = Lane::new(network, *below, history);
+            if pulled {
+                lane.remember();
+            }
             learners.push(Learner::Lane { lane: Box::new(lane), feed: *feed });
         }
         Ok(learners)
@@ -134,4 +138,9 @@ impl<'a> Lineup<'a> {
             && frozen(one) == frozen(other)
             && self.stages[one].backbone == self.stages[other].backbone
     }
+}
+
+/// Whether any phase pulls the backbone back to where it started.
+fn pulls(stage: &Train) -> bool {
+    stage.phases.iter().any(|phase| phase.start_decay > 0.0)
 }

@@ -8,6 +8,7 @@ use crate::device::Precision;
 use crate::exec::{AT_ONCE, Network, Storage};
 use crate::model::graph::Graph;
 use crate::model::init;
+use crate::model::selected::Selected;
 use crate::nn::{PRODUCT_SPACE, memory};
 use crate::phase::Phase;
 use crate::plan::stage::{Encode, Encoded, Pretrain, Stage, Start, Train, Work};
@@ -58,11 +59,12 @@ fn storage(network: &Network, batch: usize, precision: Precision, phase: Option<
         Some(_) => 1,
         None => 0,
     };
+    let start = phase.is_some_and(|phase| phase.start_decay > 0.0);
     let number = if precision == Precision::Bf16 { 2 } else { 4 };
     let algorithms = if cfg!(feature = "cudnn") { network.patches_bytes(batch, number).min(WORKSPACE) } else { 0 };
     let tiles = if precision == Precision::F32 { network.tiles_bytes(batch) } else { 0 };
     let workspace = algorithms.max(tiles);
-    Storage { number, memories, workspace: PRODUCT_SPACE + workspace, patches: PATCHES }
+    Storage { number, memories: memories + usize::from(start), workspace: PRODUCT_SPACE + workspace, patches: PATCHES }
 }
 
 fn network(graph: Graph) -> anyhow::Result<Network> {
@@ -104,6 +106,7 @@ fn of_train(stage: &Train, work: &Work, batch: Option<usize>) -> anyhow::Result<
         let batch = batch.unwrap_or(phase.batch);
         own.frozen = stage.frozen(phase).map_err(anyhow::Error::msg)?.saturating_sub(below);
         own.batch_norm = phase.batch_norm;
+        own.selected = Selected::of(&own.graph, &phase.trains);
         let storage = storage(&own, batch, stage.precision, Some(phase));
         let under = |images: usize| prefix.as_ref().map_or(0, |prefix| prefix.evaluation_bytes(images, storage));
         // A batch that is changed at random is not filled up.

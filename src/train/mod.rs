@@ -3,6 +3,7 @@
 mod abreast;
 mod bank;
 mod course;
+mod descent;
 mod device;
 mod encode;
 mod evaluate;

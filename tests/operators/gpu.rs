@@ -14,7 +14,7 @@ use tl_sweep::nn::activation::Activation;
 use tl_sweep::nn::conv::{self, Conv};
 use tl_sweep::nn::linear::{heads_backward, heads_forward};
 use tl_sweep::nn::loss::{Targets, cross_entropies};
-use tl_sweep::nn::optim::{Rule, Step};
+use tl_sweep::nn::optim::{Rule, Sizes, Step};
 use tl_sweep::nn::{self, cuda};
 use tl_sweep::seed::{Stream, stream};
 
@@ -131,8 +131,8 @@ impl Trained {
         let labels = vec![1; x.dim(0).unwrap()];
         let plain = Step { lr: 0.01, coupled_decay: 0.0, decoupled_decay: 0.0 };
         let rule = Rule::Sgd { momentum: 0.9, nesterov: false };
-        let lesson =
-            TrainStep { labels: &labels, targets: Targets::default(), rule, sizes: [plain; 2], head: 0, clip: None };
+        let sizes = &Sizes::alike(plain, self.network.graph.layers.len());
+        let lesson = TrainStep { labels: &labels, targets: Targets::default(), rule, sizes, pull: None, clip: None };
         let mut rng = stream(1, Stream::Dropout, &[]);
         self.routine.step(&self.network, &mut self.states, x, &lesson, &mut rng).unwrap();
     }

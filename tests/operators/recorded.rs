@@ -9,10 +9,12 @@ use tl_sweep::exec::routine::{Routine, States, TrainStep};
 use tl_sweep::exec::{Encoder, Mode, Network, Parts};
 use tl_sweep::model::arch::Arch;
 use tl_sweep::model::init;
+use tl_sweep::model::selected::Selected;
 use tl_sweep::nn::loss::{Targets, cross_entropies};
-use tl_sweep::nn::optim::{Rule, Step, Steps};
+use tl_sweep::nn::optim::{Pull, Rule, Sizes, Step, Steps};
 use tl_sweep::nn::{self, cuda};
 use tl_sweep::seed::{Stream, stream};
+use tl_sweep::trains::Trains;
 
 use super::gpu::{ASKED, device};
 use super::{bits, tensor, uniform};
@@ -23,20 +25,34 @@ struct Case {
     side: usize,
     width: f64,
     frozen: usize,
+    /// What of the rest trains.
+    trains: fn() -> Trains,
+    /// How hard layers below the head are pulled back to their start.
+    pull: f64,
     rule: Rule,
     clip: Option<f64>,
     precision: Precision,
 }
 
 const SGD: Rule = Rule::Sgd { momentum: 0.9, nesterov: false };
-const PLAIN: Case =
-    Case { arch: "resnet8", side: 16, width: 1.0, frozen: 0, rule: SGD, clip: None, precision: Precision::F32 };
+const PLAIN: Case = Case {
+    arch: "resnet8",
+    side: 16,
+    width: 1.0,
+    frozen: 0,
+    trains: || Trains::All,
+    pull: 0.0,
+    rule: SGD,
+    clip: None,
+    precision: Precision::F32,
+};
 
 fn network(case: &Case) -> Network {
     let graph = Arch::new(case.arch, case.side, case.width).graph(10).unwrap();
     let weights = init::fresh(&graph, 0, 1, 0).unwrap();
     let mut network = Network::new(graph, &weights, &device()).unwrap();
     network.frozen = case.frozen;
+    network.selected = Selected::of(&network.graph, &(case.trains)());
     network.own().unwrap();
     network
 }
@@ -48,10 +64,20 @@ fn batch(case: &Case, step: usize) -> (Tensor, Vec<u32>) {
     (x, (0..images).map(|image| ((3 * image + step) % 10) as u32).collect())
 }
 
-/// The rates of a step, below the head and of the head: a schedule's.
-fn sizes(step: usize) -> [Step; 2] {
+/// The rates of a step, of the first layers, of the others below the head, and of the head: a schedule's.
+fn sizes(network: &Network, step: usize) -> Sizes {
     let rate = 0.02 / (1.0 + step as f64);
-    [rate, 3.0 * rate].map(|lr| Step { lr, coupled_decay: 1e-3, decoupled_decay: 1e-2 })
+    let groups = [0.5 * rate, rate, 3.0 * rate].map(|lr| Step { lr, coupled_decay: 1e-3, decoupled_decay: 1e-2 });
+    let head = head(network);
+    let of_layer = (0..network.graph.layers.len()).map(|layer| usize::from(layer >= 5) + usize::from(layer >= head));
+    Sizes { groups: groups.to_vec(), of_layer: of_layer.collect() }
+}
+
+/// Where the layers below the head began.
+fn pull(case: &Case, network: &Network) -> Option<Pull> {
+    let to = |layer: usize| if layer < head(network) { network.snapshot().unwrap()[layer].clone() } else { Vec::new() };
+    let all = 0..network.graph.layers.len();
+    (case.pull > 0.0).then(|| Pull { strength: case.pull, to: all.map(to).collect() })
 }
 
 const STEPS: usize = 10;
@@ -76,12 +102,12 @@ fn everything(network: &Network, losses: &[f64]) -> Vec<u64> {
 fn recorded(case: &Case) -> Vec<u64> {
     let _rounding = nn::round(case.precision);
     let network = network(case);
+    let pull = pull(case, &network);
     let (mut routine, mut states, mut losses) = (Routine::default(), States::new(), Vec::new());
     for step in 0..STEPS {
         let (x, labels) = batch(case, step);
-        let head = head(&network);
-        let lesson =
-            TrainStep { labels: &labels, targets: TARGETS, rule: case.rule, sizes: sizes(step), head, clip: case.clip };
+        let (sizes, pull) = (&sizes(&network, step), pull.as_ref());
+        let lesson = TrainStep { labels: &labels, targets: TARGETS, rule: case.rule, sizes, pull, clip: case.clip };
         losses.push(routine.step(&network, &mut states, &x, &lesson, &mut dropout(step)).unwrap());
         if step % 3 != 2 {
             // Whoever works in the same memory between two steps takes nothing from them.
@@ -101,16 +127,20 @@ fn recorded(case: &Case) -> Vec<u64> {
 fn one_by_one(case: &Case) -> Vec<u64> {
     let _rounding = nn::round(case.precision);
     let mut network = network(case);
+    let pull = pull(case, &network);
     let (mut states, mut losses) = (States::new(), Vec::new());
     for step in 0..STEPS {
         let (x, labels) = batch(case, step);
         let mut tape = network.forward(&x, Mode::Train(&mut dropout(step))).unwrap();
         let (means, gradient) = cross_entropies(&tape.result().unwrap(), &labels, &[TARGETS]).unwrap();
         losses.push(means.read().unwrap()[0]);
-        let (params, head, mut steps) = (&network.params, head(&network), Steps::default());
+        let (params, sizes, mut steps) = (&network.params, sizes(&network, step), Steps::default());
         let mut take = |layer: usize, gradients: Vec<Tensor>| {
-            let size = sizes(step)[usize::from(layer >= head)];
-            for (which, gradient) in gradients.into_iter().enumerate() {
+            let size = sizes.of(layer);
+            for (which, gradient) in network.learned(layer).into_iter().zip(gradients) {
+                if let Some(pull) = &pull {
+                    pull.add((layer, which), &params[layer][which], &gradient)?;
+                }
                 let state = states.entry((layer, which)).or_default();
                 steps.step(state, case.rule, size, &params[layer][which], gradient)?;
             }
@@ -141,6 +171,9 @@ fn steps_of_residual_networks() {
         Case { rule: Rule::Adam, clip: Some(0.5), ..PLAIN },
         Case { frozen: 9, rule: Rule::Sgd { momentum: 0.9, nesterov: true }, ..PLAIN },
         Case { precision: Precision::Bf16, rule: Rule::Adam, ..PLAIN },
+        Case { trains: || Trains::Norms, ..PLAIN },
+        Case { trains: || Trains::Biases, pull: 0.5, clip: Some(0.5), ..PLAIN },
+        Case { trains: || Trains::Only(vec!["layer2".to_owned()]), frozen: 3, pull: 0.5, ..PLAIN },
     ]);
 }
 
@@ -163,6 +196,7 @@ fn steps_of_networks_of_tokens_and_layer_norms() {
     check(&[
         Case { clip: Some(0.5), ..rows },
         Case { frozen: 30, precision: Precision::Bf16, ..rows },
+        Case { trains: || Trains::Biases, precision: Precision::Bf16, ..rows },
         Case { ..maps },
         Case { frozen: 30, precision: Precision::Bf16, ..maps },
     ]);

@@ -76,7 +76,8 @@ pub fn of(group: Group) -> impl Iterator<Item = &'static Key> {
 pub const CELL_KEYS: &[&str] = &["scenario", "recipe", "dataset", "per_class", "size", "similarity"];
 
 /// Keys that only tune: they are selected over, within an arm.
-pub const TUNING: &[&str] = &["lr", "backbone_lr", "weight_decay", "momentum", "dropout", "label_smoothing"];
+pub const TUNING: &[&str] =
+    &["lr", "backbone_lr", "layer_decay", "weight_decay", "start_decay", "momentum", "dropout", "label_smoothing"];
 
 /// `backbone.arch` is `arch`, `train.lr` is `lr`: the table may be named before the key.
 pub fn plain(name: &str) -> &str {

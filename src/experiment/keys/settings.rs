@@ -7,6 +7,7 @@ use crate::frame::Resize;
 use crate::freeze::Freeze;
 use crate::phase;
 use crate::recipe::{self, Augmentation, Head, OptimizerName, Pool, Preprocess, Schedule};
+use crate::trains::Trains;
 use crate::value::Value;
 
 pub static KEYS: &[Key] = &[
@@ -68,6 +69,14 @@ pub static KEYS: &[Key] = &[
     ),
     key!(
         Recipe,
+        "trains",
+        "all",
+        |v| Trains::parse(v).map(drop),
+        r#"{"type":["string","array"],"items":{"type":"string"}}"#,
+        "Which of the unfrozen parameters train: `all`, `norms` (scales and shifts of batch norms and layer norms), `biases` (with the shifts of norms), or a layer, a block or a list of them. What does not train is as frozen: statistics of its batch norms stand still, it drops nothing, and what lies below all that trains is shared. The head always trains."
+    ),
+    key!(
+        Recipe,
         "tap",
         "the last features of the arch",
         text,
@@ -93,7 +102,7 @@ pub static KEYS: &[Key] = &[
     key!(
         Recipe,
         "batch_norm",
-        "frozen; train with random weights",
+        "frozen; affine where `trains` asks for norms or biases; train with random weights",
         |v| recipe::word::<recipe::BatchNorm>(v, recipe::BATCH_NORM).map(drop),
         r#"{"enum":["frozen","affine","train"]}"#,
         "What unfrozen batch norms do. Those of frozen layers are always frozen."
@@ -140,6 +149,14 @@ pub static KEYS: &[Key] = &[
         "Learning rate of the head, and of the backbone unless `backbone_lr` stands."
     ),
     key!(Train, "backbone_lr", "lr", positive, POSITIVE, "Learning rate of the unfrozen backbone."),
+    key!(
+        Train,
+        "layer_decay",
+        "1.0",
+        |v| recipe::number(v, f64::MIN_POSITIVE, 1.0).map(drop),
+        r#"{"type":"number","exclusiveMinimum":0,"maximum":1}"#,
+        "Times `backbone_lr` for each block with parameters between a layer and the head (blocks as `summary` prints them): 0.75 makes the last block train at `backbone_lr`, the one below at 0.75 of it, the next at 0.56."
+    ),
     key!(Train, "momentum", "0.9", fraction, FRACTION, "Momentum of SGD."),
     key!(Train, "nesterov", "false", flag, FLAG, "Nesterov's form of momentum."),
     key!(
@@ -157,6 +174,14 @@ pub static KEYS: &[Key] = &[
         |v| recipe::word::<recipe::Decay>(v, recipe::DECAY).map(drop),
         r#"{"enum":["coupled","decoupled","over-lr"]}"#,
         "What weight decay means: in the gradient, on the weights, or in the gradient over the learning rate."
+    ),
+    key!(
+        Train,
+        "start_decay",
+        "0.0",
+        positive,
+        POSITIVE,
+        "L2-SP (Li et al., 2018): the backbone is pulled back to the weights that it started from instead of to zero, with this strength in the gradient, whatever `decay` says; `weight_decay` is the head's alone then."
     ),
     key!(
         Train,

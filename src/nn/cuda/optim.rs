@@ -127,6 +127,13 @@ pub fn clip(gradients: &[&mut Tensor], limit: f64) -> Result<()> {
     Ok(())
 }
 
+/// Adds strength times (w - start) to a gradient, in place.
+pub fn pull(gradient: &Tensor, w: &Tensor, start: &Tensor, strength: f64) -> Result<()> {
+    let n = gradient.elem_count();
+    let args = [count(n)?, at(gradient)?, at(w)?, at(start)?, Arg::Float(strength as f32)];
+    launch(device_of(gradient)?, "pull", Threads::Each(n), &args)
+}
+
 /// Whether all numbers of f32 tensors are finite: one answer for all of them.
 pub fn all_finite(tensors: &[&Tensor]) -> Result<bool> {
     let Some(first) = tensors.first() else { return Ok(true) };

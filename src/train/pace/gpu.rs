@@ -13,7 +13,7 @@ use crate::model::init;
 use crate::nn::buffer;
 use crate::nn::cuda::device::synchronise;
 use crate::nn::loss::Targets;
-use crate::nn::optim::{Rule, Step};
+use crate::nn::optim::{Rule, Sizes, Step};
 use crate::outcome::FailureClass;
 use crate::seed::{Stream, stream};
 use crate::train::{classify, open_device};
@@ -114,13 +114,14 @@ fn work(device: &CandleDevice, subject: &Subject, batch: usize) -> anyhow::Resul
     let labels: Vec<u32> = (0..batch).map(|image| (image % classes.min(CLASSES)) as u32).collect();
     let (mut routine, mut states) = (Routine::default(), States::new());
     let step = Step { lr: 1e-6, coupled_decay: 0.0, decoupled_decay: 0.0 };
+    let sizes = Sizes::alike(step, network.graph.layers.len());
     let run = move || {
         let lesson = TrainStep {
             labels: &labels,
             targets: Targets::default(),
             rule: Rule::Sgd { momentum: 0.9, nesterov: false },
-            sizes: [step; 2],
-            head: 0,
+            sizes: &sizes,
+            pull: None,
             clip: None,
         };
         routine.step(&network, &mut states, &x, &lesson, &mut stream(0, Stream::Dropout, &[]))

@@ -70,6 +70,11 @@ extern "C" __global__ void clip(unsigned count, float *x, int parts, const doubl
     if (factor < 1.0) EACH(i, count) x[i] = float(x[i] * factor);
 }
 
+// The gradient of strength / 2 times the squared distance from where a parameter started, added to its own.
+extern "C" __global__ void pull(unsigned count, float *gradient, const float *w, const float *start, float strength) {
+    EACH(i, count) gradient[i] += strength * (w[i] - start[i]);
+}
+
 // Sets the flag where some number is not finite.
 extern "C" __global__ void not_finite(unsigned count, const float *x, unsigned *flag) {
     EACH(i, count) if (!isfinite(x[i])) *flag = 1;
