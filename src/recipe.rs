@@ -228,6 +228,20 @@ pub fn count(value: &Value, low: usize) -> Parsed<usize> {
     }
 }
 
+/// Between the names of several layers whose outputs are features together.
+pub const AND: &str = " + ";
+
+/// One layer's name, or several that are features together, as one text.
+pub fn tap(value: &Value) -> Parsed<String> {
+    match value {
+        Value::List(items) if !items.is_empty() => {
+            Ok(items.iter().map(name).collect::<Parsed<Vec<String>>>()?.join(AND))
+        }
+        Value::Text(text) if !text.is_empty() => Ok(text.clone()),
+        other => wrong(other, "the name of a layer, or a list of names"),
+    }
+}
+
 /// A norm above zero.
 pub fn clip(value: &Value) -> Parsed<f64> {
     match value.number() {

@@ -27,5 +27,6 @@ mod published;
 mod sharing;
 mod side;
 mod sweeps;
+mod taps;
 mod verdicts;
 mod weights;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::graph::{Framework, Graph, Op};
 use super::sketch::Sketch;
 use super::{convnext, densenet, efficientnet, inception, mobilenet, resnet, resnet_cifar, squeezenet, vgg, vit};
-use crate::recipe::Preprocess;
+use crate::recipe::{AND, Preprocess};
 use crate::spelling::nearest;
 
 /// What decides a backbone's graph.
@@ -233,11 +233,27 @@ impl Arch {
         })
     }
 
-    /// The index of a layer that a tap names: a layer, `features`, `early` or `no_top`.
+    /// The layer that a tap names, or the highest of several.
+    ///
+    /// # Errors
+    /// As `taps`.
+    pub fn tap(&self, graph: &Graph, tap: &str) -> Result<usize, String> {
+        let taps = self.taps(graph, tap)?;
+        taps.last().copied().ok_or_else(|| "a tap names a layer".to_owned())
+    }
+
+    /// The indices of the layers that a tap names, in their order: a layer, `features`, `early` or `no_top`, or several of them.
     ///
     /// # Errors
     /// The network has no such layer; says which is nearest.
-    pub fn tap(&self, graph: &Graph, tap: &str) -> Result<usize, String> {
+    fn taps(&self, graph: &Graph, tap: &str) -> Result<Vec<usize>, String> {
+        let mut found = tap.split(AND).map(|name| self.layer(graph, name)).collect::<Result<Vec<_>, _>>()?;
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+
+    fn layer(&self, graph: &Graph, tap: &str) -> Result<usize, String> {
         let family = family(&self.name);
         let known = |of: fn(&Family) -> &'static str| family.as_ref().map(of).map(str::to_owned);
         let name = match (tap, &self.own) {
@@ -264,13 +280,30 @@ impl Arch {
         }
     }
 
-    /// The network up to a tap.
+    /// The network up to a tap, or up to the highest of several, which it knows.
     ///
     /// # Errors
-    /// As `graph` and `tap`.
+    /// As `graph`; a tap that names no layer, or one of several that is not below the highest, or is computed as one with the
+    /// layer behind it.
     pub fn backbone(&self, tap: &str) -> Result<Graph, String> {
         let graph = self.graph(10)?;
-        let index = self.tap(&graph, tap)?;
-        Ok(graph.truncate(index))
+        let taps = self.taps(&graph, tap)?;
+        let highest = self.tap(&graph, tap)?;
+        let mut backbone = graph.truncate(highest);
+        for index in taps.into_iter().filter(|index| *index != highest) {
+            let name = &graph.layers[index].name;
+            let Some(own) = backbone.find(name) else {
+                let highest = &graph.layers[highest].name;
+                return Err(format!("'{name}' is not below '{highest}': taps stand one above the other"));
+            };
+            if let Some(reader) = backbone.absorber(own) {
+                let reader = &backbone.layers[reader].name;
+                return Err(format!(
+                    "'{name}' is computed as one with '{reader}', which alone reads it: tap '{reader}' instead"
+                ));
+            }
+            backbone.taps.push(own);
+        }
+        Ok(backbone)
     }
 }

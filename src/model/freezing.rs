@@ -75,52 +75,78 @@ fn cells(reduce: Reduce, grid: usize) -> Op {
     Op::GridPool { reduce, grid }
 }
 
-/// Whether what a backbone ends with can be pooled so: only a transformer's rows have a class token. A vector is not pooled.
+/// Whether what a backbone gives can be pooled so: only a transformer's rows have a class token. A vector is not pooled.
 ///
 /// # Errors
 /// Why not, and what can.
 pub fn pools(backbone: &Graph, pool: Pool) -> Result<(), String> {
-    let last = backbone.last();
-    let [_, height, width] = backbone.layers[last].shape;
     let class = matches!(pool, Pool::Class | Pool::ClassAvg);
-    match height * width > 1 && class && patches(backbone, last).is_none() {
-        false => Ok(()),
-        true => Err(format!(
-            "{} asks for a class token, and '{}' of {} gives a map of {height} x {width} pixels: \"avg\" or \"max\" pool that",
-            pool.word(),
-            backbone.layers[last].name,
-            backbone.arch,
-        )),
+    for tap in taps(backbone) {
+        let [_, height, width] = backbone.layers[tap].shape;
+        if height * width > 1 && class && patches(backbone, tap).is_none() {
+            return Err(format!(
+                "{} asks for a class token, and '{}' of {} gives a map of {height} x {width} pixels: \"avg\" or \"max\" pool that",
+                pool.word(),
+                backbone.layers[tap].name,
+                backbone.arch,
+            ));
+        }
     }
+    Ok(())
 }
 
+/// The layers whose outputs are a backbone's features, from the lowest.
+pub fn taps(backbone: &Graph) -> Vec<usize> {
+    backbone.taps.iter().copied().chain([backbone.last()]).collect()
+}
+
+/// The layer whose output is the vector that a head reads.
+pub const CODES: &str = "head.flatten";
+
 /// A backbone with its feature map made a vector: pooled over a grid, if it is to be, and flattened. Of a row of tokens it is the
-/// map of the patches, unless the class token is asked for.
+/// map of the patches, unless the class token is asked for. The vectors of several taps stand side by side, the lowest first.
 pub fn pooled(backbone: &Graph, pool: Pool) -> Graph {
     let mut network = backbone.clone();
-    let [_, height, width] = network.layers[network.last()].shape;
-    if height * width > 1 {
-        let tap = network.last();
-        let row = patches(&network, tap);
-        let mut height = height;
-        if let Some(row) = row.filter(|_| pool != Pool::Class) {
-            network.then("head", "head.patches", Op::Patches { skip: row.skip });
-            height = row.side;
-        }
-        match pool {
-            Pool::Flatten => {}
-            Pool::Avg(grid) => _ = network.then("head", "head.pool", cells(Reduce::Avg, grid.min(height))),
-            Pool::Max(grid) => _ = network.then("head", "head.pool", cells(Reduce::Max, grid.min(height))),
-            Pool::Class => _ = network.then("head", "head.class", Op::Token(0)),
-            Pool::ClassAvg => {
-                let mean = network.then("head", "head.pool", cells(Reduce::Avg, 1));
-                let class = network.push("head", "head.class", Op::Token(0), &[tap]);
-                network.push("head", "head.concat", Op::Concat, &[class, mean]);
-            }
+    if backbone.taps.is_empty() {
+        let end = summed(&mut network, backbone.last(), pool, "head");
+        network.push("head", CODES, Op::Flatten, &[end]);
+        return network;
+    }
+    let mut vectors = Vec::new();
+    for (number, tap) in taps(backbone).into_iter().enumerate() {
+        let prefix = format!("head.{}", number + 1);
+        let end = summed(&mut network, tap, pool, &prefix);
+        vectors.push(network.push("head", format!("{prefix}.flatten"), Op::Flatten, &[end]));
+    }
+    network.push("head", "head.taps", Op::Concat, &vectors);
+    network.then("head", CODES, Op::Flatten);
+    network.taps.clear();
+    network
+}
+
+/// Puts the pooling of one tap on a network; returns the layer that it ends with.
+fn summed(network: &mut Graph, tap: usize, pool: Pool, prefix: &str) -> usize {
+    let [_, height, width] = network.layers[tap].shape;
+    if height * width == 1 {
+        return tap;
+    }
+    let (mut height, mut map) = (height, tap);
+    if let Some(row) = patches(network, tap).filter(|_| pool != Pool::Class) {
+        map = network.push("head", format!("{prefix}.patches"), Op::Patches { skip: row.skip }, &[tap]);
+        height = row.side;
+    }
+    let mut put = |name: &str, op: Op, inputs: &[usize]| network.push("head", format!("{prefix}.{name}"), op, inputs);
+    match pool {
+        Pool::Flatten => map,
+        Pool::Avg(grid) => put("pool", cells(Reduce::Avg, grid.min(height)), &[map]),
+        Pool::Max(grid) => put("pool", cells(Reduce::Max, grid.min(height)), &[map]),
+        Pool::Class => put("class", Op::Token(0), &[map]),
+        Pool::ClassAvg => {
+            let mean = put("pool", cells(Reduce::Avg, 1), &[map]);
+            let class = put("class", Op::Token(0), &[tap]);
+            put("concat", Op::Concat, &[class, mean])
         }
     }
-    network.then("head", "head.flatten", Op::Flatten);
-    network
 }
 
 /// Puts pooling and a new head on a backbone that ends at its tap. Returns the network; the backbone's layers come first.

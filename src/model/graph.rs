@@ -41,6 +41,9 @@ pub struct Graph {
     pub framework: Framework,
     /// In execution order, which is also the order in which indices freeze.
     pub layers: Vec<Layer>,
+    /// Layers below the last whose outputs are features beside its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taps: Vec<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,7 +119,7 @@ impl Graph {
         };
         let layer =
             Layer { name: name.to_owned(), block: "input".to_owned(), op: Op::Input, inputs: Vec::new(), shape: input };
-        Self { arch: arch.to_owned(), framework, layers: vec![layer] }
+        Self { arch: arch.to_owned(), framework, layers: vec![layer], taps: Vec::new() }
     }
 
     /// Appends a layer on top of `inputs` and returns its index.
@@ -227,7 +230,12 @@ impl Graph {
             let layer = &self.layers[*index];
             Layer { inputs: layer.inputs.iter().map(|input| place[*input]).collect(), ..layer.clone() }
         };
-        Self { arch: self.arch.clone(), framework: self.framework, layers: order.iter().map(layer).collect() }
+        Self {
+            arch: self.arch.clone(),
+            framework: self.framework,
+            layers: order.iter().map(layer).collect(),
+            taps: Vec::new(),
+        }
     }
 
     /// The same network with `width` times the channels everywhere but in its input and its last learned layer.
@@ -257,7 +265,19 @@ impl Graph {
             let inputs = layer.inputs.iter().map(|input| place[*input]).collect();
             layers.push(Layer { inputs, ..layer.clone() });
         }
-        Self { arch: self.arch.clone(), framework: self.framework, layers }
+        Self { arch: self.arch.clone(), framework: self.framework, layers, taps: Vec::new() }
+    }
+
+    /// The batch norm or activation that alone reads what a layer computes: both are done in one pass over memory.
+    pub fn absorber(&self, index: usize) -> Option<usize> {
+        let mut readers = (0..self.layers.len()).filter(|reader| self.layers[*reader].inputs.contains(&index));
+        let (reader, more) = (readers.next()?, readers.next());
+        let computes =
+            matches!(self.layers[index].op, Op::Conv { .. } | Op::BatchNorm { .. } | Op::Add | Op::ZeroPad(_));
+        let takes = matches!(self.layers[reader].op, Op::BatchNorm { .. } | Op::Activation(_) | Op::Conv { .. });
+        let pads = matches!(self.layers[index].op, Op::ZeroPad(_));
+        let convolves = matches!(self.layers[reader].op, Op::Conv { .. });
+        (more.is_none() && computes && takes && pads == convolves).then_some(reader)
     }
 
     /// The deepest layer c at most `limit` such that only c's output is read above c: where the graph is one tensor wide.

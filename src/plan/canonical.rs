@@ -13,7 +13,7 @@ use crate::experiment::problem::Problem;
 use crate::frame::Resize;
 use crate::key::{ENGINE, Key};
 use crate::model::arch::{Arch, family, prepares_images};
-use crate::model::freezing::pools;
+use crate::model::freezing::{pools, taps};
 use crate::model::graph::Graph;
 use crate::model::sketch::Sketch;
 use crate::recipe;
@@ -317,11 +317,13 @@ impl Settler<'_> {
     /// The network up to the tap; the tap is settled to its layer's own name.
     fn backbone(&mut self, layer: &mut Layer) -> Result<Graph, Problem> {
         let arch = stage::arch(layer, self.facts).map_err(|message| self.plain(message))?;
-        let tap = layer.get("tap").map_or("features".to_owned(), Value::to_string);
+        let asked = layer.get("tap").cloned().unwrap_or_else(|| Value::Text("features".to_owned()));
+        let refused = |message: String| self.experiment.problem("tap", &asked, message);
+        let tap = recipe::tap(&asked).map_err(refused)?;
         let built = self.graphs.entry(format!("{arch:?} {tap}")).or_insert_with(|| build(&arch, &tap));
-        let graph =
-            built.clone().map_err(|message| self.experiment.problem("tap", &Value::Text(tap.clone()), message))?;
-        layer.insert("tap".to_owned(), Value::Text(graph.layers[graph.last()].name.clone()));
+        let graph = built.clone().map_err(refused)?;
+        let names: Vec<&str> = taps(&graph).into_iter().map(|tap| graph.layers[tap].name.as_str()).collect();
+        layer.insert("tap".to_owned(), Value::Text(names.join(recipe::AND)));
         Ok(graph)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::device::Precision;
 use crate::freeze::Freeze;
-use crate::model::freezing::{depth_name, frozen_layers};
+use crate::model::freezing::{depth_name, frozen_layers, taps};
 use crate::model::graph::{Graph, Op};
 use crate::phase::PHASE_KEYS;
 use crate::value::{Layer, Value};
@@ -47,8 +47,8 @@ pub fn drop_without_effect(layer: &mut Layer, backbone: &Graph) {
     if layer.get("precision").and_then(Value::text) == Some(Precision::default().name()) {
         layer.remove("precision");
     }
-    let [_, height, width] = backbone.layers[backbone.last()].shape;
-    if height * width == 1 {
+    let vector = |tap: usize| backbone.layers[tap].shape[1..] == [1, 1];
+    if taps(backbone).into_iter().all(vector) {
         layer.remove("pool");
     }
     let random = layer.get("weights").and_then(Value::text) == Some("random");

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use anyhow::Context;
 use candle_core::Tensor;
 
+use super::codes::{Piece, joined, layers, pieces};
 use super::features::{Row, Writer};
 use super::inputs::ALL_REPLICATES;
 use super::source::{Change, Source};
@@ -13,12 +14,13 @@ use super::{Group, Shelf};
 use crate::data::split::split;
 use crate::exec::{AT_ONCE, Encoder, Network, Parts};
 use crate::key::Key;
-use crate::model::freezing::with_head;
+use crate::model::freezing::pooled;
+use crate::model::graph::Shape;
 use crate::nn::coming::Coming;
 use crate::outcome::Outcome;
 use crate::outcome::Progress;
 use crate::plan::stage::{Encode, Encoded, Work};
-use crate::recipe::{Head, Pool};
+use crate::recipe::Pool;
 
 pub const BATCH: usize = AT_ONCE;
 
@@ -66,10 +68,9 @@ struct Pass {
 
 struct Kept {
     stage: usize,
-    /// The layer of the pass that is read.
-    layer: usize,
-    /// What stands between it and the features: the pooling of the head.
-    tail: Option<Network>,
+    pieces: Vec<Piece>,
+    /// Of one image.
+    shape: Shape,
 }
 
 impl Pass {
@@ -91,8 +92,8 @@ impl Pass {
         network.frozen = network.graph.layers.len();
         let mut kept = Vec::new();
         for index in open {
-            if let Some((layer, tail)) = served(stages[*index], &network, shelf)? {
-                kept.push(Kept { stage: *index, layer, tail });
+            if let Some((pieces, shape)) = served(stages[*index], &network, shelf)? {
+                kept.push(Kept { stage: *index, pieces, shape });
             }
         }
         Ok(Self { encoder: Encoder::new(network), kept })
@@ -123,21 +124,19 @@ impl Pass {
 
     /// The file of what is kept.
     fn file(&self, kept: &Kept, stages: &[&Encode], ids: &[Row], shelf: &Shelf) -> anyhow::Result<Writer> {
-        let graph = &kept.tail.as_ref().unwrap_or(&self.encoder.network).graph;
-        let shape = graph.layers[if kept.tail.is_some() { graph.last() } else { kept.layer }].shape;
         let key = Key::of("encode", stages[kept.stage]);
-        Writer::new(&shelf.places.features(key), ids.to_vec(), &shape)
+        Writer::new(&shelf.places.features(key), ids.to_vec(), &kept.shape)
     }
 
     /// All that is kept of some images.
     fn features(&self, images: &Tensor) -> candle_core::Result<Vec<Coming>> {
-        let layers: Vec<usize> = self.kept.iter().map(|kept| kept.layer).collect();
-        let found = self.encoder.features(images, &layers, Parts::Alike)?;
-        let of = |(kept, found): (&Kept, Tensor)| match &kept.tail {
-            Some(tail) => Coming::of(&tail.infer(&self.encoder.network.as_images(kept.layer, &found)?)?),
-            None => Coming::of(&found),
+        let layers: Vec<usize> = self.kept.iter().flat_map(|kept| layers(&kept.pieces)).collect();
+        let mut found = self.encoder.features(images, &layers, Parts::Alike)?.into_iter();
+        let of = |kept: &Kept| {
+            let own: Vec<Tensor> = found.by_ref().take(kept.pieces.len()).collect();
+            Coming::of(&joined(&kept.pieces, &self.encoder.network, &own)?)
         };
-        self.kept.iter().zip(found).map(of).collect()
+        self.kept.iter().map(of).collect()
     }
 }
 
@@ -146,21 +145,13 @@ fn write(files: &mut [Writer], coming: Vec<Coming>) -> anyhow::Result<()> {
     files.iter_mut().zip(coming).try_for_each(|(file, coming)| coming.read(|rows| file.rows(rows))?)
 }
 
-/// Where `network` has what a stage keeps, if it has it: the layer, and what comes behind it.
-fn served(stage: &Encode, network: &Network, shelf: &Shelf) -> anyhow::Result<Option<(usize, Option<Network>)>> {
+/// Where `network` has what a stage keeps, if it has it, and the shape of that.
+fn served(stage: &Encode, network: &Network, shelf: &Shelf) -> anyhow::Result<Option<(Vec<Piece>, Shape)>> {
     let backbone = stage.backbone.arch.backbone(&stage.backbone.tap).map_err(anyhow::Error::msg)?;
-    // The head above the cut does not matter: it is cut off again.
-    let whole = with_head(&backbone, stage.pool.unwrap_or(Pool::Flatten), &Head::Linear, 2, 0.0);
+    let whole = pooled(&backbone, stage.pool.unwrap_or(Pool::Flatten));
     let cut = whole.find(&stage.cut).with_context(|| format!("no layer '{}'", stage.cut))?;
-    let last = cut.min(backbone.last());
-    let layer = network.graph.find(&whole.layers[last].name).filter(|layer| network.stands_alone(*layer));
-    let tail = if cut > last {
-        let above = whole.truncate(cut).above(last);
-        Some(Network::new(above, &Default::default(), &shelf.device)?)
-    } else {
-        None
-    };
-    Ok(layer.map(|layer| (layer, tail)))
+    let pieces = pieces(&backbone, stage.pool, cut, network, &shelf.device)?;
+    Ok(pieces.map(|pieces| (pieces, whole.layers[cut].shape)))
 }
 
 /// Every image that some replicate reads, in the order of the manifest; views behind it.

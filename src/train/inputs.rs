@@ -1,16 +1,14 @@
 //! What the networks of a group read: images or features, and the frozen layers that stand between the images and the
 //! first layer that trains. Whatever several of them read is made once.
 
-use std::rc::Rc;
-
 use candle_core::{Device, Tensor};
 
 use super::Shelf;
+use super::codes::{Piece, joined, layers, pieces};
 use super::course::Draw;
 use super::source::{Change, Source};
 use crate::data::batch::order;
 use crate::exec::{Encoder, Network, Parts};
-use crate::model::freezing::pooled;
 use crate::model::graph::Graph;
 use crate::plan::stage::{Encoded, Start, Train, Work};
 
@@ -52,7 +50,7 @@ struct Feed {
 enum Kind {
     Images,
     Features(Source),
-    Prefix { prefix: usize, layer: usize, tail: Option<Rc<Network>> },
+    Prefix { prefix: usize, pieces: Vec<Piece> },
 }
 
 impl Inputs {
@@ -132,29 +130,21 @@ impl Inputs {
         shelf: &mut Shelf,
     ) -> anyhow::Result<Kind> {
         let backbone = stage.backbone.arch.backbone(&stage.backbone.tap).map_err(anyhow::Error::msg)?;
-        let last = cut.min(backbone.last());
-        let name = &whole.layers[last].name;
-        let tail = if cut > last {
-            let above = pooled(&backbone, stage.pool).truncate(cut).above(last);
-            Some(Rc::new(Network::new(above, &Default::default(), &shelf.device)?))
-        } else {
-            None
-        };
+        let pool = (cut > backbone.last()).then_some(stage.pool);
         let backbone_of = crate::plan::Backbone { tap: String::new(), ..stage.backbone.clone() };
         let same = serde_json::to_string(&backbone_of)?;
         for (index, prefix) in self.prefixes.iter().enumerate().filter(|(_, prefix)| prefix.same == same) {
-            let own = &prefix.encoder.network;
-            let found = own.graph.find(name).filter(|layer| own.stands_alone(*layer));
-            if let Some(layer) = found {
-                return Ok(Kind::Prefix { prefix: index, layer, tail });
+            if let Some(pieces) = pieces(&backbone, pool, cut, &prefix.encoder.network, &shelf.device)? {
+                return Ok(Kind::Prefix { prefix: index, pieces });
             }
         }
         let weights = shelf.weights(&stage.backbone, work)?.ok_or_else(|| anyhow::anyhow!("no weights to share"))?;
-        let mut network = Network::new(backbone.truncate(last), &weights, &shelf.device)?;
+        let mut network = Network::new(backbone.truncate(cut.min(backbone.last())), &weights, &shelf.device)?;
         network.frozen = network.graph.layers.len();
-        let layer = network.graph.last();
+        let pieces = pieces(&backbone, pool, cut, &network, &shelf.device)?
+            .ok_or_else(|| anyhow::anyhow!("the prefix has no '{}'", whole.layers[cut].name))?;
         self.prefixes.push(Prefix { same, encoder: Encoder::new(network) });
-        Ok(Kind::Prefix { prefix: self.prefixes.len() - 1, layer, tail })
+        Ok(Kind::Prefix { prefix: self.prefixes.len() - 1, pieces })
     }
 
     /// What a person should know of how prefixes run.
@@ -219,29 +209,27 @@ impl Inputs {
     fn run_prefixes(
         &mut self,
         images: &Tensor,
-        parts: Parts,
+        how: Parts,
         wanted: &[(usize, usize)],
         found: &mut [Option<Tensor>],
     ) -> anyhow::Result<()> {
         for (index, prefix) in self.prefixes.iter().enumerate() {
             let mut readers = Vec::new();
             for (place, feed) in wanted {
-                if let Kind::Prefix { prefix, layer, tail } = &self.feeds[*feed].kind
+                if let Kind::Prefix { prefix, pieces } = &self.feeds[*feed].kind
                     && *prefix == index
                 {
-                    readers.push((*place, *layer, tail));
+                    readers.push((*place, pieces));
                 }
             }
             if readers.is_empty() {
                 continue;
             }
-            let layers: Vec<usize> = readers.iter().map(|(_, layer, _)| *layer).collect();
-            for ((place, layer, tail), output) in readers.iter().zip(prefix.encoder.features(images, &layers, parts)?) {
-                let output = prefix.encoder.network.as_images(*layer, &output)?;
-                found[*place] = Some(match tail {
-                    Some(tail) => tail.as_images(tail.graph.last(), &tail.infer(&output)?)?,
-                    None => output,
-                });
+            let read: Vec<usize> = readers.iter().flat_map(|(_, pieces)| layers(pieces)).collect();
+            let mut outputs = prefix.encoder.features(images, &read, how)?.into_iter();
+            for (place, pieces) in readers {
+                let own: Vec<Tensor> = outputs.by_ref().take(pieces.len()).collect();
+                found[place] = Some(joined(pieces, &prefix.encoder.network, &own)?);
             }
             self.macs += prefix.encoder.network.graph.total_macs() as f64 * images.dim(0)? as f64;
         }

@@ -2,6 +2,7 @@
 
 mod abreast;
 mod bank;
+mod codes;
 mod course;
 mod descent;
 mod device;

@@ -12,6 +12,7 @@ use super::{Group, Shelf};
 use crate::data::Manifest;
 use crate::data::split::{Split, split};
 use crate::exec::{Encoder, Network, Parts};
+use crate::model::freezing::CODES;
 use crate::model::init;
 use crate::model::weights::Weights;
 use crate::nn::activation::Activation;
@@ -99,14 +100,14 @@ struct Codes {
 
 impl Codes {
     fn new(stage: &Train, work: &Work, shelf: &mut Shelf) -> anyhow::Result<Self> {
-        let (whole, backbone_layers) = stage.network().map_err(anyhow::Error::msg)?;
+        let (whole, _) = stage.network().map_err(anyhow::Error::msg)?;
         let device = shelf.device.clone();
         if let Some(encode) = work.encode.as_ref().filter(|encode| encode.images == Encoded::All) {
             let cut = whole.find(&encode.cut).with_context(|| format!("no layer '{}'", encode.cut))?;
             let features = shelf.features(encode, work)?;
             let source = Source::Features { features, shape: whole.layers[cut].shape, views: None };
             let above = whole.above(cut);
-            let flat = above.find("head.flatten").map(|flat| above.truncate(flat));
+            let flat = above.find(CODES).map(|flat| above.truncate(flat));
             let network = flat.map(|graph| Network::new(graph, &Weights::default(), &device)).transpose()?;
             return Ok(Self { source, encoder: network.map(Encoder::new), device, macs: 0.0 });
         }
@@ -114,7 +115,7 @@ impl Codes {
         if weights.0.is_empty() {
             weights = init::fresh(&whole, 0, stage.seed, stage.replicate as u64)?;
         }
-        let flat = whole.find("head.flatten").unwrap_or(backbone_layers - 1);
+        let flat = whole.find(CODES).with_context(|| format!("no layer '{CODES}'"))?;
         let mut network = Network::new(whole.truncate(flat), &weights, &device)?;
         network.frozen = network.graph.layers.len();
         let packed = shelf.packed(stage.data, stage.backbone.frame())?;

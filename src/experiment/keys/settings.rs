@@ -79,9 +79,9 @@ pub static KEYS: &[Key] = &[
         Recipe,
         "tap",
         "the last features of the arch",
-        text,
-        TEXT,
-        "The layer whose output is the feature; what is above it is cut off."
+        |v| recipe::tap(v).map(drop),
+        r#"{"type":["string","array"],"items":{"type":"string"}}"#,
+        "The layer whose output is the feature; what is above it is cut off. Of a list of layers each is pooled, and their vectors stand side by side, the lowest first; names like `layer2.last` mean the last layer of a block."
     ),
     key!(
         Recipe,
