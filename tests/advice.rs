@@ -27,6 +27,9 @@ fn the_advice_is_of_training_images_alone_and_its_experiment_runs() {
         assert!(tap["linear"]["accuracy"].as_f64().unwrap() > 0.9, "{tap}");
         assert_eq!((tap["linear"]["images"].as_u64(), tap["half"]["images"].as_u64()), (Some(36), Some(18)));
     }
+    // All maps among them are read side by side as well, over one grid.
+    assert_eq!(first["together"]["tap"].as_str().map(|tap| tap.split(" + ").count()), Some(taps.len() - 1));
+    assert!(first["together"]["linear"]["accuracy"].as_f64().unwrap() > 0.9, "{}", first["together"]);
     // So do those of random weights: they are to be compared with.
     assert_eq!(first["recipes"].as_array().unwrap().last().unwrap()["name"].as_str(), Some("from-scratch"));
 

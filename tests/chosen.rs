@@ -142,6 +142,9 @@ fn choices_and_rates_by_depth_are_shared_to_the_bit() {
     world.run(&["run", "x.toml"]).exits(0);
     let said = world.run(&["verify", "x.toml", "--all"]).exits(0);
     assert!(said.out.contains("22 of 22 trials, run alone, gave what the store holds"), "{}", said.out);
+    let key = |store: &rusqlite::Connection, recipe: &str| -> String {
+        store.query_row("SELECT trial FROM result WHERE recipe = ?", [recipe], |row| row.get(0)).unwrap()
+    };
     let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
     let trainable = |recipe: &str| -> i64 {
         let sql = "SELECT trainable FROM result WHERE recipe = ? AND replicate = 0";
@@ -153,6 +156,10 @@ fn choices_and_rates_by_depth_are_shared_to_the_bit() {
     assert_eq!(trainable("graded"), trainable("other-legs"));
     // A block is called conv1, too, and has the batch norm behind it.
     assert_eq!(trainable("two-layers"), trainable("graded") + trainable("norms") - 260 - 3 * 16 * 9);
+    for recipe in ["ends", "legs"] {
+        let said = world.run(&["export", "x.toml", &key(&store, recipe), "--out", &format!("{recipe}.safetensors")]);
+        assert!(said.exits(0).out.contains("to the bit"), "{recipe}");
+    }
     let plan = world.run(&["plan", "x.toml"]).exits(0).out;
     assert!(
         plan.contains("trains = layer2: 13824 of 75120 parameters train; all up to layer1.0.bn2 stands still"),

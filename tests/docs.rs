@@ -68,7 +68,9 @@ fn every_trap_names_tests_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let traps = std::fs::read_to_string(root.join("docs/traps.md")).unwrap();
     let mut sources = String::new();
-    for folder in ["tests", "tests/operators", "src/nn", "src/report", "src/schedule", "src/data", "src/plan"] {
+    for folder in
+        ["tests", "tests/operators", "src/nn", "src/report", "src/schedule", "src/data", "src/plan", "src/train"]
+    {
         for entry in std::fs::read_dir(root.join(folder)).unwrap() {
             sources.push_str(&std::fs::read_to_string(entry.unwrap().path()).unwrap_or_default());
         }

@@ -72,6 +72,15 @@ fn features_are_the_same_in_every_format_with_ids_and_labels_beside_them() {
     let first = 24 * 8 * 8 * 64;
     let mean = (0..64).map(|pixel| numbers[first + pixel * 64]).sum::<f32>() / 64.0;
     assert!((pooled[0] - mean).abs() < 1e-5, "{} against {mean}", pooled[0]);
+
+    // Several layers side by side, the lowest first.
+    let both = ["extract", "w.safetensors", "mine", "--tap", "block2_pool,block1_pool", "--preprocess", "torch"];
+    let said = world.run(&[&both[..], &["--out", "both.npy"]].concat()).exits(2);
+    assert!(said.err.contains("--pool avg makes vectors of them"), "{}", said.err);
+    let said = world.run(&[&both[..], &["--out", "both.npy", "--pool", "avg", "--part", "train"]].concat()).exits(0);
+    assert!(said.out.contains("features [45, 96] of 45 images at block1_pool + block2_pool"), "{}", said.out);
+    let (_, joined) = npy(&world.path("both.npy"));
+    assert!((0..45).all(|row| joined[row * 96 + 32..][..64] == pooled[row * 64..][..64]));
 }
 
 #[test]

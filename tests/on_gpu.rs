@@ -18,8 +18,17 @@ augment = ["flip", "crop"]
 [recipes.rounded]
 freeze = "layer2"
 precision = "bf16"
+[recipes.taps]
+freeze = "all"
+tap = ["layer1.0.relu2", "layer3.0.relu2"]
+[recipes.chosen]
+tap = ["layer1.0.relu2", "layer3.0.relu2"]
+trains = ["layer1", "layer3"]
+layer_decay = 0.5
+start_decay = 0.1
+augment = ["flip"]
 [axes]
-recipe = ["probe", "flipped", "rounded"]
+recipe = ["probe", "flipped", "rounded", "taps", "chosen"]
 lr = [0.01, 0.1]
 "#;
 
@@ -37,7 +46,7 @@ fn a_sweep_is_the_same_on_one_gpu_on_all_of_them_and_with_nothing_shared() {
         found(&world, db).0
     };
     let one = run("one/r.sqlite", &["--devices", "cuda:0", "--slots", "1"]);
-    assert_eq!(one.len(), 12);
+    assert_eq!(one.len(), 20);
     assert_eq!(run("all/r.sqlite", &["--devices", "auto", "--slots", "3"]), one);
     // What it was to take was measured on the GPU, one stream and as many as there are.
     let rates = |of: &str| std::fs::read_to_string(world.path(of)).unwrap();

@@ -46,9 +46,10 @@ pub struct Extract {
     /// Where to write: its ending says how
     #[arg(long, short)]
     pub out: PathBuf,
-    /// The layer whose output is the feature; `features` is the last below the classifier, `early` an early one
-    #[arg(long, default_value = "features")]
-    pub tap: String,
+    /// The layer whose output is the feature, or several with commas between them, side by side; `features` is the last below the
+    /// classifier, `early` an early one
+    #[arg(long, default_value = "features", value_delimiter = ',')]
+    pub tap: Vec<String>,
     /// Make a feature map a vector: flatten, avg, max, or over a grid as avg=4; without it the map itself is written
     #[arg(long)]
     pub pool: Option<String>,

@@ -7,15 +7,21 @@ use super::materials::{self, Prepared};
 use super::{Exit, NoDevice, Usage, print};
 use crate::cli::{Common, Extract};
 use crate::data::{Part, packed};
-use crate::recipe::Pool;
+use crate::model::freezing::taps;
+use crate::recipe::{AND, Pool};
 use crate::train::{self, Extraction, FeatureKind};
 
 pub fn run(asked: &Extract, common: &Common) -> anyhow::Result<Exit> {
     FeatureKind::of(&asked.out).map_err(Usage)?;
     let devices = Devices::choose(&common.devices)?;
     let Prepared { arch, weights, preprocess, resize, precision } = materials::prepared(&asked.seen, &devices, common)?;
-    let graph = arch.graph(10).map_err(Usage)?;
-    let tap = graph.layers[arch.tap(&graph, &asked.tap).map_err(Usage)?].name.clone();
+    let backbone = arch.backbone(&asked.tap.join(AND)).map_err(Usage)?;
+    let names: Vec<&str> = taps(&backbone).into_iter().map(|tap| backbone.layers[tap].name.as_str()).collect();
+    if names.len() > 1 && asked.pool.is_none() {
+        let message = "maps of several layers do not fit beside each other: --pool avg makes vectors of them";
+        return Err(Usage(message.to_owned()).into());
+    }
+    let tap = names.join(AND);
     let part = match asked.part.as_deref() {
         None | Some("all") => None,
         Some(name) => Some(

@@ -10,6 +10,7 @@ use crate::report::arm::{Arm, Trial, arms};
 use crate::report::compare::{Scored, scored};
 use crate::report::errors::{Answer, Errors};
 use crate::report::findings::{Counts, Findings, Near, Scenario, Sharing};
+use crate::report::gain::gains;
 use crate::report::sheets::named;
 use crate::report::verdict::{Rule, verdicts};
 use crate::store::Store;
@@ -64,6 +65,7 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
     let arms = arms(&trials, experiment.replicates);
     let rules: Vec<Rule> = serde_json::from_str(&experiment.rules)?;
     let mut verdicts = verdicts(&rules, &arms, like, |arm| answers(store, &experiment, arm, &trials))?;
+    let gains = gains(&arms, |arm| answers(store, &experiment, arm, &trials))?;
     near::without(store, &experiment, &arms, &mut verdicts)?;
     let near = store.near_of(&experiment)?.into_iter();
     let (savings, (audited, wrong)) = (store.savings(&experiment)?, store.audits(&experiment)?);
@@ -85,6 +87,7 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         replicates: experiment.replicates,
         arms,
         verdicts,
+        gains,
         numerics: numerics.into_iter().collect(),
         sharing,
         near: near.map(|found| Near { dataset: found.dataset, near: found.near, of: found.of }).collect(),

@@ -170,8 +170,13 @@ fn features(kept: &Kept, style: Style) -> Option<String> {
         .map(|features| {
             let (stage, demand, choice) = (&features.stage, &features.demand, &features.choice);
             let [memory, disk, recompute] = choice.seconds.map(seconds);
+            // What the pooling gives is told by what it pools.
+            let place = match stage.pool {
+                Some(pool) => format!("{}, {}", stage.backbone.tap, pool.word()),
+                None => stage.cut.clone(),
+            };
             vec![
-                format!("{} at {}", stage.backbone.arch.name, stage.cut),
+                format!("{} at {place}", stage.backbone.arch.name),
                 stage.data.short(),
                 format!("{:.0}", demand.images),
                 format!("{:.1} MB", demand.bytes() / 1e6),

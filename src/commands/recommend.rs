@@ -12,7 +12,7 @@ use crate::data::split::{glance, left_out_together, split};
 use crate::data::{Dataset, Manifest, packed};
 use crate::report::advice::{Panel, Tap};
 use crate::report::table::Style;
-use crate::train::{self, Reading, Survey};
+use crate::train::{self, Reading, Readings, Survey};
 
 /// Of the choice of images.
 const SEED: u64 = 0;
@@ -92,7 +92,7 @@ fn counts(manifest: &Manifest, samples: &[u32]) -> Vec<usize> {
     counts
 }
 
-fn surveyed(what: &Survey, dataset: &Dataset, devices: &Devices, common: &Common) -> anyhow::Result<Vec<Reading>> {
+fn surveyed(what: &Survey, dataset: &Dataset, devices: &Devices, common: &Common) -> anyhow::Result<Readings> {
     let cache = common.db.parent().unwrap_or(Path::new("")).join("cache");
     let wanted: Vec<usize> = what.samples.iter().map(|sample| *sample as usize).collect();
     packed::prepare(dataset, what.frame(), &wanted, &cache)?;
@@ -107,7 +107,7 @@ fn surveyed(what: &Survey, dataset: &Dataset, devices: &Devices, common: &Common
     readings.map_err(|failure| NoDevice(failure.message))?
 }
 
-fn panel(asked: &Recommend, manifest: &Manifest, samples: &[u32], readings: Vec<Reading>) -> anyhow::Result<Panel> {
+fn panel(asked: &Recommend, manifest: &Manifest, samples: &[u32], readings: Readings) -> anyhow::Result<Panel> {
     // What a trial has behind validation.
     let split = split(manifest, None, SEED, 0).map_err(Usage)?;
     let tap = |reading: Reading| Tap {
@@ -127,7 +127,8 @@ fn panel(asked: &Recommend, manifest: &Manifest, samples: &[u32], readings: Vec<
         images: samples.len(),
         per_class: counts(manifest, &split.train).into_iter().min().unwrap_or(0),
         largest: counts(manifest, samples).into_iter().max().unwrap_or(0) as f64 / samples.len().max(1) as f64,
-        taps: readings.into_iter().map(tap).collect(),
+        taps: readings.taps.into_iter().map(tap).collect(),
+        together: readings.together.map(tap),
     })
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::cli::{Common, Recommend, Seen};
 use crate::model::arch::Arch;
 use crate::model::catalogue::identify;
+use crate::recipe::AND;
 use crate::report::advice::{Advice, Panel};
 use crate::train::Survey;
 
@@ -95,6 +96,14 @@ fn recipes(what: &Survey, panel: &Panel, advice: &Advice) -> anyhow::Result<Stri
                 "\n[recipes.{name}]\nfreeze = \"all\"\ntap    = {tap}\npool   = {pool}\nhead   = {head}\n"
             ));
         }
+    }
+    if let Some(own) = panel.together.as_ref().filter(|_| named("all-layers")) {
+        let taps: Vec<String> = own.name.split(AND).map(quoted).collect();
+        text.push_str(&format!(
+            "\n[recipes.all-layers]\nfreeze = \"all\"\ntap    = [{}]\npool   = {}\n",
+            taps.join(", "),
+            own.pool
+        ));
     }
     if named("last-block") {
         let below = quoted(&below_the_last_block(&what.arch)?);

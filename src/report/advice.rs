@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::compare::{Difference, Scored, difference, share_interval};
 use super::findings::fraction;
 use super::table::{Style, table};
+use crate::recipe::AND;
 use crate::scenario::{Similarity, Size};
 
 /// Fewer training images of a class than this are called small. The rules of thumb give no number; this one is ours.
@@ -40,6 +41,8 @@ pub struct Panel {
     pub largest: f64,
     /// From the lowest layer up; the last features stand at the end.
     pub taps: Vec<Tap>,
+    /// The maps among them side by side, as one recipe reads them.
+    pub together: Option<Tap>,
 }
 
 /// What follows.
@@ -52,6 +55,8 @@ pub struct Advice {
     /// The place of the last map over a grid, if it is more than one pixel, and by how much a linear model reads classes better
     /// there than on its mean.
     pub grid: Option<(usize, Difference)>,
+    /// By how much a linear model reads classes better on all maps side by side than on the best of them alone.
+    pub together: Option<Difference>,
     /// By how much a linear model reads classes better on the last features than on those of random weights.
     pub learned: Difference,
     /// From the first to try on; two of them at least.
@@ -70,6 +75,10 @@ const PROBE: Recipe =
 const EARLY: Recipe = Recipe { name: "early-features", why: "features from before the source's own classes take over" };
 const GRID: Recipe =
     Recipe { name: "grid-probe", why: "a linear model on the last map over a grid: places count here" };
+const TOGETHER: Recipe = Recipe {
+    name: "all-layers",
+    why: "a linear model on several layers side by side: each knows something of its own",
+};
 const LAST: Recipe = Recipe { name: "last-block", why: "the last block moves, and nothing below it" };
 const TUNE: Recipe = Recipe { name: "fine-tune", why: "all layers move, from the pretrained weights" };
 const SCRATCH: Recipe = Recipe { name: "from-scratch", why: "what the pretrained weights are worth" };
@@ -131,10 +140,16 @@ impl Panel {
         {
             recipes.insert(at, GRID);
         }
+        let alone = self.taps.iter().max_by(|one, other| share(&one.probe).total_cmp(&share(&other.probe)))?;
+        let together = self.together.as_ref().map(|together| paired(&together.probe, &alone.probe));
+        if together.is_some_and(|difference| difference.mean > difference.half_width(0.95)) {
+            let linear = |recipe: &Recipe| [PROBE, EARLY, GRID].contains(recipe);
+            recipes.insert(recipes.iter().position(linear).unwrap_or(recipes.len()), TOGETHER);
+        }
         if learned.mean <= learned.half_width(0.95) && !recipes.contains(&SCRATCH) {
             recipes.push(SCRATCH);
         }
-        Some(Advice { size, similarity, earlier, grid, learned, recipes })
+        Some(Advice { size, similarity, earlier, grid, together, learned, recipes })
     }
 
     /// At which each of the earlier taps is compared with the last features, for 95% of all together.
@@ -144,7 +159,7 @@ impl Panel {
 
     /// For people.
     pub fn text(&self, advice: &Advice, style: Style) -> String {
-        let rows: Vec<Vec<String>> = self.taps.iter().map(row).collect();
+        let rows: Vec<Vec<String>> = self.taps.iter().chain(&self.together).map(row).collect();
         let heading =
             ["features at", "pool", "numbers", "linear model [95% CI]", "from half", "neighbours", "random weights"];
         let order = advice.recipes.iter().enumerate().map(|(place, recipe)| {
@@ -177,6 +192,7 @@ impl Panel {
         let tap = match (recipe.name, advice.earlier) {
             ("linear-probe", _) => self.last(),
             ("early-features", Some((place, _))) => self.taps.get(place),
+            ("all-layers", _) => self.together.as_ref(),
             ("grid-probe", _) => advice.grid.and_then(|(place, _)| self.taps.get(place)),
             _ => None,
         };
@@ -208,6 +224,10 @@ impl Panel {
         reasons.extend(advice.grid.map(|(_, difference)| {
             let half = difference.half_width(0.95);
             format!("places: {} for the last map over a grid, beside its mean", interval(difference.mean, half))
+        }));
+        reasons.extend(advice.together.map(|difference| {
+            let half = difference.half_width(0.95);
+            format!("layers: {} for all of them side by side, beside the best alone", interval(difference.mean, half))
         }));
         let half = advice.learned.half_width(0.95);
         reasons.push(format!(
@@ -253,6 +273,12 @@ impl Panel {
                 "difference": difference.mean,
                 "half_width": difference.half_width(0.95),
             })),
+            "together": advice.together.zip(self.together.as_ref()).map(|(difference, own)| {
+                let mut found = tap(own);
+                found["difference"] = json!(difference.mean);
+                found["half_width"] = json!(difference.half_width(0.95));
+                found
+            }),
             "learned": json!({"difference": advice.learned.mean, "half_width": advice.learned.half_width(0.95)}),
             "recipes": advice.recipes,
         })
@@ -263,7 +289,7 @@ fn row(tap: &Tap) -> Vec<String> {
     let count = tap.probe.iter().filter(|right| **right).count();
     let [low, high] = share_interval(count, tap.probe.len());
     vec![
-        tap.name.clone(),
+        tap.name.replace(AND, " +\n"),
         tap.pool.clone(),
         tap.numbers.to_string(),
         format!("{} [{}, {}]", fraction(share(&tap.probe)), fraction(low), fraction(high)),
@@ -297,7 +323,7 @@ mod tests {
 
     fn panel(per_class: usize, taps: Vec<Tap>) -> Panel {
         let (dataset, weights) = ("mine".to_owned(), "w".to_owned());
-        Panel { dataset, weights, classes: 4, images: 200, per_class, largest: 0.25, taps }
+        Panel { dataset, weights, classes: 4, images: 200, per_class, largest: 0.25, taps, together: None }
     }
 
     #[test]
@@ -314,6 +340,18 @@ mod tests {
         assert_eq!(first(50, 150), (Size::Large, Similarity::Different, "fine-tune"));
         // A little better is no evidence.
         assert_eq!(first(20, 122), (Size::Small, Similarity::Similar, "linear-probe"));
+    }
+
+    #[test]
+    fn layers_side_by_side_are_advised_where_they_say_more_than_each_alone() {
+        let names = |together: usize| {
+            let taps = vec![tap("a", 110, 200), tap("last", 120, 200)];
+            let panel = Panel { together: Some(tap("a + last", together, 200)), ..panel(20, taps) };
+            let advice = panel.advice().expect("a panel with taps");
+            advice.recipes.iter().map(|recipe| recipe.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(150)[..2], ["all-layers", "linear-probe"]);
+        assert!(!names(121).contains(&"all-layers"));
     }
 
     #[test]

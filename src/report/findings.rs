@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::arm::{Arm, Setting};
 use super::compare::{Difference, Mean, mean};
+use super::gain::Gain;
 use super::verdict::Verdict;
 use crate::recipe::OVERRIDE;
 
@@ -18,6 +19,7 @@ pub struct Findings {
     pub scenarios: Vec<Scenario>,
     pub arms: Vec<Arm>,
     pub verdicts: Vec<Verdict>,
+    pub gains: Vec<Gain>,
     pub counts: Counts,
     /// Numerics classes among the results; more than one is a mix.
     pub numerics: Vec<String>,

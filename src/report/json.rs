@@ -28,6 +28,7 @@ pub fn report(findings: &Findings, errors: &[Errors]) -> Value {
         })).collect::<Vec<_>>(),
         "arms": findings.arms.iter().map(arm).collect::<Vec<_>>(),
         "verdicts": findings.verdicts,
+        "gains": findings.gains,
         "errors": errors,
     })
 }

@@ -8,6 +8,7 @@ mod curves;
 pub mod errors;
 mod figure;
 pub mod findings;
+pub mod gain;
 pub mod html;
 pub mod json;
 pub mod latex;

@@ -1,6 +1,6 @@
 //! What the tables of a report say, whatever they are drawn in: each with its title, its heading and its rows.
 
-use super::arm::Arm;
+use super::arm::{Arm, Context};
 use super::findings::{Findings, fraction, further_context, shown_difference, shown_mean};
 use super::verdict::Verdict;
 
@@ -8,6 +8,8 @@ use super::verdict::Verdict;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Best,
+    /// What pretrained weights are worth.
+    Gains,
     Arms,
     Depths,
     Rules,
@@ -43,6 +45,7 @@ pub fn sheets(findings: &Findings) -> Sheets {
         square(findings, "Best recipe per scenario, selected on validation"),
         arms(findings, format!("{}: mean, 95% CI over replicates", title("recipe"))),
     ];
+    sheets.extend(gains(findings));
     sheets.extend(depths(findings, title("freeze depth")));
     if !findings.verdicts.is_empty() {
         sheets.push(verdicts(findings));
@@ -102,6 +105,43 @@ fn sharing(findings: &Findings) -> Option<String> {
     ))
 }
 
+/// What pretrained weights are worth in each scenario: the best recipe that starts from them beside the best that does not.
+fn gains(findings: &Findings) -> Option<Sheet> {
+    let mut notes = Vec::new();
+    let told: Vec<(String, String)> = findings
+        .gains
+        .iter()
+        .map(|gain| {
+            let get = |key: &str| {
+                gain.context.iter().find(|(name, _)| name == key).map_or(String::new(), |(_, value)| value.clone())
+            };
+            let further = further(&gain.context);
+            let mark = match gain.notes.is_empty() {
+                true => String::new(),
+                false => {
+                    notes.push(gain.notes.join("; "));
+                    format!(" [{}]", notes.len())
+                }
+            };
+            let place = if further.is_empty() { String::new() } else { format!(" ({further})") };
+            let text = format!(
+                "{}{mark}\n{} over {}{place}",
+                shown_difference(&gain.difference),
+                gain.pretrained,
+                if gain.random == gain.pretrained { "the same at random" } else { &gain.random }
+            );
+            (get("scenario"), text)
+        })
+        .collect();
+    let of = |scenario: &str| {
+        let own: Vec<&str> = told.iter().filter(|(name, _)| name == scenario).map(|(_, text)| text.as_str()).collect();
+        if own.is_empty() { "-".to_owned() } else { own.join("\n") }
+    };
+    let title = format!("What pretrained weights are worth: {} on test, 95% CI", findings.metric);
+    let sheet = by_scenario(findings, Kind::Gains, &title, "gain", of);
+    (!told.is_empty()).then_some(Sheet { notes, ..sheet })
+}
+
 /// The two by two of size and similarity; scenarios without both labels get rows of their own.
 fn square(findings: &Findings, title: &str) -> Sheet {
     let best = |name: &str| match findings.best(name) {
@@ -112,12 +152,16 @@ fn square(findings: &Findings, title: &str) -> Sheet {
             format!("{}{setting}\n{test}", named(arm))
         }
     };
+    by_scenario(findings, Kind::Best, title, "best recipe", best)
+}
+
+fn by_scenario(findings: &Findings, kind: Kind, title: &str, what: &str, of: impl Fn(&str) -> String) -> Sheet {
     let cell = |size: &str, similarity: &str| {
         let inside = findings.scenarios.iter().filter(|scenario| {
             scenario.size.as_deref() == Some(size) && scenario.similarity.as_deref() == Some(similarity)
         });
         let parts: Vec<String> =
-            inside.map(|scenario| format!("{}\n{}", place(scenario), best(&scenario.name))).collect();
+            inside.map(|scenario| format!("{}\n{}", place(scenario), of(&scenario.name))).collect();
         if parts.is_empty() { "-".to_owned() } else { parts.join("\n\n") }
     };
     let labelled = findings.scenarios.iter().any(|scenario| scenario.size.is_some() && scenario.similarity.is_some());
@@ -125,12 +169,12 @@ fn square(findings: &Findings, title: &str) -> Sheet {
         let rows: Vec<Vec<String>> = findings
             .scenarios
             .iter()
-            .map(|scenario| vec![place(scenario), best(&scenario.name).replace('\n', "  ")])
+            .map(|scenario| vec![place(scenario), of(&scenario.name).replace('\n', "  ")])
             .collect();
-        return Sheet::new(Kind::Best, title, &["scenario", "best recipe"], rows);
+        return Sheet::new(kind, title, &["scenario", what], rows);
     }
     let rows = ["small", "large"].map(|size| vec![size.to_owned(), cell(size, "similar"), cell(size, "different")]);
-    Sheet::new(Kind::Best, title, &["", "similar", "different"], rows.into())
+    Sheet::new(kind, title, &["", "similar", "different"], rows.into())
 }
 
 fn place(scenario: &super::findings::Scenario) -> String {
@@ -274,16 +318,22 @@ fn verdict_row(index: usize, verdict: &Verdict) -> Vec<String> {
     vec![mark, place_of(verdict), claim, verdict.answer.to_string(), difference, p, tried]
 }
 
+/// A context beyond scenario, dataset and size, as `freeze = layer1, lr = 0.1`.
+fn further(context: &Context) -> String {
+    let further = context
+        .iter()
+        .filter(|(key, value)| !matches!(key.as_str(), "scenario" | "dataset" | "per_class") && !value.is_empty());
+    further.map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join(", ")
+}
+
 pub fn place_of(verdict: &Verdict) -> String {
     let get = |key: &str| verdict.context.iter().find(|(name, _)| name == key).map_or("", |(_, value)| value.as_str());
-    let further: Vec<String> = verdict
-        .context
-        .iter()
-        .filter(|(key, value)| !matches!(key.as_str(), "scenario" | "dataset" | "per_class") && !value.is_empty())
-        .map(|(key, value)| format!(", {key} = {value}"))
-        .collect();
+    let further = match further(&verdict.context) {
+        text if text.is_empty() => text,
+        text => format!(", {text}"),
+    };
     let size = if get("per_class").is_empty() { "all".to_owned() } else { get("per_class").to_owned() };
-    format!("{} ({} {size}{})", get("scenario"), get("dataset"), further.concat())
+    format!("{} ({} {size}{further})", get("scenario"), get("dataset"))
 }
 
 fn notes(verdicts: &[Verdict]) -> Vec<String> {

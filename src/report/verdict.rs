@@ -54,7 +54,7 @@ pub struct Verdict {
 }
 
 /// Fewer replicates than this decide nothing.
-const LEAST_REPLICATES: usize = 3;
+pub const LEAST_REPLICATES: usize = 3;
 
 /// Verdicts on all rules, one for each context in which both arms stand. `answers` gives the test answers of an
 /// arm's selected setting by replicate; where every setting diverged, those of naming the largest class.

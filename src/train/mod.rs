@@ -41,7 +41,7 @@ pub use look::{Filters, Sight, filters, look};
 pub use memory::{bytes as device_bytes, macs as device_macs};
 pub use predict::{Said, predict};
 pub use shelf::{Places, Shelf};
-pub use survey::{NEIGHBOURS, Reading, Survey, survey};
+pub use survey::{NEIGHBOURS, Reading, Readings, Survey, survey};
 
 use crate::outcome::{Failure, FailureClass, Outcome, Progress};
 use crate::plan::stage::{Stage, Train, Work};

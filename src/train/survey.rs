@@ -19,7 +19,7 @@ use crate::model::init;
 use crate::model::row::patches;
 use crate::model::weights::Weights;
 use crate::nn::probe::{Rows, neighbours_left_out, ridge_left_out};
-use crate::recipe::{Pool, Preprocess};
+use crate::recipe::{AND, Pool, Preprocess};
 
 /// Images of one pass on a CPU. Results do not depend on it.
 const BATCH: usize = 32;
@@ -27,6 +27,8 @@ const BATCH: usize = 32;
 const EARLIER: usize = 4;
 /// Numbers of a pooled earlier feature, at most, where a coarser grid leads there.
 const WIDEST: usize = 4096;
+/// Numbers of the features of several layers together, at most.
+const WIDEST_TOGETHER: usize = 2 * WIDEST;
 /// Neighbours that vote.
 pub const NEIGHBOURS: usize = 5;
 /// Of the weights that have learned nothing.
@@ -48,7 +50,7 @@ pub struct Survey {
 /// What the features at one tap say; of each image whether its class was found without it. The last ones come last, once over
 /// a grid as the earlier ones are, so that places and depth are told apart, and once as a probe reads them.
 pub struct Reading {
-    /// The layer, as recipes name it.
+    /// The layer, as recipes name it, or several.
     pub tap: String,
     /// Whether it is of the last feature map.
     pub last: bool,
@@ -70,7 +72,14 @@ impl Survey {
     }
 }
 
-/// Looks at the features of some layers, from the lowest to the last features.
+/// What the features of some layers say, from the lowest to the last, and what those of all maps among them say side by side.
+pub struct Readings {
+    pub taps: Vec<Reading>,
+    /// Of two maps at least.
+    pub together: Option<Reading>,
+}
+
+/// Looks at the features of some layers.
 ///
 /// # Errors
 /// The weights do not fit, or the features are no numbers.
@@ -80,7 +89,7 @@ pub fn survey(
     cache: &Path,
     device: &Device,
     tell: &mut (dyn FnMut(usize) + Send),
-) -> anyhow::Result<Vec<Reading>> {
+) -> anyhow::Result<Readings> {
     let graph = what.arch.backbone("features").map_err(anyhow::Error::msg)?;
     let (weights, _) = Weights::load(&what.weights, &what.arch, "features")?;
     let random = init::fresh(&graph, 0, SEED, 0)?;
@@ -91,23 +100,59 @@ pub fn survey(
         let mut network = Network::new(graph.clone(), weights, device)?;
         network.frozen = network.graph.layers.len();
         let taps = taps(&network, &what.arch);
+        let beside = beside(&network.graph, &taps, &what.arch);
         let encoder = Encoder::new(network);
-        encoded(&encoder, &taps, &source, &what.samples, device, &mut |images| tell(done + images)).map(|codes| {
-            done += what.samples.len();
-            (taps, codes)
-        })
+        let read = [&taps[..], &beside].concat();
+        let mut codes = encoded(&encoder, &read, &source, &what.samples, device, &mut |images| tell(done + images))?;
+        done += what.samples.len();
+        let together = codes.split_off(taps.len());
+        if !together.is_empty() {
+            codes.push(Tensor::cat(&together, 1)?);
+        }
+        anyhow::Ok((places(&graph, &taps, &beside, &what.arch), codes))
     };
-    let (taps, learned) = codes(&weights)?;
+    let (places, learned) = codes(&weights)?;
     let (_, untrained) = codes(&random)?;
     let labels: Vec<u32> = what.samples.iter().map(|sample| manifest.samples[*sample as usize].class).collect();
-    let all: Vec<usize> = (0..taps.len()).collect();
+    let all: Vec<usize> = (0..places.len()).collect();
     let readings = crate::nn::each(&all, |at| {
-        let (tap, pool) = &taps[*at];
-        let place = (graph.layers[*tap].name.clone(), *tap >= top(&graph, &what.arch), *pool);
         let rows = |x| Rows { x, labels: &labels, groups: &what.groups, classes: manifest.classes.len() };
-        reading(place, rows(&learned[*at]), rows(&untrained[*at]))
+        reading(places[*at].clone(), rows(&learned[*at]), rows(&untrained[*at]))
     });
-    Ok(readings?)
+    let mut taps = readings?;
+    let several = taps.last().is_some_and(|reading| reading.tap.contains(AND));
+    let together = if several { taps.pop() } else { None };
+    Ok(Readings { taps, together })
+}
+
+/// What is read: its tap as recipes name it, whether that is of the last feature map, and how it is pooled.
+type Place = (String, bool, Pool);
+
+fn places(graph: &Graph, taps: &[(usize, Pool)], beside: &[(usize, Pool)], arch: &Arch) -> Vec<Place> {
+    let name = |tap: usize| graph.layers[tap].name.clone();
+    let mut places: Vec<Place> = taps.iter().map(|(tap, pool)| (name(*tap), *tap >= top(graph, arch), *pool)).collect();
+    if let Some((_, pool)) = beside.first() {
+        let names: Vec<String> = beside.iter().map(|(tap, _)| name(*tap)).collect();
+        places.push((names.join(AND), false, *pool));
+    }
+    places
+}
+
+/// All maps among `taps` as one recipe reads them together, over the finest grid that is not too wide; none of a single one.
+fn beside(graph: &Graph, taps: &[(usize, Pool)], arch: &Arch) -> Vec<(usize, Pool)> {
+    // The last stands there once more, as a probe reads it.
+    let maps: Vec<usize> = taps[..taps.len().saturating_sub(1)].iter().map(|(tap, _)| *tap).collect();
+    let names: Vec<&str> = maps.iter().map(|tap| graph.layers[*tap].name.as_str()).collect();
+    let channels: usize = maps.iter().map(|tap| graph.layers[*tap].shape[0]).sum();
+    let side = |tap: &usize| patches(graph, *tap).map_or(graph.layers[*tap].shape[1], |row| row.side);
+    let least = maps.iter().map(side).min().unwrap_or(1);
+    let fits = |grid: &usize| *grid <= least && channels * grid * grid <= WIDEST_TOGETHER;
+    let grid = [4, 2].into_iter().find(fits).unwrap_or(1);
+    // As an experiment would have them, or not at all.
+    match maps.len() > 1 && arch.backbone(&names.join(AND)).is_ok() {
+        true => maps.into_iter().map(|tap| (tap, Pool::Max(grid))).collect(),
+        false => Vec::new(),
+    }
 }
 
 /// The ends of some blocks below the features, and these. Each is pooled as the recipes do that read it.
@@ -177,7 +222,7 @@ fn encoded(
 }
 
 /// Who finds the class of which image, from the codes of learned weights and of random ones.
-fn reading((tap, last, pool): (String, bool, Pool), learned: Rows, untrained: Rows) -> candle_core::Result<Reading> {
+fn reading((tap, last, pool): Place, learned: Rows, untrained: Rows) -> candle_core::Result<Reading> {
     let labels = learned.labels;
     let right = |said: Vec<u32>| said.iter().zip(labels).map(|(said, label)| said == label).collect::<Vec<bool>>();
     let (rows, numbers) = learned.x.dims2()?;
