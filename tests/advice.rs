@@ -48,7 +48,9 @@ fn the_advice_is_of_training_images_alone_and_its_experiment_runs() {
     let world = world.file("short.toml", text);
     let said = world.run(&["run", "short.toml", "--quiet"]).exits(0);
     assert!(
-        said.out.contains("Best recipe per scenario") && said.out.contains("linear-probe > fine-tune"),
+        said.out.contains("Best recipe per scenario")
+            && said.out.contains("linear-probe > fine-tune")
+            && said.out.contains("What pretrained weights are worth"),
         "{}",
         said.out
     );

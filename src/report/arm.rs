@@ -42,7 +42,7 @@ pub struct Arm {
 #[derive(Clone, Debug)]
 pub struct Setting {
     pub cell: Key,
-    /// The tuning keys that vary, as `lr = 0.01`.
+    /// The tuning keys that vary among an arm's settings, as `lr = 0.01`.
     pub label: String,
     pub trials: Vec<Trial>,
 }
@@ -114,7 +114,7 @@ impl Arm {
 pub fn arms(trials: &[Trial], replicates: usize) -> Vec<Arm> {
     let cells: Vec<&[Trial]> = trials.chunk_by(|one, other| Rc::ptr_eq(&one.settings, &other.settings)).collect();
     let settings: Vec<&Settings> = cells.iter().map(|cell| &*cell[0].settings).collect();
-    let (context_keys, tuned) = (context_keys(&settings), varying(&settings, TUNING));
+    let context_keys = context_keys(&settings);
     let mut arms: Vec<Arm> = Vec::new();
     let mut places: HashMap<(Context, String), usize> = HashMap::new();
     let mut known: HashMap<(usize, Key), usize> = HashMap::new();
@@ -130,7 +130,7 @@ pub fn arms(trials: &[Trial], replicates: usize) -> Vec<Arm> {
         for trial in cell {
             let own = &mut arms[place].settings;
             let index = *known.entry((place, trial.cell)).or_insert_with(|| {
-                own.push(Setting { cell: trial.cell, label: label(settings, &tuned), trials: Vec::new() });
+                own.push(Setting { cell: trial.cell, label: String::new(), trials: Vec::new() });
                 own.len() - 1
             });
             // Cells that collapse into one configuration list its trials once.
@@ -140,15 +140,22 @@ pub fn arms(trials: &[Trial], replicates: usize) -> Vec<Arm> {
         }
     }
     for arm in &mut arms {
+        label(&mut arm.settings);
         arm.selected = selected(&arm.settings, replicates);
     }
     arms
 }
 
-/// The tuning keys that vary, as `lr = 0.01`.
-fn label(settings: &Settings, tuned: &[&str]) -> String {
-    let shown = |key: &&str| settings.get(*key).map(|value| format!("{key} = {}", shown(value)));
-    tuned.iter().filter_map(shown).collect::<Vec<_>>().join(", ")
+/// Names the settings of an arm by the tuning keys that vary among them, as `lr = 0.01`: what a recipe fixes is no choice.
+fn label(settings: &mut [Setting]) {
+    let own = |setting: &Setting| setting.trials.first().map(|trial| Rc::clone(&trial.settings));
+    let all: Vec<Rc<Settings>> = settings.iter().filter_map(own).collect();
+    let tuned = varying(&all.iter().map(|settings| &**settings).collect::<Vec<_>>(), TUNING);
+    for setting in settings {
+        let Some(settings) = own(setting) else { continue };
+        let shown = |key: &&str| settings.get(*key).map(|value| format!("{key} = {}", shown(value)));
+        setting.label = tuned.iter().filter_map(shown).collect::<Vec<_>>().join(", ");
+    }
 }
 
 /// The setting with the best mean validation metric, the first of equals.

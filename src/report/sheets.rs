@@ -119,7 +119,7 @@ fn gains(findings: &Findings) -> Option<Sheet> {
             let mark = match gain.notes.is_empty() {
                 true => String::new(),
                 false => {
-                    notes.push(gain.notes.join("; "));
+                    notes.push(format!("[{}] {}", notes.len() + 1, gain.notes.join("; ")));
                     format!(" [{}]", notes.len())
                 }
             };
