@@ -19,7 +19,13 @@ use crate::builder::{World, png};
 
 fn spec(world: &World, path: &str) -> Spec {
     let splits = ["train", "val", "test"].map(|name| (name.to_owned(), name.to_owned())).into();
-    Spec { name: path.to_owned(), source: Source::Path(world.path(path)), splits, skip_bad_images: false }
+    Spec {
+        name: path.to_owned(),
+        source: Source::Path(world.path(path)),
+        splits,
+        skip_bad_images: false,
+        classes: Vec::new(),
+    }
 }
 
 fn decoded(dataset: &Dataset) -> anyhow::Result<BTreeMap<usize, Vec<u8>>> {
@@ -584,5 +590,69 @@ fn images_stay_with_their_names_where_others_are_left_out() {
     assert_eq!(found.len(), ids.len() - 2);
     for (index, pixels) in found {
         assert_eq!(ids[usize::from(pixels[0])], dataset.manifest.samples[index].id);
+    }
+}
+
+/// A part of a dataset is a dataset: the images of its classes, as they are in the whole, from files, archives and arrays alike.
+#[test]
+fn a_dataset_of_some_classes_is_that_part_of_the_whole() {
+    let world = World::new().images("mine", &["ants", "bees", "cats", "dogs"], 5, 3);
+    let mut tar = tar::Builder::new(std::fs::File::create(world.path("mine.tar")).unwrap());
+    tar.append_dir_all("mine", world.path("mine")).unwrap();
+    tar.finish().unwrap();
+    for path in ["mine", "mine.tar"] {
+        let whole = open(&spec(&world, path)).unwrap();
+        let some = |classes: &[&str]| {
+            let classes = classes.iter().map(|name| (*name).to_owned()).collect();
+            open(&Spec { classes, ..spec(&world, path) })
+        };
+        let part = some(&["dogs", "bees"]).unwrap();
+        assert_eq!(part.manifest.classes, ["bees", "dogs"]);
+        assert_eq!((part.manifest.samples.len(), part.manifest.skipped.len()), (16, 0));
+        assert_ne!(part.manifest.fingerprint, whole.manifest.fingerprint);
+        assert_eq!(part.manifest.fingerprint, some(&["bees", "dogs"]).unwrap().manifest.fingerprint);
+        let (all, own) = (decoded(&whole).unwrap(), decoded(&part).unwrap());
+        for (index, sample) in part.manifest.samples.iter().enumerate() {
+            let place = whole.manifest.samples.iter().position(|other| other.id == sample.id).unwrap();
+            let other = &whole.manifest.samples[place];
+            assert_eq!(part.manifest.classes[sample.class as usize], whole.manifest.classes[other.class as usize]);
+            assert_eq!((&own[&index], sample.content), (&all[&place], other.content), "{}", sample.id);
+        }
+        let error = format!("{:#}", some(&["bees", "dgos"]).err().unwrap());
+        assert!(error.contains("has no class 'dgos'; did you mean 'dogs'? (it has ants, bees, cats, dogs)"), "{error}");
+    }
+}
+
+/// One folder as the source and as two targets.
+#[test]
+fn a_sweep_moves_from_some_classes_to_others() {
+    let text = |classes: &str| {
+        format!(
+            "[experiment]\nreplicates = 2\n[backbone]\narch = \"resnet8\"\ninput = 12\nweights = \"pretrain\"\n\
+             [pretrain]\ndataset = \"source\"\nsteps = 4\n\
+             [datasets.source]\npath = \"mine\"\nclasses = [\"ants\", \"bees\"]\n\
+             [datasets.near]\npath = \"mine\"\nclasses = {classes}\n\
+             [scenarios.near]\ndataset = \"near\"\nper_class = 4\n\
+             [train]\nsteps = 4\nbatch = 4\n[axes]\nrecipe = [\"linear-probe\"]\n"
+        )
+    };
+    let world = World::new().images("mine", &["ants", "bees", "cats", "dogs"], 8, 4);
+    let world = world.file("x.toml", text("[\"cats\", \"dogs\"]"));
+    world.run(&["run", "x.toml"]).exits(0);
+    let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
+    let count = |sql: &str| -> i64 { store.query_row(sql, [], |row| row.get(0)).unwrap() };
+    let near = "SELECT count(*) FROM sample WHERE data = (SELECT data FROM cell) AND id LIKE ";
+    assert_eq!((count(&format!("{near} '%/cats/%'")), count(&format!("{near} '%/ants/%'"))), (12, 0));
+    // What the source has trained on is no target's test image.
+    let said = world.run(&["check", "x.toml"]).exits(0);
+    assert!(!said.err.contains("the source model trains on"), "{}", said.err);
+    for (classes, message) in [
+        ("[\"cats\"]", "expected a list of two names of classes or more"),
+        ("[\"cats\", \"cats\"]", "the class 'cats' stands here twice"),
+        ("[\"cats\", \"cows\"]", "has no class 'cows'"),
+    ] {
+        let world = World::new().images("mine", &["ants", "bees", "cats", "dogs"], 8, 4).file("x.toml", text(classes));
+        let said = world.run(&["check", "x.toml"]).exits(2);
+        assert!(said.err.contains(message) && said.err.contains("x.toml:"), "{classes}: {}", said.err);
     }
 }

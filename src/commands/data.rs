@@ -102,7 +102,7 @@ pub fn opened(target: &str, test: &str, common: &Common) -> anyhow::Result<Datas
     let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let name = name.strip_suffix(".tar").map(str::to_owned).unwrap_or(name);
     let there = path.exists();
-    let spec = Spec { name, source: Source::Path(path), splits, skip_bad_images: false };
+    let spec = Spec { name, source: Source::Path(path), splits, skip_bad_images: false, classes: Vec::new() };
     open(&spec).map_err(|error| {
         let cure = how_to_get_dataset(target, common.data.as_deref().unwrap_or(Path::new("."))).filter(|_| !there);
         let cure = cure.map_or_else(String::new, |cure| format!("; {cure}"));

@@ -177,8 +177,13 @@ fn open_datasets(
                 test: *test,
             }),
         };
-        let spec =
-            Spec { name: name.clone(), source, splits: asked.splits.clone(), skip_bad_images: asked.skip_bad_images };
+        let spec = Spec {
+            name: name.clone(),
+            source,
+            splits: asked.splits.clone(),
+            skip_bad_images: asked.skip_bad_images,
+            classes: asked.classes.clone(),
+        };
         let opened_whole = open(&spec).and_then(|mut dataset| {
             if asked.drop_near_duplicates {
                 near::leave_out(&mut dataset, cache)?;

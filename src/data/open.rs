@@ -8,9 +8,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::decode::{Rgb, decode};
-use super::manifest::Manifest;
+use super::manifest::{Manifest, Sample};
 use super::synthetic::Family;
 use super::{archive, cifar, folder, idx, table};
+use crate::spelling::nearest;
 
 /// What is asked of a dataset.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub struct Spec {
     /// Folder names of train, val and test.
     pub splits: BTreeMap<String, String>,
     pub skip_bad_images: bool,
+    /// Only images of these classes; of all where there are none.
+    #[serde(default)]
+    pub classes: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,15 +54,14 @@ pub enum Content {
 /// # Errors
 /// A clear message with the path: nothing there, no images, no test split, an unreadable or broken file.
 pub fn open(spec: &Spec) -> anyhow::Result<Dataset> {
-    let path = match &spec.source {
-        Source::Synthetic(family) => {
-            let manifest = family.manifest(&spec.name)?;
-            return Ok(Dataset { name: spec.name.clone(), manifest, content: Content::Synthetic(family.clone()) });
-        }
-        Source::Path(path) => path,
+    let (manifest, content) = match &spec.source {
+        Source::Synthetic(family) => (family.manifest(&spec.name)?, Content::Synthetic(family.clone())),
+        Source::Path(path) => read(spec, path).with_context(|| format!("in the dataset '{}'", spec.name))?,
     };
-    let (manifest, content) = read(spec, path).with_context(|| format!("in the dataset '{}'", spec.name))?;
     let mut dataset = Dataset { name: spec.name.clone(), manifest, content };
+    if !spec.classes.is_empty() {
+        dataset.keep_classes(&spec.classes)?;
+    }
     if spec.skip_bad_images {
         dataset.drop_bad_images()?;
     }
@@ -135,6 +138,26 @@ impl Dataset {
         self.leave_out(&bad.into_inner().unwrap_or_default())
     }
 
+    /// Keeps images of some classes only.
+    fn keep_classes(&mut self, chosen: &[String]) -> anyhow::Result<()> {
+        let old = &self.manifest;
+        if let Some(name) = chosen.iter().find(|name| !old.classes.contains(name)) {
+            let near = nearest(name, old.classes.iter().map(String::as_str));
+            let hint = near.map_or_else(String::new, |near| format!("; did you mean '{near}'?"));
+            let some: Vec<&str> = old.classes.iter().take(20).map(String::as_str).collect();
+            let more = if old.classes.len() > some.len() { ", ..." } else { "" };
+            anyhow::bail!("the dataset '{}' has no class '{name}'{hint} (it has {}{more})", self.name, some.join(", "));
+        }
+        let place = |class: u32| chosen.iter().position(|name| *name == old.classes[class as usize]);
+        let keep = |index: &usize| place(old.samples[*index].class).is_some();
+        let kept_samples = kept(&old.samples, keep).into_iter();
+        let samples = kept_samples.map(|sample| Sample { class: place(sample.class).unwrap_or(0) as u32, ..sample });
+        let manifest = Manifest::new(&self.name, chosen.to_vec(), samples.collect(), old.sha256.clone())?;
+        self.content.keep(keep);
+        self.manifest = manifest;
+        Ok(())
+    }
+
     /// Takes samples out of the manifest, each with the reason, and lists them there.
     ///
     /// # Errors
@@ -144,13 +167,7 @@ impl Dataset {
             return Ok(());
         }
         let keep = |index: &usize| !without.contains_key(index);
-        match &mut self.content {
-            Content::Files(paths) => *paths = kept(paths, keep),
-            Content::Archive(_, names) => *names = kept(names, keep),
-            Content::Arrays(images) => *images = kept(images, keep),
-            // Its images are made from their names.
-            Content::Synthetic(_) => {}
-        }
+        self.content.keep(keep);
         let old = &self.manifest;
         let named = |(index, reason): (&usize, &String)| (old.samples[*index].id.clone(), reason.clone());
         let skipped = old.skipped.iter().cloned().chain(without.iter().map(named)).collect();
@@ -159,6 +176,19 @@ impl Dataset {
         manifest.skipped = skipped;
         self.manifest = manifest;
         Ok(())
+    }
+}
+
+impl Content {
+    /// Keeps the images of some samples.
+    fn keep(&mut self, keep: impl Fn(&usize) -> bool) {
+        match self {
+            Self::Files(paths) => *paths = kept(paths, keep),
+            Self::Archive(_, names) => *names = kept(names, keep),
+            Self::Arrays(images) => *images = kept(images, keep),
+            // Its images are made from their names.
+            Self::Synthetic(_) => {}
+        }
     }
 }
 

@@ -46,6 +46,17 @@ pub fn width(value: &Value) -> Result<(), String> {
     recipe::number(value, 0.05, 4.0).map(drop)
 }
 
+/// Names of classes, each once.
+pub fn class_names(value: &Value) -> Result<Vec<String>, String> {
+    const ACCEPTED: &str = "expected a list of two names of classes or more, such as [\"cat\", \"dog\"]";
+    let Value::List(items) = value else { return Err(ACCEPTED.to_owned()) };
+    let names = items.iter().map(recipe::name).collect::<Result<Vec<_>, _>>()?;
+    if let Some(twice) = names.iter().enumerate().find(|(index, name)| names[..*index].contains(name)) {
+        return Err(format!("the class '{}' stands here twice", twice.1));
+    }
+    if names.len() < 2 { Err(ACCEPTED.to_owned()) } else { Ok(names) }
+}
+
 pub fn hex64(value: &Value) -> Result<(), String> {
     match value.text() {
         Some(text) if text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit()) => Ok(()),

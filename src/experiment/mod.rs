@@ -61,6 +61,8 @@ pub struct Dataset {
     pub splits: BTreeMap<String, String>,
     pub sha256: Option<String>,
     pub skip_bad_images: bool,
+    /// Only images of these classes; of all where there are none.
+    pub classes: Vec<String>,
     pub drop_near_duplicates: bool,
     pub spot: Spot,
 }

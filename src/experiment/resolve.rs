@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::accepted::class_names;
 use super::crossed::{add_default_axes, arms, axes, excludes, includes, refuse_same_key_twice, whens};
 use super::file::{Entry, Node};
 use super::keys::{self, Group};
@@ -194,6 +195,7 @@ fn datasets(root: &Node, reader: &mut Reader) -> BTreeMap<String, Dataset> {
             splits,
             sha256: layer.get("sha256").map(|pin| pin.to_string().to_lowercase()),
             drop_near_duplicates: layer.get("near_duplicates").and_then(Value::text) == Some("drop"),
+            classes: layer.get("classes").and_then(|value| class_names(value).ok()).unwrap_or_default(),
             skip_bad_images: layer.get("on_bad_image").and_then(Value::text) == Some("skip"),
             spot: entry.spot,
         };

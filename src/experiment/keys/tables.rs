@@ -1,6 +1,6 @@
 //! What stands around the settings: the tables of a file, and the keys of the experiment, its data, scenarios and rules.
 
-use super::super::accepted::{bounded, count, flag, fraction, hex64, splits, synthetic, text, whole};
+use super::super::accepted::{bounded, class_names, count, flag, fraction, hex64, splits, synthetic, text, whole};
 use super::{COUNT, FLAG, FRACTION, Group, Key, TABLE, TEXT, Value, WHOLE, key};
 use crate::recipe::{self, Keep, Metric};
 use crate::scenario::{Similarity, Size};
@@ -104,6 +104,14 @@ pub static KEYS: &[Key] = &[
         synthetic,
         TABLE,
         "Built-in images instead of a path: { classes = 10, shift = 0.0, task = 0, train = 300, test = 100 }. `shift` is the distance from the source; train and test count images per class."
+    ),
+    key!(
+        Dataset,
+        "classes",
+        "all",
+        |v| class_names(v).map(drop),
+        r#"{"type":"array","items":{"type":"string"},"minItems":2,"uniqueItems":true}"#,
+        "Only images of these classes: a part of a dataset as a source, or as a target that is near it or far. Tables of their own may share a path."
     ),
     key!(
         Dataset,
