@@ -4,31 +4,9 @@
 use std::collections::HashMap;
 
 use crate::builder::World;
+use crate::sharing::GRID;
 
-const BASE: &str = r#"
-[experiment]
-replicates = 2
-[backbone]
-arch = "resnet8"
-input = 12
-weights = "pretrain"
-[pretrain]
-dataset = "source"
-steps = 20
-lr = 0.05
-[datasets.source]
-synthetic = { classes = 4, train = 20, test = 5 }
-[datasets.mine]
-synthetic = { classes = 4, task = 1, shift = 0.3, train = 14, test = 6 }
-[scenarios.few]
-dataset = "mine"
-per_class = 6
-[train]
-steps = 8
-batch = 8
-"#;
-
-/// The settled cells of BASE with these recipes, by name.
+/// The settled cells of an experiment with these recipes, by name.
 fn cells(recipes: &[(&str, &str)]) -> HashMap<String, HashMap<String, String>> {
     let world = World::new().file("x.toml", file(recipes));
     let csv = world.run(&["plan", "x.toml", "--format", "csv"]).exits(0).out;
@@ -36,10 +14,12 @@ fn cells(recipes: &[(&str, &str)]) -> HashMap<String, HashMap<String, String>> {
     rows.map(|row: HashMap<String, String>| (row["recipe"].clone(), row)).collect()
 }
 
-fn file(recipes: &[(&str, &str)]) -> String {
+/// On the data of the grid that shares everything, for fewer steps.
+pub fn file(recipes: &[(&str, &str)]) -> String {
+    let head = GRID.split("[recipes.probe]").next().unwrap().replace("steps = 12", "steps = 8");
     let tables: String = recipes.iter().map(|(name, body)| format!("[recipes.{name}]\n{body}\n")).collect();
     let names: Vec<String> = recipes.iter().map(|(name, _)| format!("\"{name}\"")).collect();
-    format!("{BASE}{tables}[axes]\nrecipe = [{}]\n", names.join(", "))
+    format!("{head}{tables}[axes]\nrecipe = [{}]\n", names.join(", "))
 }
 
 #[test]

@@ -8,6 +8,7 @@ use tl_sweep::model::init::fresh;
 use tl_sweep::recipe::Pool;
 
 use crate::builder::World;
+use crate::chosen::file;
 
 fn bits(tensor: &Tensor) -> Vec<u32> {
     tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
@@ -40,35 +41,6 @@ fn vectors_of_taps_stand_side_by_side() {
         let [width, ..] = pooled(&arch.backbone(&taps.join(" + ")).unwrap(), pool).layers.last().unwrap().shape;
         assert_eq!(together.dims(), [2, width]);
     }
-}
-
-const BASE: &str = r#"
-[experiment]
-replicates = 2
-[backbone]
-arch = "resnet8"
-input = 12
-weights = "pretrain"
-[pretrain]
-dataset = "source"
-steps = 20
-lr = 0.05
-[datasets.source]
-synthetic = { classes = 4, train = 20, test = 5 }
-[datasets.mine]
-synthetic = { classes = 4, task = 1, shift = 0.3, train = 14, test = 6 }
-[scenarios.few]
-dataset = "mine"
-per_class = 6
-[train]
-steps = 8
-batch = 8
-"#;
-
-fn file(recipes: &[(&str, &str)]) -> String {
-    let tables: String = recipes.iter().map(|(name, body)| format!("[recipes.{name}]\n{body}\n")).collect();
-    let names: Vec<String> = recipes.iter().map(|(name, _)| format!("\"{name}\"")).collect();
-    format!("{BASE}{tables}[axes]\nrecipe = [{}]\n", names.join(", "))
 }
 
 #[test]
