@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::recipe::{Parsed, count, wrong};
+use crate::value::Value;
+
 /// The only spelling of "frozen". A learning rate of zero is not another one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -16,6 +19,22 @@ pub enum Freeze {
     Index(usize),
     /// A layer or block by name, and all before it.
     Through(String),
+}
+
+impl Freeze {
+    /// `"none"`, `"all"`, a layer or block name, or a whole number for Keras' `model.layers[:N]`.
+    pub fn parse(value: &Value) -> Parsed<Self> {
+        match value {
+            Value::Int(_) => Ok(Self::Index(count(value, 0)?)),
+            Value::Text(text) => Ok(match text.as_str() {
+                "none" => Self::None,
+                "all" => Self::All,
+                "" => return wrong(value, "'none', 'all', a layer, a block or a whole number"),
+                name => Self::Through(name.to_owned()),
+            }),
+            other => wrong(other, "'none', 'all', a layer, a block or a whole number"),
+        }
+    }
 }
 
 impl fmt::Display for Freeze {

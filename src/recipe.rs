@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::freeze::Freeze;
 use crate::value::Value;
 
 /// How the feature map at the tap becomes a vector.
@@ -263,22 +262,6 @@ pub fn name(value: &Value) -> Parsed<String> {
     match value.text() {
         Some(text) if !text.is_empty() => Ok(text.to_owned()),
         _ => wrong(value, "text"),
-    }
-}
-
-impl Freeze {
-    /// `"none"`, `"all"`, a layer or block name, or a whole number for Keras' `model.layers[:N]`.
-    pub fn parse(value: &Value) -> Parsed<Self> {
-        match value {
-            Value::Int(_) => Ok(Self::Index(count(value, 0)?)),
-            Value::Text(text) => Ok(match text.as_str() {
-                "none" => Self::None,
-                "all" => Self::All,
-                "" => return wrong(value, "'none', 'all', a layer, a block or a whole number"),
-                name => Self::Through(name.to_owned()),
-            }),
-            other => wrong(other, "'none', 'all', a layer, a block or a whole number"),
-        }
     }
 }
 

@@ -22,6 +22,16 @@ pub fn file(recipes: &[(&str, &str)]) -> String {
     format!("{head}{tables}[axes]\nrecipe = [{}]\n", names.join(", "))
 }
 
+/// Recipes are refused with what each of them is told, and where.
+pub fn refused(cases: &[(&str, &str)]) {
+    for (body, message) in cases {
+        let world = World::new().file("x.toml", file(&[("mine", body)]));
+        let said = world.run(&["check", "x.toml"]).exits(2);
+        assert!(said.err.contains(message), "{body}: {}", said.err);
+        assert!(said.err.contains("x.toml:"), "{}", said.err);
+    }
+}
+
 #[test]
 fn what_has_one_effect_is_one_configuration() {
     let found = cells(&[
@@ -71,7 +81,7 @@ fn norms_that_are_asked_to_train_are_not_frozen() {
 
 #[test]
 fn choices_of_nothing_are_refused() {
-    for (body, message) in [
+    refused(&[
         ("trains = \"layer9\"", "resnet8 has no layer or block 'layer9'; its blocks are input, conv1, layer1"),
         (
             "trains = [\"layer3\", \"layer1\"]\nfreeze = \"layer2\"",
@@ -88,12 +98,7 @@ fn choices_of_nothing_are_refused() {
         ("layer_decay = 0.0", "expected a number"),
         ("layer_decay = 1.5", "expected a number"),
         ("optimizer = \"lbfgs\"\ntrains = \"norms\"", "solves a linear head on fixed features"),
-    ] {
-        let world = World::new().file("x.toml", file(&[("mine", body)]));
-        let said = world.run(&["check", "x.toml"]).exits(2);
-        assert!(said.err.contains(message), "{body}: {}", said.err);
-        assert!(said.err.contains("x.toml:"), "{}", said.err);
-    }
+    ]);
 }
 
 /// All of them in one grid: what is shared below the first layer that trains changes no bit.

@@ -15,7 +15,8 @@ use crate::nn::cuda::loss::{Told as ToldOfLoss, cross_entropies_told};
 use crate::nn::cuda::recording::Recording;
 use crate::nn::cuda::{copied, memory, put};
 use crate::nn::loss::{Targets, check, whole};
-use crate::nn::optim::{Pull, Rule, Sizes, State, Steps};
+use crate::nn::optim::{Rule, Sizes, State, Steps};
+use crate::nn::pull::Pull;
 use crate::recipe::BatchNorm;
 use crate::seed::Rng;
 

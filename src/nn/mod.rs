@@ -33,6 +33,7 @@ pub mod optim;
 pub mod pointwise;
 pub mod pool;
 pub mod probe;
+pub mod pull;
 pub mod solve;
 pub mod tokens;
 

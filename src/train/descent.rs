@@ -8,7 +8,8 @@ use candle_core::Tensor;
 use super::course::Now;
 use super::lane::Turn;
 use crate::exec::Network;
-use crate::nn::optim::{Pull, Rule, Sizes, State, Step, Steps};
+use crate::nn::optim::{Rule, Sizes, State, Step, Steps};
+use crate::nn::pull::Pull;
 use crate::phase::Phase;
 use crate::recipe::{Decay, Optimizer};
 
@@ -109,6 +110,9 @@ mod tests {
     use crate::trains::Trains;
     use crate::value::Value;
 
+    /// Numbers by the names of their parameters.
+    type Named = BTreeMap<String, Vec<f64>>;
+
     const LR: f64 = 0.25;
     const LABELS: [u32; 4] = [0, 1, 2, 1];
 
@@ -136,82 +140,83 @@ mod tests {
         graph
     }
 
-    fn network() -> Network {
-        let weights = fresh(&graph(), 0, 3, 0).unwrap();
-        Network::new(graph(), &weights, &Device::Cpu).unwrap()
+    fn network() -> anyhow::Result<Network> {
+        let weights = fresh(&graph(), 0, 3, 0)?;
+        Ok(Network::new(graph(), &weights, &Device::Cpu)?)
     }
 
-    fn batch() -> Tensor {
+    fn batch() -> candle_core::Result<Tensor> {
         let mut rng = stream(5, Stream::Dropout, &[]);
         let values: Vec<f32> = (0..4 * 2 * 36).map(|_| rng.normal() as f32).collect();
-        Tensor::from_vec(values, (4, 2, 6, 6), &Device::Cpu).unwrap()
+        Tensor::from_vec(values, (4, 2, 6, 6), &Device::Cpu)
     }
 
-    fn phase(more: &[(&str, Value)]) -> Phase {
+    fn phase(more: &[(&str, Value)]) -> anyhow::Result<Phase> {
         let mut layer = defaults();
         let plain =
             [("lr", Value::Float(LR)), ("momentum", Value::Float(0.0)), ("batch_norm", Value::Text("affine".into()))];
         layer.extend(plain.iter().chain(more).map(|(key, value)| ((*key).to_owned(), value.clone())));
-        Phase::parse(&layer).unwrap()
+        Phase::parse(&layer).map_err(anyhow::Error::msg)
     }
 
-    fn floats(tensor: &Tensor) -> Vec<f64> {
-        tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect()
+    fn floats(tensor: &Tensor) -> candle_core::Result<Vec<f64>> {
+        Ok(tensor.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f64::from).collect())
     }
 
     /// Parameters by name, after each of some steps.
-    fn trained(phase: &Phase, steps: usize) -> Vec<BTreeMap<String, Vec<f64>>> {
+    fn trained(phase: &Phase, steps: usize) -> anyhow::Result<Vec<Named>> {
         let history = History { trials: vec![0], place: Place::default(), record: Record::default(), latest: None };
-        let mut lane = Lane::new(network(), 0, history);
+        let mut lane = Lane::new(network()?, 0, history);
         lane.remember();
-        lane.enter(phase, 0, 0).unwrap();
+        lane.enter(phase, 0, 0)?;
         let mut after = Vec::new();
         for _ in 0..steps {
             let now = Now { lr: phase.lr, backbone_lr: phase.backbone_lr, evaluates: false, ends: false };
             let mut turn = Turn { phase, now, dropout: stream(0, Stream::Dropout, &[]) };
-            lane.learn(&batch(), &Lesson { labels: &LABELS, balanced: &[] }, &mut turn).unwrap();
-            after.push(named(&lane.network));
+            lane.learn(&batch()?, &Lesson { labels: &LABELS, balanced: &[] }, &mut turn)?;
+            after.push(named(&lane.network)?);
         }
-        lane.leave().unwrap();
-        after
+        lane.leave()?;
+        Ok(after)
     }
 
-    fn named(network: &Network) -> BTreeMap<String, Vec<f64>> {
-        network.weights().unwrap().0.iter().map(|(name, tensor)| (name.clone(), floats(tensor))).collect()
+    fn named(network: &Network) -> anyhow::Result<Named> {
+        network.weights()?.0.iter().map(|(name, tensor)| Ok((name.clone(), floats(tensor)?))).collect()
     }
 
     /// The gradient of every parameter that there is, where the parameters are these.
-    fn gradients(at: &BTreeMap<String, Vec<f64>>) -> BTreeMap<String, Vec<f64>> {
-        let mut network = network();
+    fn gradients(at: &Named) -> anyhow::Result<Named> {
+        let mut network = network()?;
         network.batch_norm = crate::recipe::BatchNorm::Affine;
         for (index, own) in network.params.iter_mut().enumerate() {
             for (param, tensor) in network.graph.params(index).iter().zip(own) {
                 let name = format!("{}.{}", network.graph.layers[index].name, param.name);
                 let values = at[&name].iter().map(|value| *value as f32).collect();
-                *tensor = Tensor::from_vec(values, tensor.shape(), &Device::Cpu).unwrap();
+                *tensor = Tensor::from_vec(values, tensor.shape(), &Device::Cpu)?;
             }
         }
-        let mut tape = network.forward(&batch(), Mode::Train(&mut stream(0, Stream::Dropout, &[]))).unwrap();
-        let loss = cross_entropy(&tape.result().unwrap(), &LABELS, Targets::default()).unwrap();
-        let found = network.backward(&mut tape, loss.gradient).unwrap();
+        let mut tape = network.forward(&batch()?, Mode::Train(&mut stream(0, Stream::Dropout, &[])))?;
+        let loss = cross_entropy(&tape.result()?, &LABELS, Targets::default())?;
+        let found = network.backward(&mut tape, loss.gradient)?;
         let mut all = BTreeMap::new();
         for (index, own) in found.0.iter().enumerate() {
             for (param, gradient) in network.graph.params(index).iter().zip(own) {
-                all.insert(format!("{}.{}", network.graph.layers[index].name, param.name), floats(gradient));
+                all.insert(format!("{}.{}", network.graph.layers[index].name, param.name), floats(gradient)?);
             }
         }
-        all
+        Ok(all)
     }
 
     /// Steps by the definition, in f64: `how` gives the rate of a parameter, and the pull to its start.
-    fn check(phase: &Phase, how: impl Fn(&str) -> (f64, f64)) {
-        let start = named(&network());
+    fn check(phase: &Phase, how: impl Fn(&str) -> (f64, f64)) -> anyhow::Result<()> {
+        let start = named(&network()?)?;
         let mut at = start.clone();
-        for (step, ours) in trained(phase, 3).into_iter().enumerate() {
-            for (name, gradient) in gradients(&at) {
+        for (step, ours) in trained(phase, 3)?.into_iter().enumerate() {
+            for (name, gradient) in gradients(&at)? {
                 let (rate, pull) = how(&name);
                 let start = &start[&name];
-                for ((w, g), start) in at.get_mut(&name).unwrap().iter_mut().zip(gradient).zip(start) {
+                let Some(values) = at.get_mut(&name) else { anyhow::bail!("there is no {name}") };
+                for ((w, g), start) in values.iter_mut().zip(gradient).zip(start) {
                     *w -= rate * (g + pull * (*w - start));
                 }
             }
@@ -222,10 +227,11 @@ mod tests {
             }
             at = ours;
         }
+        Ok(())
     }
 
     #[test]
-    fn only_what_is_chosen_moves() {
+    fn only_what_is_chosen_moves() -> anyhow::Result<()> {
         let text = |text: &str| Value::Text(text.to_owned());
         let head = |name: &str| name.starts_with("head.");
         type Chosen = fn(&str) -> bool;
@@ -237,46 +243,49 @@ mod tests {
             (Value::List(vec![text("two"), text("one.conv")]), |name| !name.starts_with("one.norm")),
         ];
         for (trains, chosen) in cases {
-            let phase = phase(&[("trains", trains)]);
-            check(&phase, |name| (if head(name) || chosen(name) { LR } else { 0.0 }, 0.0));
+            let phase = phase(&[("trains", trains)])?;
+            check(&phase, |name| (if head(name) || chosen(name) { LR } else { 0.0 }, 0.0))?;
         }
+        Ok(())
     }
 
     #[test]
-    fn lower_blocks_step_less_and_pulls_lead_back_to_the_start() {
+    fn lower_blocks_step_less_and_pulls_lead_back_to_the_start() -> anyhow::Result<()> {
         let rate = |name: &str| match &name[..3] {
             "one" => 0.1 * 0.5,
             "two" => 0.1,
             _ => LR,
         };
-        let graded = phase(&[("backbone_lr", Value::Float(0.1)), ("layer_decay", Value::Float(0.5))]);
-        check(&graded, |name| (rate(name), 0.0));
+        let graded = phase(&[("backbone_lr", Value::Float(0.1)), ("layer_decay", Value::Float(0.5))])?;
+        check(&graded, |name| (rate(name), 0.0))?;
         let pulled = phase(&[
             ("backbone_lr", Value::Float(0.1)),
             ("layer_decay", Value::Float(0.5)),
             ("start_decay", Value::Float(2.0)),
             ("weight_decay", Value::Float(0.0)),
-        ]);
-        check(&pulled, |name| (rate(name), if name.starts_with("head.") { 0.0 } else { 2.0 }));
+        ])?;
+        check(&pulled, |name| (rate(name), if name.starts_with("head.") { 0.0 } else { 2.0 }))
     }
 
     #[test]
-    fn a_pull_takes_the_place_of_decay_to_zero_below_the_head() {
+    fn a_pull_takes_the_place_of_decay_to_zero_below_the_head() -> anyhow::Result<()> {
         let now = Now { lr: 1.0, backbone_lr: 1.0, evaluates: false, ends: false };
         let decays = |phase: &Phase| [None, Some(0)].map(|below| step(phase, &now, below).coupled_decay);
-        assert_eq!(decays(&phase(&[("weight_decay", Value::Float(0.5))])), [0.5, 0.5]);
-        let pulled = phase(&[("weight_decay", Value::Float(0.5)), ("start_decay", Value::Float(0.1))]);
+        assert_eq!(decays(&phase(&[("weight_decay", Value::Float(0.5))])?), [0.5, 0.5]);
+        let pulled = phase(&[("weight_decay", Value::Float(0.5)), ("start_decay", Value::Float(0.1))])?;
         assert_eq!(decays(&pulled), [0.5, 0.0]);
+        Ok(())
     }
 
     #[test]
-    fn without_a_choice_nothing_stands_in_a_key() {
-        let plain = serde_json::to_string(&phase(&[])).unwrap();
+    fn without_a_choice_nothing_stands_in_a_key() -> anyhow::Result<()> {
+        let plain = serde_json::to_string(&phase(&[])?)?;
         assert!(
             !plain.contains("trains") && !plain.contains("layer_decay") && !plain.contains("start_decay"),
             "{plain}"
         );
-        let parsed: Phase = serde_json::from_str(&plain).unwrap();
+        let parsed: Phase = serde_json::from_str(&plain)?;
         assert_eq!((parsed.trains, parsed.layer_decay, parsed.start_decay), (Trains::All, 1.0, 0.0));
+        Ok(())
     }
 }
