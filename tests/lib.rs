@@ -28,5 +28,6 @@ mod sharing;
 mod side;
 mod sweeps;
 mod taps;
+mod tuning;
 mod verdicts;
 mod weights;

@@ -3,12 +3,12 @@
 use std::rc::Rc;
 
 use tl_sweep::key::Key;
-use tl_sweep::report::arm::{Arm, Settings, Trial, arms};
+use tl_sweep::report::arm::{Arm, Repeats, Settings, Trial, arms};
 use tl_sweep::report::compare::{Scored, scored};
 use tl_sweep::report::findings::further_context;
 use tl_sweep::report::verdict::{Answer, Rule, Verdict, verdicts};
 
-fn trial(recipe: &str, lr: &str, replicate: usize, val: f64, test: f64) -> Trial {
+pub fn trial(recipe: &str, lr: &str, replicate: usize, val: f64, test: f64) -> Trial {
     let settings: Settings = [("scenario", "s"), ("recipe", recipe), ("dataset", "d"), ("lr", lr)]
         .map(|(key, value)| (key, value.to_owned()))
         .into();
@@ -42,7 +42,7 @@ fn answers(arm: &Arm) -> anyhow::Result<Vec<Scored>> {
 
 fn judge(trials: &[Trial], replicates: usize, margin: f64) -> Verdict {
     let rule = Rule { scenario: "*".to_owned(), better: "a".to_owned(), worse: "b".to_owned(), margin };
-    verdicts(&[rule], &arms(trials, replicates), |_, _| true, answers).unwrap().remove(0)
+    verdicts(&[rule], &arms(trials, Repeats::all(replicates)), |_, _| true, answers).unwrap().remove(0)
 }
 
 fn pair(a: [f64; 3], b: [f64; 3]) -> Vec<Trial> {
@@ -60,7 +60,7 @@ fn selection_reads_validation_only() {
         trials.push(trial("a", "0.2", replicate, 0.8, 1.0));
         trials.push(trial("a", "0.3", replicate, 0.9, 0.2));
     }
-    let arms = arms(&trials, 3);
+    let arms = arms(&trials, Repeats::all(3));
     assert_eq!(arms[0].best().unwrap().label, "lr = 0.1", "ties go to the first in the file");
 }
 
@@ -108,7 +108,7 @@ fn preprocessing_against_the_weights_is_named_in_every_table() {
         for trial in &mut trials {
             Rc::make_mut(&mut trial.settings).insert("preprocess", text.to_owned());
         }
-        arms(&trials, 3).iter().map(further_context).collect::<Vec<_>>()
+        arms(&trials, Repeats::all(3)).iter().map(further_context).collect::<Vec<_>>()
     };
     assert_eq!(with("torch instead of tf"), ["preprocess = torch instead of tf"; 2]);
     assert_eq!(with("torch"), ["", ""]);

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::jobs::{self, Jobs, What};
 use super::machine::Rates;
 use super::world::World;
-use super::{Exit, Usage, near, prepare, print};
+use super::{Exit, Usage, near, prepare, print, tuning};
 use crate::cli::{Asked, Common};
 use crate::data::Dataset;
 use crate::experiment::Experiment;
@@ -23,8 +23,9 @@ pub fn run(asked: &Asked, common: &Common) -> anyhow::Result<Exit> {
     let experiment = Experiment::load(&asked.file, &asked.set)?;
     let mut world = World::gather(&experiment, &asked.file, common)?;
     world.rates = Rates::unmeasured(&world.places.cache);
-    let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
+    let mut plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
     check_weights(&plan, &world)?;
+    plan.choose(tuning::foreseen(&plan, &experiment, None)?);
     let cells: Vec<usize> = (0..plan.cells.len()).collect();
     let all = jobs::jobs(&plan, &cells, &Default::default(), &world).map_err(anyhow::Error::msg)?;
     let prepared = prepare::prepare_data(&plan, &all, &world)?;
@@ -65,6 +66,9 @@ pub fn run(asked: &Asked, common: &Common) -> anyhow::Result<Exit> {
             ))?;
         }
     }
+    if plan.tune_replicates < plan.replicates && all.totals.trials == plan.distinct() * plan.replicates {
+        print("warning: tune_replicates has no effect: every recipe has a single setting")?;
+    }
     for warning in undecidable(&experiment, &world) {
         print(&format!("warning: {warning}"))?;
     }
@@ -72,7 +76,7 @@ pub fn run(asked: &Asked, common: &Common) -> anyhow::Result<Exit> {
         "{}: {} cells, {} trials, no problem found",
         asked.file.display(),
         plan.cells.len(),
-        plan.distinct() * plan.replicates
+        all.totals.trials
     ))?;
     Ok(Exit::Complete)
 }

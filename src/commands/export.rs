@@ -24,8 +24,9 @@ pub fn run(asked: &Asked, prefix: &str, out: &Path, names: Option<Names>, common
     let experiment = Experiment::load(&asked.file, &asked.set)?;
     let mut world = World::gather(&experiment, &asked.file, common)?;
     world.keep = true;
-    let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
+    let mut plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
     let (index, replicate, key) = find(&plan, prefix)?;
+    plan.choose([plan.cells[index].key].into());
     let recorded = recorded(common, key);
     let all = jobs::jobs(&plan, &[index], &Default::default(), &world).map_err(anyhow::Error::msg)?;
     let work = jobs::trial_work(&plan, &plan.cells[index], replicate, &world, &all.kept).map_err(anyhow::Error::msg)?;

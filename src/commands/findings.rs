@@ -6,7 +6,7 @@ use super::{Usage, near};
 use crate::experiment::condition::like;
 use crate::experiment::{Experiment, overrides};
 use crate::key::Key;
-use crate::report::arm::{Arm, Trial, arms};
+use crate::report::arm::{Arm, Repeats, Trial, arms};
 use crate::report::compare::{Scored, scored};
 use crate::report::errors::{Answer, Errors};
 use crate::report::findings::{Counts, Findings, Near, Scenario, Sharing};
@@ -62,7 +62,8 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         numerics.extend(standing.numerics.as_ref().filter(|class| !numerics.contains(*class)).cloned());
         trials.push(trial(standing));
     })?;
-    let arms = arms(&trials, experiment.replicates);
+    let repeats = Repeats { replicates: experiment.replicates, tuned: experiment.tune_replicates };
+    let arms = arms(&trials, repeats);
     let rules: Vec<Rule> = serde_json::from_str(&experiment.rules)?;
     let mut verdicts = verdicts(&rules, &arms, like, |arm| answers(store, &experiment, arm, &trials))?;
     let gains = gains(&arms, |arm| answers(store, &experiment, arm, &trials))?;
@@ -78,13 +79,13 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         wrong,
     };
     Ok(Findings {
-        counts: counts(&trials),
+        counts: counts(&trials, &arms),
         scenarios: serde_json::from_str(&experiment.scenarios)?,
         experiment: experiment.name,
         question: experiment.question,
         set: overrides::recorded(&experiment.text),
         metric: experiment.metric,
-        replicates: experiment.replicates,
+        repeats,
         arms,
         verdicts,
         gains,
@@ -100,10 +101,13 @@ fn trial(standing: Standing) -> Trial {
     Trial { key, cell, replicate, status, settings, val, test, at_chance, under_trained, seconds }
 }
 
-/// Counts each distinct trial once, however many cells it stands for.
-fn counts(trials: &[Trial]) -> Counts {
+/// Counts each distinct trial once, however many cells it stands for, and those that follow from comparing settings.
+fn counts(trials: &[Trial], arms: &[Arm]) -> Counts {
     let mut seen = HashSet::with_capacity(trials.len());
-    let mut counts = Counts::default();
+    let unplanned: BTreeMap<Key, usize> =
+        arms.iter().map(|arm| (arm.best().unwrap_or(&arm.settings[0]).cell, arm.unplanned)).collect();
+    let unplanned = unplanned.into_values().sum();
+    let mut counts = Counts { planned: unplanned, missing: unplanned, ..Counts::default() };
     for trial in trials.iter().filter(|trial| seen.insert(trial.key)) {
         counts.planned += 1;
         match trial.status.as_str() {

@@ -9,7 +9,7 @@ use crate::key::Key;
 use crate::plan::cost::Cost;
 use crate::plan::stage::{Chain, Encode, Stage, Start, Train, Work};
 use crate::plan::tier::{self, Choice, Demand, Tier};
-use crate::plan::{Cell, Plan, bond, trial_key};
+use crate::plan::{Cell, Plan, Trial, bond, trial_key};
 use crate::schedule::queue::Job;
 
 /// One job: what it is, and its predicted cost: multiply-accumulates as it runs and with nothing shared, and seconds of one
@@ -134,6 +134,13 @@ impl Kept {
 }
 
 impl Jobs {
+    /// Keys of the trials that are to run.
+    pub fn trials(&self) -> impl Iterator<Item = Key> {
+        let trials =
+            self.queue.iter().zip(&self.list).filter(|(_, planned)| matches!(planned.what, What::Trial { .. }));
+        trials.map(|(job, _)| job.key)
+    }
+
     /// Leaves all trials out but those in `wanted`.
     pub fn retain(&mut self, wanted: &HashSet<Key>) {
         let keep: Vec<bool> = self
@@ -154,7 +161,7 @@ impl Jobs {
 /// # Errors
 /// A cell that cannot be read: impossible for a plan that was built.
 pub fn jobs(plan: &Plan, cells: &[usize], finished: &HashSet<Key>, world: &World) -> Result<Jobs, String> {
-    of_points(plan, points(plan, cells, finished), world)
+    of_trials(plan, plan.trials(cells), finished, world)
 }
 
 /// The same of those trials of `cells` that are in `part`.
@@ -168,75 +175,53 @@ pub fn of_part(
     finished: &HashSet<Key>,
     world: &World,
 ) -> Result<Jobs, String> {
-    let mut points = points(plan, cells, finished);
-    points.retain(|point| part.contains(&point.key));
-    of_points(plan, points, world)
+    let mut trials = plan.trials(cells);
+    trials.retain(|trial| part.contains(&trial.key));
+    of_trials(plan, trials, finished, world)
 }
 
-fn of_points(plan: &Plan, points: Vec<Point>, world: &World) -> Result<Jobs, String> {
+fn of_trials(plan: &Plan, trials: Vec<Trial>, finished: &HashSet<Key>, world: &World) -> Result<Jobs, String> {
     let mut shapes: HashMap<u64, (Shape, Vec<usize>)> = HashMap::new();
-    for point in &points {
-        let cell = &plan.cells[point.cell];
+    for trial in &trials {
+        let cell = &plan.cells[trial.cell];
         let (_, waiting) = match shapes.entry(cell.shape()) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => new.insert((Shape::of(plan, cell, world)?, Vec::new())),
         };
-        waiting.extend((!point.done).then_some(point.replicate));
+        waiting.extend((!finished.contains(&trial.key)).then_some(trial.replicate));
     }
     let mut known: Vec<(Shape, Vec<usize>)> = shapes.values().cloned().collect();
     known.sort_by_key(|(shape, _)| shape.order());
     let kept = Kept::choose(&known, world);
     let mut jobs = Jobs { list: Vec::new(), queue: Vec::new(), totals: Totals::default(), kept };
     let mut met = Met::default();
-    for point in points {
-        let cell = &plan.cells[point.cell];
+    for Trial { cell: index, replicate, key } in trials {
+        let (cell, done) = (&plan.cells[index], finished.contains(&key));
         let (shape, _) = &shapes[&cell.shape()];
         let bond = match shape.bond {
-            Bond::Cell => bond::of_trial(&jobs.kept.chain(plan.stages(cell, point.replicate, &world.facts)?, world)),
-            _ => shape.bond_of(point.replicate),
+            Bond::Cell => bond::of_trial(&jobs.kept.chain(plan.stages(cell, replicate, &world.facts)?, world)),
+            _ => shape.bond_of(replicate),
         };
-        let needs = jobs.shared_stages(shape, point.done, world, &mut met);
+        let needs = jobs.shared_stages(shape, done, world, &mut met);
         let prefix = bond.map_or(shape.cost.lockstep, |bond| met.passes.more(bond, shape.cost.lockstep));
         let macs = match (shape.bond, bond) {
             (Bond::Cell, Some(bond)) => {
-                let train = plan.stages(cell, point.replicate, &world.facts)?.train;
+                let train = plan.stages(cell, replicate, &world.facts)?.train;
                 shape.cost.shared - met.in_common(bond, &train, &shape.legs)
             }
             _ => shape.cost.shared,
         };
-        jobs.totals.count(shape, point.done, macs, prefix);
-        if !point.done {
+        jobs.totals.count(shape, done, macs, prefix);
+        if !done {
             // Cutting a group that lives on its prefix would run the prefix twice.
             let whole = shape.cost.lockstep > PREFIX_RULES * macs;
-            jobs.queue.push(Job { key: point.key, needs, bond, macs, bytes: shape.bytes, whole });
-            let what = What::Trial { cell: point.cell, replicate: point.replicate };
+            jobs.queue.push(Job { key, needs, bond, macs, bytes: shape.bytes, whole });
+            let what = What::Trial { cell: index, replicate };
             let (alone, seconds) = (shape.cost.alone, macs / shape.pace.own + prefix / shape.pace.forward);
             jobs.list.push(Planned { what, macs: macs + prefix, alone, seconds });
         }
     }
     Ok(jobs)
-}
-
-/// A distinct trial.
-struct Point {
-    cell: usize,
-    replicate: usize,
-    key: Key,
-    done: bool,
-}
-
-fn points(plan: &Plan, cells: &[usize], finished: &HashSet<Key>) -> Vec<Point> {
-    let mut seen: HashSet<Key> = HashSet::new();
-    let mut points = Vec::new();
-    for replicate in 0..plan.replicates {
-        for cell in cells {
-            let key = trial_key(plan.cells[*cell].key, replicate);
-            if seen.insert(key) {
-                points.push(Point { cell: *cell, replicate, key, done: finished.contains(&key) });
-            }
-        }
-    }
-    points
 }
 
 /// Passes that several stages share: the longest pays for the others.

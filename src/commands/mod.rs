@@ -40,6 +40,7 @@ mod snapshot;
 mod status;
 mod streams;
 mod summary;
+mod tuning;
 mod verify;
 mod watch;
 mod weights;

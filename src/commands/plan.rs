@@ -6,7 +6,7 @@ use indicatif::HumanDuration;
 
 use super::jobs::{self, Jobs, Kept, Totals};
 use super::world::World;
-use super::{Exit, print, streams, table_style};
+use super::{Exit, print, streams, table_style, tuning};
 use crate::cli::{Asked, Common, Format};
 use crate::device::Precision;
 use crate::experiment::Experiment;
@@ -32,8 +32,13 @@ pub fn run(asked: &Asked, shard: Option<Shard>, format: Format, common: &Common)
     let experiment = Experiment::load(&asked.file, &asked.set)?;
     let mut world = World::gather(&experiment, &asked.file, common)?;
     world.devices.tell(common);
-    let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
-    let finished = if common.db.exists() { Store::read(&common.db)?.finished()? } else { Default::default() };
+    let mut plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
+    let store = common.db.exists().then(|| Store::read(&common.db)).transpose()?;
+    plan.choose(match shard {
+        None => tuning::foreseen(&plan, &experiment, store.as_ref())?,
+        Some(_) => tuning::of_part(&plan, &experiment, store.as_ref())?.cells,
+    });
+    let finished = store.map(|store| store.finished()).transpose()?.unwrap_or_default();
     let cells: Vec<usize> = (0..plan.cells.len()).collect();
     let jobs = match shard {
         None => jobs::jobs(&plan, &cells, &finished, &world),
@@ -79,6 +84,7 @@ fn json(experiment: &Experiment, plan: &Plan, jobs: &Jobs, world: &World) -> ser
         "cells": plan.cells.len(),
         "distinct": plan.distinct(),
         "replicates": plan.replicates,
+        "tune_replicates": plan.tune_replicates,
         "trials": totals.trials,
         "done": totals.done,
         "excluded": plan.excluded,
@@ -115,6 +121,11 @@ fn text(
     let totals = &jobs.totals;
     let (cells, replicates, trials) = (plan.cells.len(), plan.replicates, totals.trials);
     let size = match shard {
+        None if plan.tune_replicates < replicates => format!(
+            "{cells} cells, settings compared on {} of {replicates} replicates: {trials} distinct trials instead of {}",
+            plan.tune_replicates,
+            plan.distinct() * replicates
+        ),
         None => format!("{cells} cells x {replicates} replicates = {trials} distinct trials"),
         Some(shard) => format!("part {shard} of {cells} cells x {replicates} replicates: {trials} distinct trials"),
     };

@@ -50,49 +50,62 @@ pub struct Board {
 }
 
 impl Board {
-    pub fn new(plan: &Plan, jobs: &Jobs, world: &World, decoded: usize, beacon: Beacon, common: &Common) -> Self {
+    pub fn new(beacon: Beacon, common: &Common) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        let weights: Vec<f64> = jobs.list.iter().map(|job| job.seconds.max(LEAST)).collect();
-        let outstanding = jobs.list.iter().filter(|job| matches!(job.what, super::jobs::What::Trial { .. })).count();
-        let forecast = weights.iter().sum::<f64>() / world.slots_worth();
         let bars = MultiProgress::new();
         if !terminal || common.quiet {
             bars.set_draw_target(indicatif::ProgressDrawTarget::hidden());
         }
-        let overall = bars.add(ProgressBar::new(1000));
-        overall.set_style(bar_style());
-        world.devices.tell(common);
-        if !common.quiet {
-            let held = jobs.totals.done;
-            let note = if decoded > 0 { format!("; {decoded} images decoded") } else { String::new() };
-            eprintln!(
-                "{} trials: {held} in the store, {outstanding} to run on {} slot(s) of {}, about {}{note}",
-                jobs.totals.trials,
-                world.facts.slots,
-                world.devices.names(),
-                HumanDuration(Duration::from_secs_f64(forecast.min(1e8)))
-            );
-        }
         Self {
             beacon,
             bars,
-            overall,
+            overall: ProgressBar::hidden(),
             lines: BTreeMap::new(),
-            names: jobs.list.iter().map(|job| describe(plan, &job.what)).collect(),
-            parts: vec![0.0; weights.len()],
-            weights,
+            names: Vec::new(),
+            parts: Vec::new(),
+            weights: Vec::new(),
             start: Instant::now(),
-            forecast,
-            forecast_saving: jobs.list.iter().map(|job| job.alone).sum::<f64>()
-                / jobs.list.iter().map(|job| job.macs).sum::<f64>().max(1.0),
+            forecast: 0.0,
+            forecast_saving: 1.0,
             failures: Vec::new(),
             abreast: Vec::new(),
             finished: 0,
-            left_out: held_back(jobs),
+            left_out: false,
             plain: (!terminal && !common.quiet).then(Instant::now),
             quiet: common.quiet,
             announced_stop: 0,
             last_retry: None,
+        }
+    }
+
+    /// Says what is to run now and what will follow from it, and starts the bar; what failed before stays noted.
+    pub fn begin(&mut self, plan: &Plan, jobs: &Jobs, later: usize, world: &World, decoded: usize) {
+        let trials = jobs.list.iter().filter(|job| matches!(job.what, super::jobs::What::Trial { .. })).count();
+        self.weights = jobs.list.iter().map(|job| job.seconds.max(LEAST)).collect();
+        self.parts = vec![0.0; self.weights.len()];
+        self.names = jobs.list.iter().map(|job| describe(plan, &job.what)).collect();
+        self.forecast = self.weights.iter().sum::<f64>() / world.slots_worth();
+        let (alone, macs) = jobs.list.iter().fold((0.0, 0.0), |sum, job| (sum.0 + job.alone, sum.1 + job.macs));
+        self.forecast_saving = alone / macs.max(1.0);
+        self.left_out = trials + jobs.totals.done < jobs.totals.trials;
+        (self.start, self.finished) = (Instant::now(), 0);
+        self.abreast.clear();
+        self.overall = self.bars.add(ProgressBar::new(1000));
+        self.overall.set_style(bar_style());
+        if !self.quiet {
+            let later = match later {
+                0 => String::new(),
+                later => format!("; up to {later} more will follow, for the settings that validation selects"),
+            };
+            let note = if decoded > 0 { format!("; {decoded} images decoded") } else { String::new() };
+            eprintln!(
+                "{} trials: {} in the store, {trials} to run on {} slot(s) of {}, about {}{later}{note}",
+                jobs.totals.trials,
+                jobs.totals.done,
+                world.facts.slots,
+                world.devices.names(),
+                HumanDuration(Duration::from_secs_f64(self.forecast.min(1e8)))
+            );
         }
     }
 
@@ -288,9 +301,4 @@ impl Board {
 /// Of the bar of a whole sweep.
 pub fn bar_style() -> ProgressStyle {
     ProgressStyle::with_template("{bar:30} {percent:>3}%  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar())
-}
-
-fn held_back(jobs: &Jobs) -> bool {
-    let listed = jobs.list.iter().filter(|job| matches!(job.what, super::jobs::What::Trial { .. })).count();
-    listed + jobs.totals.done < jobs.totals.trials
 }

@@ -11,11 +11,11 @@ use crate::experiment::Experiment;
 use crate::key::Key;
 use crate::outcome::{Failure, FailureClass};
 use crate::plan::stage::Train;
-use crate::plan::{Plan, trial_key};
+use crate::plan::{Cell, Plan, trial_key};
 use crate::schedule::event::Event;
 use crate::store::Store;
 use crate::store::record::{CellRecord, Circumstance, ExperimentRecord};
-use crate::value::Value;
+use crate::value::{Layer, Value};
 
 /// Where a sweep runs.
 pub fn circumstance(world: &World) -> Circumstance {
@@ -55,29 +55,39 @@ pub fn begin(
             .map(|sample| (sample.id.as_str(), sample.class, sample.part.name(), sample.group.as_deref()));
         store.dataset(manifest.fingerprint, &dataset.name, &manifest.sha256, &manifest.classes, samples)?;
     }
-    let metric = serde_json::to_value(experiment.metric)?.as_str().unwrap_or("accuracy").to_owned();
+    let metric = metric_name(experiment)?;
     let record = ExperimentRecord {
         name: &experiment.name,
         question: &experiment.question,
         metric: &metric,
         replicates: experiment.replicates,
+        tune_replicates: experiment.tune_replicates,
         seed: experiment.seed,
         rules: findings::rules_json(experiment)?,
         scenarios: findings::scenarios_json(experiment)?,
         text: experiment.text(),
     };
     let cells = plan.cells.iter().map(|cell| {
-        let mut settings = plan.settled(cell);
-        let asked = plan.asked(cell);
-        // What a person asked for labels the row, also where a word settles to a layer.
-        settings
-            .extend(["freeze", "tap"].into_iter().filter_map(|key| Some((key.to_owned(), asked.get(key)?.clone()))));
+        let settings = labels(plan, cell);
         let dataset = settings.get("dataset").map_or_else(String::new, Value::to_string);
         let data = world.facts.datasets.get(&dataset).map_or_else(|| Key::of_bytes(b""), |fact| fact.fingerprint);
-        let trials = (0..plan.replicates).map(|replicate| trial_key(cell.key, replicate)).collect();
+        let trials = (0..plan.replicates_of(cell)).map(|replicate| trial_key(cell.key, replicate)).collect();
         CellRecord { key: cell.key, data, start: plan.start(cell, &world.facts), settings, trials }
     });
     store.begin(&record, cells, circumstance)
+}
+
+/// The settings of a cell as the store has them: those that have an effect. What a person asked for labels the row, also
+/// where a word settles to a layer.
+pub fn labels(plan: &Plan, cell: &Cell) -> Layer {
+    let (mut settings, asked) = (plan.settled(cell), plan.asked(cell));
+    settings.extend(["freeze", "tap"].into_iter().filter_map(|key| Some((key.to_owned(), asked.get(key)?.clone()))));
+    settings
+}
+
+/// The metric as the store names it.
+pub fn metric_name(experiment: &Experiment) -> anyhow::Result<String> {
+    Ok(serde_json::to_value(experiment.metric)?.as_str().unwrap_or("accuracy").to_owned())
 }
 
 /// What stands still while a sweep runs.

@@ -7,7 +7,7 @@ use super::verify::difference;
 use super::{Exit, Usage, print, table_style};
 use crate::key::Key;
 use crate::outcome::Outcome;
-use crate::plan::{Plan, trial_key};
+use crate::plan::Plan;
 use crate::report::table::table;
 use crate::store::Store;
 
@@ -24,9 +24,7 @@ impl Again {
     /// # Errors
     /// A prefix that matches no finished trial, or several; or there is no finished one at all.
     pub fn chosen(prefixes: &[String], plan: &Plan, cells: &[usize], finished: &HashSet<Key>) -> anyhow::Result<Self> {
-        let keys = cells
-            .iter()
-            .flat_map(|cell| (0..plan.replicates).map(|replicate| trial_key(plan.cells[*cell].key, replicate)));
+        let keys = plan.trials(cells).into_iter().map(|trial| trial.key);
         let keys: HashSet<Key> = keys.filter(|key| finished.contains(key)).collect();
         anyhow::ensure!(
             !keys.is_empty(),

@@ -10,15 +10,15 @@ use super::recorder::{Ground, Recorder, begin, circumstance};
 use super::rerun::Again;
 use super::snapshot::Beacon;
 use super::world::World;
-use super::{Exit, NoDevice, Usage, findings, host, keep, near, prepare, print, process, streams, table_style};
+use super::{Exit, NoDevice, Usage, findings, host, keep, near, prepare, print, process, streams, table_style, tuning};
 use crate::cli::{Asked, Common};
 use crate::device::Device;
 use crate::experiment::Experiment;
 use crate::experiment::condition::Condition;
 use crate::key::Key;
+use crate::plan::Plan;
 use crate::plan::shard::{self, Shard};
 use crate::plan::stage::Stage;
-use crate::plan::{Plan, trial_key};
 use crate::recipe::Keep;
 use crate::schedule::event::Event;
 use crate::schedule::pool::Pool;
@@ -50,38 +50,32 @@ pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> 
     world.share = !part.no_share;
     world.keep = experiment.keep != Keep::None;
     let plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
-    let mut store = Store::open(&common.db)?;
+    let store = Store::open(&common.db)?;
     let cells = chosen(&plan, part)?;
-    let finished = store.finished()?;
-    let again = part.again.as_ref().map(|keys| Again::chosen(keys, &plan, &cells, &finished)).transpose()?;
-    refuse_mixed_numerics(&experiment, &plan, &store, &world, again.as_ref())?;
     let beacon = Beacon::light(&common.db, &experiment.name);
-    let own = part.shard.map(|shard| shard::part(&plan, &cells, shard, &world.facts)).transpose();
-    let own = own.map_err(anyhow::Error::msg)?;
-    let jobs = outstanding(&plan, &cells, finished, own.as_ref(), part.limit, again.as_ref(), &world)?;
-    streams::settle(&plan, &jobs, common.slots, &mut world)?;
-    let prepared = prepare::prepare_data(&plan, &jobs, &world)?;
-    let near = near::found(&prepared, &world)?;
-    if world.places.cache.is_dir() {
-        world.rates.keep()?;
-    }
-    let circumstance = circumstance(&world);
-    let begun = begin(&mut store, &experiment, &plan, &world, &circumstance)?;
-    near::record(&near, &mut store)?;
-    let mut board = Board::new(&plan, &jobs, &world, prepared.decoded, beacon, common);
-    let ground = Ground { plan: &plan, jobs: &jobs, world: &world, circumstance: &circumstance, sweep: begun };
-    let mut again = again;
-    let (end, cost) = execute(&ground, &mut store, &mut board, again.as_mut(), &interrupts)?;
-    let partly = again.is_none() && part.shard.is_none() && jobs.totals.trials < plan.distinct() * plan.replicates;
-    let exit = finish(&mut store, begun, end, &cost, &board, part, partly)?;
-    board.close(&cost);
+    let board = Board::new(beacon, common);
+    let mut rounds = Rounds { experiment, part, common, cells, plan, world, store, board, open: 0 };
+    rounds.choose()?;
+    let mut again = rounds.again()?;
+    rounds.refuse_mixed_numerics(again.as_ref())?;
+    rounds.world.devices.tell(common);
+    let mut tried = HashSet::new();
+    let exit = loop {
+        let jobs = rounds.outstanding(&tried, again.as_ref())?;
+        tried.extend(jobs.trials());
+        let (exit, more) = rounds.round(&jobs, again.as_mut(), &interrupts)?;
+        if !more {
+            break exit;
+        }
+    };
+    let Rounds { experiment, world, plan, store, board, cells, .. } = rounds;
     let found = findings::gather(&store, Some(&experiment.name))?;
     let unkept = keep::settle(&experiment, &found, &world, &store)?;
     if let Some(again) = again {
         return again.say(exit);
     }
-    match part.shard.zip(own.as_ref()) {
-        Some((shard, own)) => print(&shard_words(shard, own, &store, common)?)?,
+    match part.shard {
+        Some(shard) => print(&shard_words(shard, &plan, &cells, &world, &store, common)?)?,
         None => print(&crate::report::table::report(&found, table_style()))?,
     }
     if let Some(unkept) = unkept.filter(|_| !common.quiet) {
@@ -91,75 +85,140 @@ pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> 
     Ok(exit)
 }
 
-/// What became of a machine's part.
-fn shard_words(shard: Shard, own: &HashSet<Key>, store: &Store, common: &Common) -> anyhow::Result<String> {
-    let done = store.finished()?.intersection(own).count();
-    let all = own.len();
-    let none = if all == 0 { ": so many machines have nothing to do" } else { "" };
-    Ok(format!(
-        "part {shard}: {done} of {all} trials are done{none}; `tl-sweep merge {}` and the stores of the other parts joins them",
-        common.db.display()
-    ))
+/// A sweep, round by round: where settings are compared on the first replicates, the next round runs the others for what
+/// validation has selected.
+struct Rounds<'a> {
+    experiment: Experiment,
+    part: &'a Part,
+    common: &'a Common,
+    cells: Vec<usize>,
+    plan: Plan,
+    world: World,
+    store: Store,
+    board: Board,
+    /// Recipes, each in its context, whose settings are still to be compared.
+    open: usize,
 }
 
-/// What is to be run: what the store lacks of some cells, or what is to run again.
-fn outstanding(
+impl Rounds<'_> {
+    /// Runs jobs and notes how it ended; whether there is another round.
+    fn round(
+        &mut self,
+        jobs: &Jobs,
+        again: Option<&mut Again>,
+        interrupts: &AtomicUsize,
+    ) -> anyhow::Result<(Exit, bool)> {
+        let Self { experiment, common, plan, world, store, board, .. } = self;
+        let repeats = again.is_some();
+        streams::settle(plan, jobs, common.slots, world)?;
+        let prepared = prepare::prepare_data(plan, jobs, world)?;
+        let near = near::found(&prepared, world)?;
+        if world.places.cache.is_dir() {
+            world.rates.keep()?;
+        }
+        let circumstance = circumstance(world);
+        let begun = begin(store, experiment, plan, world, &circumstance)?;
+        near::record(&near, store)?;
+        let alone = self.part.shard.is_none() && self.part.only.is_none() && self.part.limit.is_none();
+        let later = if alone && !repeats { self.open * (plan.replicates - plan.tune_replicates) } else { 0 };
+        board.begin(plan, jobs, later, world, prepared.decoded);
+        let ground = Ground { plan, jobs, world, circumstance: &circumstance, sweep: begun };
+        let (end, cost) = execute(&ground, store, board, again, interrupts)?;
+        let more = !repeats && matches!(end, End::Complete) && self.choose()?;
+        let whole = self.part.shard.is_some() || jobs.totals.trials == self.plan.all_trials().len() && self.open == 0;
+        let exit = finish(&mut self.store, begun, end, &cost, &self.board, self.part, repeats || whole)?;
+        self.board.close(&cost);
+        Ok((exit, more))
+    }
+
+    /// Says which settings are worth all replicates; whether there are more of them than before.
+    fn choose(&mut self) -> anyhow::Result<bool> {
+        let of = if self.part.shard.is_some() { tuning::of_part } else { tuning::worth };
+        let worth = of(&self.plan, &self.experiment, Some(&self.store))?;
+        self.open = worth.open.len();
+        Ok(self.plan.choose(worth.cells))
+    }
+
+    /// The trials that run again, if that is asked for.
+    fn again(&self) -> anyhow::Result<Option<Again>> {
+        let Some(keys) = &self.part.again else { return Ok(None) };
+        Again::chosen(keys, &self.plan, &self.cells, &self.store.finished()?).map(Some)
+    }
+
+    /// What is to be run and has not been tried: what the store lacks of some cells, or what is to run again.
+    fn outstanding(&self, tried: &HashSet<Key>, again: Option<&Again>) -> anyhow::Result<Jobs> {
+        let mut finished = self.store.finished()?;
+        finished.retain(|key| again.is_none_or(|again| !again.keys.contains(key)));
+        finished.extend(tried);
+        let jobs = match own(self.part.shard, &self.plan, &self.cells, &self.world)? {
+            Some(own) => jobs::of_part(&self.plan, &self.cells, &own, &finished, &self.world),
+            None => jobs::jobs(&self.plan, &self.cells, &finished, &self.world),
+        };
+        let mut jobs = jobs.map_err(anyhow::Error::msg)?;
+        if let Some(again) = again {
+            jobs.retain(&again.keys);
+        }
+        let limit = self.part.limit.map(|limit| limit.saturating_sub(tried.len()));
+        Ok(limited(jobs, limit))
+    }
+
+    /// Results of one experiment come from one numerics class, unless the file allows a mix.
+    fn refuse_mixed_numerics(&self, again: Option<&Again>) -> anyhow::Result<()> {
+        let Self { experiment, plan, store, world, .. } = self;
+        if experiment.mix_numerics {
+            return Ok(());
+        }
+        let keys = plan.all_trials().into_iter().map(|trial| trial.key);
+        let keys: HashSet<Key> = keys.filter(|key| again.is_none_or(|again| !again.keys.contains(key))).collect();
+        let classes = world.devices.classes();
+        if classes.len() > 1 {
+            return Err(Usage(format!(
+                "--devices {}: results may differ in the last digits between {}. Name devices of one class, or set \
+                 mix_numerics = true under [experiment]",
+                world.devices.names(),
+                classes.join(" and ")
+            ))
+            .into());
+        }
+        let own = world.devices.numerics();
+        match store.numerics_of(&keys)?.iter().find(|(class, _)| class.as_str() != own) {
+            None => Ok(()),
+            Some((class, count)) => Err(Usage(format!(
+                "the store holds {count} trials of this experiment from {class}, and this machine computes {own}: results may differ in the last digits. \
+                 Use another --db, or set mix_numerics = true under [experiment]"
+            ))
+            .into()),
+        }
+    }
+}
+
+/// The trials of a machine's part.
+fn own(shard: Option<Shard>, plan: &Plan, cells: &[usize], world: &World) -> anyhow::Result<Option<HashSet<Key>>> {
+    shard.map(|shard| shard::part(plan, cells, shard, &world.facts)).transpose().map_err(anyhow::Error::msg)
+}
+
+/// What became of a machine's part.
+fn shard_words(
+    shard: Shard,
     plan: &Plan,
     cells: &[usize],
-    mut finished: HashSet<Key>,
-    own: Option<&HashSet<Key>>,
-    limit: Option<usize>,
-    again: Option<&Again>,
     world: &World,
-) -> anyhow::Result<Jobs> {
-    finished.retain(|key| again.is_none_or(|again| !again.keys.contains(key)));
-    let jobs = match own {
-        Some(own) => jobs::of_part(plan, cells, own, &finished, world),
-        None => jobs::jobs(plan, cells, &finished, world),
-    };
-    let mut jobs = jobs.map_err(anyhow::Error::msg)?;
-    if let Some(again) = again {
-        jobs.retain(&again.keys);
-    }
-    Ok(limited(jobs, limit))
-}
-
-/// Results of one experiment come from one numerics class, unless the file allows a mix.
-fn refuse_mixed_numerics(
-    experiment: &Experiment,
-    plan: &Plan,
     store: &Store,
-    world: &World,
-    again: Option<&Again>,
-) -> anyhow::Result<()> {
-    if experiment.mix_numerics {
-        return Ok(());
-    }
-    let keys: HashSet<Key> = plan
-        .cells
-        .iter()
-        .flat_map(|cell| (0..plan.replicates).map(|replicate| trial_key(cell.key, replicate)))
-        .filter(|key| again.is_none_or(|again| !again.keys.contains(key)))
-        .collect();
-    let classes = world.devices.classes();
-    if classes.len() > 1 {
-        return Err(Usage(format!(
-            "--devices {}: results may differ in the last digits between {}. Name devices of one class, or set \
-             mix_numerics = true under [experiment]",
-            world.devices.names(),
-            classes.join(" and ")
-        ))
-        .into());
-    }
-    let own = world.devices.numerics();
-    match store.numerics_of(&keys)?.iter().find(|(class, _)| class.as_str() != own) {
-        None => Ok(()),
-        Some((class, count)) => Err(Usage(format!(
-            "the store holds {count} trials of this experiment from {class}, and this machine computes {own}: results may differ in the last digits. \
-             Use another --db, or set mix_numerics = true under [experiment]"
-        ))
-        .into()),
-    }
+    common: &Common,
+) -> anyhow::Result<String> {
+    let own = own(Some(shard), plan, cells, world)?.unwrap_or_default();
+    let done = store.finished()?.intersection(&own).count();
+    let all = own.len();
+    let none = if all == 0 { ": so many machines have nothing to do" } else { "" };
+    let later = if plan.tune_replicates < plan.replicates {
+        "; then every machine runs its part again from the joined store, for the settings that were selected"
+    } else {
+        ""
+    };
+    Ok(format!(
+        "part {shard}: {done} of {all} trials are done{none}; `tl-sweep merge {}` and the stores of the other parts joins them{later}",
+        common.db.display()
+    ))
 }
 
 /// The cells that `--only` asks for, all without it.
@@ -274,7 +333,7 @@ fn finish(
     cost: &SweepCost,
     board: &Board,
     part: &Part,
-    partly: bool,
+    whole: bool,
 ) -> anyhow::Result<Exit> {
     let exit = match end {
         End::NoDevice(message) => {
@@ -283,7 +342,7 @@ fn finish(
         }
         End::Stopped => Exit::Outstanding,
         End::Complete if board.failed() > 0 => Exit::SomeFailed,
-        End::Complete if part.limit.is_some() && board.left_out() || partly => Exit::Outstanding,
+        End::Complete if part.limit.is_some() && board.left_out() || !whole => Exit::Outstanding,
         End::Complete => Exit::Complete,
     };
     store.end(

@@ -7,12 +7,12 @@ use std::path::Path;
 use super::bundle::{Bundle, Lock};
 use super::jobs::{self, What};
 use super::world::World;
-use super::{Exit, Usage, prepare, print, run, table_style};
+use super::{Exit, Usage, prepare, print, run, table_style, tuning};
 use crate::cli::{Asked, Common};
 use crate::experiment::Experiment;
 use crate::key::Key;
 use crate::outcome::{Ending, Outcome, TrialOutcome};
-use crate::plan::{Plan, trial_key};
+use crate::plan::{Plan, Trial};
 use crate::report::table::table;
 use crate::schedule::event::Event;
 use crate::schedule::queue::{Limits, Queue};
@@ -108,7 +108,8 @@ fn repeat(
     sample: usize,
 ) -> anyhow::Result<Exit> {
     world.share = false;
-    let plan = Plan::new(experiment, &world.facts).map_err(|list| experiment.problems(list))?;
+    let mut plan = Plan::new(experiment, &world.facts).map_err(|list| experiment.problems(list))?;
+    plan.choose(tuning::worth(&plan, experiment, Some(store))?.cells);
     let finished = store.finished()?;
     let chosen = chosen(&plan, &finished, sample);
     if chosen.is_empty() {
@@ -142,16 +143,10 @@ fn repeat(
 /// Finished trials, in turn from every scenario and recipe; within one by their keys, which are as good as chance.
 fn chosen(plan: &Plan, finished: &HashSet<Key>, sample: usize) -> Vec<(usize, Key)> {
     let mut strata: BTreeMap<(String, String, String), Vec<(Key, usize)>> = BTreeMap::new();
-    let mut seen = HashSet::new();
-    for replicate in 0..plan.replicates {
-        for (index, cell) in plan.cells.iter().enumerate() {
-            let key = trial_key(cell.key, replicate);
-            if finished.contains(&key) && seen.insert(key) {
-                let asked = plan.asked(cell);
-                let get = |key: &str| asked.get(key).map_or_else(String::new, Value::to_string);
-                strata.entry((get("recipe"), get("tap"), get("scenario"))).or_default().push((key, index));
-            }
-        }
+    for Trial { cell, key, .. } in plan.all_trials().into_iter().filter(|trial| finished.contains(&trial.key)) {
+        let asked = plan.asked(&plan.cells[cell]);
+        let get = |key: &str| asked.get(key).map_or_else(String::new, Value::to_string);
+        strata.entry((get("recipe"), get("tap"), get("scenario"))).or_default().push((key, cell));
     }
     let mut strata: Vec<Vec<(Key, usize)>> = strata.into_values().collect();
     strata.iter_mut().for_each(|own| own.sort_unstable_by(|one, other| other.cmp(one)));

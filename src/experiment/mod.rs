@@ -28,6 +28,8 @@ pub struct Experiment {
     pub name: String,
     pub question: String,
     pub replicates: usize,
+    /// On how many of them the settings of an arm are compared.
+    pub tune_replicates: usize,
     pub seed: u64,
     pub metric: Metric,
     pub mix_numerics: bool,

@@ -44,10 +44,20 @@ pub fn resolve(root: &Node, file_name: String, reader: &mut Reader) -> Option<Ex
     }
     let whole = |key: &str, default: usize| head.get(key).and_then(Value::count).unwrap_or(default);
     let text = |key: &str| head.get(key).and_then(Value::text).map(str::to_owned);
+    let replicates = whole("replicates", 3);
+    let tune_replicates = whole("tune_replicates", replicates);
+    if tune_replicates > replicates
+        && let Some(entry) = root.get("experiment").and_then(|head| head.node.get("tune_replicates"))
+    {
+        let message = format!("`tune_replicates`: {tune_replicates} of {replicates} replicates");
+        let cure = "name no more than there are, or raise `replicates`";
+        reader.problems.push(Problem::at(entry.node.spot, message).help(cure));
+    }
     Some(Experiment {
         name: text("name").unwrap_or(file_name),
         question: text("question").unwrap_or_default(),
-        replicates: whole("replicates", 3),
+        replicates,
+        tune_replicates,
         seed: whole("seed", 0) as u64,
         metric: head.get("metric").map_or(Ok(Metric::Accuracy), |value| recipe::word(value, "")).ok()?,
         mix_numerics: head.get("mix_numerics") == Some(&Value::Bool(true)),

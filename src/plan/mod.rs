@@ -16,7 +16,7 @@ pub use canonical::own_name;
 pub use facts::{DatasetFact, Facts, WeightsFact};
 pub use stage::{Backbone, Encode, Pretrain, Stage, Start, Train};
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::experiment::Experiment;
 use crate::experiment::problem::Problem;
@@ -42,11 +42,24 @@ impl Cell {
     }
 }
 
+/// A replicate of a cell.
+#[derive(Clone, Copy, Debug)]
+pub struct Trial {
+    /// Its place among the cells; the first of those that are one configuration.
+    pub cell: usize,
+    pub replicate: usize,
+    pub key: Key,
+}
+
 /// All cells, in the fixed order of the cross.
 pub struct Plan {
     space: Space,
     pub cells: Vec<Cell>,
     pub replicates: usize,
+    /// On how many of them the settings of an arm are compared.
+    pub tune_replicates: usize,
+    /// Cells whose later replicates run as well.
+    chosen: HashSet<Key>,
     /// Reason and number of cells of each exclude.
     pub excluded: Vec<(String, usize)>,
     seed: u64,
@@ -69,6 +82,8 @@ impl Plan {
             space,
             cells,
             replicates: experiment.replicates,
+            tune_replicates: experiment.tune_replicates,
+            chosen: HashSet::new(),
             excluded,
             seed: experiment.seed,
             metric: experiment.metric,
@@ -104,7 +119,40 @@ impl Plan {
 
     /// Distinct configurations.
     pub fn distinct(&self) -> usize {
-        self.cells.iter().map(|cell| cell.key).collect::<std::collections::HashSet<_>>().len()
+        self.cells.iter().map(|cell| cell.key).collect::<HashSet<_>>().len()
+    }
+
+    /// Says which cells are worth all replicates; of the others only those run on which settings are compared. Whether
+    /// they are other cells than before.
+    pub fn choose(&mut self, chosen: HashSet<Key>) -> bool {
+        let other = self.chosen != chosen;
+        self.chosen = chosen;
+        other
+    }
+
+    /// Replicates of a cell that run.
+    pub fn replicates_of(&self, cell: &Cell) -> usize {
+        if self.chosen.contains(&cell.key) { self.replicates } else { self.tune_replicates }
+    }
+
+    /// The trials of `cells` that run, each distinct one once: every replicate of all cells before the next.
+    pub fn trials(&self, cells: &[usize]) -> Vec<Trial> {
+        let mut seen: HashSet<Key> = HashSet::new();
+        let mut trials = Vec::new();
+        for replicate in 0..self.replicates {
+            for cell in cells.iter().copied().filter(|cell| replicate < self.replicates_of(&self.cells[*cell])) {
+                let key = trial_key(self.cells[cell].key, replicate);
+                if seen.insert(key) {
+                    trials.push(Trial { cell, replicate, key });
+                }
+            }
+        }
+        trials
+    }
+
+    /// Of all cells.
+    pub fn all_trials(&self) -> Vec<Trial> {
+        self.trials(&(0..self.cells.len()).collect::<Vec<_>>())
     }
 
     /// The stages of one replicate of a cell: what must be there first, and the trial itself.

@@ -10,7 +10,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::cost;
-use super::{Facts, Plan, bond, trial_key};
+use super::{Facts, Plan, Trial, bond};
 use crate::key::Key;
 
 /// Part `number` of `of`, counted from one.
@@ -95,22 +95,14 @@ pub fn part(plan: &Plan, cells: &[usize], shard: Shard, facts: &Facts) -> Result
 
 fn points(plan: &Plan, cells: &[usize], facts: &Facts) -> Result<Vec<Point>, String> {
     let (mut kin, mut ranks): (HashMap<u64, Kin>, [Ranks; 3]) = Default::default();
-    let mut seen = HashSet::new();
     let mut points = Vec::new();
-    for replicate in 0..plan.replicates {
-        for index in cells {
-            let cell = &plan.cells[*index];
-            let key = trial_key(cell.key, replicate);
-            if !seen.insert(key) {
-                continue;
-            }
-            let kin = match kin.entry(cell.shape()) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(new) => new.insert(Kin::of(plan, *index, facts, &mut ranks)?),
-            };
-            let order = (kin.pass.0, kin.encoding, kin.group.0, replicate);
-            points.push(Point { key, order, pass: kin.pass.1, group: kin.group.1, own: kin.own });
-        }
+    for Trial { cell, replicate, key } in plan.trials(cells) {
+        let kin = match kin.entry(plan.cells[cell].shape()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(Kin::of(plan, cell, facts, &mut ranks)?),
+        };
+        let order = (kin.pass.0, kin.encoding, kin.group.0, replicate);
+        points.push(Point { key, order, pass: kin.pass.1, group: kin.group.1, own: kin.own });
     }
     points.sort_by_key(|point| point.order);
     // Several layers come out of one pass: the deepest pays.

@@ -25,6 +25,28 @@ pub struct Trial {
     pub seconds: f64,
 }
 
+/// How often trials repeat: replicates, and on how many of them the settings of an arm are compared. The others run for
+/// the setting alone that is selected on these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repeats {
+    pub replicates: usize,
+    pub tuned: usize,
+}
+
+impl Repeats {
+    /// Settings are compared on all of them.
+    pub fn all(replicates: usize) -> Self {
+        Self { replicates, tuned: replicates }
+    }
+
+    /// On what settings are compared, where that is not all: `the first 2 of 5 replicates`.
+    pub fn first(&self) -> Option<String> {
+        let Self { replicates, tuned } = self;
+        let number = if *tuned == 1 { String::new() } else { format!(" {tuned}") };
+        (tuned < replicates).then(|| format!("the first{number} of {replicates} replicates"))
+    }
+}
+
 /// What is held equal between arms: names and values, in the order of the columns.
 pub type Context = Vec<(String, String)>;
 
@@ -36,6 +58,8 @@ pub struct Arm {
     pub settings: Vec<Setting>,
     /// The setting with the best mean validation metric, if one can be selected.
     pub selected: Option<usize>,
+    /// Trials that follow from the comparison of settings and that no sweep has planned yet.
+    pub unplanned: usize,
 }
 
 /// One setting of the tuning keys, with its replicates.
@@ -59,21 +83,34 @@ const NEVER_CONTEXT: &[&str] = &["recipe", "size", "similarity"];
 const DEPENDENT: &[&str] = &["decay", "nesterov"];
 
 impl Setting {
-    /// Whether every replicate is there and none diverged.
-    pub fn complete(&self, replicates: usize) -> bool {
-        self.trials.iter().filter(|trial| trial.status == "done").count() == replicates
+    /// Whether every replicate is there on which settings are compared, and none diverged, later ones included.
+    pub fn selectable(&self, repeats: Repeats) -> bool {
+        self.comparable(repeats) && self.count("diverged") == 0
     }
 
-    /// The mean validation metric, of a complete setting.
-    fn validation(&self, replicates: usize) -> Option<f64> {
-        if !self.complete(replicates) {
-            return None;
-        }
-        Some(self.trials.iter().filter_map(|trial| trial.val).sum::<f64>() / replicates as f64)
+    fn comparable(&self, repeats: Repeats) -> bool {
+        self.compared(repeats).filter(|trial| trial.status == "done").count() == repeats.tuned
+    }
+
+    /// The trials on which settings are compared.
+    fn compared(&self, repeats: Repeats) -> impl Iterator<Item = &Trial> {
+        self.trials.iter().filter(move |trial| trial.replicate < repeats.tuned)
+    }
+
+    /// The mean validation metric of what is compared.
+    pub fn validation(&self, repeats: Repeats) -> f64 {
+        let values: Vec<f64> = self.compared(repeats).filter_map(|trial| trial.val).collect();
+        values.iter().sum::<f64>() / values.len().max(1) as f64
     }
 
     pub fn count(&self, status: &str) -> usize {
         self.trials.iter().filter(|trial| trial.status == status).count()
+    }
+
+    /// Trials, of those that `of` takes, that have not been run to their end.
+    fn open(&self, of: impl Fn(&Trial) -> bool) -> usize {
+        let open = |trial: &&Trial| !matches!(trial.status.as_str(), "done" | "diverged") && of(trial);
+        self.trials.iter().filter(open).count()
     }
 
     /// Test metrics by replicate.
@@ -88,14 +125,23 @@ impl Arm {
         self.selected.map(|index| &self.settings[index])
     }
 
-    /// Whether some setting has not been run to its end.
+    /// Trials that have not been run to their end.
     pub fn missing(&self) -> usize {
-        self.settings
-            .iter()
-            .map(|setting| {
-                setting.trials.iter().filter(|trial| !matches!(trial.status.as_str(), "done" | "diverged")).count()
-            })
-            .sum()
+        self.settings.iter().map(|setting| setting.open(|_| true)).sum::<usize>() + self.unplanned
+    }
+
+    /// The settings whose later replicates are worth running, once all are compared: the best by validation and, where
+    /// one diverged in a later replicate, the next one.
+    pub fn worth_all_replicates(&self, repeats: Repeats) -> Vec<&Setting> {
+        if self.settings.len() == 1 {
+            return vec![&self.settings[0]];
+        }
+        if self.settings.iter().any(|setting| setting.open(|trial| trial.replicate < repeats.tuned) > 0) {
+            return Vec::new();
+        }
+        let ranked = ranked(&self.settings, repeats);
+        let last = ranked.iter().position(|setting| setting.selectable(repeats));
+        ranked.into_iter().take(last.map_or(usize::MAX, |last| last + 1)).collect()
     }
 
     /// Whether everything was run and every setting has a diverged replicate.
@@ -111,7 +157,7 @@ impl Arm {
 
 /// Sorts trials into arms, in the order of the cross. Context is every key that varies within some recipe and does
 /// not only tune; what is fixed by the recipe belongs to the arm.
-pub fn arms(trials: &[Trial], replicates: usize) -> Vec<Arm> {
+pub fn arms(trials: &[Trial], repeats: Repeats) -> Vec<Arm> {
     let cells: Vec<&[Trial]> = trials.chunk_by(|one, other| Rc::ptr_eq(&one.settings, &other.settings)).collect();
     let settings: Vec<&Settings> = cells.iter().map(|cell| &*cell[0].settings).collect();
     let context_keys = context_keys(&settings);
@@ -124,7 +170,7 @@ pub fn arms(trials: &[Trial], replicates: usize) -> Vec<Arm> {
         let context: Context = context_keys.iter().map(|key| ((*key).to_owned(), get(key))).collect();
         let recipe = get("recipe");
         let place = *places.entry((context.clone(), recipe.clone())).or_insert_with(|| {
-            arms.push(Arm { context, recipe, settings: Vec::new(), selected: None });
+            arms.push(Arm { context, recipe, settings: Vec::new(), selected: None, unplanned: 0 });
             arms.len() - 1
         });
         for trial in cell {
@@ -141,9 +187,29 @@ pub fn arms(trials: &[Trial], replicates: usize) -> Vec<Arm> {
     }
     for arm in &mut arms {
         label(&mut arm.settings);
-        arm.selected = selected(&arm.settings, replicates);
+        let best = ranked(&arm.settings, repeats).into_iter().find(|setting| setting.selectable(repeats));
+        arm.selected = best.and_then(|best| arm.settings.iter().position(|setting| std::ptr::eq(setting, best)));
+        arm.unplanned = unplanned(arm, repeats);
     }
     arms
+}
+
+/// The settings that can be compared, the best mean validation metric first, the first of equals in the file before others.
+fn ranked(settings: &[Setting], repeats: Repeats) -> Vec<&Setting> {
+    let mut ranked: Vec<&Setting> = settings.iter().filter(|setting| setting.comparable(repeats)).collect();
+    ranked.sort_by(|one, other| other.validation(repeats).total_cmp(&one.validation(repeats)));
+    ranked
+}
+
+/// Later replicates of the selected setting, or of the one to be selected, that are not planned.
+fn unplanned(arm: &Arm, Repeats { replicates, tuned }: Repeats) -> usize {
+    let later = |setting: &Setting| setting.trials.iter().filter(|trial| trial.replicate >= tuned).count();
+    let planned = match arm.best() {
+        Some(best) => later(best),
+        None if arm.missing() > 0 => arm.settings.iter().map(later).max().unwrap_or(0),
+        None => return 0,
+    };
+    (replicates - tuned).saturating_sub(planned)
 }
 
 /// Names the settings of an arm by the tuning keys that vary among them, as `lr = 0.01`: what a recipe fixes is no choice.
@@ -156,19 +222,6 @@ fn label(settings: &mut [Setting]) {
         let shown = |key: &&str| settings.get(*key).map(|value| format!("{key} = {}", shown(value)));
         setting.label = tuned.iter().filter_map(shown).collect::<Vec<_>>().join(", ");
     }
-}
-
-/// The setting with the best mean validation metric, the first of equals.
-fn selected(settings: &[Setting], replicates: usize) -> Option<usize> {
-    let mut best: Option<(usize, f64)> = None;
-    for (index, setting) in settings.iter().enumerate() {
-        if let Some(value) = setting.validation(replicates)
-            && best.is_none_or(|(_, least)| value > least)
-        {
-            best = Some((index, value));
-        }
-    }
-    best.map(|(index, _)| index)
 }
 
 fn context_keys<'a>(cells: &[&'a Settings]) -> Vec<&'a str> {

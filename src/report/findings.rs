@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::arm::{Arm, Setting};
+use super::arm::{Arm, Repeats, Setting};
 use super::compare::{Difference, Mean, mean};
 use super::gain::Gain;
 use super::verdict::Verdict;
@@ -15,7 +15,7 @@ pub struct Findings {
     /// What `--set` changed in the file, a line each.
     pub set: Vec<String>,
     pub metric: String,
-    pub replicates: usize,
+    pub repeats: Repeats,
     pub scenarios: Vec<Scenario>,
     pub arms: Vec<Arm>,
     pub verdicts: Vec<Verdict>,

@@ -113,6 +113,7 @@ mod tests {
             recipe: recipe.to_owned(),
             settings: vec![Setting { cell: key, label: String::new(), trials }],
             selected: Some(0),
+            unplanned: 0,
         }
     }
 

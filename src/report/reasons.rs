@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::arm::{Arm, Setting, shown};
+use super::arm::{Arm, Repeats, Setting, Trial, shown};
 use super::findings::{Findings, fraction};
 use super::sheets::place_of;
 use super::verdict::Verdict;
@@ -135,50 +135,54 @@ fn cells(known: &Known) -> Option<String> {
 
 /// Whether validation selects its setting within its arm.
 fn selection(known: &Known, arm: &Arm, own: &Setting) -> String {
-    let (metric, replicates) = (&known.findings.metric, known.findings.replicates);
-    let mean = |setting: &Setting| {
-        let values: Vec<f64> = setting.trials.iter().filter_map(|trial| trial.val).collect();
-        values.iter().sum::<f64>() / values.len().max(1) as f64
-    };
+    let (metric, repeats) = (&known.findings.metric, known.findings.repeats);
+    let mean = |setting: &Setting| setting.validation(repeats);
     let named = |setting: &Setting| match setting.label.as_str() {
         "" => "the only setting".to_owned(),
         label => label.to_owned(),
     };
     let of = format!("of '{}' in {}", arm.recipe, arm.context_value("scenario"));
-    if !own.complete(replicates) {
-        let (gone, missing) = (own.count("diverged"), replicates - own.count("done"));
-        let why = if gone > 0 {
-            format!("{gone} of its {replicates} replicates diverged")
-        } else {
-            format!("{missing} of its {replicates} replicates have no result")
-        };
+    if !own.selectable(repeats) {
+        let why = not_selectable(own, repeats);
         let instead = arm.best().map_or_else(String::new, |best| format!("; {} is selected {of}", named(best)));
         return format!("its setting ({}) cannot be selected: {why}{instead}", named(own));
     }
     let Some(best) = arm.best() else { return format!("no setting {of} is selected") };
     let count = arm.settings.len();
+    let on = repeats.first().filter(|_| count > 1).map_or_else(String::new, |first| format!(" over {first}"));
     if std::ptr::eq(best, own) {
         if count == 1 {
             return format!("there is one setting {of}: mean validation {metric} {}", fraction(mean(own)));
         }
-        let complete =
-            arm.settings.iter().filter(|setting| setting.complete(replicates) && !std::ptr::eq(*setting, own));
-        let next = complete.map(mean).reduce(f64::max);
+        let others = arm.settings.iter().filter(|setting| setting.selectable(repeats) && !std::ptr::eq(*setting, own));
+        let next = others.map(mean).reduce(f64::max);
         let next = next.map_or_else(String::new, |next| format!(", the next one {}", fraction(next)));
         return format!(
-            "validation selects its setting ({}) among {count} {of}: mean {metric} {}{next}",
+            "validation selects its setting ({}) among {count} {of}: mean {metric} {}{next}{on}",
             named(own),
             fraction(mean(own))
         );
     }
     let tie = if mean(best) == mean(own) { ": of equals the first in the file" } else { "" };
     format!(
-        "validation selects another of {count} settings {of}: {} with a mean {metric} of {}, this one ({}) has {}{tie}",
+        "validation selects another of {count} settings {of}: {} with a mean {metric} of {}, this one ({}) has {}{on}{tie}",
         named(best),
         fraction(mean(best)),
         named(own),
         fraction(mean(own))
     )
+}
+
+fn not_selectable(own: &Setting, Repeats { replicates, tuned }: Repeats) -> String {
+    let gone = own.count("diverged");
+    let planned = own.trials.len().max(tuned);
+    if gone > 0 {
+        return format!("{gone} of its {planned} replicates diverged");
+    }
+    let first = |trial: &&Trial| trial.replicate < tuned && trial.status == "done";
+    let missing = tuned - own.trials.iter().filter(first).count();
+    let of = if tuned < replicates { format!("first {tuned}") } else { replicates.to_string() };
+    format!("{missing} of its {of} replicates have no result")
 }
 
 /// What the flag rests on.

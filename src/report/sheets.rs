@@ -213,13 +213,21 @@ fn arms(findings: &Findings, title: String) -> Sheet {
         }
     }
     let heading = ["scenario", "data", "recipe", "test", "n", "selected", "tried", "state"];
-    let notes = findings.near.iter().map(|found| {
+    let near = findings.near.iter().map(|found| {
         format!(
             "{}: {} of {} test images are near-duplicates of images trained or validated on",
             found.dataset, found.near, found.of
         )
     });
-    Sheet { notes: notes.collect(), ..Sheet::new(Kind::Arms, title, &heading, rows) }
+    let notes = tuned(findings).into_iter().chain(near).collect();
+    Sheet { notes, ..Sheet::new(Kind::Arms, title, &heading, rows) }
+}
+
+/// On what settings were compared, where that is not all replicates.
+fn tuned(findings: &Findings) -> Option<String> {
+    let several = findings.arms.iter().any(|arm| arm.settings.len() > 1);
+    let first = findings.repeats.first().filter(|_| several)?;
+    Some(format!("settings were compared on {first}; the others ran for the selected one alone"))
 }
 
 fn size(arm: &Arm) -> String {
@@ -238,7 +246,7 @@ fn state(arm: &Arm) -> String {
     let parts = [
         (total("diverged"), "diverged"),
         (total("failed") + total("blocked"), "failed"),
-        (total("planned"), "missing"),
+        (total("planned") + arm.unplanned, "missing"),
         (flagged(|trial| trial.at_chance), "at-chance"),
         (flagged(|trial| trial.under_trained), "under-trained"),
     ];

@@ -113,10 +113,19 @@ fn new_experiment(transaction: &Transaction, other: i64) -> anyhow::Result<i64> 
     Ok(own)
 }
 
-/// An experiment has the same trials in both stores: they come from one file, or from files that ask for the same.
+/// An experiment has the same trials in both stores: they come from one file, or from files that ask for the same. Later
+/// replicates than those on which settings are compared are planned where it is known which is selected; here then, too.
 fn same_trials(transaction: &Transaction, name: &str, own: i64, other: i64) -> anyhow::Result<()> {
-    let planned =
-        |store: &str, id: i64| format!("SELECT replicate, trial FROM {store}.planned WHERE experiment = {id}");
+    let repeats = |store: &str, id: i64| -> anyhow::Result<(i64, i64)> {
+        let text =
+            format!("SELECT replicates, coalesce(tune_replicates, replicates) FROM {store}.experiment WHERE id = {id}");
+        Ok(transaction.query_row(&text, [], |row| Ok((row.get(0)?, row.get(1)?)))?)
+    };
+    let (own_repeats, other_repeats) = (repeats("main", own)?, repeats("other", other)?);
+    let first = if own_repeats == other_repeats { own_repeats.1 } else { i64::MAX };
+    let planned = |store: &str, id: i64| {
+        format!("SELECT replicate, trial FROM {store}.planned WHERE experiment = {id} AND replicate < {first}")
+    };
     let lacks = |one: &str, other: &str| -> anyhow::Result<i64> {
         Ok(transaction.query_row(&format!("SELECT count(*) FROM ({one} EXCEPT {other})"), [], |row| row.get(0))?)
     };
@@ -129,6 +138,12 @@ fn same_trials(transaction: &Transaction, name: &str, own: i64, other: i64) -> a
              Other settings, data, weights or another version of the program make other trials; run the same file, or use another --db"
         ))
     );
+    let later = "INSERT OR IGNORE INTO main.planned (experiment, position, replicate, trial)
+                 SELECT here.experiment, here.position, planned.replicate, planned.trial FROM other.planned AS planned
+                 JOIN other.cell AS there ON there.experiment = planned.experiment AND there.position = planned.position
+                 JOIN main.cell AS here ON here.experiment = ? AND here.key = there.key
+                 WHERE planned.experiment = ?";
+    transaction.execute(later, [own, other])?;
     Ok(())
 }
 

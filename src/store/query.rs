@@ -1,6 +1,6 @@
 //! What is read: which trials are there, the rows of an experiment, predictions for paired comparison.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension, Row};
@@ -17,6 +17,8 @@ pub struct ExperimentRow {
     pub question: String,
     pub metric: String,
     pub replicates: usize,
+    /// On how many of them settings are compared.
+    pub tune_replicates: usize,
     pub rules: String,
     pub scenarios: String,
     pub text: String,
@@ -88,6 +90,18 @@ impl Store {
         Ok(keys.collect::<Result<Vec<_>, _>>()?.iter().filter_map(|key| Key::parse(key)).collect())
     }
 
+    /// How all trials with a result stand, with their validation metric, such as `balanced-accuracy`.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn validations(&self, metric: &str) -> anyhow::Result<HashMap<Key, (String, Option<f64>)>> {
+        let column = metric.replace('-', "_");
+        let mut statement = self.connection.prepare(&format!("SELECT key, status, val_{column} FROM trial"))?;
+        let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, (row.get(1)?, row.get(2)?))))?;
+        let rows = rows.collect::<Result<Vec<_>, _>>()?.into_iter();
+        Ok(rows.filter_map(|(key, result)| Some((Key::parse(&key)?, result))).collect())
+    }
+
     /// Numerics classes of the finished trials among `keys`.
     ///
     /// # Errors
@@ -110,7 +124,8 @@ impl Store {
     /// # Errors
     /// The store cannot be read.
     pub fn experiment(&self, name: Option<&str>) -> anyhow::Result<Option<ExperimentRow>> {
-        let columns = "SELECT experiment.id, name, question, metric, replicates, rules, scenarios, experiment.text FROM experiment";
+        let columns = "SELECT experiment.id, name, question, metric, replicates, rules, scenarios, experiment.text,
+                       coalesce(tune_replicates, replicates) FROM experiment";
         let read = |row: &Row| {
             Ok(ExperimentRow {
                 id: row.get(0)?,
@@ -121,6 +136,7 @@ impl Store {
                 rules: row.get(5)?,
                 scenarios: row.get(6)?,
                 text: row.get(7)?,
+                tune_replicates: row.get(8)?,
             })
         };
         Ok(match name {

@@ -47,6 +47,14 @@ pub static KEYS: &[Key] = &[
         COUNT,
         "How many paired repetitions every cell gets: other subset, order and head per replicate, the same for all arms."
     ),
+    key!(
+        Experiment,
+        "tune_replicates",
+        "replicates",
+        |v| bounded(v, 1_000),
+        COUNT,
+        "On how many of the replicates the settings of an arm (what `lr` and other keys that only tune make of one recipe) are compared: 2 of 5, say. The others run for the setting alone that validation selects on these."
+    ),
     key!(Experiment, "seed", "0", whole, WHOLE, "The number from which every random stream is derived."),
     key!(
         Experiment,
