@@ -73,9 +73,10 @@ pub fn run(asked: &Asked, common: &Common) -> anyhow::Result<Exit> {
         print(&format!("warning: {warning}"))?;
     }
     print(&format!(
-        "{}: {} cells, {} trials, no problem found",
+        "{}: {} cells, {}{} trials, no problem found",
         asked.file.display(),
         plan.cells.len(),
+        if plan.tune_replicates < plan.replicates { "about " } else { "" },
         all.totals.trials
     ))?;
     Ok(Exit::Complete)

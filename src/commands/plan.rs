@@ -122,7 +122,7 @@ fn text(
     let (cells, replicates, trials) = (plan.cells.len(), plan.replicates, totals.trials);
     let size = match shard {
         None if plan.tune_replicates < replicates => format!(
-            "{cells} cells, settings compared on {} of {replicates} replicates: {trials} distinct trials instead of {}",
+            "{cells} cells, settings compared on {} of {replicates} replicates: about {trials} distinct trials instead of {}",
             plan.tune_replicates,
             plan.distinct() * replicates
         ),

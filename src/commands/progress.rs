@@ -95,7 +95,7 @@ impl Board {
         if !self.quiet {
             let later = match later {
                 0 => String::new(),
-                later => format!("; up to {later} more will follow, for the settings that validation selects"),
+                later => format!("; about {later} more will follow, for the settings that lead by validation"),
             };
             let note = if decoded > 0 { format!("; {decoded} images decoded") } else { String::new() };
             eprintln!(

@@ -211,7 +211,7 @@ fn shard_words(
     let all = own.len();
     let none = if all == 0 { ": so many machines have nothing to do" } else { "" };
     let later = if plan.tune_replicates < plan.replicates {
-        "; then every machine runs its part again from the joined store, for the settings that were selected"
+        "; then every machine runs its part again from the joined store, for the settings that lead"
     } else {
         ""
     };

@@ -25,8 +25,9 @@ pub struct Trial {
     pub seconds: f64,
 }
 
-/// How often trials repeat: replicates, and on how many of them the settings of an arm are compared. The others run for
-/// the setting alone that is selected on these.
+/// How often trials repeat: replicates, and on how many of them all settings of an arm are compared. The others run for the
+/// setting that leads; where its mean then falls behind what another has reached on fewer, for that one as well, until one
+/// that has run all of them leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repeats {
     pub replicates: usize,
@@ -58,6 +59,8 @@ pub struct Arm {
     pub settings: Vec<Setting>,
     /// The setting with the best mean validation metric, if one can be selected.
     pub selected: Option<usize>,
+    /// Settings that are worth all replicates, as far as is known: all that have led.
+    pub worth: Vec<usize>,
     /// Trials that follow from the comparison of settings and that no sweep has planned yet.
     pub unplanned: usize,
 }
@@ -69,6 +72,8 @@ pub struct Setting {
     /// The tuning keys that vary among an arm's settings, as `lr = 0.01`.
     pub label: String,
     pub trials: Vec<Trial>,
+    /// The mean validation metric that it is compared by, and over how many replicates; none where one diverged or is missing.
+    pub validation: Option<(f64, usize)>,
 }
 
 /// Keys that only tune; they are selected over.
@@ -83,24 +88,11 @@ const NEVER_CONTEXT: &[&str] = &["recipe", "size", "similarity"];
 const DEPENDENT: &[&str] = &["decay", "nesterov"];
 
 impl Setting {
-    /// Whether every replicate is there on which settings are compared, and none diverged, later ones included.
-    pub fn selectable(&self, repeats: Repeats) -> bool {
-        self.comparable(repeats) && self.count("diverged") == 0
-    }
-
-    fn comparable(&self, repeats: Repeats) -> bool {
-        self.compared(repeats).filter(|trial| trial.status == "done").count() == repeats.tuned
-    }
-
-    /// The trials on which settings are compared.
-    fn compared(&self, repeats: Repeats) -> impl Iterator<Item = &Trial> {
-        self.trials.iter().filter(move |trial| trial.replicate < repeats.tuned)
-    }
-
-    /// The mean validation metric of what is compared.
-    pub fn validation(&self, repeats: Repeats) -> f64 {
-        let values: Vec<f64> = self.compared(repeats).filter_map(|trial| trial.val).collect();
-        values.iter().sum::<f64>() / values.len().max(1) as f64
+    /// The mean validation metric of the first replicates, if they are done.
+    fn mean(&self, replicates: usize) -> Option<f64> {
+        let first = self.trials.iter().filter(|trial| trial.replicate < replicates && trial.status == "done");
+        let values: Vec<f64> = first.map(|trial| trial.val.unwrap_or(f64::NAN)).collect();
+        (values.len() == replicates).then(|| values.iter().sum::<f64>() / replicates as f64)
     }
 
     pub fn count(&self, status: &str) -> usize {
@@ -130,20 +122,6 @@ impl Arm {
         self.settings.iter().map(|setting| setting.open(|_| true)).sum::<usize>() + self.unplanned
     }
 
-    /// The settings whose later replicates are worth running, once all are compared: the best by validation and, where
-    /// one diverged in a later replicate, the next one.
-    pub fn worth_all_replicates(&self, repeats: Repeats) -> Vec<&Setting> {
-        if self.settings.len() == 1 {
-            return vec![&self.settings[0]];
-        }
-        if self.settings.iter().any(|setting| setting.open(|trial| trial.replicate < repeats.tuned) > 0) {
-            return Vec::new();
-        }
-        let ranked = ranked(&self.settings, repeats);
-        let last = ranked.iter().position(|setting| setting.selectable(repeats));
-        ranked.into_iter().take(last.map_or(usize::MAX, |last| last + 1)).collect()
-    }
-
     /// Whether everything was run and every setting has a diverged replicate.
     pub fn all_diverged(&self) -> bool {
         self.missing() == 0 && self.selected.is_none()
@@ -170,13 +148,13 @@ pub fn arms(trials: &[Trial], repeats: Repeats) -> Vec<Arm> {
         let context: Context = context_keys.iter().map(|key| ((*key).to_owned(), get(key))).collect();
         let recipe = get("recipe");
         let place = *places.entry((context.clone(), recipe.clone())).or_insert_with(|| {
-            arms.push(Arm { context, recipe, settings: Vec::new(), selected: None, unplanned: 0 });
+            arms.push(Arm { context, recipe, settings: Vec::new(), selected: None, worth: Vec::new(), unplanned: 0 });
             arms.len() - 1
         });
         for trial in cell {
             let own = &mut arms[place].settings;
             let index = *known.entry((place, trial.cell)).or_insert_with(|| {
-                own.push(Setting { cell: trial.cell, label: String::new(), trials: Vec::new() });
+                own.push(Setting { cell: trial.cell, label: String::new(), trials: Vec::new(), validation: None });
                 own.len() - 1
             });
             // Cells that collapse into one configuration list its trials once.
@@ -187,18 +165,44 @@ pub fn arms(trials: &[Trial], repeats: Repeats) -> Vec<Arm> {
     }
     for arm in &mut arms {
         label(&mut arm.settings);
-        let best = ranked(&arm.settings, repeats).into_iter().find(|setting| setting.selectable(repeats));
-        arm.selected = best.and_then(|best| arm.settings.iter().position(|setting| std::ptr::eq(setting, best)));
+        lead(arm, repeats);
         arm.unplanned = unplanned(arm, repeats);
     }
     arms
 }
 
-/// The settings that can be compared, the best mean validation metric first, the first of equals in the file before others.
-fn ranked(settings: &[Setting], repeats: Repeats) -> Vec<&Setting> {
-    let mut ranked: Vec<&Setting> = settings.iter().filter(|setting| setting.comparable(repeats)).collect();
-    ranked.sort_by(|one, other| other.validation(repeats).total_cmp(&one.validation(repeats)));
-    ranked
+/// Finds the setting that leads, and those that have led before it; the first of equals in the file.
+fn lead(arm: &mut Arm, Repeats { replicates, tuned }: Repeats) {
+    for setting in &mut arm.settings {
+        setting.validation = setting.mean(tuned).map(|mean| (mean, tuned));
+    }
+    let compared = arm.settings.iter().all(|setting| setting.open(|trial| trial.replicate < tuned) == 0);
+    let mut worth = Vec::new();
+    loop {
+        let mut best: Option<(usize, f64)> = None;
+        for (index, setting) in arm.settings.iter().enumerate() {
+            if let Some((mean, _)) = setting.validation
+                && best.is_none_or(|(_, most)| mean > most)
+            {
+                best = Some((index, mean));
+            }
+        }
+        arm.selected = best.map(|(index, _)| index);
+        let Some((leader, _)) = best.filter(|(index, _)| tuned < replicates && !worth.contains(index)) else { break };
+        worth.push(leader);
+        let setting = &mut arm.settings[leader];
+        match setting.mean(replicates) {
+            Some(mean) => setting.validation = Some((mean, replicates)),
+            None if setting.count("diverged") > 0 => setting.validation = None,
+            // It is to run.
+            None => break,
+        }
+    }
+    arm.worth = match (arm.settings.len(), compared) {
+        (1, _) => vec![0],
+        (_, true) => worth,
+        (_, false) => Vec::new(),
+    };
 }
 
 /// Later replicates of the selected setting, or of the one to be selected, that are not planned.

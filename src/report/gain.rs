@@ -111,8 +111,9 @@ mod tests {
         Arm {
             context: vec![("scenario".to_owned(), scenario.to_owned())],
             recipe: recipe.to_owned(),
-            settings: vec![Setting { cell: key, label: String::new(), trials }],
+            settings: vec![Setting { cell: key, label: String::new(), trials, validation: Some((val, 3)) }],
             selected: Some(0),
+            worth: vec![0],
             unplanned: 0,
         }
     }

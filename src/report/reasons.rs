@@ -136,48 +136,52 @@ fn cells(known: &Known) -> Option<String> {
 /// Whether validation selects its setting within its arm.
 fn selection(known: &Known, arm: &Arm, own: &Setting) -> String {
     let (metric, repeats) = (&known.findings.metric, known.findings.repeats);
-    let mean = |setting: &Setting| setting.validation(repeats);
+    let shown = |(mean, on): (f64, usize)| match repeats.tuned < repeats.replicates && arm.settings.len() > 1 {
+        true => format!("{} over {on} of {} replicates", fraction(mean), repeats.replicates),
+        false => fraction(mean),
+    };
     let named = |setting: &Setting| match setting.label.as_str() {
         "" => "the only setting".to_owned(),
         label => label.to_owned(),
     };
     let of = format!("of '{}' in {}", arm.recipe, arm.context_value("scenario"));
-    if !own.selectable(repeats) {
-        let why = not_selectable(own, repeats);
+    let Some(mean) = own.validation else {
         let instead = arm.best().map_or_else(String::new, |best| format!("; {} is selected {of}", named(best)));
-        return format!("its setting ({}) cannot be selected: {why}{instead}", named(own));
-    }
-    let Some(best) = arm.best() else { return format!("no setting {of} is selected") };
+        return format!("its setting ({}) cannot be selected: {}{instead}", named(own), not_selectable(own, repeats));
+    };
+    let Some((best, most)) = arm.best().and_then(|best| Some((best, best.validation?))) else {
+        return format!("no setting {of} is selected");
+    };
     let count = arm.settings.len();
-    let on = repeats.first().filter(|_| count > 1).map_or_else(String::new, |first| format!(" over {first}"));
     if std::ptr::eq(best, own) {
         if count == 1 {
-            return format!("there is one setting {of}: mean validation {metric} {}", fraction(mean(own)));
+            return format!("there is one setting {of}: mean validation {metric} {}", shown(mean));
         }
-        let others = arm.settings.iter().filter(|setting| setting.selectable(repeats) && !std::ptr::eq(*setting, own));
-        let next = others.map(mean).reduce(f64::max);
-        let next = next.map_or_else(String::new, |next| format!(", the next one {}", fraction(next)));
+        let others = arm.settings.iter().filter(|setting| !std::ptr::eq(*setting, own));
+        let next = others
+            .filter_map(|setting| setting.validation)
+            .reduce(|one, other| if other.0 > one.0 { other } else { one });
+        let next = next.map_or_else(String::new, |next| format!(", the next one {}", shown(next)));
         return format!(
-            "validation selects its setting ({}) among {count} {of}: mean {metric} {}{next}{on}",
+            "validation selects its setting ({}) among {count} {of}: mean {metric} {}{next}",
             named(own),
-            fraction(mean(own))
+            shown(mean)
         );
     }
-    let tie = if mean(best) == mean(own) { ": of equals the first in the file" } else { "" };
+    let tie = if most.0 == mean.0 { ": of equals the first in the file" } else { "" };
     format!(
-        "validation selects another of {count} settings {of}: {} with a mean {metric} of {}, this one ({}) has {}{on}{tie}",
+        "validation selects another of {count} settings {of}: {} with a mean {metric} of {}, this one ({}) has {}{tie}",
         named(best),
-        fraction(mean(best)),
+        shown(most),
         named(own),
-        fraction(mean(own))
+        shown(mean)
     )
 }
 
 fn not_selectable(own: &Setting, Repeats { replicates, tuned }: Repeats) -> String {
     let gone = own.count("diverged");
-    let planned = own.trials.len().max(tuned);
     if gone > 0 {
-        return format!("{gone} of its {planned} replicates diverged");
+        return format!("{gone} of its {} replicates diverged", own.trials.len());
     }
     let first = |trial: &&Trial| trial.replicate < tuned && trial.status == "done";
     let missing = tuned - own.trials.iter().filter(first).count();

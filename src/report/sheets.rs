@@ -227,7 +227,9 @@ fn arms(findings: &Findings, title: String) -> Sheet {
 fn tuned(findings: &Findings) -> Option<String> {
     let several = findings.arms.iter().any(|arm| arm.settings.len() > 1);
     let first = findings.repeats.first().filter(|_| several)?;
-    Some(format!("settings were compared on {first}; the others ran for the selected one alone"))
+    Some(format!(
+        "settings were compared on {first}; the others ran for what led, until one that has run them all leads"
+    ))
 }
 
 fn size(arm: &Arm) -> String {

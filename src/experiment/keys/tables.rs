@@ -53,7 +53,7 @@ pub static KEYS: &[Key] = &[
         "replicates",
         |v| bounded(v, 1_000),
         COUNT,
-        "On how many of the replicates the settings of an arm (what `lr` and other keys that only tune make of one recipe) are compared: 2 of 5, say. The others run for the setting alone that validation selects on these."
+        "On how many of the replicates all settings of a recipe (what `lr` and other keys that only tune make of it) are compared: 2 of 5, say. The others run for the one that leads by validation; where its mean then falls behind what another has reached on these, for that one as well."
     ),
     key!(Experiment, "seed", "0", whole, WHOLE, "The number from which every random stream is derived."),
     key!(
