@@ -24,6 +24,7 @@ mod overrides;
 mod plans;
 mod predictions;
 mod published;
+mod ranking;
 mod sharing;
 mod side;
 mod sweeps;

@@ -73,6 +73,40 @@ pub struct Recommend {
     pub format: Format,
 }
 
+/// Which weights are to be compared on which images.
+#[derive(Clone, Debug, Args)]
+pub struct Rank {
+    /// A dataset: a folder, .tar, .tar.gz or .csv
+    #[arg(value_name = "DATA")]
+    pub dataset: String,
+    /// Weight files, or names of known ones
+    #[arg(required = true, value_name = "WEIGHTS")]
+    pub files: Vec<String>,
+    /// How inputs of files are prepared that the catalogue does not know
+    #[arg(long)]
+    pub preprocess: Option<String>,
+    /// Side of the input in pixels, of all; without it each has its own
+    #[arg(long)]
+    pub input: Option<usize>,
+    /// How products round on a GPU: f32, tf32 or bf16
+    #[arg(long, default_value = "f32")]
+    pub precision: String,
+    /// Folder that serves as the test split
+    #[arg(long, value_name = "FOLDER", default_value = "test")]
+    pub test: String,
+    /// Training images to look at, as many of each class; time grows with the cube
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub images: usize,
+    /// An experiment of the store that has run these weights on these images: how well each score foresaw what it tested
+    #[arg(long, value_name = "NAME")]
+    pub against: Option<String>,
+    /// Write an experiment that tests the order; never over an existing file
+    #[arg(long, short, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
 /// What is to be answered.
 #[derive(Clone, Debug, Args)]
 pub struct Predict {

@@ -283,6 +283,8 @@ pub enum Verb {
     Look(LookAt),
     /// Say which recipe to try first, from features of the training images alone, and write the experiment that tests it
     Recommend(Recommend),
+    /// Say which weight files fit a dataset, from features of the training images alone, and write the experiment that tests it
+    Rank(Rank),
     /// Which weight files are known, and what is in a file
     Weights {
         #[command(subcommand)]

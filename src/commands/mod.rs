@@ -28,6 +28,8 @@ mod predict;
 mod prepare;
 mod process;
 mod progress;
+mod rank;
+mod ranked;
 mod recommend;
 mod recommended;
 pub mod recorder;
@@ -147,6 +149,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Export { asked, out, .. } => export::bundle(&asked, &out, common),
         Verb::Predict(asked) => predict::run(&asked, common),
         Verb::Look(asked) => look::run(&asked, common),
+        Verb::Rank(asked) => rank::run(&asked, common),
         Verb::Recommend(asked) => recommend::run(&asked, common),
         Verb::Weights { what: WeightsVerb::Convert { look, names, out } } => {
             weights::convert(&look, export::framework(names), &out, common)

@@ -15,7 +15,7 @@ use crate::report::table::Style;
 use crate::train::{self, Reading, Readings, Survey};
 
 /// Of the choice of images.
-const SEED: u64 = 0;
+pub(super) const SEED: u64 = 0;
 /// So many of the smallest class are needed for anything to be said.
 const LEAST: usize = 4;
 
@@ -61,7 +61,7 @@ pub fn run(asked: &Recommend, common: &Common) -> anyhow::Result<Exit> {
 }
 
 /// Whether there are images of every class to leave out, and others to answer them.
-fn enough(manifest: &Manifest, samples: &[u32], groups: &[u32], asked: usize) -> Result<(), Usage> {
+pub(super) fn enough(manifest: &Manifest, samples: &[u32], groups: &[u32], asked: usize) -> Result<(), Usage> {
     let counts = counts(manifest, samples);
     let Some((class, count)) = counts.iter().enumerate().min_by_key(|(_, count)| **count) else { return Ok(()) };
     if *count < LEAST {
@@ -86,7 +86,7 @@ fn enough(manifest: &Manifest, samples: &[u32], groups: &[u32], asked: usize) ->
 }
 
 /// Images of each class.
-fn counts(manifest: &Manifest, samples: &[u32]) -> Vec<usize> {
+pub(super) fn counts(manifest: &Manifest, samples: &[u32]) -> Vec<usize> {
     let mut counts = vec![0; manifest.classes.len()];
     samples.iter().for_each(|sample| counts[manifest.samples[*sample as usize].class as usize] += 1);
     counts
@@ -132,7 +132,8 @@ fn panel(asked: &Recommend, manifest: &Manifest, samples: &[u32], readings: Read
     })
 }
 
-fn write(out: &Path, text: &str) -> anyhow::Result<()> {
+/// A file that was not there.
+pub(super) fn write(out: &Path, text: &str) -> anyhow::Result<()> {
     let mut file = std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)

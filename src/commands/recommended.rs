@@ -54,7 +54,7 @@ lr     = {{ log = [1e-3, 1e-1], n = 3 }}
         name = quoted(&format!("recommended-{}", stem(&seen.dataset))),
         first = advice.recipes[0].name,
         backbone = backbone(seen, what)?,
-        path = quoted(&place(asked, common)),
+        path = quoted(&place(&seen.dataset, asked.out.as_deref(), common)),
         size = advice.size,
         similarity = advice.similarity,
         recipes = recipes(what, panel, advice)?,
@@ -64,7 +64,7 @@ lr     = {{ log = [1e-3, 1e-1], n = 3 }}
 }
 
 /// A text as TOML has it.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
@@ -121,21 +121,20 @@ fn rules(scenario: &str, advice: &Advice) -> String {
 }
 
 /// The dataset as a file at `out` finds it: under --data by its name, or beside the file, or wherever it is.
-fn place(asked: &Recommend, common: &Common) -> String {
-    let typed = &asked.seen.dataset;
+pub(super) fn place(typed: &str, out: Option<&Path>, common: &Common) -> String {
     let under = |name: &str| common.data.as_ref().is_some_and(|folder| folder.join(name).exists());
     let packed = format!("{typed}.tar.gz");
-    let beside = asked.out.as_deref().and_then(Path::parent).is_none_or(|folder| folder.as_os_str().is_empty());
+    let beside = out.and_then(Path::parent).is_none_or(|folder| folder.as_os_str().is_empty());
     let here = Path::new(typed).exists();
     match std::path::absolute(typed) {
-        _ if under(typed) && !here => typed.clone(),
+        _ if under(typed) && !here => typed.to_owned(),
         _ if under(&packed) && !here => packed,
         Ok(whole) if common.data.is_some() || !beside => whole.display().to_string(),
-        _ => typed.clone(),
+        _ => typed.to_owned(),
     }
 }
 
-fn stem(dataset: &str) -> String {
+pub(super) fn stem(dataset: &str) -> String {
     let name = Path::new(dataset).file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     name.split('.').next().unwrap_or_default().to_owned()
 }

@@ -36,6 +36,7 @@ pub mod probe;
 pub mod pull;
 pub mod solve;
 pub mod tokens;
+pub mod transferability;
 
 thread_local! {
     static PRECISION: Cell<Precision> = const { Cell::new(Precision::F32) };

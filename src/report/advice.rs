@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::compare::{Difference, Scored, difference, share_interval};
+use super::compare::{Difference, paired, share, share_interval};
 use super::findings::fraction;
 use super::table::{Style, table};
 use crate::recipe::AND;
@@ -92,19 +92,6 @@ fn recipes(size: Size, similarity: Similarity) -> [Recipe; 3] {
         (Size::Large, Similarity::Similar) => [TUNE, PROBE, LAST],
         (Size::Large, Similarity::Different) => [TUNE, SCRATCH, EARLY],
     }
-}
-
-fn share(right: &[bool]) -> f64 {
-    right.iter().filter(|right| **right).count() as f64 / right.len().max(1) as f64
-}
-
-fn scored(right: &[bool]) -> Scored {
-    let metric = share(right);
-    Scored { metric, influence: right.iter().map(|right| f64::from(*right) - metric).collect() }
-}
-
-fn paired(better: &[bool], worse: &[bool]) -> Difference {
-    difference(&[scored(better)], &[scored(worse)])
 }
 
 impl Panel {

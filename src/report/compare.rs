@@ -99,6 +99,39 @@ pub fn difference(better: &[Scored], worse: &[Scored]) -> Difference {
     Difference { mean, standard_error, degrees, p, replicates, images, between, within }
 }
 
+/// The share of answers that are right.
+pub fn share(right: &[bool]) -> f64 {
+    right.iter().filter(|right| **right).count() as f64 / right.len().max(1) as f64
+}
+
+/// The difference of two sets of answers to the same images.
+///
+/// # Panics
+/// They are of different numbers of images.
+pub fn paired(better: &[bool], worse: &[bool]) -> Difference {
+    let scored = |right: &[bool]| {
+        let metric = share(right);
+        Scored { metric, influence: right.iter().map(|right| f64::from(*right) - metric).collect() }
+    };
+    difference(&[scored(better)], &[scored(worse)])
+}
+
+/// How alike two orders are: Kendall's tau-b (1945), from -1 to 1; none where either has no order at all.
+pub fn kendall(one: &[f64], other: &[f64]) -> Option<f64> {
+    let pairs = (0..one.len()).flat_map(|first| (first + 1..one.len()).map(move |second| (first, second)));
+    let sign = |values: &[f64], (first, second): (usize, usize)| {
+        f64::from(values[second].total_cmp(&values[first]) as i8) * f64::from(values[first] != values[second])
+    };
+    let (mut alike, mut own, mut others) = (0.0, 0.0, 0.0);
+    for pair in pairs {
+        let (left, right) = (sign(one, pair), sign(other, pair));
+        alike += left * right;
+        own += left.abs();
+        others += right.abs();
+    }
+    (own > 0.0 && others > 0.0).then(|| alike / f64::sqrt(own * others))
+}
+
 impl Difference {
     /// Half the width of the interval at a level such as 0.95.
     pub fn half_width(&self, level: f64) -> f64 {
@@ -219,6 +252,15 @@ mod tests {
         let found = mean(&[1.0, 2.0, 3.0, 4.0, 5.0]);
         assert!((found.half_width.expect("several values") - 1.963_243_2).abs() < 1e-6);
         assert_eq!(mean(&[0.5]).half_width, None);
+    }
+
+    #[test]
+    fn the_likeness_of_orders_is_kendalls() {
+        // scipy 1.17: kendalltau([1, 2, 3, 4, 5], [1, 3, 2, 5, 4]) is 0.6, of ([1, 2, 2, 3], [1, 2, 3, 3]) 0.8.
+        let tau = |one: &[f64], other: &[f64]| kendall(one, other).expect("orders");
+        assert!((tau(&[1.0, 2.0, 3.0, 4.0, 5.0], &[1.0, 3.0, 2.0, 5.0, 4.0]) - 0.6).abs() < 1e-12);
+        assert!((tau(&[1.0, 2.0, 2.0, 3.0], &[1.0, 2.0, 3.0, 3.0]) - 0.8).abs() < 1e-12);
+        assert_eq!(kendall(&[1.0, 1.0], &[1.0, 2.0]), None);
     }
 
     #[test]

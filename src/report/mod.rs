@@ -14,6 +14,7 @@ pub mod json;
 pub mod latex;
 pub mod look;
 pub mod predictions;
+pub mod ranking;
 pub mod reasons;
 pub mod sheets;
 pub mod table;

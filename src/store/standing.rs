@@ -29,6 +29,18 @@ pub struct Standing {
 }
 
 impl Store {
+    /// Names of an experiment's scenarios on a dataset of these very images.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn scenarios_on(&self, experiment: &ExperimentRow, data: Key) -> anyhow::Result<Vec<String>> {
+        let text =
+            "SELECT scenario FROM cell WHERE experiment = ? AND data = ? GROUP BY scenario ORDER BY min(position)";
+        let mut statement = self.connection.prepare(text)?;
+        let names = statement.query_map(params![experiment.id, data.to_string()], |row| row.get(0))?;
+        Ok(names.collect::<Result<_, _>>()?)
+    }
+
     /// Hands over all planned trials of an experiment, in the order of the cross.
     ///
     /// # Errors

@@ -29,6 +29,7 @@ mod shelf;
 mod solve;
 mod source;
 mod survey;
+mod transferability;
 mod trial;
 
 pub use crate::nn::{libraries, on_pool};
@@ -42,6 +43,7 @@ pub use memory::{bytes as device_bytes, macs as device_macs};
 pub use predict::{Said, predict};
 pub use shelf::{Places, Shelf};
 pub use survey::{NEIGHBOURS, Reading, Readings, Survey, survey};
+pub use transferability::{Fit, fit};
 
 use crate::outcome::{Failure, FailureClass, Outcome, Progress};
 use crate::plan::stage::{Stage, Train, Work};

@@ -22,7 +22,7 @@ use crate::nn::probe::{Rows, neighbours_left_out, ridge_left_out};
 use crate::recipe::{AND, Pool, Preprocess};
 
 /// Images of one pass on a CPU. Results do not depend on it.
-const BATCH: usize = 32;
+pub(super) const BATCH: usize = 32;
 /// Taps below the last features.
 const EARLIER: usize = 4;
 /// Numbers of a pooled earlier feature, at most, where a coarser grid leads there.
