@@ -55,6 +55,11 @@ bench-recommend *ARGS:
     cargo build --release
     python3 benches/recommend.py target/release/tl-sweep target/recommend {{ARGS}}
 
+# What `rank` says of weight files beside what is tested (needs real data and weights)
+bench-rank *ARGS:
+    cargo build --release
+    python3 benches/rank.py target/release/tl-sweep target/rank {{ARGS}}
+
 # Correctness, speed beside PyTorch and faults on a GPU; writes benches/gpu.md
 gpu *ARGS:
     bash benches/gpu.sh {{ARGS}}

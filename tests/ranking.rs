@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 use tl_sweep::model::arch::Arch;
+use tl_sweep::model::init;
+use tl_sweep::model::weights::Weights;
 
 use crate::builder::{World, png};
 use crate::materials::network;
@@ -87,34 +89,25 @@ fn the_order_is_of_training_images_alone_and_its_experiment_says_what_it_was_wor
 }
 
 #[test]
-fn a_file_without_a_classifier_has_no_leep_and_features_that_know_classes_come_first() {
-    let world = World::new().file("none", "");
-    let mut world = world.images("mine", &["ants", "bees"], 2, 2);
-    // Where colours are the same, a picture's place is its class: a mean over places does not see it.
-    for split in ["train", "test"] {
-        for (class, name) in ["ants", "bees"].into_iter().enumerate() {
-            for index in 0..14u32 {
-                let image = image::RgbImage::from_fn(12, 12, |x, _| {
-                    let bright = (x < 6) == (class == 0);
-                    image::Rgb([if bright { 200 } else { 40 } + (index % 7) as u8; 3])
-                });
-                let mut bytes = Vec::new();
-                image.write_to(&mut std::io::Cursor::new(&mut bytes), image::ImageFormat::Png).unwrap();
-                world = world.file(&format!("mine/{split}/{name}/{index:03}.png"), bytes);
-            }
-        }
-    }
-    let weights = network(&world, "whole.safetensors", &Arch::new("resnet8", 32, 1.0));
-    let headless =
-        weights.0.iter().filter(|(name, _)| !name.starts_with("linear")).map(|(name, own)| (name.clone(), own.clone()));
-    tl_sweep::model::weights::Weights(headless.collect()).write(&world.path("headless.safetensors")).unwrap();
-    network(&world, "places.safetensors", &Arch::new("vgg_small", 32, 1.0));
-    let found = said(&world, &["whole.safetensors", "headless.safetensors", "places.safetensors"], &[]);
+fn a_file_without_a_classifier_has_no_leep_and_one_that_sees_nothing_is_clearly_behind() {
+    let world = World::new().images("mine", &["ants", "bees", "cats"], 12, 8);
+    let arch = Arch::new("resnet8", 32, 1.0);
+    let weights = network(&world, "whole.safetensors", &arch);
+    let headless = weights.0.iter().filter(|(name, _)| !name.starts_with("linear"));
+    let headless = headless.map(|(name, own)| (name.clone(), own.clone())).collect();
+    Weights(headless).write(&world.path("headless.safetensors")).unwrap();
+    init::zeros(&arch.graph(3).unwrap()).unwrap().write(&world.path("blind.safetensors")).unwrap();
+    let found = said(&world, &["blind.safetensors", "whole.safetensors", "headless.safetensors"], &[]);
     let leep = |name: &str| of(&found, name)[7].as_f64();
     assert!(leep("whole.safetensors").is_some() && leep("headless.safetensors").is_none());
     let same = |name: &str| of(&found, name)[..7].to_vec();
     assert_eq!(same("whole.safetensors"), same("headless.safetensors"), "all else is of the features");
-    assert_eq!(found["files"][0]["weights"], "places.safetensors", "{found}");
+    assert_eq!(found["files"][2]["weights"], "blind.safetensors", "{found}");
+    assert_eq!(found["near_the_best"], serde_json::json!(["whole.safetensors", "headless.safetensors"]));
+    // Nothing is known of the classes but their sizes.
+    let blind = of(&found, "blind.safetensors");
+    assert!(blind[3].as_f64().unwrap() < 0.5 && blind[6] == 0.0, "{blind:?}");
+    assert!((leep("blind.safetensors").unwrap() - (1.0f64 / 3.0).ln()).abs() < 1e-6, "{blind:?}");
 }
 
 #[test]

@@ -85,8 +85,8 @@ pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> 
     Ok(exit)
 }
 
-/// A sweep, round by round: where settings are compared on the first replicates, the next round runs the others for what
-/// validation has selected.
+/// A sweep, round by round: where settings are compared on the first replicates, the next round runs the others for what leads
+/// by validation.
 struct Rounds<'a> {
     experiment: Experiment,
     part: &'a Part,
