@@ -67,16 +67,19 @@ def main():
         run(program, folder, "run", out, "--db", db)
         said = json.loads(run(program, folder, *ask, "--against", f"ranked-{name}"))
         report = json.loads(run(program, folder, "report", f"ranked-{name}", "--format", "json", "--db", db))
+        # None where every setting diverged; that counts as naming the largest class.
         found = {(arm["context"]["weights"], arm["recipe"]): arm["test_mean"] for arm in report["arms"]}
+        reached = lambda file, recipe: found[file, recipe] if found[file, recipe] is not None else said["largest"]
         for own in said["foresight"]:
-            best = max(found[file, own["recipe"]] for file in FILES)
-            lost = best - found[said["first"], own["recipe"]]
+            best = max(reached(file, own["recipe"]) for file in FILES)
+            lost = best - reached(said["first"], own["recipe"])
             taus = [f"{tau:+.2f}" if tau is not None else "-" for tau in own["kendall"].values()]
             scores.append([name, own["recipe"], f"{seconds:.0f}", *taus, f"{best:.3f}", f"{said['first']} {lost:.3f}"])
         for file in said["files"]:
-            reached = [f"{found[file['weights'], recipe]:.3f}" for recipe in ["linear-probe", "fine-tune"]]
+            tests = [found[file["weights"], recipe] for recipe in ["linear-probe", "fine-tune"]]
             near = "yes" if file["weights"] in said["near_the_best"] else ""
-            tested.append([name, file["weights"], f"{file['linear']:.3f}", near, *reached])
+            told = ["diverged" if test is None else f"{test:.3f}" for test in tests]
+            tested.append([name, file["weights"], f"{file['linear']:.3f}", near, *told])
         print(f"{name} is done", file=sys.stderr)
     heading = ["dataset", "recipe", "s", "linear model", "neighbours", "LogME", "H-score", "LEEP", "best on test", "lost by the file to try first"]
     show(heading, scores)

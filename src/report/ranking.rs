@@ -186,7 +186,9 @@ impl Ranking {
                 let tested = |file: &File| {
                     let own = arms.iter().filter(|arm| arm.recipe == recipe);
                     let mut own = own.filter(|arm| arm.context_value("weights") == file.weights);
-                    Findings::test(own.next()?).filter(|_| own.next().is_none()).map(|test| test.mean)
+                    let arm = own.next().filter(|_| own.next().is_none())?;
+                    // To leave out what diverged would be to choose by the outcome: it names the largest class.
+                    Findings::test(arm).map(|test| test.mean).or(arm.all_diverged().then_some(self.largest))
                 };
                 let pairs: Vec<(&File, f64)> =
                     self.files.iter().filter_map(|file| Some((file, tested(file)?))).collect();
