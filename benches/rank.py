@@ -40,7 +40,7 @@ def shorter(path):
     for before, after in [
         ('dataset = "mine"\n', f'dataset = "mine"\nper_class = {PER_CLASS}\n'),
         ("tune_replicates = 2", "tune_replicates = 1"),
-        ("{ log = [1e-3, 1e-1], n = 3 }", "[0.003, 0.03]"),
+        ("{ log = [1e-3, 1e-1], n = 3 }", "[0.0003, 0.003]"),
         ("steps = 500\nbatch = 32", "steps = 300\nbatch = 16"),
     ]:
         assert text.count(before) == 1, before
