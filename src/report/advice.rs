@@ -94,6 +94,14 @@ fn recipes(size: Size, similarity: Similarity) -> [Recipe; 3] {
     }
 }
 
+/// What was looked at, of whose classes the largest has such a share.
+pub(super) fn looked_at(dataset: &str, images: usize, classes: usize, largest: f64) -> String {
+    format!(
+        "{dataset}: {images} images of {classes} classes looked at, from training alone; the largest class is {} of them",
+        fraction(largest)
+    )
+}
+
 impl Panel {
     fn last(&self) -> Option<&Tap> {
         self.taps.last()
@@ -153,13 +161,7 @@ impl Panel {
             vec![(place + 1).to_string(), recipe.name.to_owned(), self.expected(advice, recipe), recipe.why.to_owned()]
         });
         [
-            format!(
-                "{}: {} images of {} classes looked at, from training alone; the largest class is {} of them",
-                self.dataset,
-                self.images,
-                self.classes,
-                fraction(self.largest)
-            ),
+            looked_at(&self.dataset, self.images, self.classes, self.largest),
             format!(
                 "How many classes are read right from frozen features of {}, each image by others\n{}",
                 self.weights,

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::advice::looked_at;
 use super::arm::Arm;
 use super::compare::{Difference, kendall, paired, share, share_interval};
 use super::findings::{Findings, fraction};
@@ -110,13 +111,7 @@ impl Ranking {
             "images/s",
         ];
         let mut parts = vec![
-            format!(
-                "{}: {} images of {} classes looked at, from training alone; the largest class is {} of them",
-                self.dataset,
-                self.images,
-                self.classes,
-                fraction(self.largest)
-            ),
+            looked_at(&self.dataset, self.images, self.classes, self.largest),
             format!(
                 "How many classes are read right from the last features, each image by others; and the scores of the field\n{}",
                 table(style, &heading, &rows)
