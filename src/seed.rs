@@ -9,6 +9,8 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 pub enum Stream {
     /// Which images are carved off for validation, and which are the k per class.
     Subset,
+    /// Which images are tested, where a dataset has no test split.
+    Fold,
     /// The order in which a training set is read, per epoch.
     Order,
     /// Flips, crops and colours, per image and epoch.

@@ -33,7 +33,7 @@ pub struct Seen {
     /// How products round on a GPU: f32, tf32 or bf16
     #[arg(long, default_value = "f32")]
     pub precision: String,
-    /// Folder that serves as the test split
+    /// Folder that serves as the test split; where there is none, a share of the images, such as 0.2
     #[arg(long, value_name = "FOLDER", default_value = "test")]
     pub test: String,
 }
@@ -91,7 +91,7 @@ pub struct Rank {
     /// How products round on a GPU: f32, tf32 or bf16
     #[arg(long, default_value = "f32")]
     pub precision: String,
-    /// Folder that serves as the test split
+    /// Folder that serves as the test split; where there is none, a share of the images, such as 0.2
     #[arg(long, value_name = "FOLDER", default_value = "test")]
     pub test: String,
     /// Training images to look at, as many of each class; time grows with the cube

@@ -228,7 +228,7 @@ pub enum Verb {
         /// mirrored or cut a little otherwise
         #[arg(long, conflicts_with = "splits")]
         near_duplicates: bool,
-        /// Folder that serves as the test split
+        /// Folder that serves as the test split; where there is none, a share of the images, such as 0.2
         #[arg(long, value_name = "FOLDER", default_value = "test")]
         test: String,
     },

@@ -59,9 +59,13 @@ pub fn run(asked: &Asked, common: &Common) -> anyhow::Result<Exit> {
     }
     for (dataset, pairs) in near::found(&prepared, &world)? {
         if let Some(told) = near::told(&dataset.name, &dataset.manifest, &pairs) {
+            let (word, what) = match dataset.manifest.folds {
+                None => ("drop", "leaves those to train on out"),
+                Some(_) => ("together", "puts them into one fold"),
+            };
             print(&format!(
-                "warning: {told}; `tl-sweep data` with --near-duplicates lists them, near_duplicates = \"drop\" under \
-                 [datasets.{}] leaves those to train on out",
+                "warning: {told}; `tl-sweep data` with --near-duplicates lists them, near_duplicates = \"{word}\" under \
+                 [datasets.{}] {what}",
                 dataset.name
             ))?;
         }
@@ -128,14 +132,23 @@ fn undecidable(experiment: &Experiment, world: &World) -> Vec<String> {
     for rule in &experiment.rules {
         for scenario in experiment.scenarios.iter().filter(|scenario| like(&rule.scenario, &scenario.name)) {
             let dataset = scenario.layer.get("dataset").map_or_else(String::new, Value::to_string);
-            if let Some(fact) = world.facts.datasets.get(&dataset)
-                && 1.0 / fact.test as f64 > rule.margin
-            {
+            let Some(fact) = world.facts.datasets.get(&dataset) else { continue };
+            let images = fact.tested(experiment.replicates);
+            if 1.0 / images as f64 > rule.margin {
                 found.push(format!(
-                    "the rule '{} > {}' in {}: one of the {} test images weighs {:.3}, more than the margin {}; EQUIVALENT cannot be found",
-                    rule.better, rule.worse, scenario.name, fact.test, 1.0 / fact.test as f64, rule.margin
+                    "the rule '{} > {}' in {}: one of the {images} test images weighs {:.3}, more than the margin {}; EQUIVALENT cannot be found",
+                    rule.better, rule.worse, scenario.name, 1.0 / images as f64, rule.margin
                 ));
             }
+        }
+    }
+    for (name, fact) in &world.facts.datasets {
+        if let Some(folds) = fact.folds.filter(|folds| *folds > experiment.replicates) {
+            found.push(format!(
+                "'{name}' is in {folds} folds and replicates = {}: {} of them are never tested",
+                experiment.replicates,
+                folds - experiment.replicates
+            ));
         }
     }
     found

@@ -108,10 +108,12 @@ fn paired(store: &Store, one: &TrialRow, other: &TrialRow) -> anyhow::Result<Opt
     if !(done(one) && done(other) && one.text("data") == other.text("data")) {
         return Ok(None);
     }
-    let ((a, truth), (b, same)) = (store.test_answers(one.key)?, store.test_answers(other.key)?);
-    if truth != same || truth.is_empty() {
+    let (one, other) = (store.test_answers(one.key)?, store.test_answers(other.key)?);
+    // Replicates of a dataset in folds have test images of their own.
+    if one.samples != other.samples || one.samples.is_empty() {
         return Ok(None);
     }
+    let (truth, [a, b]) = (one.truth, [one.predicted, other.predicted]);
     let right = |answer: &u16, truth: &u32| u32::from(*answer) == *truth;
     let alone = |own: &[u16], others: &[u16]| {
         own.iter()

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use super::get::how_to_get_dataset;
 use super::near::told;
+use super::recommended::quoted;
 use super::{Exit, Usage, findings, print, table_style};
 use crate::cli::Common;
 use crate::data::open::Source;
-use crate::data::{Dataset, Manifest, Part, Spec, near, open};
+use crate::data::{Dataset, Holdout, Manifest, Part, Spec, near, open};
 use crate::report::csv;
 use crate::report::table::table;
 use crate::store::Store;
@@ -83,7 +84,22 @@ pub fn splits_csv(store: &Store, experiment: &str) -> anyhow::Result<String> {
     csv::rows(&columns, named.iter())
 }
 
-/// Opens a dataset by its path, or by its name under `--data`; `test` is the folder that serves as the test split.
+/// The share of the images to test on, where `--test` is no folder.
+fn share(test: &str) -> Option<f64> {
+    test.parse().ok().filter(|share| *share > 0.0 && *share < 1.0)
+}
+
+/// The line of an experiment file for what `--test` names; nothing where that is usual.
+pub fn splits_line(test: &str) -> String {
+    match share(test) {
+        _ if test == "test" => String::new(),
+        Some(_) => format!("splits = {{ test = {test} }}\n"),
+        None => format!("splits = {{ test = {} }}\n", quoted(test)),
+    }
+}
+
+/// Opens a dataset by its path, or by its name under `--data`; `test` is the folder that serves as the test split, or the share
+/// of the images that does.
 ///
 /// # Errors
 /// It is not there, or cannot be used: what was typed or what it names is wrong.
@@ -95,14 +111,15 @@ pub fn opened(target: &str, test: &str, common: &Common) -> anyhow::Result<Datas
         .unwrap_or_else(|| PathBuf::from(target));
     let mut splits: BTreeMap<String, String> =
         ["train", "val", "test"].map(|name| (name.to_owned(), name.to_owned())).into();
-    splits.insert("test".to_owned(), test.to_owned());
-    if test != "test" {
+    let holdout = share(test).map(Holdout::Share);
+    if test != "test" && holdout.is_none() {
+        splits.insert("test".to_owned(), test.to_owned());
         splits.retain(|split, folder| split == "test" || folder != test);
     }
     let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let name = name.strip_suffix(".tar").map(str::to_owned).unwrap_or(name);
     let there = path.exists();
-    let spec = Spec { name, source: Source::Path(path), splits, skip_bad_images: false, classes: Vec::new() };
+    let spec = Spec { name, source: Source::Path(path), splits, skip_bad_images: false, classes: Vec::new(), holdout };
     open(&spec).map_err(|error| {
         let cure = how_to_get_dataset(target, common.data.as_deref().unwrap_or(Path::new("."))).filter(|_| !there);
         let cure = cure.map_or_else(String::new, |cure| format!("; {cure}"));

@@ -9,12 +9,12 @@ use crate::key::Key;
 use crate::report::arm::{Arm, Repeats, Trial, arms};
 use crate::report::compare::{Scored, scored};
 use crate::report::errors::{Answer, Errors};
-use crate::report::findings::{Counts, Findings, Near, Scenario, Sharing};
+use crate::report::findings::{Counts, Findings, Folds, Near, Scenario, Sharing};
 use crate::report::gain::gains;
 use crate::report::sheets::named;
 use crate::report::verdict::{Rule, verdicts};
 use crate::store::Store;
-use crate::store::answers::Answered;
+use crate::store::answers::{Answered, TestAnswers};
 use crate::store::query::ExperimentRow;
 use crate::store::standing::Standing;
 use crate::value::Value;
@@ -63,7 +63,11 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         trials.push(trial(standing));
     })?;
     let repeats = Repeats { replicates: experiment.replicates, tuned: experiment.tune_replicates };
-    let arms = arms(&trials, repeats);
+    let mut arms = arms(&trials, repeats);
+    let folds = store.folds_of(&experiment)?;
+    for arm in &mut arms {
+        arm.folds = folds.get(arm.context_value("dataset")).map(|(folds, _)| *folds);
+    }
     let rules: Vec<Rule> = serde_json::from_str(&experiment.rules)?;
     let mut verdicts = verdicts(&rules, &arms, like, |arm| answers(store, &experiment, arm, &trials))?;
     let gains = gains(&arms, |arm| answers(store, &experiment, arm, &trials))?;
@@ -92,6 +96,7 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         numerics: numerics.into_iter().collect(),
         sharing,
         near: near.map(|found| Near { dataset: found.dataset, near: found.near, of: found.of }).collect(),
+        folds: folds.into_iter().map(|(dataset, (folds, images))| Folds { dataset, folds, images }).collect(),
     })
 }
 
@@ -170,20 +175,25 @@ pub fn selected(arm: &Arm) -> Vec<&Trial> {
 fn answers(store: &Store, experiment: &ExperimentRow, arm: &Arm, trials: &[Trial]) -> anyhow::Result<Vec<Scored>> {
     let own = selected(arm);
     if !own.is_empty() {
-        let answers = |trial: &Trial| store.test_answers(trial.key);
-        let scored = |(predicted, truth): (Vec<u16>, Vec<u32>)| scored(&experiment.metric, &predicted, &truth);
-        return own.into_iter().map(|trial| answers(trial).map(scored)).collect();
+        let scored = |trial: &Trial| {
+            let answers = store.test_answers(trial.key)?;
+            Ok(scored(&experiment.metric, &answers.predicted, &answers.truth).on(answers.samples))
+        };
+        return own.into_iter().map(scored).collect();
     }
     let dataset = arm.context_value("dataset");
-    let same = trials
-        .iter()
-        .find(|trial| trial.status == "done" && trial.settings.get("dataset").is_some_and(|name| name == dataset));
-    let Some(same) = same else { return Ok(Vec::new()) };
-    let (_, truth) = store.test_answers(same.key)?;
-    let mut sizes: BTreeMap<u32, usize> = BTreeMap::new();
-    truth.iter().for_each(|class| *sizes.entry(*class).or_default() += 1);
-    let largest =
-        sizes.into_iter().max_by_key(|(class, size)| (*size, u32::MAX - *class)).map_or(0, |(class, _)| class);
-    let predicted = vec![largest as u16; truth.len()];
-    Ok(vec![scored(&experiment.metric, &predicted, &truth); experiment.replicates])
+    let of_dataset = |trial: &&Trial| trial.settings.get("dataset").is_some_and(|name| name == dataset);
+    let done: Vec<&Trial> = trials.iter().filter(|trial| trial.status == "done").filter(of_dataset).collect();
+    let largest = |replicate: usize| {
+        // Replicates of a dataset in folds have test images of their own.
+        let same = done.iter().min_by_key(|trial| trial.replicate != replicate)?;
+        Some(store.test_answers(same.key).map(|TestAnswers { samples, truth, .. }| {
+            let mut sizes: BTreeMap<u32, usize> = BTreeMap::new();
+            truth.iter().for_each(|class| *sizes.entry(*class).or_default() += 1);
+            let largest = sizes.into_iter().max_by_key(|(class, size)| (*size, u32::MAX - *class));
+            let predicted = vec![largest.map_or(0, |(class, _)| class) as u16; truth.len()];
+            scored(&experiment.metric, &predicted, &truth).on(samples)
+        }))
+    };
+    (0..experiment.replicates).filter_map(largest).collect()
 }

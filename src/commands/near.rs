@@ -9,7 +9,7 @@ use super::findings::selected;
 use super::prepare::Prepared;
 use super::world::World;
 use crate::data::near::{self, Pair};
-use crate::data::{Dataset, Manifest, Part, packed};
+use crate::data::{Dataset, Manifest, Part, deal, packed};
 use crate::key::Key;
 use crate::report::arm::{Arm, Trial};
 use crate::report::compare::{Scored, difference, scored};
@@ -24,24 +24,43 @@ use crate::temporary;
 /// # Errors
 /// An image cannot be used; the cache cannot be written; nothing is left of a dataset.
 pub fn leave_out(dataset: &mut Dataset, cache: &Path) -> anyhow::Result<()> {
-    let kept =
-        cache.join(format!("{}.json", Key::of("near-duplicates", &(dataset.manifest.fingerprint, near::METHOD))));
-    let earlier = std::fs::read(&kept).ok().and_then(|bytes| serde_json::from_slice::<Vec<Pair>>(&bytes).ok());
-    let pairs = match earlier {
-        Some(pairs) => pairs,
-        None => {
-            let pairs = near::of_dataset(dataset)?;
-            std::fs::create_dir_all(cache).with_context(|| format!("cannot create '{}'", cache.display()))?;
-            let temporary = temporary::beside(&kept);
-            std::fs::write(&temporary, serde_json::to_vec(&pairs)?)?;
-            std::fs::rename(&temporary, &kept)?;
-            pairs
-        }
-    };
+    let pairs = kept(dataset, "near-duplicates", near::of_dataset, cache)?;
     let samples = &dataset.manifest.samples;
     let reason = |pair: &Pair| format!("a near-duplicate of the test image '{}'", samples[pair.test as usize].id);
     let without: BTreeMap<usize, String> = pairs.iter().map(|pair| (pair.train as usize, reason(pair))).collect();
-    dataset.leave_out(&without)
+    dataset.leave_out(&without)?;
+    dataset.manifest.check_parts(&dataset.name)
+}
+
+/// Makes near-duplicates among images that are still to be dealt one group. What was found is kept in the cache.
+///
+/// # Errors
+/// An image cannot be used; the cache cannot be written.
+pub fn keep_together(dataset: &mut Dataset, cache: &Path) -> anyhow::Result<()> {
+    let pairs = kept(dataset, "near-duplicates before dealt", near::before_dealt, cache)?;
+    let pairs: Vec<(u32, u32)> = pairs.iter().map(|pair| (pair.test, pair.train)).collect();
+    deal::bind(&mut dataset.manifest, &pairs);
+    Ok(())
+}
+
+/// What the cache has of a dataset's pairs, or `find` finds.
+fn kept(
+    dataset: &Dataset,
+    what: &str,
+    find: fn(&Dataset) -> anyhow::Result<Vec<Pair>>,
+    cache: &Path,
+) -> anyhow::Result<Vec<Pair>> {
+    let file = cache.join(format!("{}.json", Key::of(what, &(dataset.manifest.fingerprint, near::METHOD))));
+    let earlier = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Vec<Pair>>(&bytes).ok());
+    if let Some(pairs) = earlier {
+        return Ok(pairs);
+    }
+    let pairs = find(dataset)?;
+    std::fs::create_dir_all(cache).with_context(|| format!("cannot create '{}'", cache.display()))?;
+    let temporary = temporary::beside(&file);
+    std::fs::write(&temporary, serde_json::to_vec(&pairs)?)?;
+    std::fs::rename(&temporary, &file)?;
+    Ok(pairs)
 }
 
 /// The near-duplicates among what was packed, for each dataset: pairs that are near at any size of image.
@@ -54,11 +73,18 @@ pub fn found<'a>(prepared: &Prepared, world: &'a World) -> anyhow::Result<Vec<(&
         let mut pairs: BTreeMap<(u32, u32), Pair> = BTreeMap::new();
         for (_, frame) in prepared.packed.iter().filter(|(data, _)| *data == dataset.manifest.fingerprint) {
             let found = packed::near_duplicates(&dataset.manifest, *frame, &world.places.cache)?;
-            pairs.extend(found.into_iter().map(|pair| ((pair.test, pair.train), pair)));
+            let apart = found.into_iter().filter(|pair| may_part(&dataset.manifest, pair));
+            pairs.extend(apart.map(|pair| ((pair.test, pair.train), pair)));
         }
         all.push((dataset, pairs.into_values().collect()));
     }
     Ok(all)
+}
+
+/// Whether a replicate may test on one of a pair and train on the other: not where they are one group.
+fn may_part(manifest: &Manifest, pair: &Pair) -> bool {
+    let [one, other] = [pair.test, pair.train].map(|at| &manifest.samples[at as usize]);
+    !(one.part == Part::Fold && (one.content == other.content || one.group.is_some() && one.group == other.group))
 }
 
 /// Writes what was found.
@@ -77,13 +103,17 @@ pub fn record(found: &[(&Dataset, Vec<Pair>)], store: &mut Store) -> anyhow::Res
 pub fn told(name: &str, manifest: &Manifest, pairs: &[Pair]) -> Option<String> {
     let tests: BTreeSet<u32> = pairs.iter().map(|pair| pair.test).collect();
     let nearest = pairs.iter().min_by(|one, other| one.distance.total_cmp(&other.distance))?;
-    let all = manifest.counts(Part::Test).iter().sum::<usize>();
+    let all = manifest.samples.iter().filter(|sample| sample.part.is_tested()).count();
     let id = |sample: u32| &manifest.samples[sample as usize].id;
+    let share = format!("({:.1}%)", 100.0 * tests.len() as f64 / all.max(1) as f64);
+    let found = match (tests.len(), manifest.folds) {
+        (near, None) => {
+            format!("{near} of {all} test images {share} are near-duplicates of images to train or validate on")
+        }
+        (near, Some(_)) => format!("{near} of {all} images {share} may be tested while a near-duplicate is trained on"),
+    };
     Some(format!(
-        "in '{name}' {} of {all} test images ({:.1}%) are near-duplicates of images to train or validate on, for example \
-         '{}' of '{}'{}",
-        tests.len(),
-        100.0 * tests.len() as f64 / all.max(1) as f64,
+        "in '{name}' {found}, for example '{}' of '{}'{}",
         id(nearest.test),
         id(nearest.train),
         if nearest.mirrored { ", mirrored" } else { "" }
@@ -128,13 +158,14 @@ pub fn without(
     Ok(())
 }
 
-/// The test answers of trials but for those at `near`; nothing where no image is left.
-fn rest(store: &Store, metric: &str, trials: &[&Trial], near: &BTreeSet<usize>) -> anyhow::Result<Option<Vec<Scored>>> {
+/// The test answers of trials but for those on `near`; nothing where no image is left.
+fn rest(store: &Store, metric: &str, trials: &[&Trial], near: &BTreeSet<u32>) -> anyhow::Result<Option<Vec<Scored>>> {
     let one = |trial: &&Trial| {
-        let (predicted, truth) = store.test_answers(trial.key)?;
-        let left = (0..truth.len()).filter(|place| !near.contains(place));
-        let (predicted, truth): (Vec<u16>, Vec<u32>) = left.map(|place| (predicted[place], truth[place])).unzip();
-        anyhow::Ok((!truth.is_empty()).then(|| scored(metric, &predicted, &truth)))
+        let all = store.test_answers(trial.key)?;
+        let answers = all.samples.into_iter().zip(all.predicted.into_iter().zip(all.truth));
+        let left = answers.filter(|(sample, _)| !near.contains(sample));
+        let (samples, (predicted, truth)): (Vec<u32>, (Vec<u16>, Vec<u32>)) = left.unzip();
+        anyhow::Ok((!truth.is_empty()).then(|| scored(metric, &predicted, &truth).on(samples)))
     };
     trials.iter().map(one).collect()
 }

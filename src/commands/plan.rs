@@ -161,7 +161,7 @@ fn data(world: &World, style: Style) -> String {
                 fact.classes.to_string(),
                 fact.train.iter().sum::<usize>().to_string(),
                 val,
-                fact.test.to_string(),
+                fact.folds.map_or(fact.test.to_string(), |folds| format!("{} in each of {folds} folds", fact.test)),
                 fact.fingerprint.short(),
             ]
         })

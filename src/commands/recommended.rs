@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::data::splits_line;
 use crate::cli::{Common, Recommend, Seen};
 use crate::model::arch::Arch;
 use crate::model::catalogue::identify;
@@ -21,8 +22,7 @@ pub fn experiment(
     advice: &Advice,
 ) -> anyhow::Result<String> {
     let seen = &asked.seen;
-    let splits =
-        if seen.test == "test" { String::new() } else { format!("splits = {{ test = {} }}\n", quoted(&seen.test)) };
+    let splits = splits_line(&seen.test);
     let scenario = format!("{}-{}", advice.size, advice.similarity);
     let names: Vec<String> = advice.recipes.iter().map(|recipe| quoted(recipe.name)).collect();
     Ok(format!(

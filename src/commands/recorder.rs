@@ -53,7 +53,8 @@ pub fn begin(
             .samples
             .iter()
             .map(|sample| (sample.id.as_str(), sample.class, sample.part.name(), sample.group.as_deref()));
-        store.dataset(manifest.fingerprint, &dataset.name, &manifest.sha256, &manifest.classes, samples)?;
+        let (name, classes) = (&dataset.name, &manifest.classes);
+        store.dataset(manifest.fingerprint, name, &manifest.sha256, classes, manifest.folds, samples)?;
     }
     let metric = metric_name(experiment)?;
     let record = ExperimentRecord {

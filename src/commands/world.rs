@@ -13,10 +13,12 @@ use super::near;
 use crate::cli::Common;
 use crate::data::split::split;
 use crate::data::synthetic::Family;
-use crate::data::{Dataset, Part, Spec, open};
+use crate::data::deal::tested;
+use crate::data::open::load;
+use crate::data::{Dataset, Holdout, Part, Spec};
 use crate::device::Device;
 use crate::experiment::problem::Problem;
-use crate::experiment::{Experiment, Origin};
+use crate::experiment::{Experiment, NearDuplicates, Origin};
 use crate::key::Key;
 use crate::model::catalogue;
 use crate::model::sketch::Sketch;
@@ -183,9 +185,14 @@ fn open_datasets(
             splits: asked.splits.clone(),
             skip_bad_images: asked.skip_bad_images,
             classes: asked.classes.clone(),
+            holdout: asked.folds.map(Holdout::Folds).or(asked.share.map(Holdout::Share)),
         };
-        let opened_whole = open(&spec).and_then(|mut dataset| {
-            if asked.drop_near_duplicates {
+        let opened_whole = load(&spec).and_then(|mut dataset| {
+            if asked.near_duplicates == NearDuplicates::Together {
+                near::keep_together(&mut dataset, cache)?;
+            }
+            dataset.deal(spec.holdout)?;
+            if asked.near_duplicates == NearDuplicates::Drop {
                 near::leave_out(&mut dataset, cache)?;
             }
             Ok(dataset)
@@ -232,13 +239,25 @@ fn locate(folder: &Path, path: &str) -> PathBuf {
 fn fact(dataset: &Dataset) -> DatasetFact {
     let manifest = &dataset.manifest;
     let total = |part| manifest.counts(part).iter().sum();
-    DatasetFact {
+    let fact = DatasetFact {
         fingerprint: manifest.fingerprint,
         classes: manifest.classes.len(),
         train: manifest.counts(Part::Train),
         val: total(Part::Val),
         test: total(Part::Test),
+        folds: manifest.folds,
+    };
+    let Some(folds) = manifest.folds else { return fact };
+    // What every replicate has of each class, and what the largest fold tests.
+    let (mut train, mut test) = (manifest.counts(Part::Fold), 0);
+    for fold in 0..folds as u64 {
+        let tested = tested(manifest, fold);
+        let mut rest = manifest.counts(Part::Fold);
+        tested.iter().for_each(|at| rest[manifest.samples[*at as usize].class as usize] -= 1);
+        train.iter_mut().zip(rest).for_each(|(least, rest)| *least = rest.min(*least));
+        test = tested.len().max(test);
     }
+    DatasetFact { train, test, ..fact }
 }
 
 /// Networks that the experiment has in files of their own, by what it calls them and by their settled names.

@@ -1,4 +1,4 @@
-//! `.tar` and `.tar.gz` of split/class/file, read in one pass; a folder around everything is looked through.
+//! `.tar` and `.tar.gz` of the layouts of folders, read in one pass; a folder around everything is looked through.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
@@ -14,19 +14,25 @@ use crate::key::Key;
 /// A file in an archive may not be larger than this.
 const MAX_FILE: u64 = 256 << 20;
 
-/// Reads the list of an archive's images and hashes each.
+/// Reads the list of an archive's images and hashes each; where test images are to be `taken`, of class/file too.
 ///
 /// # Errors
 /// The archive is damaged, or holds no dataset.
-pub fn read(name: &str, path: &Path, splits: &BTreeMap<String, String>) -> anyhow::Result<(Manifest, Content)> {
+pub fn read(
+    name: &str,
+    path: &Path,
+    splits: &BTreeMap<String, String>,
+    taken: bool,
+) -> anyhow::Result<(Manifest, Content)> {
     let mut found: Vec<(String, Key)> = Vec::new();
     each(path, |entry, bytes| {
         found.push((entry.to_owned(), Key::of_bytes(bytes)));
         Ok(())
     })?;
     let root = common_root(&found, splits);
-    let mut layout = Layout::new(splits);
     found.sort_by(|left, right| left.0.cmp(&right.0));
+    let listed: Vec<String> = found.iter().filter_map(|(entry, _)| entry.strip_prefix(&root)).map(str::to_owned).collect();
+    let mut layout = Layout::new(splits, taken, listed.iter().map(String::as_str));
     found.retain(|(entry, _)| entry.strip_prefix(&root).is_some_and(|id| layout.place(id)));
     layout.check(path)?;
     let file = std::fs::read(path).with_context(|| format!("cannot read '{}'", path.display()))?;

@@ -1,4 +1,5 @@
-//! Folders of split/class/file, and the reading of such paths that archives share.
+//! Folders of split/class/file, or of class/file where test images are taken of all, and the reading of such paths that
+//! archives share.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,15 +11,20 @@ use super::manifest::{Manifest, Part, Sample};
 use super::open::{Content, sha256};
 use crate::key::Key;
 
-/// Reads a folder of split/class/file.
+/// Reads a folder of split/class/file; where test images are to be `taken`, of class/file too.
 ///
 /// # Errors
 /// Nothing that looks like a dataset, or a file that cannot be read.
-pub fn read(name: &str, root: &Path, splits: &BTreeMap<String, String>) -> anyhow::Result<(Manifest, Content)> {
+pub fn read(
+    name: &str,
+    root: &Path,
+    splits: &BTreeMap<String, String>,
+    taken: bool,
+) -> anyhow::Result<(Manifest, Content)> {
     let mut files = Vec::new();
     walk(root, root, &mut files)?;
     files.sort();
-    let mut layout = Layout::new(splits);
+    let mut layout = Layout::new(splits, taken, files.iter().map(|(id, _)| id.as_str()));
     let found: Vec<(String, PathBuf)> = files.into_iter().filter(|(id, _)| layout.place(id)).collect();
     layout.check(root)?;
     let contents: Vec<Key> = found
@@ -51,29 +57,51 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<(String, PathBuf)>) -> anyho
     Ok(())
 }
 
-/// Collects split/class/file paths into samples.
+/// Collects split/class/file or class/file paths into samples.
 pub struct Layout<'a> {
     splits: &'a BTreeMap<String, String>,
+    /// Whether test images are taken of those to train on.
+    taken: bool,
+    /// Whether paths are class/file, all to train on.
+    flat: bool,
     classes: Vec<String>,
     placed: Vec<(String, u32, Part)>,
     folders: std::collections::BTreeSet<String>,
 }
 
 impl<'a> Layout<'a> {
-    pub fn new(splits: &'a BTreeMap<String, String>) -> Self {
-        Self { splits, classes: Vec::new(), placed: Vec::new(), folders: Default::default() }
+    /// For all of `ids`, some of which may be no samples. Where test images are to be `taken`, the folders are classes, unless
+    /// one of them is `train` and has classes in it, or the train split is named otherwise.
+    pub fn new<'b>(
+        splits: &'a BTreeMap<String, String>,
+        taken: bool,
+        mut ids: impl Iterator<Item = &'b str>,
+    ) -> Self {
+        const USUAL: &str = "train";
+        let usual = splits.get(USUAL).is_some_and(|folder| folder == USUAL);
+        let in_usual = |id: &str| id.strip_prefix("train/").is_some_and(|rest| rest.contains('/'));
+        let flat = taken && usual && !ids.any(in_usual);
+        Self { splits, taken, flat, classes: Vec::new(), placed: Vec::new(), folders: Default::default() }
     }
 
-    /// Takes a path if it is split/class/file of a split that is asked for. Hidden files are no samples.
+    /// Takes a path if it is a file of a class, in a split that is asked for. Hidden files are no samples.
     pub fn place(&mut self, id: &str) -> bool {
         let parts: Vec<&str> = id.split('/').collect();
         let hidden = parts.iter().any(|part| part.starts_with('.') || *part == "Thumbs.db");
-        let [split, class, _, ..] = parts.as_slice() else { return false };
+        let (folder, class, part) = match (parts.as_slice(), self.flat) {
+            ([class, _, ..], true) => (class, class, Some(Part::Train)),
+            ([split, class, _, ..], false) => {
+                let named = self.splits.iter().find(|(_, folder)| folder == split);
+                (split, class, named.and_then(|(name, _)| Part::parse(name)))
+            }
+            // What it is called is told where no split is there.
+            ([folder, _], false) => (folder, folder, None),
+            _ => return false,
+        };
         if hidden {
             return false;
         }
-        self.folders.insert((*split).to_owned());
-        let part = self.splits.iter().find(|(_, folder)| folder == split).and_then(|(name, _)| Part::parse(name));
+        self.folders.insert((*folder).to_owned());
         let Some(part) = part else { return false };
         let class = match self.classes.iter().position(|known| known == class) {
             Some(index) => index,
@@ -86,10 +114,21 @@ impl<'a> Layout<'a> {
         true
     }
 
-    /// Complains of splits that were named and are not there.
+    /// Complains of splits that were named and are not there, and of one that is there and to be taken.
     pub fn check(&self, place: &Path) -> anyhow::Result<()> {
         let found: Vec<&str> = self.folders.iter().map(String::as_str).collect();
+        if self.flat {
+            return Ok(());
+        }
         for (split, folder) in self.splits {
+            if self.taken && split == "test" {
+                anyhow::ensure!(
+                    !self.folders.contains(folder),
+                    "'{}' has a folder '{folder}' of images to test on: leave `folds`, and a share as `test`, out",
+                    place.display()
+                );
+                continue;
+            }
             if split != "val" && !self.folders.contains(folder) {
                 anyhow::bail!(
                     "'{}' has no folder '{folder}' for the {split} split (split/class/file is the layout); its folders are {}. Name it: {}",

@@ -11,9 +11,12 @@ pub enum Part {
     Train,
     Val,
     Test,
+    /// Tested in some replicates, trained or validated on in the others.
+    Fold,
 }
 
 impl Part {
+    /// Those that data can bring.
     pub const ALL: [(Self, &str); 3] = [(Self::Train, "train"), (Self::Val, "val"), (Self::Test, "test")];
 
     pub fn parse(name: &str) -> Option<Self> {
@@ -21,13 +24,35 @@ impl Part {
     }
 
     pub fn name(self) -> &'static str {
-        Self::ALL[self as usize].1
+        match self {
+            Self::Train => "train",
+            Self::Val => "val",
+            Self::Test => "test",
+            Self::Fold => "fold",
+        }
     }
 
-    /// How a person says which folder serves as the split called `name`.
+    /// Whether some replicate tests on it.
+    pub fn is_tested(self) -> bool {
+        matches!(self, Self::Test | Self::Fold)
+    }
+
+    /// Whether some replicate trains or validates on it.
+    pub fn is_learned(self) -> bool {
+        self != Self::Test
+    }
+
+    /// How a person says which folder serves as the split called `name`, or that there is none.
     pub fn cure(name: &str) -> String {
-        let flag = if name == "test" { ", or --test with data, extract and recommend" } else { "" };
-        format!("splits = {{ {name} = \"...\" }} in an experiment file{flag}")
+        let (flag, none) = match name {
+            "test" => (
+                ", or --test with data, extract, rank and recommend",
+                "; where there is none, splits = { test = 0.2 } takes a fifth of the images once and for all, and folds = 5 tests \
+                 each image in its turn",
+            ),
+            _ => ("", ""),
+        };
+        format!("splits = {{ {name} = \"...\" }} in an experiment file{flag}{none}")
     }
 }
 
@@ -56,13 +81,16 @@ pub struct Manifest {
     pub samples: Vec<Sample>,
     /// Images that could not be read and were left out, with the reason.
     pub skipped: Vec<(String, String)>,
+    /// In how many folds those are that replicates test on in turn.
+    #[serde(default)]
+    pub folds: Option<usize>,
 }
 
 impl Manifest {
     /// Sorts samples and classes, and takes the fingerprint. `samples` hold indices into `classes` as given.
     ///
     /// # Errors
-    /// No samples, fewer than two classes, no test part, a name twice, or a group in both train and test.
+    /// No samples, fewer than two classes, or a name twice.
     pub fn new(name: &str, classes: Vec<String>, mut samples: Vec<Sample>, sha256: String) -> anyhow::Result<Self> {
         let mut sorted = classes.clone();
         sorted.sort();
@@ -77,15 +105,25 @@ impl Manifest {
             anyhow::bail!("the dataset '{name}' lists '{}' twice", pair[0].id);
         }
         let fingerprint = Key::of("dataset", &(&sorted, &samples));
-        let manifest = Self { fingerprint, sha256, classes: sorted, samples, skipped: Vec::new() };
-        manifest.check_parts(name)?;
-        Ok(manifest)
+        Ok(Self { fingerprint, sha256, classes: sorted, samples, skipped: Vec::new(), folds: None })
     }
 
-    fn check_parts(&self, name: &str) -> anyhow::Result<()> {
+    /// Takes the fingerprint anew, after parts or groups have changed.
+    pub fn seal(&mut self) {
+        self.fingerprint = match self.folds {
+            None => Key::of("dataset", &(&self.classes, &self.samples)),
+            Some(folds) => Key::of("dataset in folds", &(&self.classes, &self.samples, folds)),
+        };
+    }
+
+    /// Whether there is something to train and something to test on, and no group in both.
+    ///
+    /// # Errors
+    /// No training or no test part, or a group in both train and test.
+    pub fn check_parts(&self, name: &str) -> anyhow::Result<()> {
         for (part, word) in [(Part::Train, "train"), (Part::Test, "test")] {
             anyhow::ensure!(
-                self.samples.iter().any(|sample| sample.part == part),
+                self.samples.iter().any(|sample| [part, Part::Fold].contains(&sample.part)),
                 "the dataset '{name}' has no {word} split; name the folder that serves as one: {}",
                 Part::cure(word)
             );
@@ -116,8 +154,9 @@ impl Manifest {
     /// Pairs (train or val id of `source`, own test id) with the same bytes: leaks that a person should know of.
     pub fn leaks<'a>(&'a self, source: &'a Self) -> Vec<(&'a str, &'a str)> {
         let test: std::collections::HashMap<Key, &str> =
-            self.samples.iter().filter(|s| s.part == Part::Test).map(|s| (s.content, s.id.as_str())).collect();
-        let others = source.samples.iter().filter(|sample| sample.part != Part::Test);
+            self.samples.iter().filter(|s| s.part.is_tested()).map(|s| (s.content, s.id.as_str())).collect();
+        // Those in folds with the same bytes are in one.
+        let others = source.samples.iter().filter(|sample| matches!(sample.part, Part::Train | Part::Val));
         others.filter_map(|sample| test.get(&sample.content).map(|id| (sample.id.as_str(), *id))).collect()
     }
 }

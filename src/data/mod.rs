@@ -5,6 +5,7 @@ pub mod archive;
 pub mod augment;
 pub mod batch;
 pub mod cifar;
+pub mod deal;
 pub mod decode;
 pub mod folder;
 pub mod idx;
@@ -20,5 +21,6 @@ pub mod synthetic;
 pub mod table;
 pub mod unpack;
 
+pub use deal::Holdout;
 pub use manifest::{Manifest, Part, Sample};
 pub use open::{Dataset, Spec, open};

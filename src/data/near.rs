@@ -35,7 +35,8 @@ const UNIT: f64 = 8192.0;
 /// What makes a list of pairs another one, for the names of files that keep it.
 pub const METHOD: &str = "thumbnails of 16, .003, .08, .2 of the 10th";
 
-/// A test image and a training or validation image that looks the same, as positions in the manifest.
+/// A test image and a training or validation image that looks the same, as positions in the manifest. Two that are in folds
+/// are a pair both ways.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pair {
     pub test: u32,
@@ -70,7 +71,7 @@ pub fn pairs(
 ) -> anyhow::Result<Vec<Pair>> {
     let thumbnails = |test: bool| -> anyhow::Result<Vec<(u32, Thumbnail)>> {
         let samples = manifest.samples.par_iter().enumerate();
-        let wanted = samples.filter(|(_, sample)| (sample.part == Part::Test) == test);
+        let wanted = samples.filter(|(_, sample)| if test { sample.part.is_tested() } else { sample.part.is_learned() });
         let made = wanted.filter_map(|(index, _)| match image(index) {
             Ok(image) => Thumbnail::of(&image?).map(|found| Some((index as u32, found?))).transpose(),
             Err(error) => Some(Err(error)),
@@ -88,6 +89,20 @@ pub fn pairs(
 /// # Errors
 /// An image cannot be used.
 pub fn of_dataset(dataset: &Dataset) -> anyhow::Result<Vec<Pair>> {
+    decoded(dataset, &dataset.manifest)
+}
+
+/// Those among the images that are still to be dealt into some to train and some to test on.
+///
+/// # Errors
+/// An image cannot be used.
+pub fn before_dealt(dataset: &Dataset) -> anyhow::Result<Vec<Pair>> {
+    let mut manifest = dataset.manifest.clone();
+    manifest.samples.iter_mut().filter(|sample| sample.part == Part::Train).for_each(|sample| sample.part = Part::Fold);
+    decoded(dataset, &manifest)
+}
+
+fn decoded(dataset: &Dataset, manifest: &Manifest) -> anyhow::Result<Vec<Pair>> {
     let all: Vec<usize> = (0..dataset.manifest.samples.len()).collect();
     let small = std::sync::Mutex::new(vec![None; all.len()]);
     dataset.decode(&all, |index, image| {
@@ -97,7 +112,7 @@ pub fn of_dataset(dataset: &Dataset) -> anyhow::Result<Vec<Pair>> {
         Ok(())
     })?;
     let small = small.into_inner()?;
-    pairs(&dataset.manifest, |index| Ok(small[index].clone()))
+    pairs(manifest, |index| Ok(small[index].clone()))
 }
 
 /// The same of packed images, as networks see them; those that are not packed are left out.
@@ -116,7 +131,7 @@ const FRAME: Frame = Frame { side: SIDE, resize: Resize::Stretch };
 fn near(test: u32, thumbnail: &Thumbnail, train: &[(u32, Thumbnail)], coarse: &[[i16; COARSE]]) -> Vec<Pair> {
     let mirrored = thumbnail.mirrored();
     let mut found: Vec<Pair> = Vec::new();
-    for ((index, other), coarse) in train.iter().zip(coarse) {
+    for ((index, other), coarse) in train.iter().zip(coarse).filter(|((index, _), _)| *index != test) {
         let distances = [thumbnail, &mirrored].map(|own| {
             let differs = clearly_differ(&own.coarse, coarse) || clearly_differ(&own.middle, &other.middle);
             if differs { 1.0 } else { own.distance(other) }
@@ -129,16 +144,16 @@ fn near(test: u32, thumbnail: &Thumbnail, train: &[(u32, Thumbnail)], coarse: &[
     if found.iter().all(|pair| pair.distance < SAME) {
         return found;
     }
-    let limit = SAME.max(SHARE * neighbour(thumbnail, train, &found));
+    let limit = SAME.max(SHARE * neighbour(test, thumbnail, train, &found));
     found.retain(|pair| pair.distance < limit);
     found
 }
 
 /// The distance to the `NEIGHBOUR`th nearest training image; or to any that is as near, where it leaves none of `found`.
-fn neighbour(thumbnail: &Thumbnail, train: &[(u32, Thumbnail)], found: &[Pair]) -> f64 {
+fn neighbour(test: u32, thumbnail: &Thumbnail, train: &[(u32, Thumbnail)], found: &[Pair]) -> f64 {
     let nearest = found.iter().map(|pair| pair.distance).fold(f64::INFINITY, f64::min);
     let mut nearer = Vec::with_capacity(NEIGHBOUR + 1);
-    for (_, other) in train {
+    for (_, other) in train.iter().filter(|(index, _)| *index != test) {
         let distance = thumbnail.distance(other);
         let place = nearer.partition_point(|known| *known <= distance);
         if place < NEIGHBOUR {

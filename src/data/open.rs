@@ -7,6 +7,7 @@ use anyhow::Context;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::deal::{self, Holdout};
 use super::decode::{Rgb, decode};
 use super::manifest::{Manifest, Sample};
 use super::synthetic::Family;
@@ -24,6 +25,9 @@ pub struct Spec {
     /// Only images of these classes; of all where there are none.
     #[serde(default)]
     pub classes: Vec<String>,
+    /// How test images are taken where it has no split of them.
+    #[serde(default)]
+    pub holdout: Option<Holdout>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,13 +53,27 @@ pub enum Content {
     Synthetic(Family),
 }
 
-/// Opens the dataset that `spec` asks for. Every file is read once here, for the fingerprint.
+/// Opens the dataset that `spec` asks for.
 ///
 /// # Errors
-/// A clear message with the path: nothing there, no images, no test split, an unreadable or broken file.
+/// As `load` and `Dataset::deal`.
 pub fn open(spec: &Spec) -> anyhow::Result<Dataset> {
+    let mut dataset = load(spec)?;
+    dataset.deal(spec.holdout)?;
+    Ok(dataset)
+}
+
+/// Reads the dataset that `spec` asks for, before test images are taken of one that has no split of them. Every file is read
+/// once here, for the fingerprint.
+///
+/// # Errors
+/// A clear message with the path: nothing there, no images, an unreadable or broken file.
+pub fn load(spec: &Spec) -> anyhow::Result<Dataset> {
     let (manifest, content) = match &spec.source {
-        Source::Synthetic(family) => (family.manifest(&spec.name)?, Content::Synthetic(family.clone())),
+        Source::Synthetic(family) => {
+            anyhow::ensure!(spec.holdout.is_none(), brings_its_own(&spec.name));
+            (family.manifest(&spec.name)?, Content::Synthetic(family.clone()))
+        }
         Source::Path(path) => read(spec, path).with_context(|| format!("in the dataset '{}'", spec.name))?,
     };
     let mut dataset = Dataset { name: spec.name.clone(), manifest, content };
@@ -73,21 +91,38 @@ fn read(spec: &Spec, path: &Path) -> anyhow::Result<(Manifest, Content)> {
     anyhow::ensure!(path.exists(), "there is nothing at '{}'", path.display());
     if path.is_dir() {
         return match (cifar::is_folder(path), idx::is_folder(path)) {
+            (false, false) => folder::read(&spec.name, path, &spec.splits, spec.holdout.is_some()),
+            _ if spec.holdout.is_some() => anyhow::bail!(brings_its_own(&spec.name)),
             (true, _) => cifar::read(&spec.name, path),
             (_, true) => idx::read(&spec.name, path),
-            _ => folder::read(&spec.name, path, &spec.splits),
         };
     }
     if name.ends_with(".csv") {
-        return table::read(&spec.name, path);
+        return table::read(&spec.name, path, spec.holdout.is_some());
     }
     if [".tar", ".tar.gz", ".tgz"].iter().any(|ending| name.ends_with(ending)) {
-        return archive::read(&spec.name, path, &spec.splits);
+        return archive::read(&spec.name, path, &spec.splits, spec.holdout.is_some());
     }
     anyhow::bail!("'{}' is no dataset: a folder, .tar, .tar.gz or .csv is", path.display())
 }
 
+/// What is said where test images are to be taken of a dataset that has some.
+pub fn brings_its_own(name: &str) -> String {
+    format!("the dataset '{name}' brings a test split of its own: leave `folds`, and a share as `test`, out")
+}
+
 impl Dataset {
+    /// Takes test images where they are to be taken, and checks what there is to train and test on.
+    ///
+    /// # Errors
+    /// A part is missing, or a class has too few images.
+    pub fn deal(&mut self, holdout: Option<Holdout>) -> anyhow::Result<()> {
+        if let Some(holdout) = holdout {
+            deal::deal(&mut self.manifest, &self.name, holdout)?;
+        }
+        self.manifest.check_parts(&self.name)
+    }
+
     /// Decodes the samples in `wanted` (indices into the manifest) and hands each to `take`, in parallel.
     ///
     /// # Errors
@@ -174,6 +209,8 @@ impl Dataset {
         let mut manifest =
             Manifest::new(&self.name, old.classes.clone(), kept(&old.samples, keep), old.sha256.clone())?;
         manifest.skipped = skipped;
+        manifest.folds = old.folds;
+        manifest.seal();
         self.manifest = manifest;
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::deal::tested;
 use super::manifest::{Manifest, Part};
 use crate::seed::{Stream, stream};
 
@@ -29,10 +30,12 @@ const CARVED: usize = 5;
 /// A class has too few images; says which and how many there are.
 pub fn split(manifest: &Manifest, per_class: Option<usize>, seed: u64, replicate: u64) -> Result<Split, String> {
     let own_validation = manifest.samples.iter().any(|sample| sample.part == Part::Val);
-    let reserved_groups = reserved_groups(manifest, seed, replicate);
+    let tested = tested(manifest, replicate);
+    let pool = pool(manifest, &tested);
+    let reserved_groups = reserved_groups(manifest, &pool, seed, replicate);
     let mut split = Split::default();
     for class in 0..manifest.classes.len() {
-        let order = shuffled(manifest, class, seed, replicate);
+        let order = shuffled(manifest, &pool, class, seed, replicate);
         let (front, rest): (Vec<u32>, Vec<u32>) = match &reserved_groups {
             _ if own_validation => (Vec::new(), order.clone()),
             Some(groups) => order.iter().partition(|index| groups.contains(group(manifest, **index))),
@@ -62,9 +65,10 @@ pub fn split(manifest: &Manifest, per_class: Option<usize>, seed: u64, replicate
         match sample.part {
             Part::Val => split.val.push(index as u32),
             Part::Test => split.test.push(index as u32),
-            Part::Train => {}
+            Part::Train | Part::Fold => {}
         }
     }
+    split.test.extend(tested);
     if split.val.is_empty() {
         return Err("no group could be set aside for validation".to_owned());
     }
@@ -76,7 +80,8 @@ pub fn split(manifest: &Manifest, per_class: Option<usize>, seed: u64, replicate
 /// each class. Of images with the same bytes there is one: the others would give its class away.
 pub fn glance(manifest: &Manifest, count: usize, seed: u64) -> Vec<Vec<u32>> {
     let classes = manifest.classes.len();
-    let orders: Vec<Vec<u32>> = (0..classes).map(|class| shuffled(manifest, class, seed, 0)).collect();
+    let pool = pool(manifest, &tested(manifest, 0));
+    let orders: Vec<Vec<u32>> = (0..classes).map(|class| shuffled(manifest, &pool, class, seed, 0)).collect();
     let mut contents = BTreeSet::new();
     let mut new = |index: &u32| contents.insert(manifest.samples[*index as usize].content);
     let mut orders: Vec<_> =
@@ -106,10 +111,20 @@ pub fn left_out_together(manifest: &Manifest, lots: &[Vec<u32>]) -> Vec<u32> {
     samples.map(|index| numbers[group(manifest, *index)]).collect()
 }
 
-/// The training images of a class in random order.
-fn shuffled(manifest: &Manifest, class: usize, seed: u64, replicate: u64) -> Vec<u32> {
-    let own = |(_, sample): &(usize, &super::Sample)| sample.part == Part::Train && sample.class as usize == class;
-    let mut order: Vec<u32> = manifest.samples.iter().enumerate().filter(own).map(|(index, _)| index as u32).collect();
+/// What there is to train on and to carve validation from.
+fn pool(manifest: &Manifest, tested: &BTreeSet<u32>) -> Vec<u32> {
+    let own = |index: &u32| match manifest.samples[*index as usize].part {
+        Part::Train => true,
+        Part::Fold => !tested.contains(index),
+        Part::Val | Part::Test => false,
+    };
+    (0..manifest.samples.len() as u32).filter(own).collect()
+}
+
+/// The images of a class in random order.
+fn shuffled(manifest: &Manifest, pool: &[u32], class: usize, seed: u64, replicate: u64) -> Vec<u32> {
+    let own = |index: &u32| manifest.samples[*index as usize].class as usize == class;
+    let mut order: Vec<u32> = pool.iter().copied().filter(own).collect();
     stream(seed, Stream::Subset, &[replicate, class as u64]).shuffle(&mut order);
     order
 }
@@ -121,11 +136,14 @@ fn group(manifest: &Manifest, index: u32) -> &str {
 }
 
 /// The groups whose training images are kept for validation, a fifth of all; `None` where the data has no groups.
-fn reserved_groups(manifest: &Manifest, seed: u64, replicate: u64) -> Option<BTreeSet<&str>> {
+fn reserved_groups<'a>(
+    manifest: &'a Manifest,
+    pool: &[u32],
+    seed: u64,
+    replicate: u64,
+) -> Option<BTreeSet<&'a str>> {
     manifest.samples.iter().find(|sample| sample.group.is_some())?;
-    let train =
-        (0..manifest.samples.len() as u32).filter(|index| manifest.samples[*index as usize].part == Part::Train);
-    let groups: BTreeSet<&str> = train.map(|index| group(manifest, index)).collect();
+    let groups: BTreeSet<&str> = pool.iter().map(|index| group(manifest, *index)).collect();
     let mut order: Vec<&str> = groups.into_iter().collect();
     stream(seed, Stream::Subset, &[replicate, u64::MAX]).shuffle(&mut order);
     order.truncate(order.len().div_ceil(CARVED));

@@ -1,4 +1,4 @@
-//! A CSV manifest: columns path, label, split, and if wanted group; paths relative to the file.
+//! A CSV manifest: columns path, label, split (unless test images are taken of all), and if wanted group; paths relative to the file.
 
 use std::path::{Path, PathBuf};
 
@@ -7,22 +7,23 @@ use rayon::prelude::*;
 use serde::Deserialize;
 
 use super::manifest::{Manifest, Part, Sample};
-use super::open::{Content, sha256};
+use super::open::{Content, brings_its_own, sha256};
 use crate::key::Key;
 
 #[derive(Deserialize)]
 struct Row {
     path: String,
     label: String,
-    split: String,
+    #[serde(default)]
+    split: Option<String>,
     group: Option<String>,
 }
 
-/// Reads the table and the files that it lists.
+/// Reads the table and the files that it lists; where test images are to be `taken`, of one without a column of splits too.
 ///
 /// # Errors
 /// A column is missing, a split is not train, val or test, or a file cannot be read; with the line.
-pub fn read(name: &str, path: &Path) -> anyhow::Result<(Manifest, Content)> {
+pub fn read(name: &str, path: &Path, taken: bool) -> anyhow::Result<(Manifest, Content)> {
     let shown = path.display();
     let text = std::fs::read(path).with_context(|| format!("cannot read '{shown}'"))?;
     let folder = path.parent().unwrap_or(Path::new(""));
@@ -34,9 +35,13 @@ pub fn read(name: &str, path: &Path) -> anyhow::Result<(Manifest, Content)> {
         let row: Row = row.with_context(|| {
             format!("line {line} of '{shown}' (the columns are path,label,split and if wanted group)")
         })?;
-        let part = Part::parse(&row.split).with_context(|| {
-            format!("line {line} of '{shown}': the split is train, val or test, not '{}'", row.split)
-        })?;
+        let part = match row.split.as_deref() {
+            None if taken => Part::Train,
+            None => anyhow::bail!("'{shown}' has no column 'split'; {}", Part::cure("test")),
+            Some(split) => Part::parse(split)
+                .with_context(|| format!("line {line} of '{shown}': the split is train, val or test, not '{split}'"))?,
+        };
+        anyhow::ensure!(!(taken && part == Part::Test), "line {line} of '{shown}': {}", brings_its_own(name));
         anyhow::ensure!(
             !row.path.is_empty() && !row.label.is_empty(),
             "line {line} of '{shown}' lacks a path or a label"

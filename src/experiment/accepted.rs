@@ -65,10 +65,11 @@ pub fn hex64(value: &Value) -> Result<(), String> {
 }
 
 pub fn splits(value: &Value) -> Result<(), String> {
-    const ACCEPTED: &str = "expected a table that names folders, such as { test = \"val\" }";
+    const ACCEPTED: &str = "expected a table that names folders, such as { test = \"val\" }, or takes a share, { test = 0.2 }";
     match value {
-        Value::Table(entries) => entries.iter().try_for_each(|(key, folder)| match (key.as_str(), folder.text()) {
-            ("train" | "val" | "test", Some(_)) => Ok(()),
+        Value::Table(entries) => entries.iter().try_for_each(|(key, folder)| match (key.as_str(), folder) {
+            ("train" | "val" | "test", Value::Text(_)) => Ok(()),
+            ("test", share) if share.number().is_some_and(|share| share > 0.0 && share < 1.0) => Ok(()),
             _ => Err(ACCEPTED.to_owned()),
         }),
         _ => Err(ACCEPTED.to_owned()),

@@ -61,12 +61,26 @@ pub struct Dataset {
     pub origin: Origin,
     /// Folder names of train, val and test.
     pub splits: BTreeMap<String, String>,
+    /// The share of the images that is tested, where there is no test split.
+    pub share: Option<f64>,
+    /// The folds that are tested in turn, where there is no test split.
+    pub folds: Option<usize>,
     pub sha256: Option<String>,
     pub skip_bad_images: bool,
     /// Only images of these classes; of all where there are none.
     pub classes: Vec<String>,
-    pub drop_near_duplicates: bool,
+    pub near_duplicates: NearDuplicates,
     pub spot: Spot,
+}
+
+/// What becomes of images that are nearly another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NearDuplicates {
+    Keep,
+    /// Those of a test image are not trained or validated on.
+    Drop,
+    /// They are dealt as one.
+    Together,
 }
 
 /// Where images come from.

@@ -9,7 +9,7 @@ use super::file::{Entry, Node};
 use super::keys::{self, Group};
 use super::problem::{Problem, Spot};
 use super::reader::Reader;
-use super::{Dataset, Experiment, Origin, Pretrain, Rule, Scenario};
+use super::{Dataset, Experiment, NearDuplicates, Origin, Pretrain, Rule, Scenario};
 use crate::recipe::{self, Keep, Metric};
 use crate::value::{Layer, Value};
 
@@ -37,7 +37,7 @@ pub fn resolve(root: &Node, file_name: String, reader: &mut Reader) -> Option<Ex
     let excludes = excludes(root, reader);
     let includes = includes(root, reader);
     let rules = rules(root, &arms(&axes, &includes), reader);
-    let pretrain = pretrain(root, reader);
+    let pretrain = pretrain(root, &datasets, reader);
     if scenarios.is_empty() && root.get("scenarios").is_none() {
         let cure = "write [scenarios.NAME] with `dataset` and `per_class`";
         reader.problems.push(Problem::at(root.spot, "the file has no scenario").help(cure));
@@ -197,14 +197,42 @@ fn datasets(root: &Node, reader: &mut Reader) -> BTreeMap<String, Dataset> {
             splits.retain(|split, folder| {
                 renamed.contains_key(split) || !renamed.values().any(|used| used.text() == Some(folder))
             });
-            splits.extend(renamed.iter().map(|(split, folder)| (split.clone(), folder.to_string())));
+            let named = renamed.iter().filter_map(|(split, folder)| Some((split.clone(), folder.text()?.to_owned())));
+            splits.extend(named);
+        }
+        let taken = layer.get("splits").and_then(|given| match given {
+            Value::Table(given) => given.get("test"),
+            _ => None,
+        });
+        let (share, folds) = (taken.and_then(Value::number), layer.get("folds").and_then(Value::count));
+        let near_duplicates = match layer.get("near_duplicates").and_then(Value::text) {
+            Some("drop") => NearDuplicates::Drop,
+            Some("together") => NearDuplicates::Together,
+            _ => NearDuplicates::Keep,
+        };
+        if taken.is_some() && folds.is_some() {
+            let message = format!("{place} names test images twice: in `splits`, and by `folds`");
+            reader.problems.push(Problem::at(entry.spot, message).help("leave one of them out"));
+        }
+        match (near_duplicates, share.is_some() || folds.is_some()) {
+            (NearDuplicates::Together, false) => reader.problems.push(
+                Problem::at(entry.spot, format!("{place} keeps near-duplicates together, but its parts are as they come"))
+                    .help("\"drop\" leaves those to train on out; `together` is for `folds` and a share as `test`"),
+            ),
+            (NearDuplicates::Drop, true) if folds.is_some() => reader.problems.push(
+                Problem::at(entry.spot, format!("{place} drops near-duplicates of test images, and in folds all are tested"))
+                    .help("near_duplicates = \"together\" puts them into one fold"),
+            ),
+            _ => {}
         }
         let dataset = Dataset {
             name: entry.key.clone(),
             origin,
             splits,
             sha256: layer.get("sha256").map(|pin| pin.to_string().to_lowercase()),
-            drop_near_duplicates: layer.get("near_duplicates").and_then(Value::text) == Some("drop"),
+            share,
+            folds,
+            near_duplicates,
             classes: layer.get("classes").and_then(|value| class_names(value).ok()).unwrap_or_default(),
             skip_bad_images: layer.get("on_bad_image").and_then(Value::text) == Some("skip"),
             spot: entry.spot,
@@ -304,7 +332,7 @@ fn rules(root: &Node, arms: &[String], reader: &mut Reader) -> Vec<Rule> {
     found
 }
 
-fn pretrain(root: &Node, reader: &mut Reader) -> Option<Pretrain> {
+fn pretrain(root: &Node, datasets: &BTreeMap<String, Dataset>, reader: &mut Reader) -> Option<Pretrain> {
     let entry = root.get("pretrain")?;
     let entries = reader.table(entry);
     let own = reader.layer(entries, &[Group::Pretrain, Group::Train], "[pretrain]");
@@ -312,5 +340,10 @@ fn pretrain(root: &Node, reader: &mut Reader) -> Option<Pretrain> {
     let mut layer = defaults();
     overlay(&mut layer, &own);
     let dataset = layer.remove("dataset")?.to_string();
+    if datasets.get(&dataset).is_some_and(|dataset| dataset.folds.is_some()) {
+        let message = format!("[pretrain] would train on all images of '{dataset}', and in folds all are tested");
+        let cure = format!("take a share instead: splits = {{ test = 0.2 }} under [datasets.{dataset}]");
+        reader.problems.push(Problem::at(entry.spot, message).help(cure));
+    }
     Some(Pretrain { dataset, layer })
 }

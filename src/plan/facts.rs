@@ -23,11 +23,14 @@ pub struct Facts {
 pub struct DatasetFact {
     pub fingerprint: Key,
     pub classes: usize,
-    /// Images per class in the training part.
+    /// Images per class in the training part; of one in folds, the fewest that a replicate has.
     pub train: Vec<usize>,
     /// Images in the validation part; none where it must be carved.
     pub val: usize,
+    /// Images to test on; of one in folds, those of the largest fold.
     pub test: usize,
+    /// In how many folds the images are that replicates test on in turn.
+    pub folds: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -57,6 +60,11 @@ pub struct Counts {
 }
 
 impl DatasetFact {
+    /// Images that some of so many replicates test on, about.
+    pub fn tested(&self, replicates: usize) -> usize {
+        self.test * self.folds.map_or(1, |folds| folds.min(replicates))
+    }
+
     /// Counts for `per_class` training images of each class (all without it), as the split will make them.
     ///
     /// # Errors

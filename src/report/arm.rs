@@ -63,6 +63,8 @@ pub struct Arm {
     pub worth: Vec<usize>,
     /// Trials that follow from the comparison of settings and that no sweep has planned yet.
     pub unplanned: usize,
+    /// In how many folds the images are that its replicates test on in turn.
+    pub folds: Option<usize>,
 }
 
 /// One setting of the tuning keys, with its replicates.
@@ -148,7 +150,8 @@ pub fn arms(trials: &[Trial], repeats: Repeats) -> Vec<Arm> {
         let context: Context = context_keys.iter().map(|key| ((*key).to_owned(), get(key))).collect();
         let recipe = get("recipe");
         let place = *places.entry((context.clone(), recipe.clone())).or_insert_with(|| {
-            arms.push(Arm { context, recipe, settings: Vec::new(), selected: None, worth: Vec::new(), unplanned: 0 });
+            let (settings, worth) = (Vec::new(), Vec::new());
+            arms.push(Arm { context, recipe, settings, selected: None, worth, unplanned: 0, folds: None });
             arms.len() - 1
         });
         for trial in cell {

@@ -1,5 +1,7 @@
 //! What a recipe gets wrong on test: class by class, which it takes for which, and the images that it never gets right.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::findings::fraction;
@@ -45,6 +47,8 @@ pub struct Errors {
     pub scenario: String,
     pub recipe: String,
     pub replicates: usize,
+    /// How many of them tested on an image: all, or fewer where they test on one fold after another.
+    pub tested: usize,
     /// The class with the lowest recall first.
     pub classes: Vec<Class>,
     /// The least probable first.
@@ -52,20 +56,29 @@ pub struct Errors {
 }
 
 impl Errors {
-    /// Counts the answers of each replicate on the same test images, in the same order.
+    /// Counts the answers of each replicate. Images are known by their ids: replicates may test on others.
     pub fn of(scenario: &str, recipe: &str, names: &[String], replicates: &[Vec<Answer>]) -> Self {
         let mut confusion = vec![vec![0usize; names.len()]; names.len()];
+        let mut images: BTreeMap<&str, Vec<&Answer>> = BTreeMap::new();
         for answer in replicates.iter().flatten() {
             confusion[answer.truth][answer.predicted] += 1;
+            images.entry(&answer.id).or_default().push(answer);
         }
-        let mut classes: Vec<Class> = (0..names.len()).filter_map(|class| count(class, &confusion, names)).collect();
-        classes.iter_mut().for_each(|class| class.images /= replicates.len().max(1));
+        let mut of_class = vec![0; names.len()];
+        images.values().for_each(|answers| of_class[answers[0].truth] += 1);
+        let class = |class: usize| count(class, of_class[class], &confusion, names);
+        let mut classes: Vec<Class> = (0..names.len()).filter_map(class).collect();
         classes.sort_by(|one, other| one.recall.total_cmp(&other.recall));
-        let images = replicates.first().map_or(0, Vec::len);
-        let mut missed: Vec<Missed> = (0..images).filter_map(|image| never_right(image, names, replicates)).collect();
+        let mut missed: Vec<Missed> = images.values().filter_map(|answers| never_right(answers, names)).collect();
         missed.sort_by(|one, other| one.probability.total_cmp(&other.probability));
-        let (scenario, recipe) = (scenario.to_owned(), recipe.to_owned());
-        Self { scenario, recipe, replicates: replicates.len(), classes, missed }
+        Self {
+            scenario: scenario.to_owned(),
+            recipe: recipe.to_owned(),
+            replicates: replicates.len(),
+            tested: images.values().map(Vec::len).max().unwrap_or(0),
+            classes,
+            missed,
+        }
     }
 
     pub const HEADING: [&str; 5] = ["class", "test images", "recall", "precision", "most often taken for"];
@@ -88,13 +101,14 @@ impl Errors {
     /// The images that are never right, the first `most` by name.
     pub fn missed_words(&self, most: usize) -> String {
         let images: usize = self.classes.iter().map(|class| class.images).sum();
-        let mut text = match (self.missed.len(), self.replicates) {
+        let mut text = match (self.missed.len(), self.tested) {
             (0, 1) => format!("all of {images} test images are answered right"),
             (0, _) => format!("each of {images} test images is answered right by some replicate"),
             (missed, 1) => format!("{missed} of {images} test images are answered wrong"),
-            (missed, replicates) => {
-                format!("{missed} of {images} test images are answered wrong in all {replicates} replicates")
+            (missed, all) if all == self.replicates => {
+                format!("{missed} of {images} test images are answered wrong in all {all} replicates")
             }
+            (missed, _) => format!("{missed} of {images} test images are answered wrong whenever they are tested"),
         };
         let named: Vec<String> =
             self.missed.iter().take(most).map(|image| format!("{} ({})", image.id, image.taken_for)).collect();
@@ -106,14 +120,14 @@ impl Errors {
     }
 }
 
-/// A class from the table of all answers; nothing of a class without test images.
-fn count(class: usize, confusion: &[Vec<usize>], names: &[String]) -> Option<Class> {
+/// A class with so many images from the table of all answers; nothing of a class without test images.
+fn count(class: usize, images: usize, confusion: &[Vec<usize>], names: &[String]) -> Option<Class> {
     let own = &confusion[class];
-    let images: usize = own.iter().sum();
-    if images == 0 {
+    let answers: usize = own.iter().sum();
+    if answers == 0 {
         return None;
     }
-    let share = |count: usize| count as f64 / images as f64;
+    let share = |count: usize| count as f64 / answers as f64;
     let named: usize = confusion.iter().map(|row| row[class]).sum();
     let mut taken_for: Option<(usize, usize)> = None;
     for (other, times) in own.iter().enumerate().filter(|(other, times)| *other != class && **times > 0) {
@@ -130,15 +144,15 @@ fn count(class: usize, confusion: &[Vec<usize>], names: &[String]) -> Option<Cla
     })
 }
 
-fn never_right(image: usize, names: &[String], replicates: &[Vec<Answer>]) -> Option<Missed> {
-    let answers: Vec<&Answer> = replicates.iter().filter_map(|replicate| replicate.get(image)).collect();
+/// An image from the answers that it got.
+fn never_right(answers: &[&Answer], names: &[String]) -> Option<Missed> {
     if answers.iter().any(|answer| answer.predicted == answer.truth) {
         return None;
     }
     let first = answers.first()?;
     let times = |class: usize| answers.iter().filter(|answer| answer.predicted == class).count();
     let mut taken_for = first.predicted;
-    for answer in &answers {
+    for answer in answers {
         if times(answer.predicted) > times(taken_for) {
             taken_for = answer.predicted;
         }
@@ -198,6 +212,12 @@ mod tests {
             found.missed_words(1),
             "2 of 5 test images are answered wrong in all 2 replicates, the least probable first, with what they are taken for: 4.png (ant)"
         );
+        // Cross-validation: each replicate tests on images of its own.
+        let [mut one, other] = [answers([0, 1, 3, 1, 0], [0.5; 5]), answers([0, 0, 1, 1, 0], [0.5; 5])];
+        one.iter_mut().for_each(|answer| answer.id.insert(0, 'x'));
+        let folds = Errors::of("s", "r", &names, &[one, other]);
+        assert_eq!((folds.tested, folds.classes.iter().map(|class| class.images).sum::<usize>()), (1, 10));
+        assert!(folds.missed_words(0).starts_with("5 of 10 test images are answered wrong"), "{}", folds.missed_words(0));
         assert_eq!(found.rows(1), [["cat", "1", ".000", "-", "ant (1.000)"].map(str::to_owned)]);
     }
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::arm::{Arm, Repeats, Setting};
-use super::compare::{Difference, Mean, mean};
+use super::compare::{Difference, Mean, mean, mean_over};
 use super::gain::Gain;
 use super::verdict::Verdict;
 use crate::recipe::OVERRIDE;
@@ -25,6 +25,15 @@ pub struct Findings {
     pub numerics: Vec<String>,
     pub sharing: Sharing,
     pub near: Vec<Near>,
+    pub folds: Vec<Folds>,
+}
+
+/// A dataset whose replicates test on one fold after another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Folds {
+    pub dataset: String,
+    pub folds: usize,
+    pub images: usize,
 }
 
 /// Test images of a dataset that are near-duplicates of images trained or validated on.
@@ -92,7 +101,8 @@ impl Findings {
 
     /// The test metric of an arm's selected setting.
     pub fn test(arm: &Arm) -> Option<Mean> {
-        arm.best().map(|setting| mean(&setting.test()))
+        let values = arm.best()?.test();
+        Some(mean_over(&values, arm.folds.unwrap_or(values.len())))
     }
 }
 

@@ -115,6 +115,7 @@ mod tests {
             selected: Some(0),
             worth: vec![0],
             unplanned: 0,
+            folds: None,
         }
     }
 
@@ -138,7 +139,7 @@ mod tests {
         let answers = |arm: &Arm| {
             let metric = arm.settings[0].trials[0].val.unwrap_or(0.0);
             let one = |image: usize| f64::from((image as f64) < 10.0 * metric) - metric;
-            let scored = Scored { metric, influence: (0..10).map(one).collect() };
+            let scored = Scored { metric, influence: (0..10).map(one).collect(), images: (0..10).collect() };
             Ok(vec![scored; 3])
         };
         let found = gains(&arms, answers).expect("answers are there");

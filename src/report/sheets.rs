@@ -1,7 +1,7 @@
 //! What the tables of a report say, whatever they are drawn in: each with its title, its heading and its rows.
 
 use super::arm::{Arm, Context};
-use super::findings::{Findings, fraction, further_context, shown_difference, shown_mean};
+use super::findings::{Findings, Folds, fraction, further_context, shown_difference, shown_mean};
 use super::verdict::Verdict;
 
 /// What a table says.
@@ -219,8 +219,14 @@ fn arms(findings: &Findings, title: String) -> Sheet {
             found.dataset, found.near, found.of
         )
     });
-    let notes = tuned(findings).into_iter().chain(near).collect();
+    let notes = tuned(findings).into_iter().chain(near).chain(findings.folds.iter().map(cross_validated)).collect();
     Sheet { notes, ..Sheet::new(Kind::Arms, title, &heading, rows) }
+}
+
+/// How a dataset without a test split was tested.
+fn cross_validated(of: &Folds) -> String {
+    let Folds { dataset, folds, images } = of;
+    format!("{dataset}: its {images} images are in {folds} folds, of which each replicate tests another")
 }
 
 /// On what settings were compared, where that is not all replicates.

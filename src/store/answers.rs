@@ -5,6 +5,16 @@ use std::collections::HashMap;
 use super::Store;
 use crate::key::Key;
 
+/// What a trial answered on its test images, in the order of its split.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestAnswers {
+    /// Positions in the dataset.
+    pub samples: Vec<u32>,
+    /// Indices into the classes.
+    pub predicted: Vec<u16>,
+    pub truth: Vec<u32>,
+}
+
 /// A test image, and what a trial took it for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answered {
@@ -17,18 +27,19 @@ pub struct Answered {
 }
 
 impl Store {
-    /// The classes that a trial predicted on test, and the true ones, in the order of its split.
+    /// The classes that a trial predicted on test, and the true ones.
     ///
     /// # Errors
     /// The trial has no predictions, or the store cannot be read.
-    pub fn test_answers(&self, trial: Key) -> anyhow::Result<(Vec<u16>, Vec<u32>)> {
+    pub fn test_answers(&self, trial: Key) -> anyhow::Result<TestAnswers> {
         let raw = self.raw_answers(trial)?;
-        let mut statement =
-            self.connection.prepare_cached("SELECT position, class FROM sample WHERE data = ? AND part = 'test'")?;
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT position, class FROM sample WHERE data = ? AND part IN ('test', 'fold')")?;
         let rows = statement.query_map([&raw.data], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let classes: HashMap<u32, u32> = rows.collect::<Result<_, _>>()?;
         let truth = raw.samples().map(|sample| classes.get(&sample).copied().unwrap_or(0)).collect();
-        Ok((raw.predicted().collect(), truth))
+        Ok(TestAnswers { samples: raw.samples().collect(), predicted: raw.predicted().collect(), truth })
     }
 
     /// The same image by image, with the names of the classes.
@@ -39,7 +50,7 @@ impl Store {
         let raw = self.raw_answers(trial)?;
         let mut statement = self
             .connection
-            .prepare_cached("SELECT position, id, class FROM sample WHERE data = ? AND part = 'test'")?;
+            .prepare_cached("SELECT position, id, class FROM sample WHERE data = ? AND part IN ('test', 'fold')")?;
         let rows = statement.query_map([&raw.data], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
         let mut known: HashMap<u32, (String, u32)> = rows.collect::<Result<_, _>>()?;
         let answers = raw.samples().zip(raw.predicted()).zip(raw.probabilities());

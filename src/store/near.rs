@@ -1,6 +1,6 @@
 //! Test images that are training images once more: what was found of each dataset, and which of them a trial met.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::params;
 
@@ -43,7 +43,7 @@ impl Store {
     pub fn near_of(&self, experiment: &ExperimentRow) -> anyhow::Result<Vec<NearDuplicates>> {
         let mut statement = self.connection.prepare(
             "SELECT own.dataset, count(DISTINCT near_duplicate.test),
-                    (SELECT count(*) FROM sample WHERE sample.data = own.data AND part = 'test')
+                    (SELECT count(*) FROM sample WHERE sample.data = own.data AND part IN ('test', 'fold'))
              FROM (SELECT DISTINCT dataset, data FROM cell WHERE experiment = ?) AS own
              JOIN near_duplicate ON near_duplicate.data = own.data GROUP BY own.dataset, own.data ORDER BY 1",
         )?;
@@ -53,12 +53,27 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// The places, in the order of a trial's test images, of those that it has trained or validated on a
-    /// near-duplicate of: validation chooses, and with `refit` it is trained on as well.
+    /// The folds of an experiment's datasets that have some, and how many images are in them.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn folds_of(&self, experiment: &ExperimentRow) -> anyhow::Result<BTreeMap<String, (usize, usize)>> {
+        let mut statement = self.connection.prepare(
+            "SELECT DISTINCT cell.dataset, dataset.folds,
+                    (SELECT count(*) FROM sample WHERE sample.data = cell.data AND part = 'fold')
+             FROM cell JOIN dataset ON dataset.fingerprint = cell.data
+             WHERE cell.experiment = ? AND dataset.folds IS NOT NULL",
+        )?;
+        let rows = statement.query_map([experiment.id], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The test images of a trial, as positions in the dataset, that it has trained or validated on a near-duplicate of:
+    /// validation chooses, and with `refit` it is trained on as well.
     ///
     /// # Errors
     /// The trial has no split, or the store cannot be read.
-    pub fn near_in(&self, trial: Key) -> anyhow::Result<BTreeSet<usize>> {
+    pub fn near_in(&self, trial: Key) -> anyhow::Result<BTreeSet<u32>> {
         let (data, train, val, test): (String, Vec<u8>, Vec<u8>, Vec<u8>) = self.connection.query_row(
             "SELECT split.data, split.train, split.val, split.test FROM trial JOIN split ON split.key = trial.split WHERE trial.key = ?",
             [trial.to_string()],
@@ -70,7 +85,7 @@ impl Store {
         let pairs: Vec<(u32, u32)> = pairs.collect::<Result<_, _>>()?;
         let near: BTreeSet<u32> =
             pairs.into_iter().filter(|(_, train)| read.contains(train)).map(|pair| pair.0).collect();
-        Ok(positions(&test).enumerate().filter(|(_, sample)| near.contains(sample)).map(|(place, _)| place).collect())
+        Ok(positions(&test).filter(|sample| near.contains(sample)).collect())
     }
 }
 

@@ -134,7 +134,8 @@ impl Store {
         Ok(transaction.commit()?)
     }
 
-    /// Writes a dataset's classes and samples, once. Samples are id, class, part and group, in their order.
+    /// Writes a dataset's classes, folds if it is in some, and samples, once. Samples are id, class, part and group, in their
+    /// order.
     ///
     /// # Errors
     /// The store cannot be written.
@@ -144,12 +145,13 @@ impl Store {
         name: &str,
         sha256: &str,
         classes: &[String],
+        folds: Option<usize>,
         samples: impl Iterator<Item = (&'a str, u32, &'a str, Option<&'a str>)>,
     ) -> anyhow::Result<()> {
         let transaction = self.connection.transaction()?;
         let new = transaction.execute(
-            "INSERT OR IGNORE INTO dataset VALUES (?, ?, ?, ?)",
-            params![fingerprint.to_string(), name, sha256, serde_json::to_string(classes)?],
+            "INSERT OR IGNORE INTO dataset VALUES (?, ?, ?, ?, ?)",
+            params![fingerprint.to_string(), name, sha256, serde_json::to_string(classes)?, folds],
         )?;
         if new > 0 {
             let mut insert = transaction.prepare("INSERT INTO sample VALUES (?, ?, ?, ?, ?, ?)")?;

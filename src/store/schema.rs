@@ -53,7 +53,7 @@ pub const SETTINGS: &[&str] = &[
 ];
 
 /// How many settings each migration knew.
-const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, 40, 40, 40, SETTINGS.len(), SETTINGS.len()];
+const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, 40, 40, 40, SETTINGS.len(), SETTINGS.len(), SETTINGS.len()];
 
 /// Columns of `trial` that a configuration alone decides: equal for equal keys, on any machine of one numerics class.
 pub const RESULTS: &[&str] = &[
@@ -78,10 +78,20 @@ pub const RESULTS: &[&str] = &[
 
 /// How many results each migration knew.
 const KNOWN_RESULTS: &[usize] =
-    &[15, 15, 15, RESULTS.len(), RESULTS.len(), RESULTS.len(), RESULTS.len(), RESULTS.len(), RESULTS.len()];
+    &[15, 15, 15, RESULTS.len(), RESULTS.len(), RESULTS.len(), RESULTS.len(), RESULTS.len(), RESULTS.len(), RESULTS.len()];
 
-pub const MIGRATIONS: &[&str] =
-    &[FIRST, CLASS_WEIGHTS_AND_CLIP, RESIZE, SHARING, PRECISION, ONE_CLASS, NEAR_DUPLICATES, TRAINS, TUNE_REPLICATES];
+pub const MIGRATIONS: &[&str] = &[
+    FIRST,
+    CLASS_WEIGHTS_AND_CLIP,
+    RESIZE,
+    SHARING,
+    PRECISION,
+    ONE_CLASS,
+    NEAR_DUPLICATES,
+    TRAINS,
+    TUNE_REPLICATES,
+    FOLDS,
+];
 
 const FIRST: &str = "
 CREATE TABLE experiment (
@@ -236,6 +246,10 @@ DROP VIEW result;
 
 const TUNE_REPLICATES: &str = "
 ALTER TABLE experiment ADD COLUMN tune_replicates INTEGER; -- on how many replicates settings are compared; NULL: on all
+";
+
+const FOLDS: &str = "
+ALTER TABLE dataset ADD COLUMN folds INTEGER; -- in how many folds replicates test on it in turn; NULL: it has a test split
 ";
 
 /// What people query: a row for each planned trial.

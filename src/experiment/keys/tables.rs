@@ -102,9 +102,27 @@ pub static KEYS: &[Key] = &[
         "",
         text,
         TEXT,
-        "A folder, .tar or .tar.gz of split/class/file, a CIFAR or IDX folder, or a .csv manifest, under --data."
+        "A folder, .tar or .tar.gz of split/class/file, or of class/file with a share to test on or with `folds`; a CIFAR or IDX folder, or a .csv manifest, under --data."
     ),
-    key!(Dataset, "splits", "train, val, test", splits, TABLE, "Folder names where they differ: { test = \"val\" }."),
+    key!(
+        Dataset,
+        "splits",
+        "train, val, test",
+        splits,
+        TABLE,
+        "Folder names where they differ: { test = \"val\" }. Where there is no test split, the share of each class that is tested, the same images in every experiment: { test = 0.2 }."
+    ),
+    key!(
+        Dataset,
+        "folds",
+        "",
+        |v| match recipe::count(v, 2)? {
+            2..=100 => Ok(()),
+            count => Err(format!("{count} folds; at most 100 are dealt")),
+        },
+        r#"{"type":"integer","minimum":2,"maximum":100}"#,
+        "Cross-validation, where there is no test split: the images are dealt into so many folds, and each replicate tests on another one; after as many replicates they are dealt anew. Images of one group, or with the same bytes, are in one fold."
+    ),
     key!(
         Dataset,
         "synthetic",
@@ -145,11 +163,11 @@ pub static KEYS: &[Key] = &[
         "near_duplicates",
         "keep",
         |v| match v.text() {
-            Some("keep" | "drop") => Ok(()),
-            _ => Err("expected 'keep' or 'drop'".to_owned()),
+            Some("keep" | "drop" | "together") => Ok(()),
+            _ => Err("expected 'keep', 'drop' or 'together'".to_owned()),
         },
-        r#"{"enum":["keep","drop"]}"#,
-        "What becomes of training and validation images that are a test image once more (compressed, scaled, brightened, mirrored, cut a little otherwise): they stay, and the report says what that is worth, or they are left out. The test images stay as published."
+        r#"{"enum":["keep","drop","together"]}"#,
+        "What becomes of training and validation images that are a test image once more (compressed, scaled, brightened, mirrored, cut a little otherwise): they stay, and the report says what that is worth, or they are left out. The test images stay as published. Where there is no test split, `together` deals near-duplicates as one, so that none is tested on what was trained on."
     ),
     key!(
         Scenario,
