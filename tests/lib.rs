@@ -11,6 +11,7 @@ mod docs;
 mod downloads;
 mod engine;
 mod files;
+mod folds;
 mod following;
 mod golden;
 mod keeping;

@@ -31,7 +31,8 @@ pub fn read(
     })?;
     let root = common_root(&found, splits);
     found.sort_by(|left, right| left.0.cmp(&right.0));
-    let listed: Vec<String> = found.iter().filter_map(|(entry, _)| entry.strip_prefix(&root)).map(str::to_owned).collect();
+    let listed: Vec<String> =
+        found.iter().filter_map(|(entry, _)| entry.strip_prefix(&root)).map(str::to_owned).collect();
     let mut layout = Layout::new(splits, taken, listed.iter().map(String::as_str));
     found.retain(|(entry, _)| entry.strip_prefix(&root).is_some_and(|id| layout.place(id)));
     layout.check(path)?;

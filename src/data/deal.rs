@@ -35,6 +35,15 @@ pub fn deal(manifest: &mut Manifest, name: &str, holdout: Holdout) -> anyhow::Re
     own.iter().zip(&piles).for_each(|(at, pile)| {
         met[manifest.samples[*at as usize].class as usize].insert(*pile);
     });
+    let filled = piles.iter().collect::<BTreeSet<_>>().len();
+    anyhow::ensure!(
+        filled == shares.len(),
+        "the dataset '{name}' has {} images, with those of one group or with the same bytes counted once {}: that is too few to be \
+         dealt into {} folds",
+        own.len(),
+        units(manifest, &own, &[]).len(),
+        shares.len()
+    );
     if let Some(class) = met.iter().position(|piles| piles.len() < 2) {
         let images = manifest.counts(Part::Train)[class];
         anyhow::bail!(

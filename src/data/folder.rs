@@ -72,11 +72,7 @@ pub struct Layout<'a> {
 impl<'a> Layout<'a> {
     /// For all of `ids`, some of which may be no samples. Where test images are to be `taken`, the folders are classes, unless
     /// one of them is `train` and has classes in it, or the train split is named otherwise.
-    pub fn new<'b>(
-        splits: &'a BTreeMap<String, String>,
-        taken: bool,
-        mut ids: impl Iterator<Item = &'b str>,
-    ) -> Self {
+    pub fn new<'b>(splits: &'a BTreeMap<String, String>, taken: bool, mut ids: impl Iterator<Item = &'b str>) -> Self {
         const USUAL: &str = "train";
         let usual = splits.get(USUAL).is_some_and(|folder| folder == USUAL);
         let in_usual = |id: &str| id.strip_prefix("train/").is_some_and(|rest| rest.contains('/'));

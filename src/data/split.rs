@@ -136,12 +136,7 @@ fn group(manifest: &Manifest, index: u32) -> &str {
 }
 
 /// The groups whose training images are kept for validation, a fifth of all; `None` where the data has no groups.
-fn reserved_groups<'a>(
-    manifest: &'a Manifest,
-    pool: &[u32],
-    seed: u64,
-    replicate: u64,
-) -> Option<BTreeSet<&'a str>> {
+fn reserved_groups<'a>(manifest: &'a Manifest, pool: &[u32], seed: u64, replicate: u64) -> Option<BTreeSet<&'a str>> {
     manifest.samples.iter().find(|sample| sample.group.is_some())?;
     let groups: BTreeSet<&str> = pool.iter().map(|index| group(manifest, *index)).collect();
     let mut order: Vec<&str> = groups.into_iter().collect();

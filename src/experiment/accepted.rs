@@ -65,7 +65,8 @@ pub fn hex64(value: &Value) -> Result<(), String> {
 }
 
 pub fn splits(value: &Value) -> Result<(), String> {
-    const ACCEPTED: &str = "expected a table that names folders, such as { test = \"val\" }, or takes a share, { test = 0.2 }";
+    const ACCEPTED: &str =
+        "expected a table that names folders, such as { test = \"val\" }, or takes a share, { test = 0.2 }";
     match value {
         Value::Table(entries) => entries.iter().try_for_each(|(key, folder)| match (key.as_str(), folder) {
             ("train" | "val" | "test", Value::Text(_)) => Ok(()),

@@ -216,12 +216,18 @@ fn datasets(root: &Node, reader: &mut Reader) -> BTreeMap<String, Dataset> {
         }
         match (near_duplicates, share.is_some() || folds.is_some()) {
             (NearDuplicates::Together, false) => reader.problems.push(
-                Problem::at(entry.spot, format!("{place} keeps near-duplicates together, but its parts are as they come"))
-                    .help("\"drop\" leaves those to train on out; `together` is for `folds` and a share as `test`"),
+                Problem::at(
+                    entry.spot,
+                    format!("{place} keeps near-duplicates together, but its parts are as they come"),
+                )
+                .help("\"drop\" leaves those to train on out; `together` is for `folds` and a share as `test`"),
             ),
             (NearDuplicates::Drop, true) if folds.is_some() => reader.problems.push(
-                Problem::at(entry.spot, format!("{place} drops near-duplicates of test images, and in folds all are tested"))
-                    .help("near_duplicates = \"together\" puts them into one fold"),
+                Problem::at(
+                    entry.spot,
+                    format!("{place} drops near-duplicates of test images, and in folds all are tested"),
+                )
+                .help("near_duplicates = \"together\" puts them into one fold"),
             ),
             _ => {}
         }

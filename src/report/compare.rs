@@ -270,6 +270,7 @@ pub fn scored(metric: &str, predicted: &[u16], truth: &[u32]) -> Scored {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seed::{Stream, stream};
 
     #[test]
     fn the_interval_of_a_share_is_wilsons() {
@@ -342,5 +343,78 @@ mod tests {
         let one = scored("accuracy", &[0, 1], &[0, 0]);
         let found = difference(&[one.clone(), one.clone()], &[one.clone(), one]);
         assert_eq!((found.mean, found.p), (0.0, 1.0));
+    }
+
+    /// Two learners that are as good as each other: each reads three numbers of its own, which tell as much of the class, and
+    /// answers by the nearer mean. Their scores on each fold, dealt anew after every five.
+    fn equals(data: u64, replicates: usize) -> [Vec<Scored>; 2] {
+        const IMAGES: usize = 60;
+        const FOLDS: usize = 5;
+        let mut random = stream(data, Stream::Synthetic, &[]);
+        let class = |image: usize| image % 2;
+        let mut number = |image: usize| random.normal() + 0.45 * (2.0 * class(image) as f64 - 1.0);
+        let numbers: Vec<[f64; 6]> = (0..IMAGES).map(|image| [image; 6].map(&mut number)).collect();
+        let mut found = [Vec::new(), Vec::new()];
+        let mut order: Vec<usize> = Vec::new();
+        for replicate in 0..replicates {
+            if replicate % FOLDS == 0 {
+                order = (0..IMAGES / 2).collect();
+                stream(data, Stream::Fold, &[replicate as u64]).shuffle(&mut order);
+            }
+            let fold = |image: usize| order.iter().position(|pair| *pair == image / 2).map(|place| place % FOLDS);
+            let tested: Vec<usize> = (0..IMAGES).filter(|image| fold(*image) == Some(replicate % FOLDS)).collect();
+            let truth: Vec<u32> = tested.iter().map(|image| class(*image) as u32).collect();
+            for (own, found) in [0..3, 3..6].into_iter().zip(&mut found) {
+                let mean = |of: usize, at: usize| {
+                    let read = (0..IMAGES).filter(|image| class(*image) == of && !tested.contains(image));
+                    read.map(|image| numbers[image][at]).sum::<f64>()
+                };
+                let side = |image: usize| -> f64 {
+                    let one = |at: usize| {
+                        let [low, high] =
+                            [mean(0, at), mean(1, at)].map(|sum| sum / (IMAGES / 2 - tested.len() / 2) as f64);
+                        (high - low) * (numbers[image][at] - 0.5 * (low + high))
+                    };
+                    own.clone().map(one).sum()
+                };
+                let predicted: Vec<u16> = tested.iter().map(|image| u16::from(side(*image) > 0.0)).collect();
+                let images = tested.iter().map(|image| *image as u32).collect();
+                found.push(scored("accuracy", &predicted, &truth).on(images));
+            }
+        }
+        found
+    }
+
+    /// How often what is true, that two learners are equally good, is rejected at .05: by `difference`, and by a t test that
+    /// takes folds for independent.
+    fn rejected(replicates: usize) -> [f64; 2] {
+        const TIMES: u64 = 400;
+        let mut found = [0.0; 2];
+        for data in 0..TIMES {
+            let [one, other] = equals(data, replicates);
+            found[0] += f64::from(u8::from(difference(&one, &other).p < 0.05)) / TIMES as f64;
+            let folds: Vec<f64> = one.iter().zip(&other).map(|(one, other)| one.metric - other.metric).collect();
+            let Mean { mean, half_width, .. } = mean(&folds);
+            found[1] += f64::from(u8::from(half_width.is_some_and(|half| mean.abs() > half))) / TIMES as f64;
+        }
+        found
+    }
+
+    #[test]
+    fn cross_validation_rejects_what_is_true_no_more_often_than_it_says() {
+        let (once, thrice) = (rejected(5), rejected(15));
+        assert!(once[0] <= 0.05 && thrice[0] <= 0.05, "{once:?} {thrice:?}");
+        assert!(thrice[0] > 0.005 && thrice[1] > 0.15, "folds are not independent: {once:?} {thrice:?}");
+    }
+
+    #[test]
+    fn repeated_folds_make_no_mean_narrower() {
+        let once = [0.8, 0.7, 0.9];
+        let twice: Vec<f64> = once.iter().chain(&once).copied().collect();
+        let half = |values: &[f64], folds: usize| mean_over(values, folds).half_width.expect("several values");
+        assert_eq!(half(&once, 3), mean(&once).half_width.expect("several values"));
+        // The variance of six is 4/5 of that of three, and t has five degrees of freedom instead of two.
+        let expected = quantile(0.975, 5.0) / quantile(0.975, 2.0) * f64::sqrt(0.8) * half(&once, 3);
+        assert!((half(&twice, 3) - expected).abs() < 1e-12);
     }
 }

@@ -217,7 +217,11 @@ mod tests {
         one.iter_mut().for_each(|answer| answer.id.insert(0, 'x'));
         let folds = Errors::of("s", "r", &names, &[one, other]);
         assert_eq!((folds.tested, folds.classes.iter().map(|class| class.images).sum::<usize>()), (1, 10));
-        assert!(folds.missed_words(0).starts_with("5 of 10 test images are answered wrong"), "{}", folds.missed_words(0));
+        assert!(
+            folds.missed_words(0).starts_with("5 of 10 test images are answered wrong"),
+            "{}",
+            folds.missed_words(0)
+        );
         assert_eq!(found.rows(1), [["cat", "1", ".000", "-", "ant (1.000)"].map(str::to_owned)]);
     }
 }

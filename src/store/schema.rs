@@ -77,8 +77,18 @@ pub const RESULTS: &[&str] = &[
 ];
 
 /// How many results each migration knew.
-const KNOWN_RESULTS: &[usize] =
-    &[15, 15, 15, RESULTS.len(), RESULTS.len(), RESULTS.len(), RESULTS.len(), RESULTS.len(), RESULTS.len(), RESULTS.len()];
+const KNOWN_RESULTS: &[usize] = &[
+    15,
+    15,
+    15,
+    RESULTS.len(),
+    RESULTS.len(),
+    RESULTS.len(),
+    RESULTS.len(),
+    RESULTS.len(),
+    RESULTS.len(),
+    RESULTS.len(),
+];
 
 pub const MIGRATIONS: &[&str] = &[
     FIRST,
