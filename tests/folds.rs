@@ -162,6 +162,53 @@ fn a_difference_counts_each_image_once_however_often_it_was_tested() {
     assert!(error > 0.0);
 }
 
+/// A mean over replicates would have seen what each of them is tested on.
+#[test]
+fn each_replicate_is_tested_with_the_setting_that_its_own_validation_selects() {
+    let few =
+        SWEEP.replace(", \"solved\", \"views\", \"part\"", "").replace("[[rule]]\nclaim = \"part > probe\"\n", "");
+    let text = few.replace("per_class = 4", "per_class = 6").replace("[axes]", "[axes]\nlr = [1.0, 0.3, 0.1, 0.03]");
+    let world = pile(14).file("x.toml", text);
+    world.run(&["run", "x.toml"]).exits(0);
+    let csv = world.run(&["status", "x", "--format", "csv"]).exits(0).out;
+    let rows = csv::Reader::from_reader(csv.as_bytes()).into_deserialize::<BTreeMap<String, String>>();
+    let mut rows: Vec<_> = rows.map(Result::unwrap).filter(|row| row["scenario"] == "few").collect();
+    let number = |row: &BTreeMap<String, String>, column: &str| row[column].parse::<f64>().unwrap();
+    // As the file has them: of equals the first is selected.
+    rows.sort_by(|one, other| number(other, "lr").total_cmp(&number(one, "lr")));
+    let mut expected = Vec::new();
+    for replicate in ["0", "1", "2"] {
+        let mut own = rows.iter().filter(|row| row["replicate"] == replicate);
+        let first = own.next().unwrap();
+        let best =
+            own.fold(
+                first,
+                |one, other| {
+                    if number(other, "val_accuracy") > number(one, "val_accuracy") { other } else { one }
+                },
+            );
+        expected.push((best["trial"].clone(), number(best, "test_accuracy")));
+    }
+    let rates: BTreeSet<&str> =
+        expected.iter().map(|(key, _)| rows.iter().find(|row| row["trial"] == *key).unwrap()["lr"].as_str()).collect();
+    assert!(rates.len() > 1, "a test of nothing: all replicates select {rates:?}");
+    let report = |format: &str| world.run(&["report", "--format", format]).exits(0).out;
+    let json: serde_json::Value = serde_json::from_str(&report("json")).unwrap();
+    let arm = json["arms"].as_array().unwrap().iter().find(|arm| arm["context"]["scenario"] == "few").unwrap();
+    let found = arm["trials"].as_array().unwrap().iter().zip(arm["test"].as_array().unwrap());
+    let found: Vec<_> = found.map(|(key, test)| (key.as_str().unwrap().to_owned(), test.as_f64().unwrap())).collect();
+    assert_eq!(found, expected);
+    let said = report("table");
+    assert!(said.contains("tests another, with the setting that its own validation selects"), "{said}");
+    assert!(said.contains("chosen on images that other replicates test"), "{said}");
+    for row in &rows {
+        let why = world.run(&["why", &row["trial"]]).exits(0).out;
+        let selects = expected.iter().any(|(key, _)| *key == row["trial"]);
+        let word = if selects { "selects: this one" } else { "selects: another" };
+        assert!(why.contains(word), "{why}");
+    }
+}
+
 #[test]
 fn a_share_is_the_same_images_for_every_experiment() {
     let share = |seed: usize| {
@@ -271,6 +318,8 @@ fn what_cannot_be_dealt_is_told_before_anything_runs() {
     refused(&world, &twice, &["names test images twice"]);
     let drop = SWEEP.replace("folds = 3", "folds = 3\nnear_duplicates = \"drop\"");
     refused(&world, &drop, &["in folds all are tested", "\"together\""]);
+    let tuned = SWEEP.replace("replicates = 3", "replicates = 3\ntune_replicates = 1");
+    refused(&world, &tuned, &["`tune_replicates`: in folds ([datasets.pile])"]);
     let alone = SWEEP.replace("folds = 3", "near_duplicates = \"together\"");
     refused(&world, &alone, &["its parts are as they come"]);
     let source = SWEEP.replace("dataset = \"source\"", "dataset = \"pile\"");

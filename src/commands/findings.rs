@@ -137,7 +137,7 @@ fn counts(trials: &[Trial], arms: &[Arm]) -> Counts {
 pub fn errors(store: &Store, found: &Findings) -> anyhow::Result<Vec<Errors>> {
     let best = found.scenarios.iter().filter_map(|scenario| Some((scenario, found.best(&scenario.name)?.0)));
     best.map(|(scenario, arm)| {
-        let trials: Vec<Key> = selected(arm).iter().map(|trial| trial.key).collect();
+        let trials: Vec<Key> = arm.tested().iter().map(|trial| trial.key).collect();
         wrong(store, &scenario.name, &named(arm), &trials)
     })
     .collect()
@@ -163,17 +163,10 @@ pub fn wrong(store: &Store, scenario: &str, recipe: &str, trials: &[Key]) -> any
     Ok(Errors::of(scenario, recipe, &classes, &replicates))
 }
 
-/// The trials of an arm's selected setting, replicate by replicate; none where every setting diverged.
-pub fn selected(arm: &Arm) -> Vec<&Trial> {
-    let mut own: Vec<&Trial> = arm.best().into_iter().flat_map(|setting| &setting.trials).collect();
-    own.sort_by_key(|trial| trial.replicate);
-    own
-}
-
 /// The test answers of an arm's selected setting, replicate by replicate; where every setting diverged, those of
 /// always naming the largest class of the same test images.
 fn answers(store: &Store, experiment: &ExperimentRow, arm: &Arm, trials: &[Trial]) -> anyhow::Result<Vec<Scored>> {
-    let own = selected(arm);
+    let own = arm.tested();
     if !own.is_empty() {
         let scored = |trial: &Trial| {
             let answers = store.test_answers(trial.key)?;

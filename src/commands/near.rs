@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use super::findings::selected;
 use super::prepare::Prepared;
 use super::world::World;
 use crate::data::near::{self, Pair};
@@ -137,7 +136,7 @@ pub fn without(
     for verdict in verdicts.iter_mut().filter(|verdict| verdict.difference.is_some()) {
         let side = |recipe: &str| arms.iter().find(|arm| arm.recipe == recipe && arm.context == verdict.context);
         let sides =
-            [side(&verdict.rule.better), side(&verdict.rule.worse)].map(|arm| arm.map(selected).unwrap_or_default());
+            [side(&verdict.rule.better), side(&verdict.rule.worse)].map(|arm| arm.map(Arm::tested).unwrap_or_default());
         let mut near = BTreeSet::new();
         for trial in sides.iter().flatten() {
             near.extend(store.near_in(trial.key)?);

@@ -53,6 +53,15 @@ pub fn resolve(root: &Node, file_name: String, reader: &mut Reader) -> Option<Ex
         let cure = "name no more than there are, or raise `replicates`";
         reader.problems.push(Problem::at(entry.node.spot, message).help(cure));
     }
+    if tune_replicates < replicates
+        && let Some(folded) = datasets.values().find(|dataset| dataset.folds.is_some())
+    {
+        let message = format!(
+            "`tune_replicates`: in folds ([datasets.{}]) each replicate selects a setting for itself",
+            folded.name
+        );
+        reader.problems.push(Problem::at(folded.spot, message).help("leave it out: all settings are compared in each"));
+    }
     Some(Experiment {
         name: text("name").unwrap_or(file_name),
         question: text("question").unwrap_or_default(),

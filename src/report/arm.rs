@@ -106,17 +106,36 @@ impl Setting {
         let open = |trial: &&Trial| !matches!(trial.status.as_str(), "done" | "diverged") && of(trial);
         self.trials.iter().filter(open).count()
     }
-
-    /// Test metrics by replicate.
-    pub fn test(&self) -> Vec<f64> {
-        self.trials.iter().filter_map(|trial| trial.test).collect()
-    }
 }
 
 impl Arm {
     /// The selected setting.
     pub fn best(&self) -> Option<&Setting> {
         self.selected.map(|index| &self.settings[index])
+    }
+
+    /// The trials whose test scores are the arm's, by replicate: of the selected setting. In folds each replicate has the setting
+    /// that its own validation selects: its test images are validated on in other replicates, and a mean over these would have
+    /// seen them.
+    pub fn tested(&self) -> Vec<&Trial> {
+        let Some(best) = self.best() else { return Vec::new() };
+        let mut own: Vec<&Trial> = best.trials.iter().collect();
+        own.sort_by_key(|trial| trial.replicate);
+        if self.folds.is_none() {
+            return own;
+        }
+        let selectable = || self.settings.iter().filter(|setting| setting.validation.is_some());
+        let leads = |of: &Trial| {
+            let same =
+                selectable().filter_map(|setting| setting.trials.iter().find(|trial| trial.replicate == of.replicate));
+            same.reduce(|one, other| if other.val > one.val { other } else { one })
+        };
+        own.into_iter().map(|trial| leads(trial).unwrap_or(trial)).collect()
+    }
+
+    /// The test metrics of these.
+    pub fn test(&self) -> Vec<f64> {
+        self.tested().into_iter().filter_map(|trial| trial.test).collect()
     }
 
     /// Trials that have not been run to their end.

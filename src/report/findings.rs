@@ -101,7 +101,8 @@ impl Findings {
 
     /// The test metric of an arm's selected setting.
     pub fn test(arm: &Arm) -> Option<Mean> {
-        let values = arm.best()?.test();
+        arm.best()?;
+        let values = arm.test();
         Some(mean_over(&values, arm.folds.unwrap_or(values.len())))
     }
 }

@@ -79,7 +79,7 @@ fn best<'a>(arms: impl Iterator<Item = &'a Arm>) -> Option<&'a Arm> {
 }
 
 fn under_trained(arm: &Arm) -> Option<String> {
-    let trials = &arm.best()?.trials;
+    let trials = arm.tested();
     let count = trials.iter().filter(|trial| trial.under_trained).count();
     (count > 0).then(|| format!("{}: {count} of {} under-trained", arm.recipe, trials.len()))
 }

@@ -49,7 +49,7 @@ fn arm(arm: &Arm) -> Value {
         "test_mean": test.map(|test| test.mean),
         "test_ci95": test.and_then(|test| test.half_width),
         "n": test.map_or(0, |test| test.n),
-        "test": arm.best().map(|setting| setting.test()),
-        "trials": arm.best().map(|setting| setting.trials.iter().map(|trial| trial.key.to_string()).collect::<Vec<_>>()),
+        "test": arm.best().map(|_| arm.test()),
+        "trials": arm.best().map(|_| arm.tested().iter().map(|trial| trial.key.to_string()).collect::<Vec<_>>()),
     })
 }

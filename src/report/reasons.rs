@@ -40,15 +40,15 @@ pub fn reasons(known: &Known) -> Vec<Reason> {
         let own = |setting: &&Setting| setting.trials.iter().any(|trial| trial.key == known.key);
         Some((arm, arm.settings.iter().find(own)?))
     });
-    add("selection", place.map(|(arm, setting)| selection(known, arm, setting)));
+    add("selection", place.map(|(arm, setting)| selection(known, arm, setting) + &in_folds(known, arm)));
     add("at chance", at_chance(known));
     add("under-trained", under_trained(known));
     for warning in warnings(known) {
         add("warning", Some(warning));
     }
-    if let Some((arm, setting)) = place {
+    if let Some((arm, _)) = place {
         for verdict in known.findings.verdicts.iter().filter(|verdict| verdict.context == arm.context) {
-            add("verdict", counted(verdict, arm, setting));
+            add("verdict", counted(verdict, arm, known.key));
         }
     }
     found
@@ -178,6 +178,16 @@ fn selection(known: &Known, arm: &Arm, own: &Setting) -> String {
     )
 }
 
+/// What its replicate selects, where each does for itself.
+fn in_folds(known: &Known, arm: &Arm) -> String {
+    if arm.folds.is_none() || arm.settings.len() == 1 || arm.best().is_none() {
+        return String::new();
+    }
+    let own = arm.tested().iter().any(|tested| tested.key == known.key);
+    let what = if own { "this one" } else { "another" };
+    format!("; in folds each replicate is tested with the setting that its own validation selects: {what}")
+}
+
 fn not_selectable(own: &Setting, Repeats { replicates, tuned }: Repeats) -> String {
     let gone = own.count("diverged");
     if gone > 0 {
@@ -227,13 +237,12 @@ fn warnings(known: &Known) -> Vec<String> {
 }
 
 /// Whether it counts in a verdict of its context, and how.
-fn counted(verdict: &Verdict, arm: &Arm, own: &Setting) -> Option<String> {
+fn counted(verdict: &Verdict, arm: &Arm, trial: Key) -> Option<String> {
     let side = [(&verdict.rule.better, "first"), (&verdict.rule.worse, "second")]
         .into_iter()
         .find_map(|(recipe, side)| (*recipe == arm.recipe).then_some(side))?;
     let claim = format!("{} > {} in {}", verdict.rule.better, verdict.rule.worse, place_of(verdict));
-    let selected = arm.best().is_some_and(|best| std::ptr::eq(best, own));
-    Some(match selected {
+    Some(match arm.tested().iter().any(|tested| tested.key == trial) {
         true => format!("it counts in {claim}, on the {side} side: {}", verdict.answer),
         false => format!("it does not count in {claim} ({}): only the selected setting is tested", verdict.answer),
     })

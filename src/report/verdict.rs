@@ -132,14 +132,14 @@ fn note(arm: &Arm, notes: &mut Vec<String>) {
     if arm.all_diverged() {
         notes.push(format!("{}: every setting diverged; counted as naming the largest class", arm.recipe));
     }
-    let Some(setting) = arm.best() else { return };
-    let under_trained = setting.trials.iter().filter(|trial| trial.under_trained).count();
+    let tested = arm.tested();
+    let under_trained = tested.iter().filter(|trial| trial.under_trained).count();
     if under_trained > 0 {
-        notes.push(format!("{}: {under_trained} of {} under-trained", arm.recipe, setting.trials.len()));
+        notes.push(format!("{}: {under_trained} of {} under-trained", arm.recipe, tested.len()));
     }
-    let at_chance = setting.trials.iter().filter(|trial| trial.at_chance).count();
+    let at_chance = tested.iter().filter(|trial| trial.at_chance).count();
     if at_chance > 0 {
-        notes.push(format!("{}: {at_chance} of {} at chance", arm.recipe, setting.trials.len()));
+        notes.push(format!("{}: {at_chance} of {} at chance", arm.recipe, tested.len()));
     }
 }
 
