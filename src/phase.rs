@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::freeze::Freeze;
 use crate::recipe::{
     Augmentation, BATCH_NORM, BatchNorm, Budget, CLASS_WEIGHTS, ClassWeights, DECAY, Decay, OPTIMIZERS, Optimizer,
-    OptimizerName, Parsed, Schedule, clip, count, flag, number, strengths, word, wrong,
+    OptimizerName, Parsed, STRENGTHS, Schedule, clip, count, flag, number, strengths, word, wrong,
 };
 use crate::trains::Trains;
 use crate::value::{Layer, Value, spaced};
@@ -155,8 +155,7 @@ impl Phase {
             augment: Augmentation::parse_list(get(layer, "augment")?)?,
             lambda: match layer.get("lambda") {
                 Some(value) => strengths(value)?,
-                // Kornblith et al. (2019).
-                None if optimizer.solves() => spaced(true, 1e-6, 1e5, 45).collect(),
+                None if optimizer.solves() => spaced(true, STRENGTHS.0, STRENGTHS.1, STRENGTHS.2).collect(),
                 None => Vec::new(),
             },
         })

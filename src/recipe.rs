@@ -369,6 +369,17 @@ pub fn strengths(value: &Value) -> Parsed<Vec<f64>> {
     value.numbers().filter(usable).map_or_else(|| wrong(value, ACCEPTED), Ok)
 }
 
+/// The path of strengths where none is named, at even ratios (Kornblith et al., 2019): lowest, highest, how many.
+pub const STRENGTHS: (f64, f64, usize) = (1e-6, 1e5, 45);
+
+/// How many strengths a path has, from what was asked for as a text.
+pub fn strengths_told(asked: Option<&str>) -> usize {
+    let Some(asked) = asked else { return STRENGTHS.2 };
+    let digits = |(_, rest): (&str, &str)| rest.trim_end_matches('}').parse().ok();
+    let table = asked.starts_with('{').then(|| asked.split_once("n = ").and_then(digits)).flatten();
+    table.unwrap_or_else(|| asked.split(',').count())
+}
+
 /// The words of `Optimizer`, for messages.
 pub const OPTIMIZERS: &str = "'sgd', 'adamw', 'lbfgs' or 'ridge'";
 pub const DECAY: &str = "'coupled', 'decoupled' or 'over-lr'";
@@ -382,4 +393,21 @@ pub enum OptimizerName {
     Adamw,
     Lbfgs,
     Ridge,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strengths_are_counted_from_their_text() {
+        let ends = || Value::List(vec![Value::Float(1e-6), Value::Float(100.0)]);
+        let table = |kind: &str| Value::Table([(kind.to_owned(), ends()), ("n".to_owned(), Value::Int(12))].into());
+        let three = Value::List(vec![Value::Float(0.1), Value::Int(1), Value::Float(1e7)]);
+        for value in [Value::Float(0.5), three, table("log"), table("linear")] {
+            let all = strengths(&value).map(|list| list.len());
+            assert_eq!(all, Ok(strengths_told(Some(&value.to_string()))), "{value}");
+        }
+        assert_eq!(strengths_told(None), STRENGTHS.2);
+    }
 }

@@ -73,6 +73,24 @@ fn unequal_budgets_are_marked() {
     assert!(verdict.notes.iter().any(|note| note.contains("unequal")), "{:?}", verdict.notes);
 }
 
+/// A path of strengths is a grid that validation chooses from, like any other.
+#[test]
+fn strengths_on_a_path_are_settings_tried() {
+    let mut trials = pair([0.9; 3], [0.5; 3]);
+    let solved = |trial: &mut Trial, lambda: Option<&str>| {
+        let mut settings = (*trial.settings).clone();
+        settings.insert("optimizer", "lbfgs".to_owned());
+        settings.extend(lambda.map(|lambda| ("lambda", lambda.to_owned())));
+        trial.settings = Rc::new(settings);
+    };
+    trials.iter_mut().filter(|trial| trial.settings["recipe"] == "a").for_each(|trial| solved(trial, None));
+    let verdict = judge(&trials, 3, 0.01);
+    assert_eq!(verdict.settings, [45, 1]);
+    assert!(verdict.notes.iter().any(|note| note.contains("unequal")), "{:?}", verdict.notes);
+    trials.iter_mut().filter(|trial| trial.settings["recipe"] == "a").for_each(|trial| solved(trial, Some("[1, 10]")));
+    assert_eq!(judge(&trials, 3, 0.01).settings, [2, 1]);
+}
+
 #[test]
 fn fewer_than_three_replicates_decide_nothing() {
     let trials: Vec<Trial> = pair([0.9; 3], [0.5; 3]).into_iter().filter(|trial| trial.replicate < 2).collect();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 use crate::key::Key;
+use crate::recipe::strengths_told;
 
 /// Settings and labels of a cell, as the file asked for them.
 pub type Settings = BTreeMap<&'static str, String>;
@@ -112,6 +113,15 @@ impl Arm {
     /// The selected setting.
     pub fn best(&self) -> Option<&Setting> {
         self.selected.map(|index| &self.settings[index])
+    }
+
+    /// Settings that validation chose among: those of the keys that tune, and of each solved head the strengths on its path.
+    pub fn tried(&self) -> usize {
+        let strengths = |settings: &Settings| match settings.get("optimizer").map(String::as_str) {
+            Some("lbfgs" | "ridge") => strengths_told(settings.get("lambda").map(String::as_str)),
+            _ => 1,
+        };
+        self.settings.iter().filter_map(|setting| setting.trials.first()).map(|trial| strengths(&trial.settings)).sum()
     }
 
     /// The trials whose test scores are the arm's, by replicate: of the selected setting. In folds each replicate has the setting

@@ -43,7 +43,7 @@ fn arm(arm: &Arm) -> Value {
         "context": context,
         "recipe": arm.recipe,
         "named": further_context(arm),
-        "tried": arm.settings.len(),
+        "tried": arm.tried(),
         "missing": arm.missing(),
         "selected": arm.best().map(|setting| setting.label.clone()),
         "test_mean": test.map(|test| test.mean),

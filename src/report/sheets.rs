@@ -211,7 +211,7 @@ fn arms(findings: &Findings, title: String) -> Sheet {
                 test,
                 n.to_string(),
                 setting,
-                arm.settings.len().to_string(),
+                arm.tried().to_string(),
                 state,
             ]);
         }

@@ -92,7 +92,7 @@ fn examine(
     worse: Option<&Arm>,
     answers: &impl Fn(&Arm) -> anyhow::Result<Vec<Scored>>,
 ) -> anyhow::Result<Verdict> {
-    let tried = |arm: Option<&Arm>| arm.map_or(0, |arm| arm.settings.len());
+    let tried = |arm: Option<&Arm>| arm.map_or(0, Arm::tried);
     let mut verdict = Verdict {
         rule: rule.clone(),
         context: context.clone(),
