@@ -1,4 +1,6 @@
-//! `--set`: one call's changes are what the file would say, stay with the results, and touch nothing by a slip.
+//! What one call changes: `--set`, which is what the file would say and stays with the results, and `--budget`, how long it may take.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::builder::World;
 
@@ -125,4 +127,54 @@ fn a_slip_is_told_with_its_cure() {
     world.run(&["check", "e.toml", "--set", "epochs=2", "--set", "scenarios.few.per_class=4"]).exits(0);
     let said = world.run(&["check", "e.toml", "--set", "steps=2", "--set", "train.steps=3"]).exits(2);
     assert!(said.err.contains("duplicate key"), "{}", said.err);
+}
+
+/// Two recipes of which one would take hours.
+const LONG: &str = r#"
+[experiment]
+name = "long"
+replicates = 2
+[backbone]
+arch = "resnet8"
+input = 12
+weights = "random"
+[datasets.mine]
+path = "mine"
+[scenarios.s]
+dataset = "mine"
+[recipes.quick]
+steps = 4
+[recipes.endless]
+steps = 100_000_000
+[train]
+batch = 8
+[axes]
+recipe = ["endless", "quick"]
+"#;
+
+#[test]
+fn a_budget_starts_nothing_that_would_end_later() {
+    let world = World::new().images("mine", &["ants", "bees"], 10, 5).file("x.toml", LONG);
+    let done = || {
+        let csv = world.run(&["status", "long", "--format", "csv"]).exits(0).out;
+        let rows = csv::Reader::from_reader(csv.as_bytes()).into_deserialize::<BTreeMap<String, String>>();
+        let rows = rows.map(Result::unwrap).filter(|row| row["status"] == "done");
+        rows.map(|row| format!("{} {}", row["recipe"], row["replicate"])).collect::<BTreeSet<_>>()
+    };
+    let none = world.run(&["run", "x.toml", "--budget", "0s"]).exits(5);
+    assert!(none.err.contains("what is left of 0s is too short for any of the 4 stages that wait"), "{}", none.err);
+    assert!(done().is_empty());
+    let plan = world.run(&["plan", "x.toml", "--budget", "5m"]).exits(0).out;
+    assert!(plan.contains("in 5m: about 2 of the 4 trials that are to run: not one replicate of all cells"), "{plan}");
+    let json = world.run(&["plan", "x.toml", "--budget", "5m", "--format", "json"]).exits(0).out;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["budget"], serde_json::json!({ "trials": 2, "of": 4, "replicates": 0 }));
+    let some = world.run(&["run", "x.toml", "--budget", "5m"]).exits(5);
+    assert!(some.err.contains("what is left of 5m is too short for any of the 2 stages that wait"), "{}", some.err);
+    assert!(some.err.contains("goes on from here"), "{}", some.err);
+    assert_eq!(done(), ["quick 0", "quick 1"].map(str::to_owned).into());
+    let enough = world.run(&["run", "x.toml", "--budget", "5m", "--only", "recipe == 'quick'"]).exits(5);
+    assert!(!enough.err.contains("too short"), "{}", enough.err);
+    let wrong = world.run(&["run", "x.toml", "--budget", "soon"]).exits(2).err;
+    assert!(wrong.contains("--budget <TIME>"), "{wrong}");
 }

@@ -3,6 +3,7 @@
 mod materials;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -116,6 +117,9 @@ pub enum Verb {
         /// Of part K of N alone, as `run --shard` takes it
         #[arg(long, value_name = "K/N")]
         shard: Option<String>,
+        /// What `run --budget` would have run after so long, such as 6h or 1h30m
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        budget: Option<Duration>,
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
@@ -129,6 +133,10 @@ pub enum Verb {
         /// At most so many trials
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
+        /// How long it may take, such as 6h or 1h30m: nothing is started that would end later; every replicate goes through all
+        /// cells before the next, so that what has run is balanced
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        budget: Option<Duration>,
         /// Part K of N, for N machines that share nothing: parts cost about the same; `merge` joins their stores
         #[arg(long, value_name = "K/N")]
         shard: Option<String>,

@@ -1,5 +1,6 @@
 //! One file per verb. `run.rs` is the table of contents of the whole program.
 
+mod budget;
 mod bundle;
 mod check;
 mod compare;
@@ -114,12 +115,13 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     match cli.verb {
         Verb::Init { template, output } => init::run(&template, &output),
         Verb::Check { asked } => check::run(&asked, common),
-        Verb::Plan { asked, shard, format } => plan::run(&asked, parsed(shard)?, format, common),
-        Verb::Run { asked, only, limit, shard, no_share } => {
-            run::run(&asked, &run::Part { only, limit, shard: parsed(shard)?, no_share, again: None }, common)
+        Verb::Plan { asked, shard, budget, format } => plan::run(&asked, parsed(shard)?, budget, format, common),
+        Verb::Run { asked, only, limit, budget, shard, no_share } => {
+            let part = run::Part { only, limit, budget, shard: parsed(shard)?, no_share, again: None };
+            run::run(&asked, &part, common)
         }
         Verb::Rerun { asked, trials, only } => {
-            let part = run::Part { only, limit: None, shard: None, no_share: false, again: Some(trials) };
+            let part = run::Part { only, limit: None, budget: None, shard: None, no_share: false, again: Some(trials) };
             run::run(&asked, &part, common)
         }
         Verb::Merge { stores } => merge::run(&stores, common),

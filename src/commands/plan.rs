@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use indicatif::HumanDuration;
 
+use super::budget::Reach;
 use super::jobs::{self, Jobs, Kept, Totals};
 use super::world::World;
 use super::{Exit, print, streams, table_style, tuning};
@@ -28,7 +29,13 @@ const NOISE: f64 = 0.1;
 /// Real runs take between these times the forecast.
 const RANGE: (f64, f64) = (0.7, 1.6);
 
-pub fn run(asked: &Asked, shard: Option<Shard>, format: Format, common: &Common) -> anyhow::Result<Exit> {
+pub fn run(
+    asked: &Asked,
+    shard: Option<Shard>,
+    budget: Option<Duration>,
+    format: Format,
+    common: &Common,
+) -> anyhow::Result<Exit> {
     let experiment = Experiment::load(&asked.file, &asked.set)?;
     let mut world = World::gather(&experiment, &asked.file, common)?;
     world.devices.tell(common);
@@ -51,11 +58,21 @@ pub fn run(asked: &Asked, shard: Option<Shard>, format: Format, common: &Common)
     if world.places.cache.is_dir() {
         let _ = world.rates.keep();
     }
+    let reach = budget.map(|given| Reach::of(given, &jobs, world.slots_worth()));
     match format {
-        Format::Json => print(&serde_json::to_string_pretty(&json(&experiment, &plan, &jobs, &world))?)?,
+        Format::Json => {
+            let mut all = json(&experiment, &plan, &jobs, &world);
+            if let Some(Reach { trials, of, replicates, .. }) = reach {
+                all["budget"] = serde_json::json!({"trials": trials, "of": of, "replicates": replicates.min(plan.replicates)});
+            }
+            print(&serde_json::to_string_pretty(&all)?)?;
+        }
         Format::Csv => print(cells_csv(&plan)?.trim_end())?,
         Format::Table => print(&text(&experiment, &plan, shard, &jobs, &world, table_style()))?,
         Format::Md => print(&text(&experiment, &plan, shard, &jobs, &world, Style::Markdown))?,
+    }
+    if let (Some(reach), Format::Table | Format::Md) = (reach, format) {
+        print(&format!("\n{}", reach.told()))?;
     }
     Ok(Exit::Complete)
 }

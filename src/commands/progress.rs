@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 
 use super::Exit;
+use super::budget::Budget;
 use super::jobs::Jobs;
 use super::run::describe;
 use super::snapshot::{Beacon, Snapshot};
@@ -234,6 +235,13 @@ impl Board {
     /// Whether `--limit` left trials out.
     pub fn left_out(&self) -> bool {
         self.left_out
+    }
+
+    /// Says that the time is up.
+    pub fn spent(&self, budget: &Budget) {
+        if !self.quiet {
+            self.say(&budget.spent(self.names.len() - self.finished - self.failures.len()));
+        }
     }
 
     /// Seconds that the sweep should take.

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use super::budget::Budget;
 use super::jobs::{self, Jobs, What};
 use super::progress::Board;
 use super::recorder::{Ground, Recorder, begin, circumstance};
@@ -35,6 +37,8 @@ const MEMORY_OF_GROUPS: f64 = 0.3;
 pub struct Part {
     pub only: Option<String>,
     pub limit: Option<usize>,
+    /// How long it may take.
+    pub budget: Option<Duration>,
     /// What one of several machines runs.
     pub shard: Option<Shard>,
     /// Every trial alone, for audit.
@@ -45,6 +49,7 @@ pub struct Part {
 
 pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> {
     let interrupts = listen_for_interrupts()?;
+    let budget = part.budget.map(Budget::new);
     let experiment = Experiment::load(&asked.file, &asked.set)?;
     let mut world = World::gather(&experiment, &asked.file, common)?;
     world.share = !part.no_share;
@@ -54,7 +59,7 @@ pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> 
     let cells = chosen(&plan, part)?;
     let beacon = Beacon::light(&common.db, &experiment.name);
     let board = Board::new(beacon, common);
-    let mut rounds = Rounds { experiment, part, common, cells, plan, world, store, board, open: 0 };
+    let mut rounds = Rounds { experiment, part, budget, common, cells, plan, world, store, board, open: 0 };
     rounds.choose()?;
     let mut again = rounds.again()?;
     rounds.refuse_mixed_numerics(again.as_ref())?;
@@ -90,6 +95,7 @@ pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> 
 struct Rounds<'a> {
     experiment: Experiment,
     part: &'a Part,
+    budget: Option<Budget>,
     common: &'a Common,
     cells: Vec<usize>,
     plan: Plan,
@@ -108,7 +114,7 @@ impl Rounds<'_> {
         again: Option<&mut Again>,
         interrupts: &AtomicUsize,
     ) -> anyhow::Result<(Exit, bool)> {
-        let Self { experiment, common, plan, world, store, board, .. } = self;
+        let Self { experiment, budget, common, plan, world, store, board, .. } = self;
         let repeats = again.is_some();
         streams::settle(plan, jobs, common.slots, world)?;
         let prepared = prepare::prepare_data(plan, jobs, world)?;
@@ -123,7 +129,7 @@ impl Rounds<'_> {
         let later = if alone && !repeats { self.open * (plan.replicates - plan.tune_replicates) } else { 0 };
         board.begin(plan, jobs, later, world, prepared.decoded);
         let ground = Ground { plan, jobs, world, circumstance: &circumstance, sweep: begun };
-        let (end, cost) = execute(&ground, store, board, again, interrupts)?;
+        let (end, cost) = execute(&ground, budget.as_ref(), store, board, again, interrupts)?;
         let more = !repeats && matches!(end, End::Complete) && self.choose()?;
         let whole = self.part.shard.is_some() || jobs.totals.trials == self.plan.all_trials().len() && self.open == 0;
         let exit = finish(&mut self.store, begun, end, &cost, &self.board, self.part, repeats || whole)?;
@@ -248,6 +254,7 @@ fn limited(mut jobs: Jobs, limit: Option<usize>) -> Jobs {
 /// Runs the queue; every event goes to the store first and then to the board.
 fn execute(
     ground: &Ground,
+    budget: Option<&Budget>,
     store: &mut Store,
     board: &mut Board,
     mut again: Option<&mut Again>,
@@ -276,7 +283,11 @@ fn execute(
             jobs::trial_work(plan, &plan.cells[*cell], *replicate, world, &jobs.kept).map_err(anyhow::Error::msg)
         }
     };
-    let end = sweep(&mut queue, &mut pool, work, stop, |event| {
+    let may_start = |started: &[usize]| {
+        let seconds = || started.iter().map(|job| jobs.list[*job].seconds).sum();
+        budget.is_none_or(|budget| budget.fits(seconds()))
+    };
+    let end = sweep(&mut queue, &mut pool, work, stop, may_start, |event| {
         if let (Some(again), Event::Finished { job, outcome }) = (&mut again, &event) {
             again.compare(jobs.queue[*job].key, &describe(plan, &jobs.list[*job].what), outcome, store)?;
         }
@@ -288,11 +299,15 @@ fn execute(
         if let Event::Finished { job, outcome } = &event {
             cost.alone += jobs.list[*job].alone * outcome.part;
             cost.shared += outcome.macs;
+            budget.into_iter().for_each(|budget| budget.learn(jobs.list[*job].seconds, outcome.seconds));
         }
         board.tell(&event, interrupts.load(Ordering::SeqCst));
         Ok(())
     })?;
     cost.seconds = start.elapsed().as_secs_f64();
+    if let (End::Spent, Some(budget)) = (&end, budget) {
+        board.spent(budget);
+    }
     Ok((end, cost))
 }
 
@@ -340,7 +355,7 @@ fn finish(
             store.end(sweep, "no device", cost)?;
             return Err(NoDevice(message).into());
         }
-        End::Stopped => Exit::Outstanding,
+        End::Stopped | End::Spent => Exit::Outstanding,
         End::Complete if board.failed() > 0 => Exit::SomeFailed,
         End::Complete if part.limit.is_some() && board.left_out() || !whole => Exit::Outstanding,
         End::Complete => Exit::Complete,

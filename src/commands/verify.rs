@@ -192,6 +192,7 @@ fn recompute(
         &mut pool,
         work,
         || Stop::No,
+        |_| true,
         |event| {
             match event {
                 Event::Finished { job, outcome } => {

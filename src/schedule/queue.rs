@@ -88,13 +88,14 @@ impl Queue {
         self.states[job]
     }
 
-    /// Starts the first job that can run, and those that may run with it: as many as fit the memory and leave the other
-    /// slots their part of what waits. Empty where nothing can run.
-    pub fn start(&mut self) -> Vec<usize> {
+    /// Starts the first job that can run and `may` start, and those that may run with it: as many as fit the memory, leave the
+    /// other slots their part of what waits, and `may` start together. Empty where nothing can run.
+    pub fn start(&mut self, may: impl Fn(&[usize]) -> bool) -> Vec<usize> {
         while self.first < self.jobs.len() && self.states[self.first] != State::Waiting {
             self.first += 1;
         }
-        let Some(first) = (self.first..self.jobs.len()).find(|job| self.can_run(*job)) else { return Vec::new() };
+        let mut waiting = self.first..self.jobs.len();
+        let Some(first) = waiting.find(|job| self.can_run(*job) && may(&[*job])) else { return Vec::new() };
         let fair = self.waiting_macs / self.limits.slots.max(1) as f64;
         let mut group = vec![first];
         let (mut macs, mut bytes) = (self.jobs[first].macs, self.jobs[first].bytes);
@@ -108,8 +109,12 @@ impl Queue {
             if full {
                 break;
             }
-            (macs, bytes) = (macs + job.macs, bytes + job.bytes);
             group.push(other);
+            if !may(&group) {
+                group.pop();
+                break;
+            }
+            (macs, bytes) = (macs + job.macs, bytes + job.bytes);
         }
         self.waiting_macs -= macs;
         for member in &group {
@@ -187,6 +192,10 @@ mod tests {
         Job { key: key(name), needs, bond: bond.map(key), macs: 1.0, bytes: 1.0, whole: false }
     }
 
+    fn always(_: &[usize]) -> bool {
+        true
+    }
+
     fn queue(jobs: &[(&str, &[&str])]) -> Queue {
         let jobs = jobs.iter().map(|(name, needs)| job(name, needs, None)).collect();
         Queue::new(jobs, Limits { slots: 1, bytes: 100.0 })
@@ -200,25 +209,25 @@ mod tests {
     #[test]
     fn a_job_waits_for_what_it_needs_and_others_go_first() {
         let mut queue = queue(&[("source", &[]), ("probe", &["source"]), ("scratch", &[])]);
-        assert_eq!(queue.start(), [0]);
-        assert_eq!(queue.start(), [2]);
-        assert!(queue.start().is_empty());
+        assert_eq!(queue.start(always), [0]);
+        assert_eq!(queue.start(always), [2]);
+        assert!(queue.start(always).is_empty());
         queue.finished(0);
-        assert_eq!(queue.start(), [1]);
+        assert_eq!(queue.start(always), [1]);
     }
 
     #[test]
     fn a_need_that_is_no_job_is_there_already() {
         let mut queue = queue(&[("probe", &["stored"])]);
-        assert_eq!(queue.start(), [0]);
+        assert_eq!(queue.start(always), [0]);
     }
 
     #[test]
     fn a_dead_worker_costs_a_second_attempt_and_then_the_job() {
         let mut queue = queue(&[("trial", &[]), ("above", &["trial"]), ("top", &["above"])]);
-        assert_eq!(queue.start(), [0]);
+        assert_eq!(queue.start(always), [0]);
         assert!(queue.failed(0, true));
-        assert_eq!(queue.start(), [0]);
+        assert_eq!(queue.start(always), [0]);
         assert!(!queue.failed(0, true));
         assert_eq!(queue.block(), [1, 2]);
         assert!(queue.is_over());
@@ -227,7 +236,7 @@ mod tests {
     #[test]
     fn an_ordinary_failure_is_not_tried_again() {
         let mut queue = queue(&[("trial", &[])]);
-        queue.start();
+        queue.start(always);
         assert!(!queue.failed(0, false));
         assert_eq!(queue.state(0), State::Failed);
     }
@@ -235,12 +244,22 @@ mod tests {
     #[test]
     fn a_group_leaves_the_other_slots_their_part_and_fits_the_memory() {
         let mut two_slots = bonded(8, 2, 100.0);
-        assert_eq!(two_slots.start(), [0, 1, 2, 3]);
-        assert_eq!(two_slots.start(), [4, 5]);
-        assert_eq!(two_slots.start(), [6]);
-        assert_eq!(bonded(8, 1, 3.0).start(), [0, 1, 2]);
+        assert_eq!(two_slots.start(always), [0, 1, 2, 3]);
+        assert_eq!(two_slots.start(always), [4, 5]);
+        assert_eq!(two_slots.start(always), [6]);
+        assert_eq!(bonded(8, 1, 3.0).start(always), [0, 1, 2]);
         let one_pass = (0..4).map(|index| Job { whole: true, ..job(&index.to_string(), &[], Some("pass")) });
-        assert_eq!(Queue::new(one_pass.collect(), Limits { slots: 2, bytes: 100.0 }).start(), [0, 1, 2, 3]);
+        assert_eq!(Queue::new(one_pass.collect(), Limits { slots: 2, bytes: 100.0 }).start(always), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn what_may_not_start_is_passed_over_and_groups_end_where_they_may() {
+        let mut one = queue(&[("long", &[]), ("short", &[]), ("above", &["long"])]);
+        let short = |jobs: &[usize]| jobs == [1];
+        assert_eq!(one.start(short), [1]);
+        assert!(one.start(short).is_empty() && !one.is_over());
+        assert_eq!(one.start(always), [0]);
+        assert_eq!(bonded(8, 1, 100.0).start(|jobs| jobs.len() <= 3), [0, 1, 2]);
     }
 
     #[test]
@@ -248,7 +267,7 @@ mod tests {
         let mut queue = bonded(5, 1, 100.0);
         let mut sizes = Vec::new();
         while !queue.is_over() {
-            let group = queue.start();
+            let group = queue.start(always);
             sizes.push(group.len());
             for job in &group {
                 // Job 3 breaks every group that it is in.
@@ -280,7 +299,7 @@ mod tests {
                 if queue.is_over() {
                     break;
                 }
-                let group = queue.start();
+                let group = queue.start(always);
                 proptest::prop_assert!(!group.is_empty());
                 let breaks = group.iter().any(|job| culprits[*job]);
                 for job in group {

@@ -25,13 +25,16 @@ pub enum End {
     /// Nothing waits any more.
     Complete,
     Stopped,
+    /// None of what waits may start any more.
+    Spent,
     NoDevice(String),
 }
 
 /// A slot dies so often in a row only if every worker does: then the sweep cannot go on.
 const DEATHS: usize = 5;
 
-/// Runs the queue's jobs, whose work `work` gives, until nothing is left or a stop is asked for.
+/// Runs the queue's jobs, whose work `work` gives, until nothing is left, nothing that is left may start, or a stop is asked
+/// for. `may_start` says of jobs that would start together whether they may.
 ///
 /// # Errors
 /// A worker cannot be started, or `listen` fails (the store cannot be written).
@@ -40,6 +43,7 @@ pub fn sweep(
     pool: &mut Pool,
     work: impl Fn(usize) -> anyhow::Result<Work>,
     stop: impl Fn() -> Stop,
+    may_start: impl Fn(&[usize]) -> bool,
     mut listen: impl FnMut(Event) -> anyhow::Result<()>,
 ) -> anyhow::Result<End> {
     let mut idle = Vec::new();
@@ -54,7 +58,14 @@ pub fn sweep(
             }
             Stop::Cleanly if busy.is_empty() => return Ok(End::Stopped),
             Stop::Cleanly => {}
-            Stop::No => feed(queue, pool, &mut idle, &mut busy, &work, &mut listen)?,
+            Stop::No => {
+                feed(queue, pool, &mut idle, &mut busy, &work, &may_start, &mut listen)?;
+                // Where nothing runs, what waits could start: it needs nothing that is still to come.
+                if busy.is_empty() && !idle.is_empty() {
+                    pool.end(false);
+                    return Ok(End::Spent);
+                }
+            }
         }
         let Some((slot, heard)) = pool.hear(Duration::from_millis(200)) else { continue };
         match heard {
@@ -118,11 +129,12 @@ fn feed(
     idle: &mut Vec<usize>,
     busy: &mut BTreeMap<usize, Vec<usize>>,
     work: &impl Fn(usize) -> anyhow::Result<Work>,
+    may_start: &impl Fn(&[usize]) -> bool,
     listen: &mut impl FnMut(Event) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     idle.sort_unstable();
     while let Some(slot) = idle.first().copied() {
-        let jobs = queue.start();
+        let jobs = queue.start(may_start);
         if jobs.is_empty() {
             break;
         }
