@@ -30,6 +30,7 @@ mod sharing;
 mod side;
 mod sweeps;
 mod taps;
+mod transfers;
 mod tuning;
 mod verdicts;
 mod weights;

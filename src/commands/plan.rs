@@ -16,6 +16,7 @@ use crate::model::graph::{Graph, Op};
 use crate::model::selected::{Selected, frozen_beside};
 use crate::plan::shard::{self, Shard};
 use crate::plan::stage::Work;
+use crate::plan::transfer::TRANSFERRED;
 use crate::plan::{Cell, Facts, Plan};
 use crate::report::table::{Style, table};
 use crate::store::Store;
@@ -63,7 +64,8 @@ pub fn run(
         Format::Json => {
             let mut all = json(&experiment, &plan, &jobs, &world);
             if let Some(Reach { trials, of, replicates, .. }) = reach {
-                all["budget"] = serde_json::json!({"trials": trials, "of": of, "replicates": replicates.min(plan.replicates)});
+                all["budget"] =
+                    serde_json::json!({"trials": trials, "of": of, "replicates": replicates.min(plan.replicates)});
             }
             print(&serde_json::to_string_pretty(&all)?)?;
         }
@@ -346,10 +348,12 @@ fn freezing(plan: &Plan, facts: &Facts) -> String {
         }
         let (asked, settled) = (plan.asked(cell), plan.settled(cell));
         let Some(value) = asked.get("freeze") else { continue };
+        // A depth that follows another is what it has settled to.
+        let depth = if value.text() == Some(TRANSFERRED) { settled.get("freeze").unwrap_or(value) } else { value };
         let tap = settled.get("tap").map_or_else(String::new, Value::to_string);
         let line = crate::plan::stage::arch(&settled, facts).and_then(|arch| {
             let backbone = arch.backbone(&tap)?;
-            let frozen = crate::model::freezing::frozen_layers(&backbone, &crate::freeze::Freeze::parse(value)?)?;
+            let frozen = crate::model::freezing::frozen_layers(&backbone, &crate::freeze::Freeze::parse(depth)?)?;
             let (names, count) = crate::model::summary::frozen_names(&backbone, frozen);
             let total: usize = backbone.total_params();
             let shown = if names.len() > 6 {
@@ -363,8 +367,12 @@ fn freezing(plan: &Plan, facts: &Facts) -> String {
                 let trained = trained(&backbone, frozen, &trains, norms)?;
                 return Ok(format!("  {} up to {tap}, freeze = {value}, trains = {trains}: {trained}", backbone.arch));
             }
+            let fresh = match settled.get("transfer") {
+                Some(transfer) => format!("; what is above {transfer} starts at random"),
+                None => String::new(),
+            };
             Ok(format!(
-                "  {} up to {tap}, freeze = {value}: {count} of {total} parameters fixed{}{}",
+                "  {} up to {tap}, freeze = {value}: {count} of {total} parameters fixed{}{fresh}{}",
                 backbone.arch,
                 if names.is_empty() { String::new() } else { format!(" ({shown})") },
                 crate::model::freezing::branch_note(&backbone, frozen)

@@ -82,7 +82,9 @@ pub fn begin(
 /// where a word settles to a layer.
 pub fn labels(plan: &Plan, cell: &Cell) -> Layer {
     let (mut settings, asked) = (plan.settled(cell), plan.asked(cell));
-    settings.extend(["freeze", "tap"].into_iter().filter_map(|key| Some((key.to_owned(), asked.get(key)?.clone()))));
+    settings.extend(
+        ["freeze", "transfer", "tap"].into_iter().filter_map(|key| Some((key.to_owned(), asked.get(key)?.clone()))),
+    );
     settings
 }
 

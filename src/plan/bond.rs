@@ -41,13 +41,14 @@ pub fn of_trial(chain: &Chain) -> Option<Key> {
     let branches = train.phases.len() > 1 || matches!(train.phases[0].schedule, Schedule::Step { .. });
     // Networks that read features of other layers have no step in common.
     let cut = train.shared_cut().ok()?.filter(|_| chain.prefix);
-    branches.then(|| Key::of("trunk", &(&train.backbone, cut, read, (train.pool, &train.head), trunk(train))))
+    branches
+        .then(|| Key::of("trunk", &(&train.backbone, cut, read, (train.pool, &train.head, train.copied), trunk(train))))
 }
 
 /// The beginnings that a trial may have in common with others of its bond: each with the phase that it ends in, and how
 /// much of that phase it is. Trials whose beginnings have one key run the shorter one of them together.
 pub fn beginnings(bond: Key, train: &Train) -> Vec<(Key, usize, f64)> {
-    let network = (train.shared_cut().ok(), train.pool, &train.head);
+    let network = (train.shared_cut().ok(), train.pool, &train.head, train.copied);
     let trunk = Key::of("network", &(bond, network, train.keep_weights, train.early_stop, train.views));
     let mut found = Vec::new();
     for (leg, phase) in train.phases.iter().enumerate() {

@@ -7,6 +7,7 @@ use super::depth::settle_depth;
 use super::effect::{Fault, drop_without_effect, refuse_refit, settle_solver, settle_views};
 use super::facts::{Facts, KnownBackbone};
 use super::space::{Point, Space};
+use super::transfer::settle_transfer;
 use super::{Cell, stage};
 use crate::experiment::Experiment;
 use crate::experiment::problem::Problem;
@@ -56,6 +57,7 @@ const STRUCTURE: &[&str] = &[
     "pool",
     "freeze",
     "trains",
+    "transfer",
     "layer_decay",
     "phases",
     "batch_norm",
@@ -186,12 +188,13 @@ impl Settler<'_> {
         let mut layer = asked.clone();
         self.fill_backbone(&mut layer)?;
         let backbone = self.backbone(&mut layer)?;
+        let refused = |fault: Fault| self.experiment.problem(fault.key, &fault.value, fault.message);
+        settle_transfer(&mut layer, asked, &backbone).map_err(refused)?;
         drop_without_effect(&mut layer, &backbone);
         if let Some(value) = layer.get("pool") {
             let fits = recipe::Pool::parse(value).and_then(|pool| pools(&backbone, pool));
             fits.map_err(|message| self.experiment.problem("pool", value, message))?;
         }
-        let refused = |fault: Fault| self.experiment.problem(fault.key, &fault.value, fault.message);
         settle_depth(&mut layer, asked, &backbone).map_err(refused)?;
         settle_views(&mut layer).map_err(refused)?;
         let solves = settle_solver(&mut layer).map_err(refused)?;

@@ -11,6 +11,7 @@ pub mod shard;
 pub mod space;
 pub mod stage;
 pub mod tier;
+pub mod transfer;
 
 pub use canonical::own_name;
 pub use facts::{DatasetFact, Facts, WeightsFact};

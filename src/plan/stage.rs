@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::facts::Facts;
-use super::trial_key;
+use super::{transfer, trial_key};
 use crate::device::{PRECISIONS, Precision};
 use crate::experiment;
 use crate::frame::{Frame, Resize};
@@ -103,6 +103,9 @@ pub struct Train {
     pub cell: Key,
     pub replicate: usize,
     pub backbone: Backbone,
+    /// How many of the first layers start from the weights, where those above them start at random.
+    #[serde(default)]
+    pub copied: Option<usize>,
     pub pool: Pool,
     pub head: Head,
     pub phases: Vec<Phase>,
@@ -285,10 +288,18 @@ pub fn chain(layer: &Layer, cell: Key, replicate: usize, reach: &Reach, facts: &
     };
     let mut whole = crate::experiment::resolve::defaults();
     crate::experiment::resolve::overlay(&mut whole, layer);
+    let copied = match layer.get("transfer") {
+        Some(value) => {
+            let network = backbone.arch.backbone(&backbone.tap)?;
+            Some(transfer::copied(value, &network).map_err(|fault| fault.message)?)
+        }
+        None => None,
+    };
     let train = Train {
         cell,
         replicate,
         backbone: backbone.clone(),
+        copied,
         pool: layer.get("pool").map_or(Ok(Pool::Avg(1)), Pool::parse)?,
         head: Head::parse(whole.get("head").ok_or("no head")?)?,
         phases: Phase::parse_all(&whole)?,

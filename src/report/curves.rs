@@ -32,34 +32,34 @@ const DODGE: f64 = 5.0;
 
 /// The recipes that stand at several depths.
 pub fn by_depth(findings: &Findings) -> Vec<Curves> {
-    let mut recipes: Vec<&str> = Vec::new();
-    for arm in findings.arms.iter().filter(|arm| !arm.context_value("freeze").is_empty()) {
+    let (key, mut recipes) = (findings.depth_key(), Vec::<&str>::new());
+    for arm in findings.arms.iter().filter(|arm| !arm.context_value(key).is_empty()) {
         if !recipes.contains(&arm.recipe.as_str()) {
             recipes.push(&arm.recipe);
         }
     }
     let of = |recipe: &&str| -> Vec<&Arm> { findings.arms.iter().filter(|arm| arm.recipe == *recipe).collect() };
-    let found = recipes.iter().map(|recipe| Curves::of(recipe, &of(recipe)));
+    let found = recipes.iter().map(|recipe| Curves::of(recipe, key, &of(recipe)));
     found.filter(|curves| curves.depths.len() > 1).collect()
 }
 
 /// What lines of these arms differ in beside their scenario. A key that has no effect at some depth is absent there, which is
 /// no value of it.
-fn telling<'a>(arms: &[&'a Arm]) -> Vec<&'a str> {
+fn telling<'a>(arms: &[&'a Arm], depth: &str) -> Vec<&'a str> {
     let keys: BTreeSet<&str> = arms.iter().flat_map(|arm| arm.context.iter().map(|(key, _)| key.as_str())).collect();
     let values = |key: &str| -> BTreeSet<&str> {
         arms.iter().map(|arm| arm.context_value(key)).filter(|value| !value.is_empty()).collect()
     };
-    let known = |key: &&str| matches!(*key, "scenario" | "dataset" | "per_class" | "freeze");
+    let known = |key: &&str| matches!(*key, "scenario" | "dataset" | "per_class") || *key == depth;
     keys.into_iter().filter(|key| !known(key) && values(key).len() > 1).collect()
 }
 
 impl Curves {
-    fn of(recipe: &str, arms: &[&Arm]) -> Self {
+    fn of(recipe: &str, key: &str, arms: &[&Arm]) -> Self {
         let mut curves = Self { recipe: recipe.to_owned(), depths: Vec::new(), lines: Vec::new() };
-        let keys = telling(arms);
+        let keys = telling(arms, key);
         for arm in arms {
-            let depth = curves.depth(arm.context_value("freeze"));
+            let depth = curves.depth(arm.context_value(key));
             let further = keys.iter().map(|key| (key, arm.context_value(key))).filter(|(_, value)| !value.is_empty());
             let further: String = further.map(|(key, value)| format!(", {key} = {value}")).collect();
             let line = curves.named(format!("{}{further}", arm.context_value("scenario")));

@@ -85,6 +85,17 @@ impl Findings {
         self.arms.iter().filter(move |arm| arm.context_value("scenario") == scenario)
     }
 
+    /// The depth that varies within recipes, if one does: how much is frozen, or else how much is transferred.
+    pub fn depth_key(&self) -> &'static str {
+        let varies = |key: &str| self.arms.iter().any(|arm| !arm.context_value(key).is_empty());
+        if !varies("freeze") && varies("transfer") { "transfer" } else { "freeze" }
+    }
+
+    /// That depth in words.
+    pub fn depth_words(&self) -> &'static str {
+        if self.depth_key() == "transfer" { "depth of what is transferred" } else { "freeze depth" }
+    }
+
     /// The arm with the best validation metric of a scenario: its recipe is the recommendation.
     pub fn best<'a>(&'a self, scenario: &'a str) -> Option<(&'a Arm, &'a Setting)> {
         let candidates = self.of(scenario).filter_map(|arm| Some((arm, arm.best()?)));

@@ -77,8 +77,10 @@ fn figure(drawn: &str, title: &str) -> String {
 fn depths(findings: &Findings) -> Vec<String> {
     let drawn = by_depth(findings).into_iter().filter_map(|curves| {
         let title = format!(
-            "{}: {} on test by freeze depth, in the order of the file; lines: 95% over replicates",
-            curves.recipe, findings.metric
+            "{}: {} on test by {}, in the order of the file; lines: 95% over replicates",
+            curves.recipe,
+            findings.metric,
+            findings.depth_words()
         );
         Some(figure(&curves.drawn(&title)?, &title))
     });

@@ -46,7 +46,7 @@ pub fn sheets(findings: &Findings) -> Sheets {
         arms(findings, format!("{}: mean, 95% CI over replicates", title("recipe"))),
     ];
     sheets.extend(gains(findings));
-    sheets.extend(depths(findings, title("freeze depth")));
+    sheets.extend(depths(findings, title(findings.depth_words())));
     if !findings.verdicts.is_empty() {
         sheets.push(verdicts(findings));
     }
@@ -271,11 +271,11 @@ fn state(arm: &Arm) -> String {
         .join(", ")
 }
 
-/// Freeze depth by scenario, where depth is an axis.
+/// Depths by scenario, where one is an axis.
 fn depths(findings: &Findings, title: String) -> Option<Sheet> {
-    let mut depths: Vec<&str> = Vec::new();
+    let (key, mut depths) = (findings.depth_key(), Vec::<&str>::new());
     for arm in &findings.arms {
-        let depth = arm.context_value("freeze");
+        let depth = arm.context_value(key);
         if !depth.is_empty() && !depths.contains(&depth) {
             depths.push(depth);
         }
@@ -296,7 +296,7 @@ fn depths(findings: &Findings, title: String) -> Option<Sheet> {
             for scenario in &findings.scenarios {
                 let cells: Vec<String> = findings
                     .of(&scenario.name)
-                    .filter(|arm| arm.recipe == *recipe && arm.context_value("freeze") == *depth)
+                    .filter(|arm| arm.recipe == *recipe && arm.context_value(key) == *depth)
                     .map(|arm| {
                         Findings::test(arm).map_or_else(
                             || "missing".to_owned(),
@@ -309,7 +309,7 @@ fn depths(findings: &Findings, title: String) -> Option<Sheet> {
             rows.push(row);
         }
     }
-    let mut heading = vec!["freeze"];
+    let mut heading = vec![key];
     heading.extend(findings.scenarios.iter().map(|scenario| scenario.name.as_str()));
     Some(Sheet::new(Kind::Depths, title, &heading, rows))
 }

@@ -50,10 +50,12 @@ pub const SETTINGS: &[&str] = &[
     "trains",
     "layer_decay",
     "start_decay",
+    // From the tenth migration on.
+    "transfer",
 ];
 
 /// How many settings each migration knew.
-const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, 40, 40, 40, SETTINGS.len(), SETTINGS.len(), SETTINGS.len()];
+const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, 40, 40, 40, 43, 43, SETTINGS.len()];
 
 /// Columns of `trial` that a configuration alone decides: equal for equal keys, on any machine of one numerics class.
 pub const RESULTS: &[&str] = &[
@@ -100,7 +102,7 @@ pub const MIGRATIONS: &[&str] = &[
     NEAR_DUPLICATES,
     TRAINS,
     TUNE_REPLICATES,
-    FOLDS,
+    FOLDS_AND_TRANSFER,
 ];
 
 const FIRST: &str = "
@@ -258,8 +260,11 @@ const TUNE_REPLICATES: &str = "
 ALTER TABLE experiment ADD COLUMN tune_replicates INTEGER; -- on how many replicates settings are compared; NULL: on all
 ";
 
-const FOLDS: &str = "
+const FOLDS_AND_TRANSFER: &str = "
 ALTER TABLE dataset ADD COLUMN folds INTEGER; -- in how many folds replicates test on it in turn; NULL: it has a test split
+ALTER TABLE cell ADD COLUMN transfer;
+DROP VIEW result;
+{view}
 ";
 
 /// What people query: a row for each planned trial.

@@ -30,7 +30,7 @@ impl Start {
             Some(weights) => (*weights).clone(),
             None => Weights::default(),
         };
-        let fresh_from = if weights.0.is_empty() { 0 } else { backbone_layers };
+        let fresh_from = if weights.0.is_empty() { 0 } else { stage.copied.unwrap_or(backbone_layers) };
         weights.0.extend(init::fresh(&whole, fresh_from, stage.seed, stage.replicate as u64)?.0);
         let (feed, below) = inputs.add(stage, work, &whole, shelf)?;
         let graph = if below > 0 { whole.above(below) } else { whole };
@@ -137,6 +137,7 @@ impl<'a> Lineup<'a> {
             && self.courses[one].agrees(&self.courses[other], Place::default())
             && frozen(one) == frozen(other)
             && self.stages[one].backbone == self.stages[other].backbone
+            && self.stages[one].copied == self.stages[other].copied
     }
 }
 

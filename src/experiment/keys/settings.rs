@@ -65,7 +65,15 @@ pub static KEYS: &[Key] = &[
         "none",
         |v| Freeze::parse(v).map(drop),
         r#"{"type":["string","integer"],"minimum":0}"#,
-        "Freeze depth: `none`, `all`, a layer or block (that and all before it), or N for the first N layers that `summary` prints."
+        "Freeze depth: `none`, `all`, a layer or block (that and all before it), or N for the first N layers that `summary` prints; or `transferred`, all that `transfer` names."
+    ),
+    key!(
+        Recipe,
+        "transfer",
+        "all",
+        |v| Freeze::parse(v).map(drop),
+        r#"{"type":["string","integer"],"minimum":1}"#,
+        "How far the weights are transferred (Yosinski et al., 2014): `all`, or a depth as in `freeze`; the layers above it start at random, in each replicate otherwise, and train. Their batch norms have to be trained, and all are unless `batch_norm` says something else."
     ),
     key!(
         Recipe,
