@@ -138,6 +138,8 @@ fn the_depth_of_what_is_transferred_has_a_table_and_a_picture() {
     let said = world.run(&["run", "x.toml"]).exits(0).out;
     assert!(said.contains("accuracy on test by depth of what is transferred"), "{said}");
     assert!(said.contains("│ frozen, layer1") && said.contains("│ tuned, all"), "{said}");
+    let status = world.run(&["status", "grid"]).exits(0).out;
+    assert!(status.contains("┆ transfer ┆ # ┆ status"), "{status}");
     let html = world.run(&["report", "--format", "html"]).exits(0).out;
     assert!(
         html.contains("tuned: accuracy on test by depth of what is transferred, in the order of the file"),

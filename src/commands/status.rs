@@ -10,6 +10,7 @@ use crate::report::findings::fraction;
 use crate::report::table::{Style, table};
 use crate::store::Store;
 use crate::store::query::TrialRow;
+use crate::store::schema::SETTINGS;
 
 pub fn run(name: Option<&str>, format: Format, common: &Common) -> anyhow::Result<Exit> {
     let store = Store::read(&common.db)?;
@@ -42,6 +43,7 @@ fn overview(style: Style, rows: &[BTreeMap<String, String>]) -> String {
 }
 
 fn trials(style: Style, rows: &[TrialRow]) -> String {
+    let settings = varying(rows);
     let cells = |row: &TrialRow| {
         let number = |column: &str| row.number(column).map_or_else(String::new, fraction);
         let mut flags = Vec::new();
@@ -50,20 +52,33 @@ fn trials(style: Style, rows: &[TrialRow]) -> String {
         }
         flags.extend(row.columns.get("message").cloned());
         let text = |column: &str| shown(row.text(column));
-        vec![
-            row.key.short(),
-            text("scenario"),
-            text("recipe"),
-            text("freeze"),
-            text("lr"),
+        let mut cells = vec![row.key.short(), text("scenario"), text("recipe")];
+        cells.extend(settings.iter().map(|column| text(column)));
+        cells.extend([
             row.replicate.to_string(),
             row.text("status").to_owned(),
             number("val_accuracy"),
             number("test_accuracy"),
             row.number("seconds").map_or_else(String::new, |seconds| format!("{seconds:.1}")),
             flags.join(", "),
-        ]
+        ]);
+        cells
     };
     let rows: Vec<Vec<String>> = rows.iter().map(cells).collect();
-    table(style, &["trial", "scenario", "recipe", "freeze", "lr", "#", "status", "val", "test", "s", "notes"], &rows)
+    let mut heading = vec!["trial", "scenario", "recipe"];
+    heading.extend(&settings);
+    heading.extend(["#", "status", "val", "test", "s", "notes"]);
+    table(style, &heading, &rows)
+}
+
+/// The settings in which trials of one recipe in one scenario differ.
+fn varying(rows: &[TrialRow]) -> Vec<&'static str> {
+    let differs = |column: &&&str| {
+        let mut known: BTreeMap<(&str, &str), &str> = BTreeMap::new();
+        rows.iter().any(|row| {
+            let value = row.text(column);
+            *known.entry((row.text("scenario"), row.text("recipe"))).or_insert(value) != value
+        })
+    };
+    SETTINGS.iter().filter(differs).copied().collect()
 }
