@@ -5,6 +5,8 @@ use std::path::Path;
 use tl_sweep::experiment::{Experiment, keys, reference};
 use tl_sweep::store::schema;
 
+use crate::builder::World;
+
 /// The file `name` of the repository is what the code would write; UPDATE=1 writes it.
 fn generated(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
@@ -38,6 +40,17 @@ fn every_experiment_and_template_resolves() {
         }
     }
     assert!(count >= 7, "{count}");
+}
+
+#[test]
+fn networks_of_experiments_are_networks() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/networks");
+    let world = World::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let said = world.run(&["summary", path.to_str().unwrap(), "--no-top"]).exits(0).out;
+        assert!(said.contains("multiply-accumulates per image"), "{said}");
+    }
 }
 
 #[test]

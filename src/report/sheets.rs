@@ -135,7 +135,7 @@ fn gains(findings: &Findings) -> Option<Sheet> {
         .collect();
     let of = |scenario: &str| {
         let own: Vec<&str> = told.iter().filter(|(name, _)| name == scenario).map(|(_, text)| text.as_str()).collect();
-        if own.is_empty() { "-".to_owned() } else { own.join("\n") }
+        if own.is_empty() { "-".to_owned() } else { own.join("\n\n") }
     };
     let title = format!("What pretrained weights are worth: {} on test, 95% CI", findings.metric);
     let sheet = by_scenario(findings, Kind::Gains, &title, "gain", of);
@@ -173,12 +173,17 @@ fn by_scenario(findings: &Findings, kind: Kind, title: &str, what: &str, of: imp
         let rows: Vec<Vec<String>> = findings
             .scenarios
             .iter()
-            .map(|scenario| vec![place(scenario), of(&scenario.name).replace('\n', "  ")])
+            .map(|scenario| vec![place(scenario), lines(&of(&scenario.name))])
             .collect();
         return Sheet::new(kind, title, &["scenario", what], rows);
     }
     let rows = ["small", "large"].map(|size| vec![size.to_owned(), cell(size, "similar"), cell(size, "different")]);
     Sheet::new(kind, title, &["", "similar", "different"], rows.into())
+}
+
+/// What stands below each other, each on one line.
+fn lines(text: &str) -> String {
+    text.split("\n\n").map(|one| one.replace('\n', "  ")).collect::<Vec<_>>().join("\n")
 }
 
 fn place(scenario: &super::findings::Scenario) -> String {
