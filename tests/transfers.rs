@@ -132,12 +132,16 @@ fn what_would_stay_at_random_is_refused() {
 
 #[test]
 fn the_depth_of_what_is_transferred_has_a_table_and_a_picture() {
-    let text =
-        file(&[("frozen", "freeze = \"transferred\"\nbatch_norm = \"train\""), ("tuned", "batch_norm = \"train\"")]);
+    let text = file(&[
+        ("scratch", "weights = \"random\""),
+        ("frozen", "freeze = \"transferred\"\nbatch_norm = \"train\""),
+        ("tuned", "batch_norm = \"train\""),
+    ]);
     let world = World::new().file("x.toml", text + "transfer = [\"layer1\", \"layer2\", \"all\"]\n");
     let said = world.run(&["run", "x.toml"]).exits(0).out;
     assert!(said.contains("accuracy on test by depth of what is transferred"), "{said}");
     assert!(said.contains("│ frozen, layer1") && said.contains("│ tuned, all"), "{said}");
+    assert!(said.contains("│ scratch ") && !said.contains("scratch, "), "the same at every depth: {said}");
     let status = world.run(&["status", "grid"]).exits(0).out;
     assert!(status.contains("┆ transfer ┆ # ┆ status"), "{status}");
     let html = world.run(&["report", "--format", "html"]).exits(0).out;

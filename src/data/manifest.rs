@@ -47,8 +47,7 @@ impl Part {
         let (flag, none) = match name {
             "test" => (
                 ", or --test with data, extract, rank and recommend",
-                "; where there is none, splits = { test = 0.2 } takes a fifth of the images once and for all, and folds = 5 tests \
-                 each image in its turn",
+                "; where there is none, 0.2 in its place tests a fifth of the images, and folds = 5 tests each image in its turn",
             ),
             _ => ("", ""),
         };

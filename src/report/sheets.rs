@@ -170,11 +170,8 @@ fn by_scenario(findings: &Findings, kind: Kind, title: &str, what: &str, of: imp
     };
     let labelled = findings.scenarios.iter().any(|scenario| scenario.size.is_some() && scenario.similarity.is_some());
     if !labelled {
-        let rows: Vec<Vec<String>> = findings
-            .scenarios
-            .iter()
-            .map(|scenario| vec![place(scenario), lines(&of(&scenario.name))])
-            .collect();
+        let rows: Vec<Vec<String>> =
+            findings.scenarios.iter().map(|scenario| vec![place(scenario), lines(&of(&scenario.name))]).collect();
         return Sheet::new(kind, title, &["scenario", what], rows);
     }
     let rows = ["small", "large"].map(|size| vec![size.to_owned(), cell(size, "similar"), cell(size, "different")]);
@@ -296,8 +293,13 @@ fn depths(findings: &Findings, title: String) -> Option<Sheet> {
     }
     let mut rows = Vec::new();
     for recipe in &recipes {
-        for depth in &depths {
-            let mut row = vec![if recipes.len() > 1 { format!("{recipe}, {depth}") } else { (*depth).to_owned() }];
+        let one = depthless(findings, recipe);
+        for depth in depths.iter().take(if one { 1 } else { depths.len() }) {
+            let mut row = vec![match (one, recipes.len()) {
+                (true, _) => (*recipe).to_owned(),
+                (_, 1) => (*depth).to_owned(),
+                _ => format!("{recipe}, {depth}"),
+            }];
             for scenario in &findings.scenarios {
                 let cells: Vec<String> = findings
                     .of(&scenario.name)
@@ -317,6 +319,15 @@ fn depths(findings: &Findings, title: String) -> Option<Sheet> {
     let mut heading = vec![key];
     heading.extend(findings.scenarios.iter().map(|scenario| scenario.name.as_str()));
     Some(Sheet::new(Kind::Depths, title, &heading, rows))
+}
+
+/// Whether a recipe is the same configuration at all depths.
+fn depthless(findings: &Findings, recipe: &str) -> bool {
+    findings.scenarios.iter().all(|scenario| {
+        let arms = findings.of(&scenario.name).filter(|arm| arm.recipe == recipe);
+        let cells: Vec<_> = arms.map(|arm| arm.settings.iter().map(|own| own.cell).collect::<Vec<_>>()).collect();
+        cells.windows(2).all(|pair| pair[0] == pair[1])
+    })
 }
 
 fn verdicts(findings: &Findings) -> Sheet {
