@@ -25,6 +25,9 @@ const RECIPES: &[(&str, &str)] = &[
         "legs",
         "transfer = \"layer1\"\nphases = [{ freeze = \"transferred\", steps = 4 }, { freeze = \"none\", steps = 4 }]",
     ),
+    // A block is called conv1, too, and has the batch norm behind it.
+    ("one-layer", "transfer = 2"),
+    ("one-block", "transfer = \"conv1\""),
     ("scratch", "weights = \"random\"\ntransfer = \"layer1\""),
     ("plain-scratch", "weights = \"random\""),
 ];
@@ -48,6 +51,7 @@ fn what_is_transferred_alike_is_one_configuration_and_shared_to_the_bit() {
     assert_eq!(distinct.len(), RECIPES.len() - 4);
     let of = |name: &str, column: &str| cells[name][column].clone();
     assert_eq!([of("two", "batch_norm"), of("two", "transfer")], ["train", "layer2.0.bn2"]);
+    assert_eq!([of("one-layer", "transfer"), of("one-block", "transfer")], ["2", "bn1"].map(str::to_owned));
     assert_eq!([of("one-frozen", "freeze"), of("all", "transfer")], ["layer1.0.bn2", ""]);
     let plan = world.run(&["plan", "x.toml"]).exits(0).out;
     assert!(
@@ -56,7 +60,7 @@ fn what_is_transferred_alike_is_one_configuration_and_shared_to_the_bit() {
     );
     world.run(&["run", "x.toml"]).exits(0);
     let said = world.run(&["verify", "x.toml", "--all"]).exits(0).out;
-    assert!(said.contains("22 of 22 trials, run alone, gave what the store holds"), "{said}");
+    assert!(said.contains("26 of 26 trials, run alone, gave what the store holds"), "{said}");
 }
 
 type Numbers = BTreeMap<String, Vec<f32>>;

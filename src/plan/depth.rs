@@ -117,7 +117,7 @@ fn depth(value: &Value, backbone: &Graph) -> Result<usize, Fault> {
 
 /// A freeze depth as it stands in keys: the name of the last frozen layer with parameters, or the number of layers where a block
 /// has that name, too, and reaches further.
-fn spelled(backbone: &Graph, frozen: usize) -> Value {
+pub fn spelled(backbone: &Graph, frozen: usize) -> Value {
     let (name, depth) = (depth_name(backbone, frozen), effective_depth(backbone, frozen));
     let read = Freeze::parse(&Value::Text(name.clone())).and_then(|freeze| frozen_layers(backbone, &freeze));
     match read.is_ok_and(|read| effective_depth(backbone, read) == depth) {

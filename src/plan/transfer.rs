@@ -1,6 +1,7 @@
 //! `transfer`: how far from the input the weights reach, in one spelling. The layers above start at random, in each replicate
 //! otherwise (Yosinski et al., 2014).
 
+use super::depth::spelled;
 use super::effect::{Fault, fault};
 use crate::freeze::Freeze;
 use crate::model::freezing::{depth_name, effective_depth, frozen_layers};
@@ -51,7 +52,7 @@ pub fn settle_transfer(layer: &mut Layer, asked: &Layer, backbone: &Graph) -> Re
         }
     }
     layer.entry("batch_norm".to_owned()).or_insert(Value::Text("train".to_owned()));
-    layer.insert("transfer".to_owned(), Value::Text(depth_name(backbone, copied)));
+    layer.insert("transfer".to_owned(), spelled(backbone, copied));
     Ok(())
 }
 
