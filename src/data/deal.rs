@@ -37,7 +37,7 @@ pub fn deal(manifest: &mut Manifest, name: &str, holdout: Holdout) -> anyhow::Re
     });
     let filled = piles.iter().collect::<BTreeSet<_>>().len();
     anyhow::ensure!(
-        filled == shares.len(),
+        filled == shares.len() || matches!(holdout, Holdout::Share(_)),
         "the dataset '{name}' has {} images, with those of one group or with the same bytes counted once {}: that is too few to be \
          dealt into {} folds",
         own.len(),
