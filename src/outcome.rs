@@ -111,6 +111,9 @@ pub struct TrialOutcome {
     pub test: Option<Scores>,
     pub val_predictions: Predictions,
     pub test_predictions: Predictions,
+    /// On the test images of other datasets, where there are any.
+    #[serde(default)]
+    pub shifted_predictions: Predictions,
     /// No better than the largest class, within two standard errors.
     pub at_chance: bool,
     /// The validation loss still fell by more than 1% over the last tenth.

@@ -32,7 +32,7 @@ fn spec(world: &World, path: &str) -> Spec {
 fn decoded(dataset: &Dataset) -> anyhow::Result<BTreeMap<usize, Vec<u8>>> {
     let found = std::sync::Mutex::new(BTreeMap::new());
     let all: Vec<usize> = (0..dataset.manifest.samples.len()).collect();
-    dataset.decode(&all, |index, image| {
+    dataset.decode(&all, &|index, image| {
         found.lock().unwrap().insert(index, image.pixels);
         Ok(())
     })?;

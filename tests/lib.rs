@@ -27,6 +27,7 @@ mod predictions;
 mod published;
 mod ranking;
 mod sharing;
+mod shifts;
 mod side;
 mod sweeps;
 mod taps;

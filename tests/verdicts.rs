@@ -27,7 +27,7 @@ pub fn trial(recipe: &str, lr: &str, replicate: usize, val: f64, test: f64) -> T
 }
 
 /// An arm whose test answers are right on the first `right` of 200 images, give or take the replicate.
-fn answers(arm: &Arm) -> anyhow::Result<Vec<Scored>> {
+fn answers(arm: &Arm, _: Option<&str>) -> anyhow::Result<Vec<Scored>> {
     let setting = arm.best().unwrap();
     Ok(setting
         .trials
@@ -41,8 +41,8 @@ fn answers(arm: &Arm) -> anyhow::Result<Vec<Scored>> {
 }
 
 fn judge(trials: &[Trial], replicates: usize, margin: f64) -> Verdict {
-    let rule = Rule { scenario: "*".to_owned(), better: "a".to_owned(), worse: "b".to_owned(), margin };
-    verdicts(&[rule], &arms(trials, Repeats::all(replicates)), |_, _| true, answers).unwrap().remove(0)
+    let rule = Rule { scenario: "*".to_owned(), better: "a".to_owned(), worse: "b".to_owned(), margin, on: None };
+    verdicts(&[rule], &arms(trials, Repeats::all(replicates)), |_, _| true, |_, _| false, answers).unwrap().remove(0)
 }
 
 fn pair(a: [f64; 3], b: [f64; 3]) -> Vec<Trial> {

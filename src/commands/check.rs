@@ -8,7 +8,7 @@ use super::machine::Rates;
 use super::world::World;
 use super::{Exit, Usage, near, prepare, print, tuning};
 use crate::cli::{Asked, Common};
-use crate::data::Dataset;
+use crate::data::{Dataset, Manifest};
 use crate::experiment::Experiment;
 use crate::experiment::condition::like;
 use crate::key::Key;
@@ -97,7 +97,7 @@ fn pretrained<'a>(jobs: &Jobs, world: &'a World) -> Vec<(&'a Dataset, &'a Datase
     });
     let sources: BTreeSet<Key> = sources.collect();
     let of = |dataset: &&Dataset| sources.contains(&dataset.manifest.fingerprint);
-    let all = || world.datasets.values();
+    let all = || world.datasets.values().map(|dataset| &**dataset);
     all()
         .filter(of)
         .flat_map(|source| all().map(move |dataset| (source, dataset)))
@@ -133,11 +133,20 @@ fn undecidable(experiment: &Experiment, world: &World) -> Vec<String> {
         for scenario in experiment.scenarios.iter().filter(|scenario| like(&rule.scenario, &scenario.name)) {
             let dataset = scenario.layer.get("dataset").map_or_else(String::new, Value::to_string);
             let Some(fact) = world.facts.datasets.get(&dataset) else { continue };
-            let images = fact.tested(experiment.replicates);
+            let own = || fact.tested(experiment.replicates);
+            let images = rule.on.as_ref().map_or_else(own, |on| on_others(&world.datasets[&dataset].manifest, on));
+            if images == 0 {
+                continue;
+            }
             if 1.0 / images as f64 > rule.margin {
                 found.push(format!(
-                    "the rule '{} > {}' in {}: one of the {images} test images weighs {:.3}, more than the margin {}; EQUIVALENT cannot be found",
-                    rule.better, rule.worse, scenario.name, 1.0 / images as f64, rule.margin
+                    "the rule '{} > {}' in {}{}: one of the {images} test images weighs {:.3}, more than the margin {}; EQUIVALENT cannot be found",
+                    rule.better,
+                    rule.worse,
+                    scenario.name,
+                    rule.on.as_ref().map_or_else(String::new, |on| format!(" on {on}")),
+                    1.0 / images as f64,
+                    rule.margin
                 ));
             }
         }
@@ -152,4 +161,10 @@ fn undecidable(experiment: &Experiment, world: &World) -> Vec<String> {
         }
     }
     found
+}
+
+/// Test images of those other datasets that match a pattern.
+fn on_others(manifest: &Manifest, on: &str) -> usize {
+    let others = manifest.shifted.iter().filter(|other| like(on, &other.dataset));
+    others.map(|other| (other.to - other.from) as usize).sum()
 }

@@ -12,6 +12,7 @@ use crate::report::errors::{Answer, Errors};
 use crate::report::findings::{Counts, Findings, Folds, Near, Scenario, Sharing};
 use crate::report::gain::gains;
 use crate::report::sheets::named;
+use crate::report::shift::shifts;
 use crate::report::verdict::{Rule, verdicts};
 use crate::store::Store;
 use crate::store::answers::{Answered, TestAnswers};
@@ -26,6 +27,7 @@ pub fn rules_json(experiment: &Experiment) -> anyhow::Result<String> {
         better: rule.better.clone(),
         worse: rule.worse.clone(),
         margin: rule.margin,
+        on: rule.on.clone(),
     });
     Ok(serde_json::to_string(&rules.collect::<Vec<_>>())?)
 }
@@ -69,8 +71,12 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         arm.folds = folds.get(arm.context_value("dataset")).map(|(folds, _)| *folds);
     }
     let rules: Vec<Rule> = serde_json::from_str(&experiment.rules)?;
-    let mut verdicts = verdicts(&rules, &arms, like, |arm| answers(store, &experiment, arm, &trials))?;
-    let gains = gains(&arms, |arm| answers(store, &experiment, arm, &trials))?;
+    let also = store.also_tested(&experiment)?;
+    let tests =
+        |dataset: &str, on: &str| also.get(dataset).is_some_and(|others| others.iter().any(|other| like(on, other)));
+    let mut verdicts = verdicts(&rules, &arms, like, tests, |arm, on| answers(store, &experiment, arm, on, &trials))?;
+    let gains = gains(&arms, |arm| answers(store, &experiment, arm, None, &trials))?;
+    let shifts = shifts(&arms, &also, &store.shifted_scores(&experiment)?);
     near::without(store, &experiment, &arms, &mut verdicts)?;
     let near = store.near_of(&experiment)?.into_iter();
     let (savings, (audited, wrong)) = (store.savings(&experiment)?, store.audits(&experiment)?);
@@ -93,6 +99,7 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         arms,
         verdicts,
         gains,
+        shifts,
         numerics: numerics.into_iter().collect(),
         sharing,
         near: near.map(|found| Near { dataset: found.dataset, near: found.near, of: found.of }).collect(),
@@ -163,13 +170,23 @@ pub fn wrong(store: &Store, scenario: &str, recipe: &str, trials: &[Key]) -> any
     Ok(Errors::of(scenario, recipe, &classes, &replicates))
 }
 
-/// The test answers of an arm's selected setting, replicate by replicate; where every setting diverged, those of
-/// always naming the largest class of the same test images.
-fn answers(store: &Store, experiment: &ExperimentRow, arm: &Arm, trials: &[Trial]) -> anyhow::Result<Vec<Scored>> {
+/// The test answers of an arm's selected setting, replicate by replicate, on its own test images or on those of other datasets
+/// that match `on`; where every setting diverged, those of always naming the largest class of the same test images.
+fn answers(
+    store: &Store,
+    experiment: &ExperimentRow,
+    arm: &Arm,
+    on: Option<&str>,
+    trials: &[Trial],
+) -> anyhow::Result<Vec<Scored>> {
+    let of = |trial: Key| match on {
+        None => store.test_answers(trial),
+        Some(on) => store.shifted_answers(trial, |dataset| like(on, dataset)),
+    };
     let own = arm.tested();
     if !own.is_empty() {
         let scored = |trial: &Trial| {
-            let answers = store.test_answers(trial.key)?;
+            let answers = of(trial.key)?;
             Ok(scored(&experiment.metric, &answers.predicted, &answers.truth).on(answers.samples))
         };
         return own.into_iter().map(scored).collect();
@@ -180,7 +197,7 @@ fn answers(store: &Store, experiment: &ExperimentRow, arm: &Arm, trials: &[Trial
     let largest = |replicate: usize| {
         // Replicates of a dataset in folds have test images of their own.
         let same = done.iter().min_by_key(|trial| trial.replicate != replicate)?;
-        Some(store.test_answers(same.key).map(|TestAnswers { samples, truth, .. }| {
+        Some(of(same.key).map(|TestAnswers { samples, truth, .. }| {
             let mut sizes: BTreeMap<u32, usize> = BTreeMap::new();
             truth.iter().for_each(|class| *sizes.entry(*class).or_default() += 1);
             let largest = sizes.into_iter().max_by_key(|(class, size)| (*size, u32::MAX - *class));

@@ -24,6 +24,7 @@ mod machine;
 mod materials;
 mod merge;
 mod near;
+mod opened;
 mod plan;
 mod predict;
 mod prepare;

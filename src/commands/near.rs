@@ -75,7 +75,7 @@ pub fn found<'a>(prepared: &Prepared, world: &'a World) -> anyhow::Result<Vec<(&
             let apart = found.into_iter().filter(|pair| may_part(&dataset.manifest, pair));
             pairs.extend(apart.map(|pair| ((pair.test, pair.train), pair)));
         }
-        all.push((dataset, pairs.into_values().collect()));
+        all.push((&**dataset, pairs.into_values().collect()));
     }
     Ok(all)
 }
@@ -133,7 +133,7 @@ pub fn without(
     if store.near_of(experiment)?.is_empty() {
         return Ok(());
     }
-    for verdict in verdicts.iter_mut().filter(|verdict| verdict.difference.is_some()) {
+    for verdict in verdicts.iter_mut().filter(|verdict| verdict.difference.is_some() && verdict.rule.on.is_none()) {
         let side = |recipe: &str| arms.iter().find(|arm| arm.recipe == recipe && arm.context == verdict.context);
         let sides =
             [side(&verdict.rule.better), side(&verdict.rule.worse)].map(|arm| arm.map(Arm::tested).unwrap_or_default());

@@ -7,7 +7,7 @@ use indicatif::HumanDuration;
 use super::budget::Reach;
 use super::jobs::{self, Jobs, Kept, Totals};
 use super::world::World;
-use super::{Exit, print, streams, table_style, tuning};
+use super::{Exit, opened, print, streams, table_style, tuning};
 use crate::cli::{Asked, Common, Format};
 use crate::device::Precision;
 use crate::experiment::Experiment;
@@ -149,7 +149,7 @@ fn text(
         Some(shard) => format!("part {shard} of {cells} cells x {replicates} replicates: {trials} distinct trials"),
     };
     let mut parts = vec![format!("{}: {size}, {} of them in the store", experiment.name, totals.done)];
-    parts.push(data(world, style));
+    parts.push(opened::listed(world, style));
     let stages: Vec<Vec<String>> = ["pretrain", "encode", "probe", "finetune"]
         .iter()
         .zip(totals.stages)
@@ -166,26 +166,6 @@ fn text(
     parts.extend(collapsed(plan));
     parts.push(freezing(plan, &world.facts));
     parts.join("\n\n")
-}
-
-fn data(world: &World, style: Style) -> String {
-    let rows: Vec<Vec<String>> = world
-        .facts
-        .datasets
-        .iter()
-        .map(|(name, fact)| {
-            let val = if fact.val == 0 { "carved from train".to_owned() } else { fact.val.to_string() };
-            vec![
-                name.clone(),
-                fact.classes.to_string(),
-                fact.train.iter().sum::<usize>().to_string(),
-                val,
-                fact.folds.map_or(fact.test.to_string(), |folds| format!("{} in each of {folds} folds", fact.test)),
-                fact.fingerprint.short(),
-            ]
-        })
-        .collect();
-    format!("data\n{}", table(style, &["dataset", "classes", "train", "val", "test", "fingerprint"], &rows))
 }
 
 /// Where the features of each frozen prefix live, and the seconds of one slot that decided it.

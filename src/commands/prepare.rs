@@ -80,9 +80,7 @@ pub fn prepare_data(plan: &Plan, jobs: &Jobs, world: &World) -> anyhow::Result<P
 fn all_of(world: &World, data: Key) -> Vec<usize> {
     let dataset = world.datasets.values().find(|dataset| dataset.manifest.fingerprint == data);
     dataset.map_or_else(Vec::new, |dataset| {
-        (0..dataset.manifest.samples.len())
-            .filter(|index| dataset.manifest.samples[*index].part != crate::data::Part::Test)
-            .collect()
+        (0..dataset.manifest.samples.len()).filter(|index| dataset.manifest.samples[*index].part.is_learned()).collect()
     })
 }
 
@@ -101,7 +99,7 @@ fn want(
         return Ok(());
     };
     let split = split::split(&dataset.manifest, per_class, seed, replicate as u64).map_err(anyhow::Error::msg)?;
-    let all = split.train.iter().chain(&split.val).chain(&split.test);
-    wanted.entry((data, frame)).or_default().extend(all.map(|index| *index as usize));
+    let all = split.train.iter().copied().chain(split.evaluated());
+    wanted.entry((data, frame)).or_default().extend(all.map(|index| index as usize));
     Ok(())
 }

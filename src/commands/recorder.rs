@@ -7,14 +7,15 @@ use super::run::describe;
 use super::world::World;
 use super::{findings, host};
 use crate::data::split::split;
+use crate::data::{self, Manifest};
 use crate::experiment::Experiment;
 use crate::key::Key;
-use crate::outcome::{Failure, FailureClass};
+use crate::outcome::{Failure, FailureClass, Predictions, TrialOutcome, score};
 use crate::plan::stage::Train;
 use crate::plan::{Cell, Plan, trial_key};
 use crate::schedule::event::Event;
 use crate::store::Store;
-use crate::store::record::{CellRecord, Circumstance, ExperimentRecord};
+use crate::store::record::{CellRecord, Circumstance, ExperimentRecord, FinishedTrial, Shifted};
 use crate::value::{Layer, Value};
 
 /// Where a sweep runs.
@@ -49,10 +50,11 @@ pub fn begin(
 ) -> anyhow::Result<i64> {
     for dataset in world.datasets.values() {
         let manifest = &dataset.manifest;
-        let samples = manifest
-            .samples
-            .iter()
-            .map(|sample| (sample.id.as_str(), sample.class, sample.part.name(), sample.group.as_deref()));
+        let origin = |at: u32| manifest.shifted.iter().find(|other| (other.from..other.to).contains(&at));
+        let samples = manifest.samples.iter().zip(0..).map(|(sample, at)| {
+            let origin = origin(at).map(|other| other.dataset.as_str());
+            (sample.id.as_str(), sample.class, sample.part.name(), [sample.group.as_deref(), origin])
+        });
         let (name, classes) = (&dataset.name, &manifest.classes);
         store.dataset(manifest.fingerprint, name, &manifest.sha256, classes, manifest.folds, samples)?;
     }
@@ -133,7 +135,8 @@ impl<'a> Recorder<'a> {
                     let chain =
                         plan.stages(&plan.cells[*cell], *replicate, &world.facts).map_err(anyhow::Error::msg)?;
                     let split = store_split(store, &chain.train, world, &mut self.splits)?;
-                    store.trial(key(*job), split, outcome, trial, circumstance, sweep)
+                    let shifted = shifted(trial, manifest(world, chain.train.data)?);
+                    store.trial(key(*job), &FinishedTrial { split, outcome, trial, shifted }, circumstance, sweep)
                 }
                 (What::Trial { .. }, None) => anyhow::bail!("a worker returned a trial without results"),
             },
@@ -159,12 +162,30 @@ impl<'a> Recorder<'a> {
     }
 }
 
+/// The scores of a trial on each other dataset that it was tested on.
+fn shifted(trial: &TrialOutcome, manifest: &Manifest) -> Vec<Shifted> {
+    let Predictions { samples, predicted, .. } = &trial.shifted_predictions;
+    let one = |other: &data::Shifted| {
+        let own = samples.iter().zip(predicted).filter(|(at, _)| (other.from..other.to).contains(at));
+        let (truth, predicted): (Vec<u32>, Vec<u16>) =
+            own.map(|(at, predicted)| (manifest.samples[*at as usize].class, *predicted)).unzip();
+        let scores = score(&predicted, &truth, manifest.classes.len(), f64::NAN);
+        Shifted { dataset: other.dataset.clone(), images: truth.len(), scores }
+    };
+    let others = manifest.shifted.iter().map(one);
+    others.filter(|shifted| shifted.images > 0).collect()
+}
+
+fn manifest(world: &World, data: Key) -> anyhow::Result<&Manifest> {
+    let dataset = world.datasets.values().find(|dataset| dataset.manifest.fingerprint == data);
+    Ok(&dataset.ok_or_else(|| anyhow::anyhow!("the dataset of a trial is gone"))?.manifest)
+}
+
 /// Writes the split of a trial once, and returns its key.
 fn store_split(store: &mut Store, train: &Train, world: &World, known: &mut HashSet<Key>) -> anyhow::Result<Key> {
     let key = Key::of("split", &(train.data, train.per_class, train.seed, train.replicate));
     if known.insert(key) {
-        let dataset = world.datasets.values().find(|dataset| dataset.manifest.fingerprint == train.data);
-        let manifest = &dataset.ok_or_else(|| anyhow::anyhow!("the dataset of a trial is gone"))?.manifest;
+        let manifest = manifest(world, train.data)?;
         let split = split(manifest, train.per_class, train.seed, train.replicate as u64).map_err(anyhow::Error::msg)?;
         store.split(
             key,

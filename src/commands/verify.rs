@@ -253,6 +253,10 @@ pub fn difference(recorded: &Recorded, outcome: &Outcome) -> String {
     if answers > 0 {
         found.push(format!("{answers} answers on test"));
     }
+    let answers = differing(&trial.shifted_predictions.predicted, &recorded.shifted_predicted);
+    if answers > 0 {
+        found.push(format!("{answers} answers on the test images of other datasets"));
+    }
     if trial.steps != recorded.steps {
         found.push(format!("{} steps instead of {}", trial.steps, recorded.steps));
     }

@@ -3,35 +3,32 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Usage;
 use super::devices::Devices;
-use super::get::how_to_get_dataset;
 use super::machine::Rates;
 use super::materials::{how_to_get_weights, weight_file, weights_folder};
-use super::near;
+use super::opened;
 use crate::cli::Common;
-use crate::data::deal::tested;
-use crate::data::open::load;
+use crate::data::Dataset;
 use crate::data::split::split;
-use crate::data::synthetic::Family;
-use crate::data::{Dataset, Holdout, Part, Spec};
 use crate::device::Device;
+use crate::experiment::Experiment;
 use crate::experiment::problem::Problem;
-use crate::experiment::{Experiment, NearDuplicates, Origin};
 use crate::key::Key;
 use crate::model::catalogue;
 use crate::model::sketch::Sketch;
 use crate::plan::facts::KnownBackbone;
 use crate::plan::stage::{Encode, Encoded};
-use crate::plan::{DatasetFact, Facts, WeightsFact};
+use crate::plan::{Facts, WeightsFact};
 use crate::train::Places;
 use crate::value::Value;
 
 /// The facts, and the things themselves.
 pub struct World {
     pub facts: Facts,
-    pub datasets: BTreeMap<String, Dataset>,
+    pub datasets: BTreeMap<String, Arc<Dataset>>,
     pub devices: Devices,
     pub places: Places,
     pub rates: Rates,
@@ -58,7 +55,7 @@ impl World {
         let mut problems = Vec::new();
         let folder = data_folder(file, common);
         let cache = common.db.parent().unwrap_or(Path::new("")).join("cache");
-        let datasets = open_datasets(experiment, &folder, &cache, &mut problems);
+        let datasets = opened::datasets(experiment, &used_datasets(experiment), &folder, &cache, &mut problems);
         let weights = find_weights(experiment, common, &folder, &mut problems);
         let graphs = own_graphs(experiment, file, &mut problems);
         if !problems.is_empty() {
@@ -74,7 +71,7 @@ impl World {
             return Err(Usage("--slots needs at least 1".to_owned()).into());
         }
         let facts = Facts {
-            datasets: datasets.iter().map(|(name, dataset)| (name.clone(), fact(dataset))).collect(),
+            datasets: datasets.iter().map(|(name, dataset)| (name.clone(), opened::fact(dataset))).collect(),
             weights,
             graphs,
             slots: per_device * devices.count(),
@@ -104,7 +101,7 @@ impl World {
         for replicate in 0..stage.replicates {
             let split = split(manifest, stage.per_class, stage.seed, replicate as u64)?;
             validated.extend(split.val.iter().copied());
-            plain.extend(split.val.into_iter().chain(split.test));
+            plain.extend(split.evaluated());
             trained.extend(split.train);
         }
         let rows = match stage.images {
@@ -158,106 +155,6 @@ fn axis_values(experiment: &Experiment, key: &str) -> Vec<Value> {
     axes.filter_map(|axis| column(axis).map(|column| (axis, column)))
         .flat_map(|(axis, column)| axis.rows.iter().map(move |row| row[column].clone()))
         .collect()
-}
-
-fn open_datasets(
-    experiment: &Experiment,
-    folder: &Path,
-    cache: &Path,
-    problems: &mut Vec<Problem>,
-) -> BTreeMap<String, Dataset> {
-    let mut opened = BTreeMap::new();
-    for name in used_datasets(experiment) {
-        let Some(asked) = experiment.datasets.get(&name) else { continue };
-        let source = match &asked.origin {
-            Origin::Path(path) => crate::data::open::Source::Path(locate(folder, path)),
-            Origin::Synthetic { classes, shift, task, train, test } => crate::data::open::Source::Synthetic(Family {
-                classes: *classes,
-                shift: *shift,
-                task: *task,
-                train: *train,
-                test: *test,
-            }),
-        };
-        let spec = Spec {
-            name: name.clone(),
-            source,
-            splits: asked.splits.clone(),
-            skip_bad_images: asked.skip_bad_images,
-            classes: asked.classes.clone(),
-            holdout: asked.folds.map(Holdout::Folds).or(asked.share.map(Holdout::Share)),
-        };
-        let opened_whole = load(&spec).and_then(|mut dataset| {
-            if asked.near_duplicates == NearDuplicates::Together {
-                near::keep_together(&mut dataset, cache)?;
-            }
-            dataset.deal(spec.holdout)?;
-            if asked.near_duplicates == NearDuplicates::Drop {
-                near::leave_out(&mut dataset, cache)?;
-            }
-            Ok(dataset)
-        });
-        match opened_whole {
-            Ok(dataset) => {
-                if let Some(pin) = asked.sha256.as_ref().filter(|pin| **pin != dataset.manifest.sha256) {
-                    let message = format!(
-                        "the dataset '{name}' is pinned to other bytes: sha256 is {}, the file asks for {pin}",
-                        dataset.manifest.sha256
-                    );
-                    problems.push(Problem::at(asked.spot, message));
-                }
-                opened.insert(name, dataset);
-            }
-            Err(error) => {
-                let mut help = format!(
-                    "datasets are looked up in '{}': --data FOLDER or TL_SWEEP_DATA names another",
-                    folder.display()
-                );
-                if let (Origin::Path(path), false) = (&asked.origin, is_there(&spec))
-                    && let Some(cure) = how_to_get_dataset(path, folder)
-                {
-                    help = format!("{help}; {cure}");
-                }
-                problems.push(Problem::at(asked.spot, format!("{error:#}")).help(help));
-            }
-        }
-    }
-    opened
-}
-
-fn is_there(spec: &Spec) -> bool {
-    matches!(&spec.source, crate::data::open::Source::Path(path) if path.exists())
-}
-
-/// A dataset by its path, or by its name with the ending of an archive.
-fn locate(folder: &Path, path: &str) -> PathBuf {
-    let plain = folder.join(path);
-    let endings = ["", ".tar.gz", ".tar", ".tgz"].map(|ending| folder.join(format!("{path}{ending}")));
-    endings.into_iter().find(|path| path.exists()).unwrap_or(plain)
-}
-
-fn fact(dataset: &Dataset) -> DatasetFact {
-    let manifest = &dataset.manifest;
-    let total = |part| manifest.counts(part).iter().sum();
-    let fact = DatasetFact {
-        fingerprint: manifest.fingerprint,
-        classes: manifest.classes.len(),
-        train: manifest.counts(Part::Train),
-        val: total(Part::Val),
-        test: total(Part::Test),
-        folds: manifest.folds,
-    };
-    let Some(folds) = manifest.folds else { return fact };
-    // What every replicate has of each class, and what the largest fold tests.
-    let (mut train, mut test) = (manifest.counts(Part::Fold), 0);
-    for fold in 0..folds as u64 {
-        let tested = tested(manifest, fold);
-        let mut rest = manifest.counts(Part::Fold);
-        tested.iter().for_each(|at| rest[manifest.samples[*at as usize].class as usize] -= 1);
-        train.iter_mut().zip(rest).for_each(|(least, rest)| *least = rest.min(*least));
-        test = tested.len().max(test);
-    }
-    DatasetFact { train, test, ..fact }
 }
 
 /// Networks that the experiment has in files of their own, by what it calls them and by their settled names.

@@ -14,7 +14,7 @@ use crate::seed::{Stream, stream};
 /// How test images are taken from a dataset that has no split of them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Holdout {
-    /// A share of the images of each class.
+    /// A share of the images of each class; of 1, all: for a dataset that is only tested.
     Share(f64),
     /// K-fold cross-validation: replicate r tests on fold r; after K replicates all is dealt anew.
     Folds(usize),
@@ -25,6 +25,11 @@ pub enum Holdout {
 /// # Errors
 /// A class has too few images, or too few groups of images, to be trained and tested on.
 pub fn deal(manifest: &mut Manifest, name: &str, holdout: Holdout) -> anyhow::Result<()> {
+    if let Holdout::Share(1.0) = holdout {
+        manifest.samples.iter_mut().for_each(|sample| sample.part = Part::Test);
+        manifest.seal();
+        return Ok(());
+    }
     let own: Vec<u32> = of(manifest, Part::Train).collect();
     let shares = match holdout {
         Holdout::Share(share) => vec![share, 1.0 - share],

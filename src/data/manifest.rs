@@ -13,6 +13,8 @@ pub enum Part {
     Test,
     /// Tested in some replicates, trained or validated on in the others.
     Fold,
+    /// Of another dataset with the same classes, whose test images are tested as well.
+    Shifted,
 }
 
 impl Part {
@@ -29,17 +31,18 @@ impl Part {
             Self::Val => "val",
             Self::Test => "test",
             Self::Fold => "fold",
+            Self::Shifted => "shifted",
         }
     }
 
-    /// Whether some replicate tests on it.
+    /// Whether some replicate tests on it, of the dataset's own.
     pub fn is_tested(self) -> bool {
         matches!(self, Self::Test | Self::Fold)
     }
 
     /// Whether some replicate trains or validates on it.
     pub fn is_learned(self) -> bool {
-        self != Self::Test
+        matches!(self, Self::Train | Self::Val | Self::Fold)
     }
 
     /// How a person says which folder serves as the split called `name`, or that there is none.
@@ -69,7 +72,15 @@ pub struct Sample {
     pub content: Key,
 }
 
-/// All samples of a dataset, sorted by id; classes sorted by name.
+/// Images of another dataset that are tested as well: places in the list of samples.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shifted {
+    pub dataset: String,
+    pub from: u32,
+    pub to: u32,
+}
+
+/// All samples of a dataset, sorted by id, and behind them those of others that are tested as well; classes sorted by name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Of ids, classes, parts, groups and bytes.
@@ -83,6 +94,8 @@ pub struct Manifest {
     /// In how many folds those are that replicates test on in turn.
     #[serde(default)]
     pub folds: Option<usize>,
+    #[serde(default)]
+    pub shifted: Vec<Shifted>,
 }
 
 impl Manifest {
@@ -104,7 +117,15 @@ impl Manifest {
             anyhow::bail!("the dataset '{name}' lists '{}' twice", pair[0].id);
         }
         let fingerprint = Key::of("dataset", &(&sorted, &samples));
-        Ok(Self { fingerprint, sha256, classes: sorted, samples, skipped: Vec::new(), folds: None })
+        Ok(Self {
+            fingerprint,
+            sha256,
+            classes: sorted,
+            samples,
+            skipped: Vec::new(),
+            folds: None,
+            shifted: Vec::new(),
+        })
     }
 
     /// Takes the fingerprint anew, after parts or groups have changed.
@@ -113,6 +134,47 @@ impl Manifest {
             None => Key::of("dataset", &(&self.classes, &self.samples)),
             Some(folds) => Key::of("dataset in folds", &(&self.classes, &self.samples, folds)),
         };
+    }
+
+    /// Adds the test images of another dataset, to be tested as well; returns their places there.
+    ///
+    /// # Errors
+    /// It has no test images, a class that is none here, or an image whose bytes are trained or validated on here.
+    pub fn also_test(&mut self, name: &str, dataset: &str, other: &Self) -> anyhow::Result<Vec<usize>> {
+        let place = |class: &String| self.classes.binary_search(class).ok().map(|place| place as u32);
+        let mut places = Vec::new();
+        for class in &other.classes {
+            let Some(place) = place(class) else {
+                anyhow::bail!(
+                    "'{dataset}' cannot be tested with '{name}': its class '{class}' is none there (classes = [...] under \
+                     [datasets.{dataset}] takes some only; '{name}' has {})",
+                    self.classes.join(", ")
+                )
+            };
+            places.push(place);
+        }
+        let learned: std::collections::HashMap<Key, &str> =
+            self.samples.iter().filter(|own| own.part.is_learned()).map(|own| (own.content, own.id.as_str())).collect();
+        let tested: Vec<usize> = (0..other.samples.len()).filter(|at| other.samples[*at].part == Part::Test).collect();
+        anyhow::ensure!(!tested.is_empty(), "'{dataset}' has no test images; {}", Part::cure("test"));
+        if let Some((at, id)) = tested.iter().find_map(|at| Some((at, learned.get(&other.samples[*at].content)?))) {
+            anyhow::bail!(
+                "'{dataset}' cannot be tested with '{name}': its test image '{}' has the bytes of '{id}', which is trained or validated on",
+                other.samples[*at].id
+            );
+        }
+        let from = self.samples.len() as u32;
+        let more = tested.iter().map(|at| {
+            let sample = &other.samples[*at];
+            let (id, class) = (format!("{dataset}: {}", sample.id), places[sample.class as usize]);
+            // Groups are for what is dealt and carved.
+            Sample { id, class, part: Part::Shifted, group: None, content: sample.content }
+        });
+        let more: Vec<Sample> = more.collect();
+        self.fingerprint = Key::of("dataset with others", &(self.fingerprint, &more));
+        self.samples.extend(more);
+        self.shifted.push(Shifted { dataset: dataset.to_owned(), from, to: self.samples.len() as u32 });
+        Ok(tested)
     }
 
     /// Whether there is something to train and something to test on, and no group in both.
@@ -152,8 +214,12 @@ impl Manifest {
 
     /// Pairs (train or val id of `source`, own test id) with the same bytes: leaks that a person should know of.
     pub fn leaks<'a>(&'a self, source: &'a Self) -> Vec<(&'a str, &'a str)> {
-        let test: std::collections::HashMap<Key, &str> =
-            self.samples.iter().filter(|s| s.part.is_tested()).map(|s| (s.content, s.id.as_str())).collect();
+        let test: std::collections::HashMap<Key, &str> = self
+            .samples
+            .iter()
+            .filter(|s| s.part.is_tested() || s.part == Part::Shifted)
+            .map(|s| (s.content, s.id.as_str()))
+            .collect();
         // Those in folds with the same bytes are in one.
         let others = source.samples.iter().filter(|sample| matches!(sample.part, Part::Train | Part::Val));
         others.filter_map(|sample| test.get(&sample.content).map(|id| (sample.id.as_str(), *id))).collect()

@@ -22,5 +22,5 @@ pub mod table;
 pub mod unpack;
 
 pub use deal::Holdout;
-pub use manifest::{Manifest, Part, Sample};
+pub use manifest::{Manifest, Part, Sample, Shifted};
 pub use open::{Dataset, Spec, open};

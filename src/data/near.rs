@@ -106,7 +106,7 @@ pub fn before_dealt(dataset: &Dataset) -> anyhow::Result<Vec<Pair>> {
 fn decoded(dataset: &Dataset, manifest: &Manifest) -> anyhow::Result<Vec<Pair>> {
     let all: Vec<usize> = (0..dataset.manifest.samples.len()).collect();
     let small = std::sync::Mutex::new(vec![None; all.len()]);
-    dataset.decode(&all, |index, image| {
+    dataset.decode(&all, &|index, image| {
         let pixels = square(&image, FRAME).map_err(anyhow::Error::msg)?;
         let mut small = small.lock().map_err(|_| anyhow::anyhow!("another image has failed"))?;
         small[index] = Some(Rgb { width: SIDE as u32, height: SIDE as u32, pixels });

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use rayon::prelude::*;
@@ -51,15 +52,18 @@ pub enum Content {
     /// Square images in memory.
     Arrays(Vec<Rgb>),
     Synthetic(Family),
+    /// Those of a dataset and behind them some of others: which places of each.
+    Joined(Vec<(Arc<Dataset>, Vec<usize>)>),
 }
 
-/// Opens the dataset that `spec` asks for.
+/// Opens the dataset that `spec` asks for, to train and to test on.
 ///
 /// # Errors
-/// As `load` and `Dataset::deal`.
+/// As `load` and `Dataset::deal`; a part is missing.
 pub fn open(spec: &Spec) -> anyhow::Result<Dataset> {
     let mut dataset = load(spec)?;
     dataset.deal(spec.holdout)?;
+    dataset.manifest.check_parts(&dataset.name)?;
     Ok(dataset)
 }
 
@@ -112,15 +116,25 @@ pub fn brings_its_own(name: &str) -> String {
 }
 
 impl Dataset {
-    /// Takes test images where they are to be taken, and checks what there is to train and test on.
+    /// Takes test images where they are to be taken.
     ///
     /// # Errors
-    /// A part is missing, or a class has too few images.
+    /// A class has too few images.
     pub fn deal(&mut self, holdout: Option<Holdout>) -> anyhow::Result<()> {
-        if let Some(holdout) = holdout {
-            deal::deal(&mut self.manifest, &self.name, holdout)?;
+        holdout.map_or(Ok(()), |holdout| deal::deal(&mut self.manifest, &self.name, holdout))
+    }
+
+    /// A dataset with which the test images of others are tested as well.
+    ///
+    /// # Errors
+    /// One of these has no test images, other classes, or a test image that is trained on here.
+    pub fn tested_with(self: Arc<Self>, others: &[Arc<Self>]) -> anyhow::Result<Self> {
+        let (name, mut manifest) = (self.name.clone(), self.manifest.clone());
+        let mut parts = vec![(Arc::clone(&self), (0..manifest.samples.len()).collect())];
+        for other in others {
+            parts.push((Arc::clone(other), manifest.also_test(&name, &other.name, &other.manifest)?));
         }
-        self.manifest.check_parts(&self.name)
+        Ok(Self { name, manifest, content: Content::Joined(parts) })
     }
 
     /// Decodes the samples in `wanted` (indices into the manifest) and hands each to `take`, in parallel.
@@ -130,7 +144,7 @@ impl Dataset {
     pub fn decode(
         &self,
         wanted: &[usize],
-        take: impl Fn(usize, Rgb) -> anyhow::Result<()> + Sync,
+        take: &(dyn Fn(usize, Rgb) -> anyhow::Result<()> + Sync),
     ) -> anyhow::Result<()> {
         let named =
             |index: usize| format!("the image '{}' of '{}' cannot be used", self.manifest.samples[index].id, self.name);
@@ -150,6 +164,10 @@ impl Dataset {
             Content::Synthetic(family) => {
                 first_error(wanted, |index| take(index, family.image(&self.manifest.samples[index].id)?))
             }
+            Content::Joined(parts) => each_part(parts, wanted, |part, own| {
+                let places: Vec<usize> = own.keys().copied().collect();
+                part.decode(&places, &|place, image| take(own[&place], image))
+            }),
         }
     }
 
@@ -168,6 +186,8 @@ impl Dataset {
                 first_error(&all, |index| note(index, &std::fs::read(&paths[index]).unwrap_or_default()))?
             }
             Content::Archive(path, names) => archive::visit(path, names, &all, note)?,
+            // Those were looked through one by one.
+            Content::Joined(_) => {}
             Content::Arrays(_) | Content::Synthetic(_) => {}
         }
         self.leave_out(&bad.into_inner().unwrap_or_default())
@@ -225,8 +245,27 @@ impl Content {
             Self::Arrays(images) => *images = kept(images, keep),
             // Its images are made from their names.
             Self::Synthetic(_) => {}
+            Self::Joined(parts) => {
+                let mut at = 0..;
+                parts.iter_mut().for_each(|(_, places)| places.retain(|_| at.next().is_some_and(|at| keep(&at))));
+            }
         }
     }
+}
+
+/// Hands each part of joined datasets those of `wanted` that are its own: by their places there, those in the whole.
+fn each_part(
+    parts: &[(Arc<Dataset>, Vec<usize>)],
+    wanted: &[usize],
+    take: impl Fn(&Dataset, &BTreeMap<usize, usize>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut from = 0;
+    for (part, places) in parts {
+        let own = wanted.iter().filter_map(|at| Some((*places.get(at.checked_sub(from)?)?, *at))).collect();
+        take(part, &own)?;
+        from += places.len();
+    }
+    Ok(())
 }
 
 fn kept<T: Clone>(items: &[T], keep: impl Fn(&usize) -> bool) -> Vec<T> {

@@ -50,7 +50,7 @@ pub fn prepare(dataset: &Dataset, frame: Frame, wanted: &[usize], folder: &Path)
     let size = side * side * 3;
     let file = OpenOptions::new().create(true).truncate(false).write(true).read(true).open(&pixels)?;
     file.set_len((count * size) as u64)?;
-    dataset.decode(&missing, |index, image| {
+    dataset.decode(&missing, &|index, image| {
         let bytes = square(&image, frame).map_err(anyhow::Error::msg)?;
         file.write_all_at(&bytes, (index * size) as u64).with_context(|| format!("cannot write '{}'", pixels.display()))
     })?;

@@ -15,6 +15,16 @@ pub struct Split {
     pub train: Vec<u32>,
     pub val: Vec<u32>,
     pub test: Vec<u32>,
+    /// Those of other datasets, tested as well.
+    #[serde(default)]
+    pub shifted: Vec<u32>,
+}
+
+impl Split {
+    /// Whatever is looked at and not learned from.
+    pub fn evaluated(&self) -> impl Iterator<Item = u32> {
+        self.val.iter().chain(&self.test).chain(&self.shifted).copied()
+    }
 }
 
 /// One image in five of each class is set aside for validation before anything else, where the data brings no
@@ -65,6 +75,7 @@ pub fn split(manifest: &Manifest, per_class: Option<usize>, seed: u64, replicate
         match sample.part {
             Part::Val => split.val.push(index as u32),
             Part::Test => split.test.push(index as u32),
+            Part::Shifted => split.shifted.push(index as u32),
             Part::Train | Part::Fold => {}
         }
     }
@@ -116,7 +127,7 @@ fn pool(manifest: &Manifest, tested: &BTreeSet<u32>) -> Vec<u32> {
     let own = |index: &u32| match manifest.samples[*index as usize].part {
         Part::Train => true,
         Part::Fold => !tested.contains(index),
-        Part::Val | Part::Test => false,
+        Part::Val | Part::Test | Part::Shifted => false,
     };
     (0..manifest.samples.len() as u32).filter(own).collect()
 }

@@ -57,6 +57,17 @@ pub fn class_names(value: &Value) -> Result<Vec<String>, String> {
     if names.len() < 2 { Err(ACCEPTED.to_owned()) } else { Ok(names) }
 }
 
+/// Names of datasets, each once.
+pub fn dataset_names(value: &Value) -> Result<Vec<String>, String> {
+    let accepted = || "expected a list of names of datasets, such as [\"other-camera\"]".to_owned();
+    let Value::List(items) = value else { return Err(accepted()) };
+    let names = items.iter().map(recipe::name).collect::<Result<Vec<_>, _>>()?;
+    if let Some(twice) = names.iter().enumerate().find(|(index, name)| names[..*index].contains(name)) {
+        return Err(format!("the dataset '{}' stands here twice", twice.1));
+    }
+    if names.is_empty() { Err(accepted()) } else { Ok(names) }
+}
+
 pub fn hex64(value: &Value) -> Result<(), String> {
     match value.text() {
         Some(text) if text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit()) => Ok(()),
@@ -70,7 +81,7 @@ pub fn splits(value: &Value) -> Result<(), String> {
     match value {
         Value::Table(entries) => entries.iter().try_for_each(|(key, folder)| match (key.as_str(), folder) {
             ("train" | "val" | "test", Value::Text(_)) => Ok(()),
-            ("test", share) if share.number().is_some_and(|share| share > 0.0 && share < 1.0) => Ok(()),
+            ("test", share) if share.number().is_some_and(|share| share > 0.0 && share <= 1.0) => Ok(()),
             _ => Err(ACCEPTED.to_owned()),
         }),
         _ => Err(ACCEPTED.to_owned()),

@@ -4,6 +4,7 @@ mod accepted;
 pub mod axis;
 pub mod condition;
 mod crossed;
+mod datasets;
 pub mod file;
 pub mod keys;
 pub mod overrides;
@@ -70,6 +71,8 @@ pub struct Dataset {
     /// Only images of these classes; of all where there are none.
     pub classes: Vec<String>,
     pub near_duplicates: NearDuplicates,
+    /// Other datasets whose test images are tested as well.
+    pub also_test: Vec<String>,
     pub spot: Spot,
 }
 
@@ -134,6 +137,8 @@ pub struct Rule {
     pub better: String,
     pub worse: String,
     pub margin: f64,
+    /// A pattern over names of other datasets that are tested as well: on their images it is claimed, and not on the scenario's.
+    pub on: Option<String>,
     pub spot: Spot,
 }
 

@@ -1,15 +1,16 @@
 //! From the tree of values to the experiment: defaults filled in, names looked up, everything checked that
 //! can be checked without data, weights or a network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::accepted::class_names;
+use super::condition::like;
 use super::crossed::{add_default_axes, arms, axes, excludes, includes, refuse_same_key_twice, whens};
+use super::datasets::datasets;
 use super::file::{Entry, Node};
 use super::keys::{self, Group};
 use super::problem::{Problem, Spot};
 use super::reader::Reader;
-use super::{Dataset, Experiment, NearDuplicates, Origin, Pretrain, Rule, Scenario};
+use super::{Dataset, Experiment, Pretrain, Rule, Scenario};
 use crate::recipe::{self, Keep, Metric};
 use crate::value::{Layer, Value};
 
@@ -36,7 +37,7 @@ pub fn resolve(root: &Node, file_name: String, reader: &mut Reader) -> Option<Ex
     refuse_same_key_twice(root, &axes, &whens, &recipes, reader);
     let excludes = excludes(root, reader);
     let includes = includes(root, reader);
-    let rules = rules(root, &arms(&axes, &includes), reader);
+    let rules = rules(root, &arms(&axes, &includes), &datasets, &scenarios, reader);
     let pretrain = pretrain(root, &datasets, reader);
     if scenarios.is_empty() && root.get("scenarios").is_none() {
         let cure = "write [scenarios.NAME] with `dataset` and `per_class`";
@@ -175,100 +176,10 @@ fn section(root: &Node, name: &str, groups: &[Group], reader: &mut Reader) -> La
 }
 
 /// The tables `[family.NAME]`, each with its entries.
-fn family<'a>(root: &'a Node, family: &str, reader: &mut Reader) -> Vec<(&'a Entry, &'a [Entry])> {
+pub fn family<'a>(root: &'a Node, family: &str, reader: &mut Reader) -> Vec<(&'a Entry, &'a [Entry])> {
     let Some(entry) = root.get(family) else { return Vec::new() };
     let members = reader.table(entry);
     members.iter().map(|member| (member, reader.table(member))).collect()
-}
-
-fn datasets(root: &Node, reader: &mut Reader) -> BTreeMap<String, Dataset> {
-    let mut found = BTreeMap::new();
-    for (entry, entries) in family(root, "datasets", reader) {
-        let place = format!("[datasets.{}]", entry.key);
-        let layer = reader.layer(entries, &[Group::Dataset], &place);
-        let origin = match (layer.get("path"), layer.get("synthetic")) {
-            (Some(path), None) => Origin::Path(path.to_string()),
-            (None, Some(Value::Table(given))) => synthetic(given),
-            _ if entries.iter().any(|entry| entry.key == "path")
-                != entries.iter().any(|entry| entry.key == "synthetic") =>
-            {
-                continue;
-            }
-            _ => {
-                reader.complain(entry.spot, format!("{place} needs `path` or `synthetic`, one of them"));
-                continue;
-            }
-        };
-        let mut splits: BTreeMap<String, String> =
-            ["train", "val", "test"].map(|name| (name.to_owned(), name.to_owned())).into();
-        if let Some(Value::Table(renamed)) = layer.get("splits") {
-            // A folder that serves as one split no longer serves as the split of its own name.
-            splits.retain(|split, folder| {
-                renamed.contains_key(split) || !renamed.values().any(|used| used.text() == Some(folder))
-            });
-            let named = renamed.iter().filter_map(|(split, folder)| Some((split.clone(), folder.text()?.to_owned())));
-            splits.extend(named);
-        }
-        let taken = layer.get("splits").and_then(|given| match given {
-            Value::Table(given) => given.get("test"),
-            _ => None,
-        });
-        let (share, folds) = (taken.and_then(Value::number), layer.get("folds").and_then(Value::count));
-        let near_duplicates = match layer.get("near_duplicates").and_then(Value::text) {
-            Some("drop") => NearDuplicates::Drop,
-            Some("together") => NearDuplicates::Together,
-            _ => NearDuplicates::Keep,
-        };
-        if taken.is_some() && folds.is_some() {
-            let message = format!("{place} names test images twice: in `splits`, and by `folds`");
-            reader.problems.push(Problem::at(entry.spot, message).help("leave one of them out"));
-        }
-        match (near_duplicates, share.is_some() || folds.is_some()) {
-            (NearDuplicates::Together, false) => reader.problems.push(
-                Problem::at(
-                    entry.spot,
-                    format!("{place} keeps near-duplicates together, but its parts are as they come"),
-                )
-                .help("\"drop\" leaves those to train on out; `together` is for `folds` and a share as `test`"),
-            ),
-            (NearDuplicates::Drop, true) if folds.is_some() => reader.problems.push(
-                Problem::at(
-                    entry.spot,
-                    format!("{place} drops near-duplicates of test images, and in folds all are tested"),
-                )
-                .help("near_duplicates = \"together\" puts them into one fold"),
-            ),
-            _ => {}
-        }
-        let dataset = Dataset {
-            name: entry.key.clone(),
-            origin,
-            splits,
-            sha256: layer.get("sha256").map(|pin| pin.to_string().to_lowercase()),
-            share,
-            folds,
-            near_duplicates,
-            classes: layer.get("classes").and_then(|value| class_names(value).ok()).unwrap_or_default(),
-            skip_bad_images: layer.get("on_bad_image").and_then(Value::text) == Some("skip"),
-            spot: entry.spot,
-        };
-        found.insert(entry.key.clone(), dataset);
-    }
-    found
-}
-
-fn synthetic(given: &BTreeMap<String, Value>) -> Origin {
-    let count = |name: &str| {
-        let default = keys::SYNTHETIC.iter().find(|(key, _)| *key == name).map_or(0, |(_, default)| *default);
-        given.get(name).and_then(Value::count).unwrap_or(default)
-    };
-    Origin::Synthetic {
-        classes: count("classes"),
-        shift: given.get("shift").and_then(Value::number).unwrap_or(0.0),
-        task: count("task") as u64,
-        train: count("train"),
-        test: count("test"),
-    }
 }
 
 fn scenarios(root: &Node, reader: &mut Reader) -> Vec<Scenario> {
@@ -311,14 +222,20 @@ fn recipes(root: &Node, reader: &mut Reader) -> (BTreeMap<String, Layer>, Vec<St
     (recipes, named)
 }
 
-fn rules(root: &Node, arms: &[String], reader: &mut Reader) -> Vec<Rule> {
+fn rules(
+    root: &Node,
+    arms: &[String],
+    datasets: &BTreeMap<String, Dataset>,
+    scenarios: &[Scenario],
+    reader: &mut Reader,
+) -> Vec<Rule> {
     let mut found = Vec::new();
     for node in reader.tables(root, "rule") {
         let layer = reader.layer(node.entries().unwrap_or(&[]), &[Group::Rule], "[[rule]]");
         let Some(claim) = reader.required(&layer, "claim", node.spot, "[[rule]]") else { continue };
         let spot = node.get("claim").map_or(node.spot, |entry| entry.node.spot);
         let scenario = layer.get("scenario").map_or("*".to_owned(), Value::to_string);
-        if !reader.scenarios.iter().any(|name| super::condition::like(&scenario, name)) {
+        if !reader.scenarios.iter().any(|name| like(&scenario, name)) {
             let names = reader.scenarios.clone();
             let accepted: Vec<&str> = names.iter().map(String::as_str).collect();
             let spot = node.get("scenario").map_or(node.spot, |entry| entry.node.spot);
@@ -341,10 +258,35 @@ fn rules(root: &Node, arms: &[String], reader: &mut Reader) -> Vec<Rule> {
                 );
             }
         }
+        let on = layer.get("on").map(Value::to_string);
+        if let Some(on) = &on {
+            let spot = node.get("on").map_or(node.spot, |entry| entry.node.spot);
+            check_on(on, &scenario, datasets, scenarios, spot, reader);
+        }
         let margin = layer.get("margin").and_then(Value::number).unwrap_or(0.005);
-        found.push(Rule { scenario, better: better.to_owned(), worse: worse.to_owned(), margin, spot });
+        found.push(Rule { scenario, better: better.to_owned(), worse: worse.to_owned(), margin, on, spot });
     }
     found
+}
+
+/// Whether a rule's other datasets are tested in some scenario that it speaks of.
+fn check_on(
+    on: &str,
+    pattern: &str,
+    datasets: &BTreeMap<String, Dataset>,
+    scenarios: &[Scenario],
+    spot: Spot,
+    reader: &mut Reader,
+) {
+    let own = scenarios.iter().filter(|scenario| like(pattern, &scenario.name));
+    let targets = own.filter_map(|scenario| datasets.get(scenario.layer.get("dataset")?.text()?));
+    let tested: BTreeSet<&str> = targets.flat_map(|target| target.also_test.iter().map(String::as_str)).collect();
+    if !tested.iter().any(|other| like(on, other)) {
+        let accepted: Vec<&str> = tested.into_iter().collect();
+        let message =
+            format!("no dataset that these scenarios also test matches '{on}' (`also_test` under [datasets.NAME])");
+        reader.unknown(spot, message, on, &accepted);
+    }
 }
 
 fn pretrain(root: &Node, datasets: &BTreeMap<String, Dataset>, reader: &mut Reader) -> Option<Pretrain> {

@@ -29,6 +29,8 @@ pub struct DatasetFact {
     pub val: usize,
     /// Images to test on; of one in folds, those of the largest fold.
     pub test: usize,
+    /// Test images of other datasets that are tested as well.
+    pub shifted: usize,
     /// In how many folds the images are that replicates test on in turn.
     pub folds: Option<usize>,
 }
@@ -56,6 +58,7 @@ pub struct KnownBackbone {
 pub struct Counts {
     pub train: usize,
     pub val: usize,
+    /// Those of other datasets among them.
     pub test: usize,
 }
 
@@ -71,7 +74,7 @@ impl DatasetFact {
     /// A class has too few.
     pub fn counts(&self, per_class: Option<usize>) -> Result<Counts, String> {
         let carves = self.val == 0;
-        let mut counts = Counts { train: 0, val: self.val, test: self.test };
+        let mut counts = Counts { train: 0, val: self.val, test: self.test + self.shifted };
         for total in &self.train {
             let reserved = if carves { (total / 5).max(1).min(*total) } else { 0 };
             let rest = total - reserved;

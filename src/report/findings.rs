@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::arm::{Arm, Repeats, Setting};
 use super::compare::{Difference, Mean, mean, mean_over};
 use super::gain::Gain;
+use super::shift::Shift;
 use super::verdict::Verdict;
 use crate::recipe::OVERRIDE;
 
@@ -20,6 +21,7 @@ pub struct Findings {
     pub arms: Vec<Arm>,
     pub verdicts: Vec<Verdict>,
     pub gains: Vec<Gain>,
+    pub shifts: Vec<Shift>,
     pub counts: Counts,
     /// Numerics classes among the results; more than one is a mix.
     pub numerics: Vec<String>,

@@ -22,7 +22,7 @@ pub fn report(findings: &Findings, errors: &[Errors]) -> String {
     for sheet in &found.sheets {
         body.push(table(sheet));
         match sheet.kind {
-            Kind::Best | Kind::Gains | Kind::Errors => {}
+            Kind::Best | Kind::Gains | Kind::Shifts | Kind::Errors => {}
             Kind::Arms => body.extend(picture(arms(findings))),
             Kind::Depths => body.extend(depths(findings)),
             Kind::Rules => body.extend(picture(rules(findings))),

@@ -31,6 +31,7 @@ pub fn report(findings: &Findings, errors: &[Errors]) -> Value {
         "arms": findings.arms.iter().map(arm).collect::<Vec<_>>(),
         "verdicts": findings.verdicts,
         "gains": findings.gains,
+        "shifts": findings.shifts,
         "errors": errors,
     })
 }

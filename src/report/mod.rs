@@ -17,5 +17,6 @@ pub mod predictions;
 pub mod ranking;
 pub mod reasons;
 pub mod sheets;
+pub mod shift;
 pub mod table;
 pub mod verdict;

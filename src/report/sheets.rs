@@ -2,6 +2,7 @@
 
 use super::arm::{Arm, Context};
 use super::findings::{Findings, Folds, fraction, further_context, shown_difference, shown_mean};
+use super::shift;
 use super::verdict::Verdict;
 
 /// What a table says.
@@ -12,6 +13,8 @@ pub enum Kind {
     Gains,
     Arms,
     Depths,
+    /// What recipes score on other datasets.
+    Shifts,
     Rules,
     /// What a recipe gets wrong.
     Errors,
@@ -47,6 +50,7 @@ pub fn sheets(findings: &Findings) -> Sheets {
     ];
     sheets.extend(gains(findings));
     sheets.extend(depths(findings, title(findings.depth_words())));
+    sheets.extend(shift::sheets(findings));
     if !findings.verdicts.is_empty() {
         sheets.push(verdicts(findings));
     }
@@ -370,7 +374,8 @@ pub fn place_of(verdict: &Verdict) -> String {
         text => format!(", {text}"),
     };
     let size = if get("per_class").is_empty() { "all".to_owned() } else { get("per_class").to_owned() };
-    format!("{} ({} {size}{further})", get("scenario"), get("dataset"))
+    let on = verdict.rule.on.as_ref().map_or_else(String::new, |on| format!(" on {on}"));
+    format!("{} ({} {size}{further}){on}", get("scenario"), get("dataset"))
 }
 
 fn notes(verdicts: &[Verdict]) -> Vec<String> {

@@ -14,6 +14,9 @@ pub struct Rule {
     pub better: String,
     pub worse: String,
     pub margin: f64,
+    /// A pattern over names of other datasets, on whose test images it is claimed; none: on the scenario's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -57,7 +60,8 @@ pub struct Verdict {
 pub const LEAST_REPLICATES: usize = 3;
 
 /// Verdicts on all rules, one for each context in which both arms stand. `answers` gives the test answers of an
-/// arm's selected setting by replicate; where every setting diverged, those of naming the largest class.
+/// arm's selected setting by replicate, on its own test images or on those of other datasets; where every setting diverged,
+/// those of naming the largest class. `tests` says whether a dataset's trials are tested on others that match a pattern.
 ///
 /// # Errors
 /// What `answers` returns.
@@ -65,12 +69,15 @@ pub fn verdicts(
     rules: &[Rule],
     arms: &[Arm],
     matches: impl Fn(&str, &str) -> bool,
-    answers: impl Fn(&Arm) -> anyhow::Result<Vec<Scored>>,
+    tests: impl Fn(&str, &str) -> bool,
+    answers: impl Fn(&Arm, Option<&str>) -> anyhow::Result<Vec<Scored>>,
 ) -> anyhow::Result<Vec<Verdict>> {
     let mut found = Vec::new();
     for rule in rules {
         let mut contexts: Vec<&Context> = Vec::new();
-        for arm in arms.iter().filter(|arm| matches(&rule.scenario, arm.context_value("scenario"))) {
+        let on = |arm: &Arm| rule.on.as_ref().is_none_or(|on| tests(arm.context_value("dataset"), on));
+        let spoken_of = |arm: &&Arm| matches(&rule.scenario, arm.context_value("scenario")) && on(arm);
+        for arm in arms.iter().filter(spoken_of) {
             if (arm.recipe == rule.better || arm.recipe == rule.worse) && !contexts.contains(&&arm.context) {
                 contexts.push(&arm.context);
             }
@@ -90,7 +97,7 @@ fn examine(
     context: &Context,
     better: Option<&Arm>,
     worse: Option<&Arm>,
-    answers: &impl Fn(&Arm) -> anyhow::Result<Vec<Scored>>,
+    answers: &impl Fn(&Arm, Option<&str>) -> anyhow::Result<Vec<Scored>>,
 ) -> anyhow::Result<Verdict> {
     let tried = |arm: Option<&Arm>| arm.map_or(0, Arm::tried);
     let mut verdict = Verdict {
@@ -113,7 +120,7 @@ fn examine(
             verdict.notes.push(format!("{name}: {} trials are missing", arm.missing()));
             continue;
         }
-        sides.push(answers(arm)?);
+        sides.push(answers(arm, rule.on.as_deref())?);
     }
     if let [better, worse] = sides.as_slice() {
         if better.len() < LEAST_REPLICATES {

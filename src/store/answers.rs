@@ -6,7 +6,7 @@ use super::Store;
 use crate::key::Key;
 
 /// What a trial answered on its test images, in the order of its split.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TestAnswers {
     /// Positions in the dataset.
     pub samples: Vec<u32>,

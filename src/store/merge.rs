@@ -36,7 +36,8 @@ impl std::fmt::Display for Apart {
 /// Tables whose rows say the same in every store, or say it of no sweep.
 const SAME: [&str; 5] = ["dataset", "sample", "split", "near_duplicate", "audit"];
 /// What goes with a trial, each with the column that holds its key.
-const OF_TRIALS: [(&str, &str); 3] = [("trial", "key"), ("curve", "trial"), ("prediction", "trial")];
+const OF_TRIALS: [(&str, &str); 4] =
+    [("trial", "key"), ("curve", "trial"), ("prediction", "trial"), ("shifted", "trial")];
 
 const FINISHED: &str = "status IN ('done', 'diverged')";
 

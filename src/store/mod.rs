@@ -7,6 +7,7 @@ pub mod part;
 pub mod query;
 pub mod record;
 pub mod schema;
+pub mod shifted;
 pub mod standing;
 pub mod sweeps;
 

@@ -17,6 +17,7 @@ const TABLES: &[(&str, &str)] = &[
     ("trial", "key IN (SELECT trial FROM planned WHERE experiment = ?1)"),
     ("curve", "trial IN (SELECT trial FROM planned WHERE experiment = ?1)"),
     ("prediction", "trial IN (SELECT trial FROM planned WHERE experiment = ?1)"),
+    ("shifted", "trial IN (SELECT trial FROM planned WHERE experiment = ?1)"),
     ("audit", "trial IN (SELECT trial FROM planned WHERE experiment = ?1)"),
     ("split", "key IN (SELECT split FROM trial JOIN planned ON trial = trial.key WHERE experiment = ?1)"),
     ("dataset", "fingerprint IN (SELECT data FROM cell WHERE experiment = ?1)"),

@@ -75,6 +75,8 @@ pub struct Recorded {
     /// step, epoch, lr, train_loss, val_loss, val_accuracy.
     pub curve: Vec<[f64; 6]>,
     pub test_predicted: Vec<u16>,
+    /// On the test images of other datasets.
+    pub shifted_predicted: Vec<u16>,
     /// Trials that ran together.
     pub group: usize,
 }
@@ -302,17 +304,20 @@ impl Store {
                     test_loss: row.get(4)?,
                     curve: Vec::new(),
                     test_predicted: Vec::new(),
+                    shifted_predicted: Vec::new(),
                     group: row.get(5)?,
                 })
             },
         )?;
         found.curve = self.curve(trial)?;
-        let predicted: Option<Vec<u8>> = self
-            .connection
-            .query_row("SELECT predicted FROM prediction WHERE trial = ? AND part = 'test'", [&key], |row| row.get(0))
-            .optional()?;
-        let classes = predicted.iter().flat_map(|bytes| bytes.chunks_exact(2));
-        found.test_predicted = classes.map(|class| u16::from_le_bytes([class[0], class[1]])).collect();
+        let predicted = |part: &str| -> anyhow::Result<Vec<u16>> {
+            let text = "SELECT predicted FROM prediction WHERE trial = ? AND part = ?";
+            let bytes: Option<Vec<u8>> =
+                self.connection.query_row(text, [key.as_str(), part], |row| row.get(0)).optional()?;
+            let classes = bytes.iter().flat_map(|bytes| bytes.chunks_exact(2));
+            Ok(classes.map(|class| u16::from_le_bytes([class[0], class[1]])).collect())
+        };
+        (found.test_predicted, found.shifted_predicted) = (predicted("test")?, predicted("shifted")?);
         Ok(found)
     }
 

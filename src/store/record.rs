@@ -41,6 +41,21 @@ pub struct SweepCost {
     pub shared: f64,
 }
 
+/// What a trial scores on the test images of another dataset.
+pub struct Shifted {
+    pub dataset: String,
+    pub images: usize,
+    pub scores: Scores,
+}
+
+/// A finished trial, and the key of its split.
+pub struct FinishedTrial<'a> {
+    pub split: Key,
+    pub outcome: &'a Outcome,
+    pub trial: &'a TrialOutcome,
+    pub shifted: Vec<Shifted>,
+}
+
 /// A cell of the plan.
 pub struct CellRecord {
     pub key: Key,
@@ -134,8 +149,8 @@ impl Store {
         Ok(transaction.commit()?)
     }
 
-    /// Writes a dataset's classes, folds if it is in some, and samples, once. Samples are id, class, part and group, in their
-    /// order.
+    /// Writes a dataset's classes, folds if it is in some, and samples, once. Samples are id, class, part, group and the other
+    /// dataset that they are of, in their order.
     ///
     /// # Errors
     /// The store cannot be written.
@@ -146,7 +161,7 @@ impl Store {
         sha256: &str,
         classes: &[String],
         folds: Option<usize>,
-        samples: impl Iterator<Item = (&'a str, u32, &'a str, Option<&'a str>)>,
+        samples: impl Iterator<Item = (&'a str, u32, &'a str, [Option<&'a str>; 2])>,
     ) -> anyhow::Result<()> {
         let transaction = self.connection.transaction()?;
         let new = transaction.execute(
@@ -154,9 +169,9 @@ impl Store {
             params![fingerprint.to_string(), name, sha256, serde_json::to_string(classes)?, folds],
         )?;
         if new > 0 {
-            let mut insert = transaction.prepare("INSERT INTO sample VALUES (?, ?, ?, ?, ?, ?)")?;
-            for (position, (id, class, part, group)) in samples.enumerate() {
-                insert.execute(params![fingerprint.to_string(), position as i64, id, class, part, group])?;
+            let mut insert = transaction.prepare("INSERT INTO sample VALUES (?, ?, ?, ?, ?, ?, ?)")?;
+            for (position, (id, class, part, [group, origin])) in samples.enumerate() {
+                insert.execute(params![fingerprint.to_string(), position as i64, id, class, part, group, origin])?;
             }
         }
         Ok(transaction.commit()?)
@@ -206,19 +221,18 @@ impl Store {
         Ok(transaction.commit()?)
     }
 
-    /// Writes a finished trial: its row, its curve and its predictions, all or nothing.
+    /// Writes a finished trial: its row, its curve, its predictions and its scores on other datasets, all or nothing.
     ///
     /// # Errors
     /// The store cannot be written.
     pub fn trial(
         &mut self,
         key: Key,
-        split: Key,
-        outcome: &Outcome,
-        trial: &TrialOutcome,
+        finished: &FinishedTrial,
         circumstance: &Circumstance,
         sweep: i64,
     ) -> anyhow::Result<()> {
+        let FinishedTrial { split, outcome, trial, shifted } = finished;
         let transaction = self.connection.transaction()?;
         let key = key.to_string();
         forget(&transaction, &key)?;
@@ -275,6 +289,15 @@ impl Store {
         for (part, predictions) in [("val", &trial.val_predictions), ("test", &trial.test_predictions)] {
             insert_predictions(&transaction, &key, part, predictions)?;
         }
+        if !trial.shifted_predictions.samples.is_empty() {
+            insert_predictions(&transaction, &key, "shifted", &trial.shifted_predictions)?;
+        }
+        for Shifted { dataset, images, scores } in shifted {
+            transaction.execute(
+                "INSERT INTO shifted VALUES (?, ?, ?, ?, ?, ?)",
+                params![key, dataset, images, scores.accuracy, scores.balanced_accuracy, scores.macro_f1],
+            )?;
+        }
         Ok(transaction.commit()?)
     }
 
@@ -299,6 +322,7 @@ fn forget(transaction: &Transaction, key: &str) -> rusqlite::Result<()> {
         "DELETE FROM trial WHERE key = ?",
         "DELETE FROM curve WHERE trial = ?",
         "DELETE FROM prediction WHERE trial = ?",
+        "DELETE FROM shifted WHERE trial = ?",
     ] {
         transaction.execute(statement, [key])?;
     }

@@ -55,7 +55,7 @@ pub const SETTINGS: &[&str] = &[
 ];
 
 /// How many settings each migration knew.
-const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, 40, 40, 40, 43, 43, SETTINGS.len()];
+const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, 40, 40, 40, 43, 43, SETTINGS.len(), SETTINGS.len()];
 
 /// Columns of `trial` that a configuration alone decides: equal for equal keys, on any machine of one numerics class.
 pub const RESULTS: &[&str] = &[
@@ -90,6 +90,7 @@ const KNOWN_RESULTS: &[usize] = &[
     RESULTS.len(),
     RESULTS.len(),
     RESULTS.len(),
+    RESULTS.len(),
 ];
 
 pub const MIGRATIONS: &[&str] = &[
@@ -103,6 +104,7 @@ pub const MIGRATIONS: &[&str] = &[
     TRAINS,
     TUNE_REPLICATES,
     FOLDS_AND_TRANSFER,
+    SHIFTED,
 ];
 
 const FIRST: &str = "
@@ -265,6 +267,17 @@ ALTER TABLE dataset ADD COLUMN folds INTEGER; -- in how many folds replicates te
 ALTER TABLE cell ADD COLUMN transfer;
 DROP VIEW result;
 {view}
+";
+
+const SHIFTED: &str = "
+ALTER TABLE sample ADD COLUMN origin TEXT;       -- the dataset that it is of, where that is another one (part: shifted)
+CREATE TABLE shifted (
+  trial TEXT NOT NULL,
+  dataset TEXT NOT NULL,     -- another one, whose test images the trial was tested on as well
+  images INTEGER NOT NULL,
+  accuracy REAL NOT NULL, balanced_accuracy REAL NOT NULL, macro_f1 REAL NOT NULL,
+  PRIMARY KEY (trial, dataset)
+) WITHOUT ROWID;
 ";
 
 /// What people query: a row for each planned trial.

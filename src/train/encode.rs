@@ -161,7 +161,7 @@ fn rows(stage: &Encode, shelf: &mut Shelf) -> anyhow::Result<Vec<Row>> {
     for replicate in 0..stage.replicates {
         let split = split(&manifest, stage.per_class, stage.seed, replicate as u64).map_err(anyhow::Error::msg)?;
         validated.extend(split.val.iter().copied());
-        plain.extend(split.val.into_iter().chain(split.test));
+        plain.extend(split.evaluated());
         trained.extend(split.train);
     }
     let views = match stage.images {

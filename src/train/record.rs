@@ -36,6 +36,15 @@ pub struct Left {
     pub macs: f64,
 }
 
+/// The last answers of a trial.
+#[derive(Clone, Debug)]
+pub struct Finals {
+    pub val: (Predictions, Scores),
+    pub test: (Predictions, Scores),
+    /// On the test images of other datasets.
+    pub shifted: Predictions,
+}
+
 /// What each trial of a group has taken: its own part, and its share of what it had in common with others.
 pub struct Spent {
     pub seconds: Vec<f64>,
@@ -134,13 +143,8 @@ impl Record {
         self
     }
 
-    /// What the trial leaves, with its final answers on validation and test where it has any.
-    pub fn outcome(
-        self,
-        finals: Option<[(Predictions, Scores); 2]>,
-        split: &Split,
-        manifest: &Manifest,
-    ) -> TrialOutcome {
+    /// What the trial leaves, with its last answers where it has any.
+    pub fn outcome(self, finals: Option<Finals>, split: &Split, manifest: &Manifest) -> TrialOutcome {
         let mut trial = TrialOutcome {
             ending: self.ending,
             steps: self.steps,
@@ -149,6 +153,7 @@ impl Record {
             test: None,
             val_predictions: Default::default(),
             test_predictions: Default::default(),
+            shifted_predictions: Default::default(),
             at_chance: false,
             under_trained: false,
             stopped_early: self.stopped_early,
@@ -156,9 +161,11 @@ impl Record {
             frozen: self.frozen,
             lambda: None,
         };
-        let Some([(val_predictions, val), (test_predictions, test)]) = finals else { return trial };
+        let Some(finals) = finals else { return trial };
+        let ((val_predictions, val), (test_predictions, test)) = (finals.val, finals.test);
         trial.val_predictions = val_predictions;
         trial.test_predictions = test_predictions;
+        trial.shifted_predictions = finals.shifted;
         if !(val.loss.is_finite() && test.loss.is_finite()) {
             trial.ending = Ending::Diverged;
             return trial;

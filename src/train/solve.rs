@@ -56,6 +56,7 @@ pub fn solved(
     let head = if stage.refit { path.refitted(&chosen)? } else { chosen.head.clone() };
     let (val_predictions, val) = sets.val.scores(&chosen.head)?;
     let (test_predictions, test) = sets.test.scores(&head)?;
+    let shifted = sets.shifted.as_ref().map(|set| set.scores(&head)).transpose()?;
     let (whole, _) = stage.network().map_err(anyhow::Error::msg)?;
     let all: usize = whole.total_params();
     let trainable = head.weight.elem_count() + head.bias.elem_count();
@@ -69,6 +70,7 @@ pub fn solved(
         at_chance: finite && super::record::at_chance(test.accuracy, &split, &manifest),
         val_predictions,
         test_predictions,
+        shifted_predictions: shifted.map_or_else(Predictions::default, |(answers, _)| answers),
         // What did not converge has not been solved.
         under_trained: !chosen.converged,
         stopped_early: false,
@@ -154,6 +156,8 @@ struct Sets {
     train: Set,
     val: Set,
     test: Set,
+    /// Of other datasets.
+    shifted: Option<Set>,
 }
 
 impl Sets {
@@ -163,7 +167,8 @@ impl Sets {
             let (samples, x) = (samples.to_vec(), codes.of(samples)?);
             anyhow::Ok(Set { samples, x, labels, classes: manifest.classes.len() })
         };
-        Ok(Self { train: set(&split.train)?, val: set(&split.val)?, test: set(&split.test)? })
+        let shifted = if split.shifted.is_empty() { None } else { Some(set(&split.shifted)?) };
+        Ok(Self { train: set(&split.train)?, val: set(&split.val)?, test: set(&split.test)?, shifted })
     }
 }
 

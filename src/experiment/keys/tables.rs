@@ -1,6 +1,8 @@
 //! What stands around the settings: the tables of a file, and the keys of the experiment, its data, scenarios and rules.
 
-use super::super::accepted::{bounded, class_names, count, flag, fraction, hex64, splits, synthetic, text, whole};
+use super::super::accepted::{
+    bounded, class_names, count, dataset_names, flag, fraction, hex64, splits, synthetic, text, whole,
+};
 use super::{COUNT, FLAG, FRACTION, Group, Key, TABLE, TEXT, Value, WHOLE, key};
 use crate::recipe::{self, Keep, Metric};
 use crate::scenario::{Similarity, Size};
@@ -110,7 +112,7 @@ pub static KEYS: &[Key] = &[
         "train, val, test",
         splits,
         TABLE,
-        "Folder names where they differ: { test = \"val\" }. Where there is no test split, the share of each class that is tested, the same images in every experiment: { test = 0.2 }."
+        "Folder names where they differ: { test = \"val\" }. Where there is no test split, the share of each class that is tested, the same images in every experiment: { test = 0.2 }; { test = 1 } tests all, for `also_test`."
     ),
     key!(
         Dataset,
@@ -138,6 +140,14 @@ pub static KEYS: &[Key] = &[
         |v| class_names(v).map(drop),
         r#"{"type":"array","items":{"type":"string"},"minItems":2,"uniqueItems":true}"#,
         "Only images of these classes: a part of a dataset as a source, or as a target that is near it or far. Tables of their own may share a path."
+    ),
+    key!(
+        Dataset,
+        "also_test",
+        "",
+        |v| dataset_names(v).map(drop),
+        r#"{"type":"array","items":{"type":"string"},"minItems":1,"uniqueItems":true}"#,
+        "Other datasets with the same classes whose test images every trial is tested on as well: another camera, another place, another year. They select nothing; a [[rule]] may speak of them (`on`)."
     ),
     key!(
         Dataset,
@@ -203,6 +213,14 @@ pub static KEYS: &[Key] = &[
         "Where the rule is claimed; `*` stands for any run of letters."
     ),
     key!(Rule, "claim", "", text, TEXT, "`A > B`: recipe A scores higher than recipe B."),
+    key!(
+        Rule,
+        "on",
+        "the scenario's own test images",
+        text,
+        TEXT,
+        "On the test images of which other datasets it is claimed, of those that the scenario's dataset names in `also_test`; `*` stands for any run of letters, and all that match count as one set."
+    ),
     key!(Rule, "margin", "0.005", fraction, FRACTION, "Differences within plus or minus this are equivalence."),
     key!(Condition, "if", "", text, TEXT, "A condition over resolved keys: \"freeze != 'all' && lr > 5e-3\"."),
     key!(

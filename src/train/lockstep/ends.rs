@@ -5,8 +5,16 @@ use crate::outcome::{Ending, Outcome, Predictions, Scores};
 use crate::train::abreast::Probe;
 use crate::train::kept::keep;
 use crate::train::learner::{Learner, scores};
-use crate::train::record::{History, Left, Part, Record};
+use crate::train::record::{Finals, History, Left, Part, Record};
 use crate::train::{Group, Shelf};
+
+/// What was read of a history's last answers; nothing where it diverged.
+#[derive(Clone, Default)]
+struct Last {
+    val: Option<(Predictions, Scores)>,
+    test: Option<(Predictions, Scores)>,
+    shifted: Predictions,
+}
 
 impl Floor<'_> {
     /// Final scores on validation and, once, on test; the outcomes are told.
@@ -22,14 +30,14 @@ impl Floor<'_> {
                     bank.check()?;
                     let diverged = bank.take(|head| head.history.record.ending == Ending::Diverged)?;
                     for head in diverged.into_iter().flat_map(|bank| bank.heads) {
-                        self.close(&head.history, [None, None], group, shelf)?;
+                        self.close(&head.history, Last::default(), group, shelf)?;
                     }
                     if !bank.heads.is_empty() {
                         finished.push(Learner::Bank { bank, feed });
                     }
                 }
                 Learner::Lane { lane, .. } if lane.history.record.ending == Ending::Diverged => {
-                    self.close(&lane.history, [None, None], group, shelf)?;
+                    self.close(&lane.history, Last::default(), group, shelf)?;
                     self.network = Some(lane.network);
                 }
                 lane => finished.push(lane),
@@ -52,16 +60,20 @@ impl Floor<'_> {
             Some(known) => Some(known.into_iter()),
             None => Some(read(&self.split.val)?.into_iter()),
         };
-        let mut test = if matches!(self.part, Part::First) { None } else { Some(read(&self.split.test)?.into_iter()) };
+        let only_val = matches!(self.part, Part::First);
+        let mut test = if only_val { None } else { Some(read(&self.split.test)?.into_iter()) };
+        let none = only_val || self.split.shifted.is_empty();
+        let mut shifted = if none { None } else { Some(read(&self.split.shifted)?.into_iter()) };
         for learner in &learners {
             for (index, history) in learner.histories().into_iter().enumerate() {
-                if !matches!(self.part, Part::First) {
+                if !only_val {
                     for trial in &history.trials {
                         keep(group.works[self.ids[*trial]], || learner.weights(index))?;
                     }
                 }
                 let next = |list: &mut Option<std::vec::IntoIter<_>>| list.as_mut().and_then(Iterator::next);
-                self.close(history, [next(&mut val), next(&mut test)], group, shelf)?;
+                let shifted = next(&mut shifted).map_or_else(Predictions::default, |(answers, _)| answers);
+                self.close(history, Last { val: next(&mut val), test: next(&mut test), shifted }, group, shelf)?;
             }
         }
         drop(learners);
@@ -72,15 +84,9 @@ impl Floor<'_> {
     }
 
     /// Tells the outcomes of the trials of a history, or keeps them for their second training.
-    fn close(
-        &mut self,
-        history: &History,
-        finals: [Option<(Predictions, Scores)>; 2],
-        group: &mut Group,
-        shelf: &mut Shelf,
-    ) -> anyhow::Result<()> {
+    fn close(&mut self, history: &History, last: Last, group: &mut Group, shelf: &mut Shelf) -> anyhow::Result<()> {
         for trial in &history.trials {
-            let [val, test] = finals.clone();
+            let Last { val, test, shifted } = last.clone();
             let mut record = history.record.clone();
             // Without finite numbers on validation there is nothing to train again.
             let mut val = if matches!(self.part, Part::First) {
@@ -104,19 +110,14 @@ impl Floor<'_> {
                 val = Some(left.val);
                 record = left.record.and(&record);
             }
-            let outcome = self.outcome(*trial, record, val.zip(test).map(|(val, test)| [val, test]), shelf);
+            let finals = val.zip(test).map(|(val, test)| Finals { val, test, shifted });
+            let outcome = self.outcome(*trial, record, finals, shelf);
             group.done(self.ids[*trial], outcome, shelf);
         }
         Ok(())
     }
 
-    fn outcome(
-        &self,
-        trial: usize,
-        record: Record,
-        finals: Option<[(Predictions, Scores); 2]>,
-        shelf: &Shelf,
-    ) -> Outcome {
+    fn outcome(&self, trial: usize, record: Record, finals: Option<Finals>, shelf: &Shelf) -> Outcome {
         let course = &self.courses[trial];
         let steps: usize = (0..course.legs()).map(|leg| course.steps(leg)).sum();
         let left = record.outcome(finals, &self.split, &self.manifest);

@@ -1,0 +1,84 @@
+//! What trials answered on the test images of other datasets.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::Store;
+use super::answers::TestAnswers;
+use super::query::ExperimentRow;
+use crate::key::Key;
+
+impl Store {
+    /// The other datasets that are tested as well, by the dataset of the trials; in the order of the file.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn also_tested(&self, experiment: &ExperimentRow) -> anyhow::Result<BTreeMap<String, Vec<String>>> {
+        let mut statement = self.connection.prepare(
+            "SELECT own.dataset, sample.origin FROM (SELECT DISTINCT dataset, data FROM cell WHERE experiment = ?) AS own
+             JOIN sample ON sample.data = own.data AND sample.origin IS NOT NULL
+             GROUP BY own.dataset, sample.origin ORDER BY min(sample.position)",
+        )?;
+        let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let rows = statement.query_map([experiment.id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        for row in rows {
+            let (own, other): (String, String) = row?;
+            found.entry(own).or_default().push(other);
+        }
+        Ok(found)
+    }
+
+    /// A metric of an experiment's trials on each other dataset that they were tested on.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn shifted_scores(&self, experiment: &ExperimentRow) -> anyhow::Result<HashMap<Key, BTreeMap<String, f64>>> {
+        let mut statement = self.connection.prepare(&format!(
+            "SELECT DISTINCT shifted.trial, shifted.dataset, shifted.{} FROM planned
+             JOIN shifted ON shifted.trial = planned.trial WHERE planned.experiment = ?",
+            experiment.metric.replace('-', "_")
+        ))?;
+        let mut found: HashMap<Key, BTreeMap<String, f64>> = HashMap::new();
+        let rows =
+            statement.query_map([experiment.id], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?)))?;
+        for row in rows {
+            let (trial, dataset, score) = row?;
+            if let Some(trial) = Key::parse(&trial) {
+                found.entry(trial).or_default().insert(dataset, score);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The classes that a trial predicted on the test images of those other datasets that `takes` takes, and the true ones.
+    /// `samples` are numbers of pictures: images of several datasets with one id, as those of a dataset and of what was made of
+    /// it, have one.
+    ///
+    /// # Errors
+    /// The trial has no predictions, or the store cannot be read.
+    pub fn shifted_answers(&self, trial: Key, takes: impl Fn(&str) -> bool) -> anyhow::Result<TestAnswers> {
+        let (predicted, data): (Vec<u8>, String) = self.connection.query_row(
+            "SELECT prediction.predicted, split.data FROM prediction
+             JOIN trial ON trial.key = prediction.trial JOIN split ON split.key = trial.split
+             WHERE prediction.trial = ? AND prediction.part = 'shifted'",
+            [trial.to_string()],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        let mut statement = self.connection.prepare_cached(
+            "SELECT origin, substr(id, length(origin) + 3), class FROM sample WHERE data = ? AND part = 'shifted' ORDER BY position",
+        )?;
+        let rows = statement.query_map([&data], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, u32>(2)?))
+        })?;
+        let (mut found, mut pictures) = (TestAnswers::default(), HashMap::new());
+        for (row, class) in rows.zip(predicted.chunks_exact(2)) {
+            let (origin, id, truth) = row?;
+            if takes(&origin) {
+                let next = pictures.len() as u32;
+                found.samples.push(*pictures.entry(id).or_insert(next));
+                found.predicted.push(u16::from_le_bytes([class[0], class[1]]));
+                found.truth.push(truth);
+            }
+        }
+        Ok(found)
+    }
+}
