@@ -16,7 +16,7 @@ use tl_sweep::key::Key;
 use tl_sweep::outcome::{Ending, Outcome, Point, Predictions, Scores, TrialOutcome};
 use tl_sweep::plan::{Plan, trial_key};
 use tl_sweep::store::Store;
-use tl_sweep::store::record::SweepCost;
+use tl_sweep::store::record::{FinishedTrial, SweepCost};
 
 /// Numbers of learning rates and of weight decays; times 2 scenarios, 5 freeze depths and 5 replicates that many trials.
 const PLANNED: [usize; 2] = [20, 10];
@@ -134,7 +134,8 @@ impl Bench {
                     abreast: None,
                     part: 1.0,
                 };
-                store.trial(trial_key(cell.key, replicate), key, &outcome, &trial, &circumstance, sweep).unwrap();
+                let finished = FinishedTrial { split: key, outcome: &outcome, trial: &trial, shifted: Vec::new() };
+                store.trial(trial_key(cell.key, replicate), &finished, &circumstance, sweep).unwrap();
                 written += 1;
             }
         }
@@ -164,6 +165,7 @@ fn made_up(cell: usize, replicate: usize, tested: usize) -> TrialOutcome {
         test: Some(scores),
         val_predictions: predictions.clone(),
         test_predictions: predictions,
+        shifted_predictions: Predictions::default(),
         at_chance: false,
         under_trained: false,
         stopped_early: false,

@@ -40,6 +40,11 @@ impl Key {
         self.to_string()[..12].to_owned()
     }
 
+    /// Its first 64 bits, to seed what depends on it.
+    pub fn word(&self) -> u64 {
+        self.0[..8].iter().fold(0, |word, byte| word << 8 | u64::from(*byte))
+    }
+
     /// Reads 32 hex digits.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() != 32 || !text.is_ascii() {

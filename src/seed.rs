@@ -21,6 +21,8 @@ pub enum Stream {
     Dropout,
     /// Images and tasks of the synthetic family.
     Synthetic,
+    /// Noise, clouds and angles of corrupted images.
+    Corrupt,
 }
 
 /// A stream of random numbers.
@@ -62,6 +64,19 @@ impl Rng {
     pub fn normal(&mut self) -> f64 {
         let radius = (-2.0 * libm::log(1.0 - self.unit())).sqrt();
         radius * libm::cos(std::f64::consts::TAU * self.unit())
+    }
+
+    /// A number of events of which `mean` are expected, at most some hundreds (Poisson; by inversion, Devroye, 1986, X.3.3).
+    pub fn poisson(&mut self, mean: f64) -> u32 {
+        let drawn = self.unit();
+        let mut probability = libm::exp(-mean);
+        let (mut count, mut below) = (0, probability);
+        while drawn >= below && probability > 0.0 {
+            count += 1;
+            probability *= mean / f64::from(count);
+            below += probability;
+        }
+        count
     }
 
     /// Puts `items` in a random order (Fisher and Yates).

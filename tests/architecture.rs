@@ -24,6 +24,7 @@ const NOUNS: &[&str] = &[
     "value",
     "scenario",
     "frame",
+    "corruption",
     "freeze",
     "trains",
     "recipe",

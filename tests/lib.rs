@@ -6,6 +6,7 @@ mod backbones;
 mod builder;
 mod bundles;
 mod chosen;
+mod corruptions;
 mod datasets;
 mod docs;
 mod downloads;

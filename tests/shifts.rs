@@ -243,7 +243,7 @@ fn what_cannot_be_tested_as_well_is_refused() {
     let also = |names: &str| SWEEP.replace("[\"phone\", \"winter\", \"winter-again\"]", names);
     refused(&also("[\"phone\", \"wintr\"]"), &["also tests 'wintr', which is no dataset", "did you mean `winter`?"]);
     refused(&also("[\"mine\", \"phone\", \"winter\"]"), &["also tests itself"]);
-    refused(&also("[]"), &["such as [\"other-camera\"]"]);
+    refused(&also("[]"), &["such as [\"other-camera\", \"fog 3\"]"]);
     refused(&also("[\"phone\", \"phone\"]"), &["'phone' stands here twice"]);
     refused(&also("[\"phone\"]"), &["no dataset that these scenarios also test matches 'win*'", "accepted: phone"]);
     let folds = SWEEP.replace("splits = { test = 1 }", "folds = 2");

@@ -4,6 +4,7 @@ mod budget;
 mod bundle;
 mod check;
 mod compare;
+mod corruptions;
 mod data;
 mod devices;
 mod doctor;
@@ -138,6 +139,9 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Data { what: Some(DataVerb::List), .. } => get::list(common),
         Verb::Data { what: Some(DataVerb::Get { name, from }), .. } => get::dataset(&name, from.as_deref(), common),
         Verb::Data { target, splits: true, .. } => data::splits(&target.unwrap_or_default(), common),
+        Verb::Data { target, corruptions: Some(page), input, test, .. } => {
+            corruptions::write(&data::opened(&target.unwrap_or_default(), &test, common)?, usize::from(input), &page)
+        }
         Verb::Data { target, near_duplicates, test, .. } => {
             data::run(&target.unwrap_or_default(), near_duplicates, &test, common)
         }

@@ -8,11 +8,11 @@ use super::get::how_to_get_dataset;
 use super::near;
 use super::world::World;
 use crate::data::deal::tested;
-use crate::data::open::{Source, load};
+use crate::data::open::{Also, Source, load};
 use crate::data::synthetic::Family;
 use crate::data::{Dataset, Holdout, Manifest, Part, Spec};
 use crate::experiment::problem::Problem;
-use crate::experiment::{self, Experiment, NearDuplicates, Origin};
+use crate::experiment::{self, AlsoTest, Experiment, NearDuplicates, Origin};
 use crate::plan::DatasetFact;
 use crate::report::table::{Style, table};
 
@@ -25,7 +25,10 @@ pub fn datasets(
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<String, Arc<Dataset>> {
     let asked = |name: &String| experiment.datasets.get(name);
-    let others = used.iter().filter_map(asked).flat_map(|own| &own.also_test);
+    let others = used.iter().filter_map(asked).flat_map(|own| &own.also_test).filter_map(|other| match other {
+        AlsoTest::Dataset(name) => Some(name),
+        AlsoTest::Corrupted(_) => None,
+    });
     let all: BTreeSet<&String> = used.iter().chain(others).collect();
     let own = all.into_iter().filter_map(asked);
     let opened: BTreeMap<&str, Arc<Dataset>> = own
@@ -41,13 +44,12 @@ pub fn datasets(
     let mut found = BTreeMap::new();
     for asked in used.iter().filter_map(asked) {
         let Some(own) = opened.get(asked.name.as_str()) else { continue };
-        let others: Option<Vec<Arc<Dataset>>> =
-            asked.also_test.iter().map(|other| opened.get(other.as_str()).cloned()).collect();
+        let others: Option<Vec<Also>> = asked.also_test.iter().map(|other| also(other, own, &opened)).collect();
         // What could not be opened is a problem already.
         let Some(others) = others else { continue };
         let whole = own.manifest.check_parts(&own.name).and_then(|()| match others.is_empty() {
             true => Ok(Arc::clone(own)),
-            false => Ok(Arc::new(Arc::clone(own).tested_with(&others)?)),
+            false => Ok(Arc::new(Arc::clone(own).tested_with(others)?)),
         });
         match whole {
             Ok(whole) => {
@@ -57,6 +59,18 @@ pub fn datasets(
         }
     }
     found
+}
+
+fn also(other: &AlsoTest, own: &Arc<Dataset>, opened: &BTreeMap<&str, Arc<Dataset>>) -> Option<Also> {
+    let (dataset, corruption) = match other {
+        AlsoTest::Corrupted(corruption) => (Arc::clone(own), Some(*corruption)),
+        AlsoTest::Dataset(name) => {
+            let found = Arc::clone(opened.get(name.as_str())?);
+            let corruption = found.manifest.corruption;
+            (found, corruption)
+        }
+    };
+    Some(Also { name: other.name(), dataset, corruption })
 }
 
 /// The dataset of one table, by itself.
@@ -75,6 +89,10 @@ fn one(
         dataset.deal(spec.holdout)?;
         if asked.near_duplicates == NearDuplicates::Drop {
             near::leave_out(&mut dataset, cache)?;
+        }
+        if asked.corruption.is_some() {
+            dataset.manifest.corruption = asked.corruption;
+            dataset.manifest.seal();
         }
         Ok(dataset)
     });

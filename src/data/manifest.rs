@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::corruption::Corruption;
 use crate::key::Key;
 
 /// Which part of the data a sample belongs to on disk.
@@ -96,13 +97,16 @@ pub struct Manifest {
     pub folds: Option<usize>,
     #[serde(default)]
     pub shifted: Vec<Shifted>,
+    /// What is done to all of its own images.
+    #[serde(default)]
+    pub corruption: Option<Corruption>,
 }
 
 impl Manifest {
     /// Sorts samples and classes, and takes the fingerprint. `samples` hold indices into `classes` as given.
     ///
     /// # Errors
-    /// No samples, fewer than two classes, or a name twice.
+    /// No samples, or a name twice.
     pub fn new(name: &str, classes: Vec<String>, mut samples: Vec<Sample>, sha256: String) -> anyhow::Result<Self> {
         let mut sorted = classes.clone();
         sorted.sort();
@@ -112,7 +116,6 @@ impl Manifest {
         samples.iter_mut().for_each(|sample| sample.class = places[sample.class as usize]);
         samples.sort_by(|left, right| left.id.cmp(&right.id));
         anyhow::ensure!(!samples.is_empty(), "the dataset '{name}' has no images");
-        anyhow::ensure!(sorted.len() > 1, "the dataset '{name}' has one class, '{}'; two are needed", sorted[0]);
         if let Some(pair) = samples.windows(2).find(|pair| pair[0].id == pair[1].id) {
             anyhow::bail!("the dataset '{name}' lists '{}' twice", pair[0].id);
         }
@@ -125,22 +128,32 @@ impl Manifest {
             skipped: Vec::new(),
             folds: None,
             shifted: Vec::new(),
+            corruption: None,
         })
     }
 
-    /// Takes the fingerprint anew, after parts or groups have changed.
+    /// Takes the fingerprint anew, after parts, groups or the corruption have changed.
     pub fn seal(&mut self) {
         self.fingerprint = match self.folds {
             None => Key::of("dataset", &(&self.classes, &self.samples)),
             Some(folds) => Key::of("dataset in folds", &(&self.classes, &self.samples, folds)),
         };
+        if let Some(corruption) = self.corruption {
+            self.fingerprint = Key::of("corrupted dataset", &(self.fingerprint, corruption));
+        }
     }
 
-    /// Adds the test images of another dataset, to be tested as well; returns their places there.
+    /// Adds the test images of another dataset, corrupted or as they are, to be tested as well; returns their places there.
     ///
     /// # Errors
     /// It has no test images, a class that is none here, or an image whose bytes are trained or validated on here.
-    pub fn also_test(&mut self, name: &str, dataset: &str, other: &Self) -> anyhow::Result<Vec<usize>> {
+    pub fn also_test(
+        &mut self,
+        name: &str,
+        dataset: &str,
+        other: &Self,
+        corruption: Option<Corruption>,
+    ) -> anyhow::Result<Vec<usize>> {
         let place = |class: &String| self.classes.binary_search(class).ok().map(|place| place as u32);
         let mut places = Vec::new();
         for class in &other.classes {
@@ -171,17 +184,19 @@ impl Manifest {
             Sample { id, class, part: Part::Shifted, group: None, content: sample.content }
         });
         let more: Vec<Sample> = more.collect();
-        self.fingerprint = Key::of("dataset with others", &(self.fingerprint, &more));
+        self.fingerprint = Key::of("dataset with others", &(self.fingerprint, &more, corruption));
         self.samples.extend(more);
         self.shifted.push(Shifted { dataset: dataset.to_owned(), from, to: self.samples.len() as u32 });
         Ok(tested)
     }
 
-    /// Whether there is something to train and something to test on, and no group in both.
+    /// Whether there is something to train and something to test on, of two classes or more, and no group in both.
     ///
     /// # Errors
-    /// No training or no test part, or a group in both train and test.
+    /// One class, no training or no test part, or a group in both train and test.
     pub fn check_parts(&self, name: &str) -> anyhow::Result<()> {
+        let classes = &self.classes;
+        anyhow::ensure!(classes.len() > 1, "the dataset '{name}' has one class, '{}'; two are needed", classes[0]);
         for (part, word) in [(Part::Train, "train"), (Part::Test, "test")] {
             anyhow::ensure!(
                 self.samples.iter().any(|sample| [part, Part::Fold].contains(&sample.part)),

@@ -5,6 +5,7 @@ pub mod archive;
 pub mod augment;
 pub mod batch;
 pub mod cifar;
+pub mod corrupt;
 pub mod deal;
 pub mod decode;
 pub mod folder;

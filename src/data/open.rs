@@ -8,11 +8,14 @@ use anyhow::Context;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::corrupt::corrupt;
 use super::deal::{self, Holdout};
-use super::decode::{Rgb, decode};
+use super::decode::{Rgb, decode, square};
 use super::manifest::{Manifest, Sample};
 use super::synthetic::Family;
 use super::{archive, cifar, folder, idx, table};
+use crate::corruption::Corruption;
+use crate::frame::Frame;
 use crate::spelling::nearest;
 
 /// What is asked of a dataset.
@@ -53,7 +56,22 @@ pub enum Content {
     Arrays(Vec<Rgb>),
     Synthetic(Family),
     /// Those of a dataset and behind them some of others: which places of each.
-    Joined(Vec<(Arc<Dataset>, Vec<usize>)>),
+    Joined(Vec<Piece>),
+}
+
+/// Some images of a dataset, by their places there, and what is done to them.
+#[derive(Clone)]
+pub struct Piece {
+    pub dataset: Arc<Dataset>,
+    pub places: Vec<usize>,
+    pub corruption: Option<Corruption>,
+}
+
+/// A dataset whose test images are tested as well, under a name, and what is done to them.
+pub struct Also {
+    pub name: String,
+    pub dataset: Arc<Dataset>,
+    pub corruption: Option<Corruption>,
 }
 
 /// Opens the dataset that `spec` asks for, to train and to test on.
@@ -128,13 +146,41 @@ impl Dataset {
     ///
     /// # Errors
     /// One of these has no test images, other classes, or a test image that is trained on here.
-    pub fn tested_with(self: Arc<Self>, others: &[Arc<Self>]) -> anyhow::Result<Self> {
+    pub fn tested_with(self: Arc<Self>, others: Vec<Also>) -> anyhow::Result<Self> {
         let (name, mut manifest) = (self.name.clone(), self.manifest.clone());
-        let mut parts = vec![(Arc::clone(&self), (0..manifest.samples.len()).collect())];
-        for other in others {
-            parts.push((Arc::clone(other), manifest.also_test(&name, &other.name, &other.manifest)?));
+        let (places, corruption) = ((0..manifest.samples.len()).collect(), manifest.corruption);
+        let mut pieces = vec![Piece { dataset: self, places, corruption }];
+        for Also { name: other, dataset, corruption } in others {
+            let places = manifest.also_test(&name, &other, &dataset.manifest, corruption)?;
+            pieces.push(Piece { dataset, places, corruption });
         }
-        Ok(Self { name, manifest, content: Content::Joined(parts) })
+        Ok(Self { name, manifest, content: Content::Joined(pieces) })
+    }
+
+    /// Decodes samples as `decode`, and hands on the square bytes that networks read of them, corrupted where they are to be.
+    ///
+    /// # Errors
+    /// As `decode`; an image cannot be resized or corrupted.
+    pub fn squares(
+        &self,
+        wanted: &[usize],
+        frame: Frame,
+        take: &(dyn Fn(usize, &[u8]) -> anyhow::Result<()> + Sync),
+    ) -> anyhow::Result<()> {
+        let corruption = |index: usize| match &self.content {
+            Content::Joined(pieces) => piece_of(pieces, index).and_then(|piece| piece.corruption),
+            _ => self.manifest.corruption,
+        };
+        self.decode(wanted, &|index, image| {
+            let plain = square(&image, frame).map_err(anyhow::Error::msg)?;
+            match corruption(index) {
+                None => take(index, &plain),
+                Some(what) => {
+                    let content = self.manifest.samples[index].content;
+                    take(index, &corrupt(what, &plain, frame.side, content).map_err(anyhow::Error::msg)?)
+                }
+            }
+        })
     }
 
     /// Decodes the samples in `wanted` (indices into the manifest) and hands each to `take`, in parallel.
@@ -164,9 +210,9 @@ impl Dataset {
             Content::Synthetic(family) => {
                 first_error(wanted, |index| take(index, family.image(&self.manifest.samples[index].id)?))
             }
-            Content::Joined(parts) => each_part(parts, wanted, |part, own| {
+            Content::Joined(pieces) => each_piece(pieces, wanted, |piece, own| {
                 let places: Vec<usize> = own.keys().copied().collect();
-                part.decode(&places, &|place, image| take(own[&place], image))
+                piece.decode(&places, &|place, image| take(own[&place], image))
             }),
         }
     }
@@ -229,7 +275,7 @@ impl Dataset {
         let mut manifest =
             Manifest::new(&self.name, old.classes.clone(), kept(&old.samples, keep), old.sha256.clone())?;
         manifest.skipped = skipped;
-        manifest.folds = old.folds;
+        (manifest.folds, manifest.corruption) = (old.folds, old.corruption);
         manifest.seal();
         self.manifest = manifest;
         Ok(())
@@ -245,27 +291,38 @@ impl Content {
             Self::Arrays(images) => *images = kept(images, keep),
             // Its images are made from their names.
             Self::Synthetic(_) => {}
-            Self::Joined(parts) => {
+            Self::Joined(pieces) => {
                 let mut at = 0..;
-                parts.iter_mut().for_each(|(_, places)| places.retain(|_| at.next().is_some_and(|at| keep(&at))));
+                let kept = |piece: &mut Piece| piece.places.retain(|_| at.next().is_some_and(|at| keep(&at)));
+                pieces.iter_mut().for_each(kept);
             }
         }
     }
 }
 
-/// Hands each part of joined datasets those of `wanted` that are its own: by their places there, those in the whole.
-fn each_part(
-    parts: &[(Arc<Dataset>, Vec<usize>)],
+/// Hands the dataset of each piece those of `wanted` that are its own: by their places there, those in the whole.
+fn each_piece(
+    pieces: &[Piece],
     wanted: &[usize],
     take: impl Fn(&Dataset, &BTreeMap<usize, usize>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut from = 0;
-    for (part, places) in parts {
+    for Piece { dataset, places, .. } in pieces {
         let own = wanted.iter().filter_map(|at| Some((*places.get(at.checked_sub(from)?)?, *at))).collect();
-        take(part, &own)?;
+        take(dataset, &own)?;
         from += places.len();
     }
     Ok(())
+}
+
+fn piece_of(pieces: &[Piece], mut at: usize) -> Option<&Piece> {
+    pieces.iter().find(|piece| match at.checked_sub(piece.places.len()) {
+        None => true,
+        Some(rest) => {
+            at = rest;
+            false
+        }
+    })
 }
 
 fn kept<T: Clone>(items: &[T], keep: impl Fn(&usize) -> bool) -> Vec<T> {

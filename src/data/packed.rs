@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::decode::{RESAMPLER, square};
+use super::decode::RESAMPLER;
 use super::manifest::Manifest;
 use super::near::{METHOD, Pair, of_packed};
 use super::open::Dataset;
@@ -50,9 +50,8 @@ pub fn prepare(dataset: &Dataset, frame: Frame, wanted: &[usize], folder: &Path)
     let size = side * side * 3;
     let file = OpenOptions::new().create(true).truncate(false).write(true).read(true).open(&pixels)?;
     file.set_len((count * size) as u64)?;
-    dataset.decode(&missing, &|index, image| {
-        let bytes = square(&image, frame).map_err(anyhow::Error::msg)?;
-        file.write_all_at(&bytes, (index * size) as u64).with_context(|| format!("cannot write '{}'", pixels.display()))
+    dataset.squares(&missing, frame, &|index, bytes| {
+        file.write_all_at(bytes, (index * size) as u64).with_context(|| format!("cannot write '{}'", pixels.display()))
     })?;
     file.sync_all()?;
     missing.iter().for_each(|index| marks[*index] = 1);

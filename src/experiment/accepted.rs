@@ -1,5 +1,7 @@
 //! What values a key accepts, for the checks of `keys` that more than one key shares or that are longer than a line.
 
+use super::AlsoTest;
+use crate::corruption::Corruption;
 use crate::recipe;
 use crate::value::Value;
 
@@ -57,15 +59,28 @@ pub fn class_names(value: &Value) -> Result<Vec<String>, String> {
     if names.len() < 2 { Err(ACCEPTED.to_owned()) } else { Ok(names) }
 }
 
-/// Names of datasets, each once.
-pub fn dataset_names(value: &Value) -> Result<Vec<String>, String> {
-    let accepted = || "expected a list of names of datasets, such as [\"other-camera\"]".to_owned();
-    let Value::List(items) = value else { return Err(accepted()) };
-    let names = items.iter().map(recipe::name).collect::<Result<Vec<_>, _>>()?;
-    if let Some(twice) = names.iter().enumerate().find(|(index, name)| names[..*index].contains(name)) {
-        return Err(format!("the dataset '{}' stands here twice", twice.1));
+/// What is tested as well, each once.
+pub fn also_test(value: &Value) -> Result<Vec<AlsoTest>, String> {
+    const ACCEPTED: &str =
+        "expected a list of names of datasets and of corruptions, such as [\"other-camera\", \"fog 3\"]";
+    let Value::List(items) = value else { return Err(ACCEPTED.to_owned()) };
+    let mut found = Vec::new();
+    for item in items {
+        let name = recipe::name(item)?;
+        let corruptions = Corruption::named(&name)?;
+        found.extend(corruptions.iter().copied().map(AlsoTest::Corrupted));
+        if corruptions.is_empty() {
+            found.push(AlsoTest::Dataset(name));
+        }
     }
-    if names.is_empty() { Err(accepted()) } else { Ok(names) }
+    if let Some(twice) = found.iter().enumerate().find(|(index, one)| found[..*index].contains(one)) {
+        return Err(format!("'{}' stands here twice", twice.1.name()));
+    }
+    if found.is_empty() { Err(ACCEPTED.to_owned()) } else { Ok(found) }
+}
+
+pub fn corruption(value: &Value) -> Result<(), String> {
+    Corruption::parse(value.text().ok_or("expected a kind and a severity such as 'fog 3'")?).map(drop)
 }
 
 pub fn hex64(value: &Value) -> Result<(), String> {

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::accepted::{class_names, dataset_names};
+use super::accepted::{also_test, class_names};
 use super::file::{Entry, Node};
 use super::keys::{self, Group};
 use super::problem::{Problem, Spot};
 use super::reader::Reader;
 use super::resolve::family;
-use super::{Dataset, NearDuplicates, Origin};
+use super::{AlsoTest, Dataset, NearDuplicates, Origin};
+use crate::corruption::Corruption;
 use crate::value::{Layer, Value};
 
 /// All of them, by their names.
@@ -61,7 +62,8 @@ fn dataset(entry: &Entry, layer: &Layer, origin: Origin, place: &str, reader: &m
         folds,
         near_duplicates,
         classes: layer.get("classes").and_then(|value| class_names(value).ok()).unwrap_or_default(),
-        also_test: layer.get("also_test").and_then(|value| dataset_names(value).ok()).unwrap_or_default(),
+        also_test: layer.get("also_test").and_then(|value| also_test(value).ok()).unwrap_or_default(),
+        corruption: layer.get("corrupt").and_then(Value::text).and_then(|text| Corruption::parse(text).ok()),
         skip_bad_images: layer.get("on_bad_image").and_then(Value::text) == Some("skip"),
         spot: entry.spot,
     }
@@ -109,6 +111,16 @@ fn also_tested(datasets: &BTreeMap<String, Dataset>, reader: &mut Reader) {
     for own in datasets.values() {
         for other in &own.also_test {
             let place = format!("[datasets.{}]", own.name);
+            let AlsoTest::Dataset(other) = other else {
+                if own.folds.is_some() {
+                    let message =
+                        format!("{place} also tests its own test images corrupted, and in folds there are none");
+                    reader
+                        .problems
+                        .push(Problem::at(own.spot, message).help("take a share instead: splits = { test = 0.2 }"));
+                }
+                continue;
+            };
             match datasets.get(other) {
                 None => reader.unknown(
                     own.spot,

@@ -19,6 +19,7 @@ use axis::Axis;
 use condition::Condition;
 use problem::{Problem, Problems, Source, Spot};
 
+use crate::corruption::Corruption;
 use crate::recipe::{Keep, Metric};
 use crate::scenario::{Similarity, Size};
 use crate::value::{Layer, Value};
@@ -71,9 +72,29 @@ pub struct Dataset {
     /// Only images of these classes; of all where there are none.
     pub classes: Vec<String>,
     pub near_duplicates: NearDuplicates,
-    /// Other datasets whose test images are tested as well.
-    pub also_test: Vec<String>,
+    /// Other datasets whose test images are tested as well, or what is done to its own.
+    pub also_test: Vec<AlsoTest>,
+    /// What is done to all of its images.
+    pub corruption: Option<Corruption>,
     pub spot: Spot,
+}
+
+/// What is tested as well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AlsoTest {
+    Dataset(String),
+    /// The dataset's own test images, so corrupted.
+    Corrupted(Corruption),
+}
+
+impl AlsoTest {
+    /// What tables and rules call it.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Dataset(name) => name.clone(),
+            Self::Corrupted(corruption) => corruption.to_string(),
+        }
+    }
 }
 
 /// What becomes of images that are nearly another one.

@@ -123,7 +123,8 @@ fn paragraph(class: &str, text: &str) -> String {
     format!("<p class=\"{class}\">{}</p>", escaped(text))
 }
 
-fn shown(picture: &Shown) -> String {
+/// A picture with its caption.
+pub fn shown(picture: &Shown) -> String {
     format!(
         "<figure><img alt=\"{0}\" width=\"{1}\" src=\"data:image/png;base64,{2}\"><figcaption>{0}</figcaption></figure>",
         escaped(&picture.caption),

@@ -1,7 +1,7 @@
 //! What stands around the settings: the tables of a file, and the keys of the experiment, its data, scenarios and rules.
 
 use super::super::accepted::{
-    bounded, class_names, count, dataset_names, flag, fraction, hex64, splits, synthetic, text, whole,
+    also_test, bounded, class_names, corruption, count, flag, fraction, hex64, splits, synthetic, text, whole,
 };
 use super::{COUNT, FLAG, FRACTION, Group, Key, TABLE, TEXT, Value, WHOLE, key};
 use crate::recipe::{self, Keep, Metric};
@@ -145,9 +145,17 @@ pub static KEYS: &[Key] = &[
         Dataset,
         "also_test",
         "",
-        |v| dataset_names(v).map(drop),
+        |v| also_test(v).map(drop),
         r#"{"type":"array","items":{"type":"string"},"minItems":1,"uniqueItems":true}"#,
-        "Other datasets with the same classes whose test images every trial is tested on as well: another camera, another place, another year. They select nothing; a [[rule]] may speak of them (`on`)."
+        "What every trial is tested on as well: the test images of other datasets with the same classes (another camera, another place, another year), by their names; its own, corrupted as in `corrupt`; or with \"corruptions 3\" in all these ways. None of them selects anything; a [[rule]] may speak of them (`on`)."
+    ),
+    key!(
+        Dataset,
+        "corrupt",
+        "not at all",
+        corruption,
+        TEXT,
+        "What is done to all of its images, behind resizing, with a severity of 1 to 5: \"gaussian-noise 3\", and so shot-noise, impulse-noise, speckle-noise, gaussian-blur, defocus-blur, motion-blur, zoom-blur, fog, brightness, contrast, saturate, pixelate, jpeg (Hendrycks and Dietterich, 2019: up to 64 pixels as in CIFAR-10-C, beyond as in ImageNet-C)."
     ),
     key!(
         Dataset,
@@ -219,7 +227,7 @@ pub static KEYS: &[Key] = &[
         "the scenario's own test images",
         text,
         TEXT,
-        "On the test images of which other datasets it is claimed, of those that the scenario's dataset names in `also_test`; `*` stands for any run of letters, and all that match count as one set."
+        "On which of those that the scenario's dataset names in `also_test` it is claimed; `*` stands for any run of letters, and the images of all that match count as one set, in which a picture counts once."
     ),
     key!(Rule, "margin", "0.005", fraction, FRACTION, "Differences within plus or minus this are equivalence."),
     key!(Condition, "if", "", text, TEXT, "A condition over resolved keys: \"freeze != 'all' && lr > 5e-3\"."),
