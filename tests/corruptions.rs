@@ -161,7 +161,7 @@ fn a_sweep_tests_on_its_own_images_corrupted_and_trains_on_corrupted_ones() {
     let plan = world.run(&["plan", "x.toml"]).exits(0).out;
     assert!(plan.contains("20 of fog 4") && plan.contains("20 of grey") && plan.contains("6 of phone"), "{plan}");
     let said = world.run(&["run", "x.toml"]).exits(0).out;
-    assert!(said.contains("accuracy on each of them, in few"), "{said}");
+    assert!(said.contains("accuracy under each shift, in few"), "{said}");
     let json: serde_json::Value =
         serde_json::from_str(&world.run(&["report", "--format", "json"]).exits(0).out).unwrap();
     let shifts = json["shifts"].as_array().unwrap();

@@ -1,6 +1,6 @@
 //! Datasets: every format, splits that never leak, and clear words about what cannot be used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use tl_sweep::data::augment::augment;
@@ -128,6 +128,72 @@ fn idx_is_read_and_its_damage_named() {
     assert_eq!(decoded(&dataset).unwrap()[&1], [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]);
     let world = world.file("m/t10k-images-idx3-ubyte", &images(1, &[9, 9, 9, 9])[..18]);
     assert!(format!("{:#}", open(&spec(&world, "m")).err().unwrap()).contains("truncated"));
+}
+
+/// Subjects of one class each, as patients are: a random fifth of them would often be of some classes only.
+#[test]
+fn groups_are_set_aside_for_validation_evenly_over_classes() {
+    // Of each class eight subjects with 2 to 9 images.
+    let mut manifest = manifest(&[44, 44, 44], None);
+    let mut place = [0; 3];
+    for sample in manifest.samples.iter_mut().filter(|sample| sample.part == Part::Train) {
+        let class = sample.class as usize;
+        let subject = (2..10)
+            .scan(0, |sum, size| {
+                *sum += size;
+                Some(*sum)
+            })
+            .position(|end| place[class] < end)
+            .unwrap();
+        sample.group = Some(format!("subject {class} {subject}"));
+        place[class] += 1;
+    }
+    manifest.seal();
+    let mut all = BTreeSet::new();
+    for replicate in 0..40 {
+        let split = split(&manifest, None, 5, replicate).unwrap();
+        let of = |list: &[u32]| -> BTreeSet<String> {
+            list.iter().map(|at| manifest.samples[*at as usize].group.clone().unwrap()).collect()
+        };
+        assert!(of(&split.train).is_disjoint(&of(&split.val)));
+        assert_eq!(split.train.len() + split.val.len(), 132);
+        for class in 0..3 {
+            let own = split.val.iter().filter(|at| manifest.samples[**at as usize].class == class).count();
+            // Within half of a large subject of a fifth.
+            assert!((4..=13).contains(&own), "replicate {replicate}: {own} of 44");
+        }
+        all.insert(of(&split.val));
+    }
+    assert!(all.len() > 30, "other subjects in each replicate: {}", all.len());
+    assert_eq!(split(&manifest, None, 5, 7), split(&manifest, None, 5, 7));
+}
+
+#[test]
+fn few_groups_are_set_aside_too_and_never_all_of_a_class() {
+    let grouped = |counts: &[usize], group: fn(u32, usize) -> String| {
+        let mut manifest = manifest(counts, None);
+        for (index, sample) in manifest.samples.iter_mut().enumerate().filter(|(_, own)| own.part == Part::Train) {
+            sample.group = Some(group(sample.class, index));
+        }
+        manifest.seal();
+        manifest
+    };
+    // Two sessions with half of each class: one of them validates.
+    let sessions = grouped(&[20, 20], |_, index| format!("session {}", index % 2));
+    let found = split(&sessions, None, 0, 0).unwrap();
+    assert_eq!((found.train.len(), found.val.len()), (20, 20));
+    // The first class is one subject: it is trained on, and others validate.
+    let lone =
+        grouped(&[30, 30], |class, index| if class == 0 { "all".to_owned() } else { format!("of {}", index % 6) });
+    for replicate in 0..20 {
+        let found = split(&lone, None, 0, replicate).unwrap();
+        let class = |at: &u32| lone.samples[*at as usize].class;
+        assert_eq!(found.train.iter().filter(|at| class(at) == 0).count(), 30);
+        assert!(!found.val.is_empty() && found.val.iter().all(|at| class(at) == 1));
+    }
+    // Nothing can be set aside of two classes with a subject each.
+    let both = grouped(&[9, 9], |class, _| format!("subject {class}"));
+    assert!(split(&both, None, 0, 0).unwrap_err().contains("no group could be set aside"));
 }
 
 #[test]

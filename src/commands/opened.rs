@@ -204,9 +204,16 @@ pub fn listed(world: &World, style: Style) -> String {
     format!("data\n{}", table(style, &heading, &rows))
 }
 
+/// Of what is tested as well, so many lines.
+const LISTED: usize = 4;
+
 /// The other datasets that are tested as well, with their images.
 fn also_tested(manifest: &Manifest) -> String {
     let others: Vec<String> =
         manifest.shifted.iter().map(|other| format!("{} of {}", other.to - other.from, other.dataset)).collect();
-    if others.is_empty() { "-".to_owned() } else { others.join("\n") }
+    match others.len() {
+        0 => "-".to_owned(),
+        all if all <= LISTED => others.join("\n"),
+        all => format!("{}\n{} more", others[..LISTED - 1].join("\n"), all - LISTED + 1),
+    }
 }

@@ -119,9 +119,8 @@ impl Manifest {
         if let Some(pair) = samples.windows(2).find(|pair| pair[0].id == pair[1].id) {
             anyhow::bail!("the dataset '{name}' lists '{}' twice", pair[0].id);
         }
-        let fingerprint = Key::of("dataset", &(&sorted, &samples));
-        Ok(Self {
-            fingerprint,
+        let mut manifest = Self {
+            fingerprint: Key::of_bytes(b""),
             sha256,
             classes: sorted,
             samples,
@@ -129,7 +128,9 @@ impl Manifest {
             folds: None,
             shifted: Vec::new(),
             corruption: None,
-        })
+        };
+        manifest.seal();
+        Ok(manifest)
     }
 
     /// Takes the fingerprint anew, after parts, groups or the corruption have changed.
@@ -138,9 +139,19 @@ impl Manifest {
             None => Key::of("dataset", &(&self.classes, &self.samples)),
             Some(folds) => Key::of("dataset in folds", &(&self.classes, &self.samples, folds)),
         };
+        if self.carves_groups() {
+            // Before, a random fifth of the groups was carved off, whatever their classes; those results are others.
+            self.fingerprint = Key::of("dataset carved by classes", &self.fingerprint);
+        }
         if let Some(corruption) = self.corruption {
             self.fingerprint = Key::of("corrupted dataset", &(self.fingerprint, corruption));
         }
+    }
+
+    /// Whether validation is carved off by whole groups: there are some, and no part of its own.
+    pub fn carves_groups(&self) -> bool {
+        let grouped = |sample: &Sample| sample.part.is_learned() && sample.group.is_some();
+        self.samples.iter().any(grouped) && self.samples.iter().all(|sample| sample.part != Part::Val)
     }
 
     /// Adds the test images of another dataset, corrupted or as they are, to be tested as well; returns their places there.

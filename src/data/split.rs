@@ -34,7 +34,7 @@ const CARVED: usize = 5;
 /// Carves validation off the training part, class by class, and then takes `per_class` images of each class from the
 /// rest (all without it). Both come from one shuffled list per class, validation from its front and training behind
 /// the reserved fifth: so k images are a subset of 2k, and no image is ever in both. Validation takes at most
-/// `per_class` images of each class. Where the data has groups, a fifth of the groups is reserved, for all classes alike.
+/// `per_class` images of each class. Where the data has groups, whole ones are reserved, about a fifth of each class.
 ///
 /// # Errors
 /// A class has too few images; says which and how many there are.
@@ -146,12 +146,41 @@ fn group(manifest: &Manifest, index: u32) -> &str {
     sample.group.as_deref().unwrap_or(&sample.id)
 }
 
-/// The groups whose training images are kept for validation, a fifth of all; `None` where the data has no groups.
+/// The groups whose training images are kept for validation, about a fifth of each class; `None` where the data has no groups.
+/// In random order, each is taken that brings the classes nearer to a fifth: a random fifth of all groups may be one class's.
 fn reserved_groups<'a>(manifest: &'a Manifest, pool: &[u32], seed: u64, replicate: u64) -> Option<BTreeSet<&'a str>> {
-    manifest.samples.iter().find(|sample| sample.group.is_some())?;
-    let groups: BTreeSet<&str> = pool.iter().map(|index| group(manifest, *index)).collect();
-    let mut order: Vec<&str> = groups.into_iter().collect();
+    if !manifest.carves_groups() {
+        return None;
+    }
+    let mut sizes: BTreeMap<&str, BTreeMap<usize, f64>> = BTreeMap::new();
+    let mut totals = vec![0.0; manifest.classes.len()];
+    for index in pool {
+        let class = manifest.samples[*index as usize].class as usize;
+        *sizes.entry(group(manifest, *index)).or_default().entry(class).or_default() += 1.0;
+        totals[class] += 1.0;
+    }
+    let mut order: Vec<&str> = sizes.keys().copied().collect();
     stream(seed, Stream::Subset, &[replicate, u64::MAX]).shuffle(&mut order);
-    order.truncate(order.len().div_ceil(CARVED));
-    Some(order.into_iter().collect())
+    // How much further from a fifth of each class a group leads: the change in the sum of squares over totals.
+    let further = |taken: &[f64], name: &str| -> f64 {
+        let one = |(class, more): (&usize, &f64)| {
+            let off = taken[*class] - totals[*class] / CARVED as f64;
+            ((off + more).powi(2) - off.powi(2)) / totals[*class]
+        };
+        sizes[name].iter().map(one).sum()
+    };
+    let (mut reserved, mut taken) = (BTreeSet::new(), vec![0.0; totals.len()]);
+    for name in &order {
+        if further(&taken, name) < 0.0 {
+            reserved.insert(*name);
+            sizes[name].iter().for_each(|(class, more)| taken[*class] += more);
+        }
+    }
+    if reserved.is_empty() {
+        // Few and large: one has to be taken all the same, and not one with all that there is of a class.
+        let leaves = |name: &&&str| sizes[**name].iter().all(|(class, more)| *more < totals[*class]);
+        let least = |one: &&&str, other: &&&str| further(&taken, one).total_cmp(&further(&taken, other));
+        reserved.extend(order.iter().filter(leaves).min_by(least).copied());
+    }
+    Some(reserved)
 }

@@ -1,4 +1,4 @@
-//! What recipes score on the test images of other datasets: how much they lose under a shift, and where most.
+//! What recipes score under a shift, on what is tested as well: how much they lose, and where most.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -98,7 +98,7 @@ pub fn sheets(findings: &Findings) -> Vec<Sheet> {
 
 fn lost(findings: &Findings, names: &[&str]) -> Sheet {
     let columns = if names.len() > COLUMNS { &[] } else { names };
-    let mean = (names.len() > 1).then_some("mean of the others");
+    let mean = (names.len() > 1).then_some("mean under shift");
     let heading: Vec<&str> = ["scenario", "recipe", "own test"]
         .into_iter()
         .chain(columns.iter().copied())
@@ -119,11 +119,11 @@ fn lost(findings: &Findings, names: &[&str]) -> Sheet {
             .chain([shown(&shift.lost())])
             .collect()
     };
-    let title = format!("{} on the test images of other datasets: mean, 95% CI over replicates", findings.metric);
+    let title = format!("{} under shift: mean, 95% CI over replicates", findings.metric);
     let mut sheet = Sheet::new(Kind::Shifts, title, &heading, findings.shifts.iter().map(row).collect());
     sheet
         .notes
-        .push("settings were selected on the scenario's own validation images; the others select nothing".to_owned());
+        .push("settings were selected on the scenario's own validation images; what is tested as well selects nothing".to_owned());
     sheet
 }
 
@@ -139,6 +139,6 @@ fn each(findings: &Findings, scenario: &str) -> Option<Sheet> {
         };
         std::iter::once(other.dataset.clone()).chain(own.iter().map(cell)).collect()
     };
-    let title = format!("{} on each of them, in {scenario}", findings.metric);
+    let title = format!("{} under each shift, in {scenario}", findings.metric);
     Some(Sheet::new(Kind::Shifts, title, &heading, first.others.iter().map(row).collect()))
 }
