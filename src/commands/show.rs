@@ -3,6 +3,7 @@
 use super::{Exit, Usage, findings, print, table_style};
 use crate::cli::{Common, Format};
 use crate::report::errors::Errors;
+use crate::report::findings::fraction;
 use crate::report::table::{Style, table};
 use crate::store::Store;
 use crate::store::query::CIRCUMSTANCES;
@@ -15,12 +16,13 @@ pub fn run(prefix: &str, format: Format, common: &Common) -> anyhow::Result<Exit
     let store = Store::read(&common.db)?;
     let (experiment, trial) = store.find(prefix).map_err(|error| Usage(format!("{error:#}")))?;
     let curve = store.curve(trial.key)?;
+    let shifted = store.shifted_of(trial.key)?;
     let named = |column: &str| trial.columns.get(column).map_or("", String::as_str);
     let errors = (named("status") == "done")
         .then(|| findings::wrong(&store, named("scenario"), named("recipe"), &[trial.key]))
         .transpose()?;
     if format == Format::Json {
-        let json = serde_json::json!({"version": 1, "experiment": experiment, "trial": trial.key, "replicate": trial.replicate, "columns": trial.columns, "curve": curve, "errors": errors});
+        let json = serde_json::json!({"version": 1, "experiment": experiment, "trial": trial.key, "replicate": trial.replicate, "columns": trial.columns, "curve": curve, "errors": errors, "shifted": shifted});
         print(&serde_json::to_string_pretty(&json)?)?;
         return Ok(Exit::Complete);
     }
@@ -50,6 +52,14 @@ pub fn run(prefix: &str, format: Format, common: &Common) -> anyhow::Result<Exit
         "curve\n{}",
         table(style, &["step", "epoch", "lr", "train loss", "val loss", "val accuracy"], &rows)
     ))?;
+    if !shifted.is_empty() {
+        let row = |(dataset, images, scores): &(String, usize, [f64; 3])| {
+            [dataset.clone(), images.to_string()].into_iter().chain(scores.map(fraction)).collect()
+        };
+        let rows: Vec<Vec<String>> = shifted.iter().map(row).collect();
+        let heading = ["tested as well", "images", "accuracy", "balanced", "macro F1"];
+        print(&format!("\nunder shift\n{}", table(style, &heading, &rows)))?;
+    }
     if let Some(errors) = errors {
         let rows = table(style, &Errors::HEADING, &errors.rows(usize::MAX));
         print(&format!("\ntest by class\n{rows}\n\n{}", errors.missed_words(MISSED)))?;

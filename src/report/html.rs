@@ -5,6 +5,7 @@ use super::errors::Errors;
 use super::figure::{Row, intervals};
 use super::findings::{Findings, fraction};
 use super::sheets::{Kind, Sheet, named, place_of, sheets};
+use super::shift::{self, Part};
 use super::verdict::Answer;
 
 /// Classes and images of a scenario that are named, at most.
@@ -22,7 +23,8 @@ pub fn report(findings: &Findings, errors: &[Errors]) -> String {
     for sheet in &found.sheets {
         body.push(table(sheet));
         match sheet.kind {
-            Kind::Best | Kind::Gains | Kind::Shifts | Kind::Errors => {}
+            Kind::Best | Kind::Gains | Kind::Shifts(Part::Each) | Kind::Errors => {}
+            Kind::Shifts(Part::Lost) => body.extend(picture(shift::drawn(findings))),
             Kind::Arms => body.extend(picture(arms(findings))),
             Kind::Depths => body.extend(depths(findings)),
             Kind::Rules => body.extend(picture(rules(findings))),

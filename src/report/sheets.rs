@@ -14,7 +14,7 @@ pub enum Kind {
     Arms,
     Depths,
     /// What recipes score on other datasets.
-    Shifts,
+    Shifts(shift::Part),
     Rules,
     /// What a recipe gets wrong.
     Errors,

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::arm::{Arm, Context};
 use super::compare::{Mean, mean_over};
+use super::figure::Row;
 use super::findings::{Findings, fraction, shown_mean};
 use super::sheets::{Kind, Sheet, named};
 use crate::key::Key;
@@ -75,6 +76,33 @@ impl Shift {
     }
 }
 
+/// Which of the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// What each recipe loses.
+    Lost,
+    /// A scenario's recipes on each of the others.
+    Each,
+}
+
+/// Each recipe on its own test images and under shift, as a picture: its title, its rows, and whether it has a zero.
+pub fn drawn(findings: &Findings) -> (String, Vec<Row>, bool) {
+    let rows = findings.shifts.iter().flat_map(|shift| {
+        let row = |label: String, class: &'static str, values: &[f64]| {
+            let Mean { mean, half_width, .. } = shift.mean(values);
+            let group = shift.scenario().to_owned();
+            Row { group, label, value: mean, half: half_width, shown: fraction(mean), class }
+        };
+        let own = row(shift.named.clone(), "best", &shift.own);
+        [own, row("under shift".to_owned(), "arm", &shift.together())]
+    });
+    let title = format!(
+        "{} on test, and under shift the mean over what is tested as well; lines: 95% over replicates",
+        findings.metric
+    );
+    (title, rows.collect(), false)
+}
+
 /// Others that have a column each; more have a table of their own.
 const COLUMNS: usize = 4;
 
@@ -120,10 +148,11 @@ fn lost(findings: &Findings, names: &[&str]) -> Sheet {
             .collect()
     };
     let title = format!("{} under shift: mean, 95% CI over replicates", findings.metric);
-    let mut sheet = Sheet::new(Kind::Shifts, title, &heading, findings.shifts.iter().map(row).collect());
-    sheet
-        .notes
-        .push("settings were selected on the scenario's own validation images; what is tested as well selects nothing".to_owned());
+    let mut sheet = Sheet::new(Kind::Shifts(Part::Lost), title, &heading, findings.shifts.iter().map(row).collect());
+    sheet.notes.push(
+        "settings were selected on the scenario's own validation images; what is tested as well selects nothing"
+            .to_owned(),
+    );
     sheet
 }
 
@@ -140,5 +169,5 @@ fn each(findings: &Findings, scenario: &str) -> Option<Sheet> {
         std::iter::once(other.dataset.clone()).chain(own.iter().map(cell)).collect()
     };
     let title = format!("{} under each shift, in {scenario}", findings.metric);
-    Some(Sheet::new(Kind::Shifts, title, &heading, first.others.iter().map(row).collect()))
+    Some(Sheet::new(Kind::Shifts(Part::Each), title, &heading, first.others.iter().map(row).collect()))
 }

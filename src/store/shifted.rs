@@ -49,6 +49,21 @@ impl Store {
         Ok(found)
     }
 
+    /// What one trial scores on each other dataset: its name, its images, accuracy, balanced accuracy and macro-F1; in the order of
+    /// the names.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn shifted_of(&self, trial: Key) -> anyhow::Result<Vec<(String, usize, [f64; 3])>> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT dataset, images, accuracy, balanced_accuracy, macro_f1 FROM shifted WHERE trial = ? ORDER BY dataset",
+        )?;
+        let rows = statement.query_map([trial.to_string()], |row| {
+            Ok((row.get(0)?, row.get(1)?, [row.get(2)?, row.get(3)?, row.get(4)?]))
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// The classes that a trial predicted on the test images of those other datasets that `takes` takes, and the true ones.
     /// `samples` are numbers of pictures: images of several datasets with one id, as those of a dataset and of what was made of
     /// it, have one.
