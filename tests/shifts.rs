@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use image::ImageFormat::{Jpeg, Png};
 use rusqlite::params;
 use tl_sweep::model::arch::Arch;
 
 use crate::builder::{World, png};
+use crate::datasets::{encoded, photograph};
 use crate::materials::network;
 use crate::predictions::of_truth;
 
@@ -268,4 +270,36 @@ fn what_cannot_be_tested_as_well_is_refused() {
         said.contains("'test/ants/copy.png' has the bytes of") && said.contains("trained or validated on"),
         "{said}"
     );
+}
+
+/// Another camera's images that are old ones, saved once more, would make any shift look small.
+#[test]
+fn near_duplicates_among_other_datasets_are_told_of() {
+    let text = SWEEP
+        .replace("input = 12", "input = 24")
+        .replace("[\"phone\", \"winter\", \"winter-again\"]", "[\"phone\", \"fog 3\"]");
+    let text = text.split("[[rule]]").next().unwrap().replace("per_class = 6", "per_class = 4");
+    let mut world = World::new().file("x.toml", text);
+    network(&world, "w.safetensors", &Arch::new("resnet8", 24, 1.0));
+    for (class, label) in ["ants", "bees"].into_iter().enumerate() {
+        let made = |number: u64| photograph(7000 + class as u64 * 100 + number, 48);
+        for index in 0..10 {
+            world = world.file(&format!("mine/train/{label}/{index:03}.png"), encoded(&made(index), Png));
+            world = world.file(&format!("mine/test/{label}/{index:03}.png"), encoded(&made(20 + index), Png));
+            // Three of the phone's are training images, saved as JPEGs.
+            let old = class == 0 && index < 3;
+            let image = made(if old { index } else { 40 + index });
+            world = world.file(&format!("phone/{label}/{index:03}.jpg"), encoded(&image, Jpeg));
+        }
+    }
+    let said = world.run(&["check", "x.toml"]).exits(0).out;
+    let expected = "3 of 20 images of 'phone', which are tested as well, are near-duplicates of images of 'mine'";
+    assert!(said.contains(expected) && !said.contains("'fog 3'") && !said.contains("images of 'mine' are"), "{said}");
+    let said = world.run(&["run", "x.toml"]).exits(0).out;
+    assert!(said.contains("phone: 3 of 20 images are near-duplicates of images trained or validated on"), "{said}");
+    assert!(!said.contains("without the"), "verdicts and tables of its own test images are clean: {said}");
+    let json = report(&world);
+    assert_eq!(json["near_duplicates"], serde_json::json!([]));
+    let expected = serde_json::json!([{ "dataset": "phone", "near": 3, "of": 20 }]);
+    assert_eq!(json["near_duplicates_of_others"], expected);
 }

@@ -57,8 +57,9 @@ pub fn run(asked: &Asked, common: &Common) -> anyhow::Result<Exit> {
             ))?;
         }
     }
-    for (dataset, pairs) in near::found(&prepared, &world)? {
-        if let Some(told) = near::told(&dataset.name, &dataset.manifest, &pairs) {
+    let near = near::found(&prepared, &world)?;
+    for (dataset, pairs) in &near {
+        if let Some(told) = near::told(&dataset.name, &dataset.manifest, pairs) {
             let (word, what) = match dataset.manifest.folds {
                 None => ("drop", "leaves those to train on out"),
                 Some(_) => ("together", "puts them into one fold"),
@@ -68,6 +69,11 @@ pub fn run(asked: &Asked, common: &Common) -> anyhow::Result<Exit> {
                  [datasets.{}] {what}",
                 dataset.name
             ))?;
+        }
+    }
+    for (dataset, pairs) in &near {
+        for told in near::told_of_others(&dataset.name, &dataset.manifest, pairs) {
+            print(&format!("warning: {told}"))?;
         }
     }
     if plan.tune_replicates < plan.replicates && all.totals.trials == plan.distinct() * plan.replicates {

@@ -16,6 +16,7 @@ use crate::report::shift::shifts;
 use crate::report::verdict::{Rule, verdicts};
 use crate::store::Store;
 use crate::store::answers::{Answered, TestAnswers};
+use crate::store::near::NearDuplicates;
 use crate::store::query::ExperimentRow;
 use crate::store::standing::Standing;
 use crate::value::Value;
@@ -78,7 +79,10 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
     let gains = gains(&arms, |arm| answers(store, &experiment, arm, None, &trials))?;
     let shifts = shifts(&arms, &also, &store.shifted_scores(&experiment)?);
     near::without(store, &experiment, &arms, &mut verdicts)?;
-    let near = store.near_of(&experiment)?.into_iter();
+    let near = |found: Vec<NearDuplicates>| -> Vec<Near> {
+        found.into_iter().map(|found| Near { dataset: found.dataset, near: found.near, of: found.of }).collect()
+    };
+    let (near, near_others) = (near(store.near_of(&experiment)?), near(store.near_of_others(&experiment)?));
     let (savings, (audited, wrong)) = (store.savings(&experiment)?, store.audits(&experiment)?);
     let sharing = Sharing {
         seconds: savings.seconds,
@@ -102,7 +106,8 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         shifts,
         numerics: numerics.into_iter().collect(),
         sharing,
-        near: near.map(|found| Near { dataset: found.dataset, near: found.near, of: found.of }).collect(),
+        near,
+        near_others,
         folds: folds.into_iter().map(|(dataset, (folds, images))| Folds { dataset, folds, images }).collect(),
     })
 }

@@ -8,7 +8,7 @@ use anyhow::Context;
 use super::prepare::Prepared;
 use super::world::World;
 use crate::data::near::{self, Pair};
-use crate::data::{Dataset, Manifest, Part, deal, packed};
+use crate::data::{Dataset, Manifest, Part, Shifted, deal, packed};
 use crate::key::Key;
 use crate::report::arm::{Arm, Trial};
 use crate::report::compare::{Scored, difference, scored};
@@ -98,8 +98,30 @@ pub fn record(found: &[(&Dataset, Vec<Pair>)], store: &mut Store) -> anyhow::Res
     Ok(())
 }
 
-/// What was found of a dataset, in words; nothing where nothing was.
+/// The same of other datasets that are tested as well.
+pub fn told_of_others(name: &str, manifest: &Manifest, pairs: &[Pair]) -> Vec<String> {
+    let id = |sample: u32| &manifest.samples[sample as usize].id;
+    let one = |other: &Shifted| {
+        let own = pairs.iter().filter(|pair| other.holds(pair.test));
+        let tests: BTreeSet<u32> = own.clone().map(|pair| pair.test).collect();
+        let nearest = own.min_by(|one, other| one.distance.total_cmp(&other.distance))?;
+        Some(format!(
+            "{} of {} images of '{}', which are tested as well, are near-duplicates of images of '{name}' to train or validate on, \
+             for example '{}' of '{}'",
+            tests.len(),
+            other.to - other.from,
+            other.dataset,
+            id(nearest.test),
+            id(nearest.train)
+        ))
+    };
+    manifest.shifted.iter().filter_map(one).collect()
+}
+
+/// What was found of a dataset's own images, in words; nothing where nothing was.
 pub fn told(name: &str, manifest: &Manifest, pairs: &[Pair]) -> Option<String> {
+    let own = |pair: &&Pair| manifest.samples[pair.test as usize].part != Part::Shifted;
+    let pairs: Vec<&Pair> = pairs.iter().filter(own).collect();
     let tests: BTreeSet<u32> = pairs.iter().map(|pair| pair.test).collect();
     let nearest = pairs.iter().min_by(|one, other| one.distance.total_cmp(&other.distance))?;
     let all = manifest.samples.iter().filter(|sample| sample.part.is_tested()).count();

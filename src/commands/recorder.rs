@@ -50,7 +50,7 @@ pub fn begin(
 ) -> anyhow::Result<i64> {
     for dataset in world.datasets.values() {
         let manifest = &dataset.manifest;
-        let origin = |at: u32| manifest.shifted.iter().find(|other| (other.from..other.to).contains(&at));
+        let origin = |at: u32| manifest.shifted.iter().find(|other| other.holds(at));
         let samples = manifest.samples.iter().zip(0..).map(|(sample, at)| {
             let origin = origin(at).map(|other| other.dataset.as_str());
             (sample.id.as_str(), sample.class, sample.part.name(), [sample.group.as_deref(), origin])
@@ -166,7 +166,7 @@ impl<'a> Recorder<'a> {
 fn shifted(trial: &TrialOutcome, manifest: &Manifest) -> Vec<Shifted> {
     let Predictions { samples, predicted, .. } = &trial.shifted_predictions;
     let one = |other: &data::Shifted| {
-        let own = samples.iter().zip(predicted).filter(|(at, _)| (other.from..other.to).contains(at));
+        let own = samples.iter().zip(predicted).filter(|(at, _)| other.holds(**at));
         let (truth, predicted): (Vec<u32>, Vec<u16>) =
             own.map(|(at, predicted)| (manifest.samples[*at as usize].class, *predicted)).unzip();
         let scores = score(&predicted, &truth, manifest.classes.len(), f64::NAN);

@@ -79,6 +79,14 @@ pub struct Shifted {
     pub dataset: String,
     pub from: u32,
     pub to: u32,
+    /// What is done to them.
+    pub corruption: Option<Corruption>,
+}
+
+impl Shifted {
+    pub fn holds(&self, at: u32) -> bool {
+        (self.from..self.to).contains(&at)
+    }
 }
 
 /// All samples of a dataset, sorted by id, and behind them those of others that are tested as well; classes sorted by name.
@@ -197,7 +205,7 @@ impl Manifest {
         let more: Vec<Sample> = more.collect();
         self.fingerprint = Key::of("dataset with others", &(self.fingerprint, &more, corruption));
         self.samples.extend(more);
-        self.shifted.push(Shifted { dataset: dataset.to_owned(), from, to: self.samples.len() as u32 });
+        self.shifted.push(Shifted { dataset: dataset.to_owned(), from, to: self.samples.len() as u32, corruption });
         Ok(tested)
     }
 
@@ -229,6 +237,13 @@ impl Manifest {
             }
         }
         Ok(())
+    }
+
+    /// Whether a near-duplicate of it among the images to learn from would be a leak: some replicate tests on it, and it is
+    /// no copy, made here, of an image that is looked at anyway.
+    pub fn is_compared(&self, at: usize) -> bool {
+        let other = || self.shifted.iter().find(|other| other.holds(at as u32));
+        self.samples[at].part.is_tested() || other().is_some_and(|other| other.corruption.is_none())
     }
 
     /// How many images of each class a part has.

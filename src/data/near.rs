@@ -72,7 +72,7 @@ pub fn pairs(
     let thumbnails = |test: bool| -> anyhow::Result<Vec<(u32, Thumbnail)>> {
         let samples = manifest.samples.par_iter().enumerate();
         let wanted =
-            samples.filter(|(_, sample)| if test { sample.part.is_tested() } else { sample.part.is_learned() });
+            samples.filter(|(at, sample)| if test { manifest.is_compared(*at) } else { sample.part.is_learned() });
         let made = wanted.filter_map(|(index, _)| match image(index) {
             Ok(image) => Thumbnail::of(&image?).map(|found| Some((index as u32, found?))).transpose(),
             Err(error) => Some(Err(error)),

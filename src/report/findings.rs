@@ -27,6 +27,8 @@ pub struct Findings {
     pub numerics: Vec<String>,
     pub sharing: Sharing,
     pub near: Vec<Near>,
+    /// The same of other datasets that are tested as well.
+    pub near_others: Vec<Near>,
     pub folds: Vec<Folds>,
 }
 

@@ -22,6 +22,7 @@ pub fn report(findings: &Findings, errors: &[Errors]) -> Value {
         "counts": findings.counts,
         "sharing": findings.sharing,
         "near_duplicates": findings.near,
+        "near_duplicates_of_others": findings.near_others,
         "folds": findings.folds,
         "scenarios": findings.scenarios,
         "best": findings.scenarios.iter().map(|scenario| json!({

@@ -149,6 +149,12 @@ fn lost(findings: &Findings, names: &[&str]) -> Sheet {
     };
     let title = format!("{} under shift: mean, 95% CI over replicates", findings.metric);
     let mut sheet = Sheet::new(Kind::Shifts(Part::Lost), title, &heading, findings.shifts.iter().map(row).collect());
+    sheet.notes.extend(findings.near_others.iter().map(|found| {
+        format!(
+            "{}: {} of {} images are near-duplicates of images trained or validated on",
+            found.dataset, found.near, found.of
+        )
+    }));
     sheet.notes.push(
         "settings were selected on the scenario's own validation images; what is tested as well selects nothing"
             .to_owned(),

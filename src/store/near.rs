@@ -45,7 +45,27 @@ impl Store {
             "SELECT own.dataset, count(DISTINCT near_duplicate.test),
                     (SELECT count(*) FROM sample WHERE sample.data = own.data AND part IN ('test', 'fold'))
              FROM (SELECT DISTINCT dataset, data FROM cell WHERE experiment = ?) AS own
-             JOIN near_duplicate ON near_duplicate.data = own.data GROUP BY own.dataset, own.data ORDER BY 1",
+             JOIN near_duplicate ON near_duplicate.data = own.data
+             JOIN sample ON sample.data = own.data AND sample.position = near_duplicate.test AND sample.origin IS NULL
+             GROUP BY own.dataset, own.data ORDER BY 1",
+        )?;
+        let rows = statement.query_map([experiment.id], |row| {
+            Ok(NearDuplicates { dataset: row.get(0)?, near: row.get(1)?, of: row.get(2)? })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The same of other datasets that are tested as well, each once.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn near_of_others(&self, experiment: &ExperimentRow) -> anyhow::Result<Vec<NearDuplicates>> {
+        let mut statement = self.connection.prepare(
+            "SELECT origin, count(DISTINCT near_duplicate.test),
+                    (SELECT count(*) FROM sample AS every WHERE every.data = sample.data AND every.origin = sample.origin)
+             FROM sample JOIN near_duplicate ON near_duplicate.data = sample.data AND near_duplicate.test = sample.position
+             WHERE origin IS NOT NULL AND sample.data IN (SELECT data FROM cell WHERE experiment = ?)
+             GROUP BY sample.data, origin ORDER BY 1",
         )?;
         let rows = statement.query_map([experiment.id], |row| {
             Ok(NearDuplicates { dataset: row.get(0)?, near: row.get(1)?, of: row.get(2)? })
