@@ -151,3 +151,22 @@ fn choices_and_rates_by_depth_are_shared_to_the_bit() {
         "{plan}"
     );
 }
+
+/// What is trained in phases is told leg by leg, and not as the depth that a recipe without them would have.
+#[test]
+fn the_plan_says_what_each_phase_holds_fixed() {
+    let legs = "phases = [{ freeze = \"all\", steps = 3 }, { trains = \"layer2\", steps = 4 }, { freeze = \"layer1\", steps = 2 }]";
+    let world = World::new().file("x.toml", file(&[("mine", legs), ("whole", "")]));
+    let plan = world.run(&["plan", "x.toml"]).exits(0).out;
+    let told: Vec<&str> =
+        plan.split("freezing\n").nth(1).unwrap().lines().filter(|line| line.contains("freeze =")).collect();
+    // Up to layer1: 27 x 16 and two of 144 x 16 weights, and three batch norms of 16 channels with four numbers each.
+    let begins = [
+        "  phase 1 of 3: resnet8 up to avgpool, freeze = all: 75120 of 75120 parameters fixed",
+        "  phase 2 of 3: resnet8 up to avgpool, freeze = none, trains = layer2: 13824 of 75120 parameters train",
+        "  phase 3 of 3: resnet8 up to avgpool, freeze = layer1: 5232 of 75120 parameters fixed (conv1, bn1, layer1.0.conv1,",
+        "  resnet8 up to avgpool, freeze = none: 0 of 75120 parameters fixed",
+    ];
+    assert_eq!(told.len(), begins.len(), "{plan}");
+    assert!(told.iter().zip(begins).all(|(line, begin)| line.starts_with(begin)), "{plan}");
+}

@@ -12,6 +12,7 @@ mod download;
 mod export;
 mod extract;
 mod findings;
+mod freezing;
 mod gauge;
 mod gc;
 mod get;

@@ -7,22 +7,17 @@ use indicatif::HumanDuration;
 use super::budget::Reach;
 use super::jobs::{self, Jobs, Kept, Totals};
 use super::world::World;
-use super::{Exit, opened, print, streams, table_style, tuning};
+use super::{Exit, freezing, opened, print, streams, table_style, tuning};
 use crate::cli::{Asked, Common, Format};
 use crate::device::Precision;
 use crate::experiment::Experiment;
-use crate::model::freezing::effective_depth;
-use crate::model::graph::{Graph, Op};
-use crate::model::selected::{Selected, frozen_beside};
 use crate::plan::shard::{self, Shard};
 use crate::plan::stage::Work;
-use crate::plan::transfer::TRANSFERRED;
-use crate::plan::{Cell, Facts, Plan};
+use crate::plan::{Cell, Plan};
 use crate::report::table::{Style, table};
 use crate::store::Store;
 use crate::train;
 use crate::train::pace::Subject;
-use crate::trains::Trains;
 use crate::value::{Layer, Value};
 
 /// Measurements that differ by less are the same.
@@ -164,7 +159,7 @@ fn text(
         parts.push(format!("excluded: {count} cells: {reason}"));
     }
     parts.extend(collapsed(plan));
-    parts.push(freezing(plan, &world.facts));
+    parts.push(freezing::echo(plan, &world.facts));
     parts.join("\n\n")
 }
 
@@ -316,70 +311,4 @@ fn differing(plan: &Plan, group: &[&Cell]) -> String {
         get(&asked[0], "lr"),
         parts.join(", ")
     )
-}
-
-/// What each freeze depth holds fixed, by name and number.
-fn freezing(plan: &Plan, facts: &Facts) -> String {
-    let mut lines: Vec<String> = Vec::new();
-    let mut seen = std::collections::HashSet::new();
-    for cell in &plan.cells {
-        if !seen.insert(cell.shape()) {
-            continue;
-        }
-        let (asked, settled) = (plan.asked(cell), plan.settled(cell));
-        let Some(value) = asked.get("freeze") else { continue };
-        // A depth that follows another is what it has settled to.
-        let depth = if value.text() == Some(TRANSFERRED) { settled.get("freeze").unwrap_or(value) } else { value };
-        let tap = settled.get("tap").map_or_else(String::new, Value::to_string);
-        let line = crate::plan::stage::arch(&settled, facts).and_then(|arch| {
-            let backbone = arch.backbone(&tap)?;
-            let frozen = crate::model::freezing::frozen_layers(&backbone, &crate::freeze::Freeze::parse(depth)?)?;
-            let (names, count) = crate::model::summary::frozen_names(&backbone, frozen);
-            let total: usize = backbone.total_params();
-            let shown = if names.len() > 6 {
-                format!("{}, ... {}", names[..3].join(", "), names[names.len() - 1])
-            } else {
-                names.join(", ")
-            };
-            if let Some(trains) = asked.get("trains").map(Trains::parse).transpose()?.filter(|trains| !trains.is_all())
-            {
-                let norms = settled.get("batch_norm").and_then(Value::text) != Some("frozen");
-                let trained = trained(&backbone, frozen, &trains, norms)?;
-                return Ok(format!("  {} up to {tap}, freeze = {value}, trains = {trains}: {trained}", backbone.arch));
-            }
-            let fresh = match settled.get("transfer") {
-                Some(transfer) => format!("; what is above {transfer} starts at random"),
-                None => String::new(),
-            };
-            Ok(format!(
-                "  {} up to {tap}, freeze = {value}: {count} of {total} parameters fixed{}{fresh}{}",
-                backbone.arch,
-                if names.is_empty() { String::new() } else { format!(" ({shown})") },
-                crate::model::freezing::branch_note(&backbone, frozen)
-            ))
-        });
-        if let Ok(line) = line
-            && !lines.contains(&line)
-        {
-            lines.push(line);
-        }
-    }
-    format!("freezing\n{}", lines.join("\n"))
-}
-
-/// How much a choice of parameters trains, with batch norms or without, and what is shared below it.
-fn trained(backbone: &Graph, frozen: usize, trains: &Trains, norms: bool) -> Result<String, String> {
-    let still = frozen_beside(backbone, frozen, trains)?;
-    let selected = Selected::of(backbone, trains);
-    let moves = |index: &usize| norms || !matches!(backbone.layers[*index].op, Op::BatchNorm { .. });
-    let numbers = |index: usize| {
-        let params = backbone.params(index).into_iter().zip(&selected.params[index]);
-        params.filter(|(_, trains)| **trains).map(|(param, _)| param.shape.iter().product::<usize>()).sum::<usize>()
-    };
-    let count: usize = (still..backbone.layers.len()).filter(moves).map(numbers).sum();
-    let below = match effective_depth(backbone, still) {
-        0 => String::new(),
-        depth => format!("; all up to {} stands still", backbone.layers[depth - 1].name),
-    };
-    Ok(format!("{count} of {} parameters train{below}", backbone.total_params()))
 }
