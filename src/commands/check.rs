@@ -169,8 +169,12 @@ fn undecidable(experiment: &Experiment, world: &World) -> Vec<String> {
     found
 }
 
-/// Test images of those other datasets that match a pattern.
+/// Pictures in those other datasets that match a pattern; one that stands in several counts once.
 fn on_others(manifest: &Manifest, on: &str) -> usize {
     let others = manifest.shifted.iter().filter(|other| like(on, &other.dataset));
-    others.map(|other| (other.to - other.from) as usize).sum()
+    let pictures = others.flat_map(|other| {
+        let own = &manifest.samples[other.from as usize..other.to as usize];
+        own.iter().map(|sample| sample.id.strip_prefix(&other.dataset))
+    });
+    pictures.collect::<BTreeSet<_>>().len()
 }
