@@ -27,6 +27,9 @@ pub fn leave_out(dataset: &mut Dataset, cache: &Path) -> anyhow::Result<()> {
     let samples = &dataset.manifest.samples;
     let reason = |pair: &Pair| format!("a near-duplicate of the test image '{}'", samples[pair.test as usize].id);
     let without: BTreeMap<usize, String> = pairs.iter().map(|pair| (pair.train as usize, reason(pair))).collect();
+    if without.is_empty() {
+        return Ok(());
+    }
     dataset.leave_out(&without)?;
     dataset.manifest.check_parts(&dataset.name)
 }
