@@ -202,6 +202,16 @@ fn a_rule_may_speak_of_other_datasets() {
     assert!((number("standard_error") - error).abs() < 1e-12 && error > 0.0, "{verdicts:?} {error}");
     assert_ne!(verdicts[0]["difference"], verdicts[1]["difference"]);
 
+    let csv = world.run(&["report", "--format", "csv"]).exits(0).out;
+    let rows = csv::Reader::from_reader(csv.as_bytes()).into_deserialize::<BTreeMap<String, String>>();
+    let rows: Vec<_> = rows.map(Result::unwrap).collect();
+    assert_eq!(rows.len(), 12);
+    for row in rows {
+        let found = answered(&store, &row["recipe"], row["replicate"].parse().unwrap(), "phone");
+        let right = found.values().filter(|answer| answer.0).count() as f64 / found.len() as f64;
+        assert_eq!(row["on phone"].parse(), Ok(right));
+    }
+
     let shifts = json["shifts"].as_array().unwrap();
     assert_eq!(shifts.len(), 4);
     for shift in shifts {

@@ -64,6 +64,20 @@ fn selection_reads_validation_only() {
     assert_eq!(arms[0].best().unwrap().label, "lr = 0.1", "ties go to the first in the file");
 }
 
+/// A rate of a logarithmic axis has three digits that matter; near ones get as many as tell them apart.
+#[test]
+fn settings_are_named_by_the_digits_that_tell_them_apart() {
+    let names = |rates: &[&str]| -> Vec<String> {
+        let trials: Vec<Trial> =
+            rates.iter().flat_map(|lr| (0..3).map(|replicate| trial("a", lr, replicate, 0.5, 0.5))).collect();
+        arms(&trials, Repeats::all(3))[0].settings.iter().map(|setting| setting.label.clone()).collect()
+    };
+    let expected = ["lr = 0.00979", "lr = 0.1", "lr = 0.00313", "lr = 1e-4"];
+    assert_eq!(names(&["0.009791483623609768", "0.1", "0.0031279123456", "0.0001"]), expected);
+    assert_eq!(names(&["0.123456", "0.123412"]), ["lr = 0.1235", "lr = 0.1234"]);
+    assert_eq!(names(&["0.30000000000000004", "0.3"]), ["lr = 0.30000000000000004", "lr = 0.3"]);
+}
+
 #[test]
 fn unequal_budgets_are_marked() {
     let mut trials = pair([0.9; 3], [0.5; 3]);

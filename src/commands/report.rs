@@ -1,5 +1,7 @@
 //! `report [NAME]`: what was found.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{Exit, findings, print, table_style};
 use crate::cli::{Common, Published};
 use crate::report::csv::Csv;
@@ -30,15 +32,24 @@ pub fn run(name: Option<&str>, format: Published, common: &Common) -> anyhow::Re
     Ok(Exit::Complete)
 }
 
-/// All trials ordered by key, labels and results first, circumstances last.
+/// All trials ordered by key, labels and results first, then the metric on each dataset that is tested as well (`on NAME`),
+/// circumstances last.
 pub fn trials_csv(store: &Store, name: Option<&str>) -> anyhow::Result<String> {
-    let columns: Vec<&str> =
-        ["trial", "replicate"].iter().chain(SETTINGS).chain(RESULTS).chain(CIRCUMSTANCES).copied().collect();
+    let experiment = findings::experiment(store, name)?;
+    let others: BTreeSet<String> = store.also_tested(&experiment)?.into_values().flatten().collect();
+    let others: Vec<(String, String)> = others.into_iter().map(|other| (format!("on {other}"), other)).collect();
+    let scores = store.shifted_scores(&experiment)?;
+    let results = ["trial", "replicate"].iter().chain(SETTINGS).chain(RESULTS).copied();
+    let shifted = others.iter().map(|(column, _)| column.as_str());
+    let columns: Vec<&str> = results.chain(shifted).chain(CIRCUMSTANCES.iter().copied()).collect();
     let mut csv = Csv::new(&columns)?;
-    store.trials_by_key(&findings::experiment(store, name)?, &mut |mut row| {
-        row.columns.insert("trial", row.key.to_string());
-        row.columns.insert("replicate", row.replicate.to_string());
-        csv.push(&row.columns)
+    store.trials_by_key(&experiment, &mut |row| {
+        let mut columns: BTreeMap<&str, String> = row.columns;
+        columns.insert("trial", row.key.to_string());
+        columns.insert("replicate", row.replicate.to_string());
+        let score = |other: &str| scores.get(&row.key)?.get(other).map(f64::to_string);
+        columns.extend(others.iter().filter_map(|(column, other)| Some((column.as_str(), score(other)?))));
+        csv.push(&columns)
     })?;
     csv.text()
 }

@@ -253,11 +253,33 @@ fn label(settings: &mut [Setting]) {
     let own = |setting: &Setting| setting.trials.first().map(|trial| Rc::clone(&trial.settings));
     let all: Vec<Rc<Settings>> = settings.iter().filter_map(own).collect();
     let tuned = varying(&all.iter().map(|settings| &**settings).collect::<Vec<_>>(), TUNING);
+    let digits = |key: &str| digits(all.iter().filter_map(|settings| settings.get(key)?.parse().ok()));
+    let digits: Vec<usize> = tuned.iter().map(|key| digits(key)).collect();
     for setting in settings {
         let Some(settings) = own(setting) else { continue };
-        let shown = |key: &&str| settings.get(*key).map(|value| format!("{key} = {}", shown(value)));
-        setting.label = tuned.iter().filter_map(shown).collect::<Vec<_>>().join(", ");
+        let shown = |(key, digits): (&&str, &usize)| {
+            let value = settings.get(*key)?;
+            Some(format!("{key} = {}", shown(&rounded(value.parse().ok(), *digits).unwrap_or_else(|| value.clone()))))
+        };
+        setting.label = tuned.iter().zip(&digits).filter_map(shown).collect::<Vec<_>>().join(", ");
     }
+}
+
+/// How many significant digits tell numbers apart, three at least: of a rate drawn on a logarithmic scale, 0.00979148, the
+/// others say nothing to a person.
+fn digits(values: impl Iterator<Item = f64>) -> usize {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.dedup();
+    let apart = |digits: &usize| {
+        let shown: BTreeSet<Option<String>> = values.iter().map(|value| rounded(Some(*value), *digits)).collect();
+        shown.len() == values.len()
+    };
+    (3..17).find(apart).unwrap_or(17)
+}
+
+fn rounded(value: Option<f64>, digits: usize) -> Option<String> {
+    value.map(|value| format!("{value:.*e}", digits - 1))
 }
 
 fn context_keys<'a>(cells: &[&'a Settings]) -> Vec<&'a str> {
