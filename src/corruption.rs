@@ -85,8 +85,8 @@ impl Corruption {
         }
     }
 
-    /// Those that a word of `also_test` names: one, or with `corruptions 3` all kinds at a severity; none where the word
-    /// does not end in a number.
+    /// Those that a word of `also_test` names: one, or with `corruptions 3` all kinds at a severity; none where the word is not
+    /// like the name of a kind with a number behind it.
     ///
     /// # Errors
     /// As `parse`.
@@ -96,10 +96,16 @@ impl Corruption {
                 let severity = self::severity(severity)?;
                 Ok(Kind::ALL.iter().map(|(kind, _)| Self { kind: *kind, severity }).collect())
             }
-            Some((_, last)) if last.parse::<f64>().is_ok() => Ok(vec![Self::parse(word)?]),
+            Some((name, last)) if last.parse::<f64>().is_ok() && is_like_a_kind(name) => Ok(vec![Self::parse(word)?]),
             _ => Ok(Vec::new()),
         }
     }
+}
+
+/// Whether a name is that of a kind, or one that is misspelt.
+fn is_like_a_kind(name: &str) -> bool {
+    let mut names = Kind::ALL.iter().map(|(_, known)| *known);
+    names.clone().any(|known| known == name) || nearest(name, &mut names).is_some()
 }
 
 fn severity(text: &str) -> Result<u8, String> {

@@ -197,6 +197,9 @@ fn a_corruption_that_is_none_is_refused_and_a_page_shows_what_there_is() {
     refused("saturate 2", "fog 6", &["a severity of 1 to 5, found '6'"]);
     refused("saturate 2", "fog", &["such as 'fog 3', found 'fog'"]);
     refused("jpeg 1", "jpeg 0", &["a severity of 1 to 5"]);
+    refused("jpeg 1", "jpgg 1", &["there is no corruption 'jpgg'; did you mean 'jpeg'?"]);
+    // What is like no kind is a dataset.
+    refused("jpeg 1", "camera 2", &["also tests 'camera 2', which is no dataset"]);
     refused("jpeg 1", "jpeg 4", &["'jpeg 4' stands here twice"]);
     refused("corruptions 4", "corruptions 9", &["a severity of 1 to 5"]);
     let folds = "path = \"mine\"\nfolds = 2\nalso_test = [\"fog 3\"]";
