@@ -145,7 +145,7 @@ fn what_a_trial_learns_and_scores_does_not_depend_on_what_is_tested_as_well() {
     let alone = SWEEP.replace("also_test = [\"phone\", \"winter\", \"winter-again\"]\n", "").replace("\"x\"", "\"y\"");
     let alone = alone.split("[[rule]]").next().unwrap();
     let world = world.file("y.toml", alone);
-    world.run(&["run", "y.toml", "--set", "experiment.refit=false"]).exits(0);
+    world.run(&["run", "y.toml"]).exits(0);
     let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
     let of = |name: &str| -> Vec<(String, i64, f64, f64, Vec<u8>)> {
         let text = "SELECT recipe, replicate, val_loss, test_loss, probability FROM result
@@ -280,6 +280,20 @@ fn what_cannot_be_tested_as_well_is_refused() {
         said.contains("'test/ants/copy.png' has the bytes of") && said.contains("trained or validated on"),
         "{said}"
     );
+}
+
+/// Data that trains on a test image of its own is warned of, as without `also_test`; its corrupted copy is no other leak.
+#[test]
+fn a_leak_of_its_own_does_not_keep_a_dataset_from_being_tested_corrupted() {
+    let world = world();
+    let copy = std::fs::read(world.path("mine/train/ants/000.png")).unwrap();
+    let text = SWEEP.replace("[\"phone\", \"winter\", \"winter-again\"]", "[\"fog 3\", \"phone\"]");
+    let text = text.split("[[rule]]").next().unwrap();
+    let world = world.file("mine/test/ants/copy.png", copy).file("x.toml", text);
+    let said = world.run(&["check", "x.toml"]).exits(0).out;
+    let expected =
+        "1 training images have the same bytes as a test image, for example train/ants/000.png and test/ants/copy.png";
+    assert!(said.contains(expected), "{said}");
 }
 
 /// Another camera's images that are old ones, saved once more, would make any shift look small.

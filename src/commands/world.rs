@@ -157,12 +157,12 @@ fn axis_values(experiment: &Experiment, key: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Networks that the experiment has in files of their own, by what it calls them and by their settled names.
 /// Files of networks of one's own that an experiment names.
 pub fn own_networks(experiment: &Experiment) -> BTreeSet<String> {
     values_of(experiment, "arch").iter().map(Value::to_string).filter(|name| name.ends_with(".toml")).collect()
 }
 
+/// Networks that the experiment has in files of their own, by what it calls them and by their settled names.
 fn own_graphs(experiment: &Experiment, file: &Path, problems: &mut Vec<Problem>) -> BTreeMap<String, Sketch> {
     let mut found = BTreeMap::new();
     let beside = file.parent().unwrap_or(Path::new(""));

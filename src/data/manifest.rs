@@ -1,5 +1,7 @@
 //! The list of a dataset's samples: what splits are drawn from, and what results are joined by.
 
+use std::collections::{HashMap, HashSet};
+
 use serde::{Deserialize, Serialize};
 
 use crate::corruption::Corruption;
@@ -165,7 +167,8 @@ impl Manifest {
     /// Adds the test images of another dataset, corrupted or as they are, to be tested as well; returns their places there.
     ///
     /// # Errors
-    /// It has no test images, a class that is none here, or an image whose bytes are trained or validated on here.
+    /// It has no test images, a class that is none here, or an image whose bytes are trained or validated on here and not tested
+    /// anyway.
     pub fn also_test(
         &mut self,
         name: &str,
@@ -185,8 +188,11 @@ impl Manifest {
             };
             places.push(place);
         }
-        let learned: std::collections::HashMap<Key, &str> =
-            self.samples.iter().filter(|own| own.part.is_learned()).map(|own| (own.content, own.id.as_str())).collect();
+        // What is trained on and tested anyway is told as a leak of its own.
+        let own: HashSet<Key> =
+            self.samples.iter().filter(|own| own.part == Part::Test).map(|own| own.content).collect();
+        let learned = self.samples.iter().filter(|other| other.part.is_learned() && !own.contains(&other.content));
+        let learned: HashMap<Key, &str> = learned.map(|own| (own.content, own.id.as_str())).collect();
         let tested: Vec<usize> = (0..other.samples.len()).filter(|at| other.samples[*at].part == Part::Test).collect();
         anyhow::ensure!(!tested.is_empty(), "'{dataset}' has no test images; {}", Part::cure("test"));
         if let Some((at, id)) = tested.iter().find_map(|at| Some((at, learned.get(&other.samples[*at].content)?))) {
@@ -255,12 +261,9 @@ impl Manifest {
 
     /// Pairs (train or val id of `source`, own test id) with the same bytes: leaks that a person should know of.
     pub fn leaks<'a>(&'a self, source: &'a Self) -> Vec<(&'a str, &'a str)> {
-        let test: std::collections::HashMap<Key, &str> = self
-            .samples
-            .iter()
-            .filter(|s| s.part.is_tested() || s.part == Part::Shifted)
-            .map(|s| (s.content, s.id.as_str()))
-            .collect();
+        // Backwards: of images with the same bytes an own one is named.
+        let tested = self.samples.iter().rev().filter(|s| s.part.is_tested() || s.part == Part::Shifted);
+        let test: HashMap<Key, &str> = tested.map(|s| (s.content, s.id.as_str())).collect();
         // Those in folds with the same bytes are in one.
         let others = source.samples.iter().filter(|sample| matches!(sample.part, Part::Train | Part::Val));
         others.filter_map(|sample| test.get(&sample.content).map(|id| (sample.id.as_str(), *id))).collect()
