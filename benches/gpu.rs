@@ -190,8 +190,14 @@ impl Case {
             Self::Network { network, x, step: false, .. } => network.infer(x).map(drop),
             Self::Network { network, states, routine, x, labels, step: true } => {
                 let sizes = &Sizes::alike(STEP, network.graph.layers.len());
-                let lesson =
-                    TrainStep { labels, targets: Targets::default(), rule: RULE, sizes, pull: None, clip: None };
+                let lesson = TrainStep {
+                    labels: labels.into(),
+                    targets: Targets::default(),
+                    rule: RULE,
+                    sizes,
+                    pull: None,
+                    clip: None,
+                };
                 let mean = routine.step(network, states, x, &lesson, &mut stream(1, Stream::Dropout, &[]))?;
                 buffer::recycle(mean)
             }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Tensor;
 use clap::Parser;
 use serde_json::{Value, json};
+use tl_sweep::augmentation::Augmentation;
 use tl_sweep::cli::{Cli, Common, Verb};
 use tl_sweep::commands::jobs::{self, Kept};
 use tl_sweep::commands::world::World;
@@ -20,7 +21,6 @@ use tl_sweep::model::init;
 use tl_sweep::plan::cost::steps;
 use tl_sweep::plan::stage::{Pretrain, Stage, Start, Train, Work};
 use tl_sweep::plan::{Plan, trial_key};
-use tl_sweep::recipe::Augmentation;
 use tl_sweep::seed::{Rng, Stream, stream};
 use tl_sweep::train::Shelf;
 

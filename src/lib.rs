@@ -27,9 +27,10 @@
 //! stage leaves. **verdict**: what the trials say of a rule.
 //!
 //! Modules in reading order: [`cli`] and [`commands`] (start at `commands/run.rs`); the nouns [`value`], [`scenario`],
-//! [`freeze`], [`trains`], [`frame`], [`corruption`], [`recipe`], [`phase`], [`outcome`], [`key`], [`seed`], [`device`], [`spelling`], [`temporary`]; then the steps
+//! [`freeze`], [`trains`], [`frame`], [`corruption`], [`augmentation`], [`recipe`], [`phase`], [`outcome`], [`key`], [`seed`], [`device`], [`spelling`], [`temporary`]; then the steps
 //! [`experiment`], [`plan`], [`schedule`], [`data`], [`model`], [`nn`], [`exec`], [`train`], [`store`], [`report`].
 
+pub mod augmentation;
 pub mod cli;
 pub mod commands;
 pub mod corruption;

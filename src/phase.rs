@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::augmentation::Augmentation;
 use crate::freeze::Freeze;
 use crate::recipe::{
-    Augmentation, BATCH_NORM, BatchNorm, Budget, CLASS_WEIGHTS, ClassWeights, DECAY, Decay, OPTIMIZERS, Optimizer,
-    OptimizerName, Parsed, STRENGTHS, Schedule, clip, count, flag, number, strengths, word, wrong,
+    BATCH_NORM, BatchNorm, Budget, CLASS_WEIGHTS, ClassWeights, DECAY, Decay, OPTIMIZERS, Optimizer, OptimizerName,
+    Parsed, STRENGTHS, Schedule, clip, count, flag, number, strengths, word, wrong,
 };
 use crate::trains::Trains;
 use crate::value::{Layer, Value, spaced};

@@ -30,20 +30,6 @@ pub enum Head {
     Mlp(Vec<usize>),
 }
 
-/// A random change of the training images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Augmentation {
-    /// Mirrors left and right with probability one half.
-    Flip,
-    /// Pads each side by an eighth with zeros and cuts a random window of the old size.
-    Crop,
-    /// A window of 8% to 100% of the area and aspect 3/4 to 4/3, scaled back (Szegedy et al., 2015; torchvision's defaults).
-    ResizedCrop,
-    /// Brightness, contrast and saturation scaled by 0.6 to 1.4.
-    Jitter,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Optimizer {
@@ -317,27 +303,6 @@ impl Head {
                 widths.map(Self::Mlp)
             }
             _ => wrong(value, "'linear' or { mlp = [256] } with the hidden widths"),
-        }
-    }
-}
-
-impl Augmentation {
-    const ACCEPTED: &str = "a list of 'flip', 'crop', 'resized-crop', 'jitter'";
-
-    /// A list without repetition, in the one order in which they are applied.
-    pub fn parse_list(value: &Value) -> Parsed<Vec<Self>> {
-        let Value::List(items) = value else {
-            return wrong(value, Self::ACCEPTED);
-        };
-        let parsed: Parsed<Vec<Self>> = items.iter().map(|item| word(item, Self::ACCEPTED)).collect();
-        let mut parsed = parsed?;
-        parsed.sort();
-        let before = parsed.len();
-        parsed.dedup();
-        match (parsed.len() == before, parsed.contains(&Self::Crop) && parsed.contains(&Self::ResizedCrop)) {
-            (false, _) => Err("an augmentation stands here twice".to_owned()),
-            (_, true) => Err("'crop' and 'resized-crop' exclude each other".to_owned()),
-            _ => Ok(parsed),
         }
     }
 }

@@ -15,6 +15,8 @@ pub enum Stream {
     Order,
     /// Flips, crops and colours, per image and epoch.
     Augment,
+    /// Which images of a batch are mixed, and how much of each.
+    Mix,
     /// Starting values of parameters.
     Init,
     /// Dropout masks, per step.
@@ -64,6 +66,29 @@ impl Rng {
     pub fn normal(&mut self) -> f64 {
         let radius = (-2.0 * libm::log(1.0 - self.unit())).sqrt();
         radius * libm::cos(std::f64::consts::TAU * self.unit())
+    }
+
+    /// A share from Beta(alpha, alpha), alpha above 0: of two gamma numbers the first over their sum.
+    pub fn beta(&mut self, alpha: f64) -> f64 {
+        // As logarithms: below some hundredths of alpha, both are too small for an f64.
+        let (one, other) = (self.log_gamma(alpha), self.log_gamma(alpha));
+        1.0 / (1.0 + libm::exp(other - one))
+    }
+
+    /// The logarithm of a gamma number of this shape (Marsaglia and Tsang, 2000).
+    fn log_gamma(&mut self, shape: f64) -> f64 {
+        if shape < 1.0 {
+            return self.log_gamma(shape + 1.0) + libm::log(1.0 - self.unit()) / shape;
+        }
+        let d = shape - 1.0 / 3.0;
+        loop {
+            let x = self.normal();
+            let root = 1.0 + x / (9.0 * d).sqrt();
+            let v = root * root * root;
+            if v > 0.0 && libm::log(1.0 - self.unit()) < 0.5 * x * x + d - d * v + d * libm::log(v) {
+                return libm::log(d) + libm::log(v);
+            }
+        }
     }
 
     /// A number of events of which `mean` are expected, at most some hundreds (Poisson; by inversion, Devroye, 1986, X.3.3).

@@ -25,6 +25,7 @@ const NOUNS: &[&str] = &[
     "scenario",
     "frame",
     "corruption",
+    "augmentation",
     "freeze",
     "trains",
     "recipe",

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
+use tl_sweep::augmentation::Augmentation;
 use tl_sweep::data::augment::augment;
 use tl_sweep::data::batch::{normalise, order};
 use tl_sweep::data::decode::{decode, square};
@@ -12,7 +13,7 @@ use tl_sweep::data::synthetic::Family;
 use tl_sweep::data::{Dataset, Manifest, Part, Sample, Spec, open};
 use tl_sweep::frame::{Frame, Resize};
 use tl_sweep::key::Key;
-use tl_sweep::recipe::{Augmentation, Preprocess};
+use tl_sweep::recipe::Preprocess;
 use tl_sweep::seed::{Stream, stream};
 
 use crate::builder::{World, png};
@@ -430,9 +431,11 @@ fn preprocessing_in_numbers() {
 fn augmentation_is_drawn_from_its_stream_and_leaves_the_image() {
     let image: Vec<u8> = (0..16 * 16 * 3).map(|at| (at % 251) as u8).collect();
     let before = image.clone();
-    for list in
-        [vec![Augmentation::Flip], vec![Augmentation::Crop], vec![Augmentation::ResizedCrop, Augmentation::Jitter]]
-    {
+    for list in [
+        vec![Augmentation::Flip],
+        vec![Augmentation::Crop],
+        vec![Augmentation::ResizedCrop(0.08), Augmentation::Jitter],
+    ] {
         let draw = |seed| augment(&list, &image, 16, &mut stream(seed, Stream::Augment, &[0, 1, 2]));
         assert_eq!(draw(1), draw(1));
         assert!((0..20).any(|seed| draw(seed) != draw(1)));

@@ -2,6 +2,7 @@
 
 mod advice;
 mod architecture;
+mod augmentations;
 mod backbones;
 mod builder;
 mod bundles;

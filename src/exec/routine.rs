@@ -14,7 +14,7 @@ use crate::nn::cuda::letter::{Letter, Words};
 use crate::nn::cuda::loss::{Told as ToldOfLoss, cross_entropies_told};
 use crate::nn::cuda::recording::Recording;
 use crate::nn::cuda::{copied, memory, put};
-use crate::nn::loss::{Targets, check, whole};
+use crate::nn::loss::{Labels, Targets, whole};
 use crate::nn::optim::{Rule, Sizes, State, Steps};
 use crate::nn::pull::Pull;
 use crate::recipe::BatchNorm;
@@ -29,7 +29,7 @@ pub type States = BTreeMap<(usize, usize), State>;
 
 /// What is learned from a batch, and how.
 pub struct TrainStep<'a> {
-    pub labels: &'a [u32],
+    pub labels: Labels<'a>,
     pub targets: Targets<'a>,
     pub rule: Rule,
     pub sizes: &'a Sizes,
@@ -109,6 +109,8 @@ impl Pass {
 #[derive(Default)]
 struct Places {
     labels: (usize, usize),
+    others: (usize, usize),
+    share: (usize, usize),
     weights: (usize, usize),
     smoothing: (usize, usize),
     whole: (usize, usize),
@@ -216,10 +218,12 @@ impl Routine {
 impl Taught {
     fn told(&self) -> Result<Told> {
         let part = |(first, count): (usize, usize)| self.letter.part(first, count);
-        let Places { labels, weights, smoothing, whole, rates, masks } = &self.places;
+        let Places { labels, others, share, weights, smoothing, whole, rates, masks } = &self.places;
         Ok(Told {
             loss: ToldOfLoss {
                 labels: part(*labels)?,
+                others: part(*others)?,
+                share: part(*share)?,
                 weights: part(*weights)?,
                 smoothing: part(*smoothing)?,
                 whole: part(*whole)?,
@@ -264,15 +268,18 @@ fn words(
 ) -> Result<(Words, Places)> {
     let layers = &network.graph.layers;
     let classes: usize = layers.last().map_or(0, |layer| layer.shape.iter().product());
-    check(how.labels, images, classes)?;
+    how.labels.check(images, classes)?;
     let (mut words, mut places) = (Words::default(), Places::default());
     let even = vec![1.0; classes];
     let weights = how.targets.class_weights.unwrap_or(&even);
-    let whole = whole(how.labels, &how.targets, classes)?;
+    let whole = whole(how.labels.own, &how.targets, classes)?;
+    let (others, share) = how.labels.both();
     places.weights = (words.add_doubles(weights.iter().copied()), 2 * classes);
     places.smoothing = (words.add_doubles([how.targets.smoothing]), 2);
     places.whole = (words.add_doubles([whole]), 2);
-    places.labels = (words.add(how.labels.iter().copied()), images);
+    places.share = (words.add_doubles([share]), 2);
+    places.labels = (words.add(how.labels.own.iter().copied()), images);
+    places.others = (words.add(others.iter().copied()), images);
     if let Some(state) = states.values().next() {
         // All of them have taken the same number of steps.
         for size in &how.sizes.groups {

@@ -24,6 +24,54 @@ impl Means {
     }
 }
 
+/// What the images of a batch are.
+#[derive(Clone, Copy, Debug)]
+pub struct Labels<'a> {
+    pub own: &'a [u32],
+    /// Where images are mixed: what each is mixed with, a permutation of `own`, and the share of `own`. The loss is that
+    /// share of the loss of `own` and what is left of one of the others' (Zhang et al., 2018).
+    pub mixed: Option<(&'a [u32], f64)>,
+}
+
+impl<'a> From<&'a [u32]> for Labels<'a> {
+    fn from(own: &'a [u32]) -> Self {
+        Self { own, mixed: None }
+    }
+}
+
+impl<'a> From<&'a Vec<u32>> for Labels<'a> {
+    fn from(own: &'a Vec<u32>) -> Self {
+        own.as_slice().into()
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u32; N]> for Labels<'a> {
+    fn from(own: &'a [u32; N]) -> Self {
+        own.as_slice().into()
+    }
+}
+
+impl<'a> Labels<'a> {
+    /// The labels of partners, and the share of each image's own.
+    pub fn both(&self) -> (&'a [u32], f64) {
+        self.mixed.unwrap_or((self.own, 1.0))
+    }
+
+    /// Whether they fit so many rows of logits.
+    ///
+    /// # Errors
+    /// Their number is another, one is not below the number of classes, or the share is none.
+    pub fn check(&self, rows: usize, classes: usize) -> Result<()> {
+        let (others, share) = self.both();
+        check(self.own, rows, classes)?;
+        check(others, rows, classes)?;
+        if !(0.0..=1.0).contains(&share) {
+            candle_core::bail!("{share} is no share of a label");
+        }
+        Ok(())
+    }
+}
+
 /// What is taken of the labels.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Targets<'a> {
@@ -43,29 +91,34 @@ pub struct Loss {
 ///
 /// # Errors
 /// As `cross_entropies`.
-pub fn cross_entropy(logits: &Tensor, labels: &[u32], targets: Targets) -> Result<Loss> {
+pub fn cross_entropy<'a>(logits: &Tensor, labels: impl Into<Labels<'a>>, targets: Targets) -> Result<Loss> {
     let (means, gradient) = cross_entropies(logits, labels, &[targets])?;
     Ok(Loss { mean: means.read()?[0], gradient })
 }
 
-/// Cross-entropies of `logits` [n, heads x classes] of heads that read the same rows with integer `labels` `[n]`: a mean
+/// Cross-entropies of `logits` [n, heads x classes] of heads that read the same rows with `labels` of n rows: a mean
 /// for each head, and the gradients of all side by side (already divided by n, or by the sum of the weights). Each head's
 /// numbers are those that it has alone. On CPU computed in f64: a row of classes is small.
 ///
 /// # Errors
 /// A label is not below the number of classes, the number of labels or of weights is another, the weights of the labels
 /// add up to nothing, or the columns are not whole heads.
-pub fn cross_entropies(logits: &Tensor, labels: &[u32], targets: &[Targets]) -> Result<(Means, Tensor)> {
+pub fn cross_entropies<'a>(
+    logits: &Tensor,
+    labels: impl Into<Labels<'a>>,
+    targets: &[Targets],
+) -> Result<(Means, Tensor)> {
+    let labels: Labels = labels.into();
     let (images, columns) = logits.dims2()?;
     if targets.is_empty() || !columns.is_multiple_of(targets.len()) {
         candle_core::bail!("{columns} columns are not those of {} heads", targets.len());
     }
     let classes = columns / targets.len();
-    check(labels, images, classes)?;
-    let wholes = targets.iter().map(|targets| whole(labels, targets, classes)).collect::<Result<Vec<f64>>>()?;
+    labels.check(images, classes)?;
+    let wholes = targets.iter().map(|targets| whole(labels.own, targets, classes)).collect::<Result<Vec<f64>>>()?;
     #[cfg(feature = "cuda")]
     if logits.device().is_cuda() {
-        let [means, gradient] = super::cuda::loss::cross_entropies(logits, labels, targets, &wholes)?;
+        let [means, gradient] = super::cuda::loss::cross_entropies(logits, &labels, targets, &wholes)?;
         return Ok((Means::Owed(means), gradient));
     }
     let values = logits.flatten_all()?.to_vec1::<f32>()?;
@@ -73,15 +126,17 @@ pub fn cross_entropies(logits: &Tensor, labels: &[u32], targets: &[Targets]) -> 
     let mut means = vec![0.0; targets.len()];
     let even = vec![1.0; classes];
     let mut softmax = Softmax::new(columns, classes);
-    for (row, label) in labels.iter().enumerate() {
+    let (others, share) = labels.both();
+    for (row, (label, other)) in labels.own.iter().zip(others).enumerate() {
         let own = row * columns..(row + 1) * columns;
         softmax.read(&values[own.clone()]);
         let heads = gradient[own].chunks_exact_mut(classes).zip(targets.iter().zip(&wholes)).zip(&mut means);
         for (head, ((gradient, (targets, whole)), mean)) in heads.enumerate() {
             let weights = targets.class_weights.unwrap_or(&even);
             let target = |class: usize| {
-                let own = if class == *label as usize { 1.0 - targets.smoothing } else { 0.0 };
-                weights[class] * (targets.smoothing / classes as f64 + own)
+                let own = if class == *label as usize { share } else { 0.0 };
+                let own = own + if class == *other as usize { 1.0 - share } else { 0.0 };
+                weights[class] * (targets.smoothing / classes as f64 + own * (1.0 - targets.smoothing))
             };
             let (shifted, exponentials, sum) = softmax.head(head);
             let (log_sum, scale) = (libm::log(sum), (0..classes).map(target).sum::<f64>() / sum);

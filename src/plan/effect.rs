@@ -1,5 +1,6 @@
 //! Which settings have an effect beside the others: those without are taken out, those that contradict are refused.
 
+use crate::augmentation::Augmentation;
 use crate::device::Precision;
 use crate::freeze::Freeze;
 use crate::model::freezing::{depth_name, frozen_layers, taps};
@@ -44,6 +45,7 @@ const OF_STEPS: &[&str] = &[
 
 /// Takes out every setting that changes nothing under the others.
 pub fn drop_without_effect(layer: &mut Layer, backbone: &Graph) {
+    write_augmentations(layer);
     if layer.get("precision").and_then(Value::text) == Some(Precision::default().name()) {
         layer.remove("precision");
     }
@@ -92,6 +94,21 @@ pub fn drop_without_effect(layer: &mut Layer, backbone: &Graph) {
     }
 }
 
+/// Lists of augmentations with their numbers written in the one way, in phases too.
+fn write_augmentations(layer: &mut Layer) {
+    let write = |layer: &mut Layer| {
+        layer.entry("augment".to_owned()).and_modify(|list| *list = Augmentation::settled(list));
+    };
+    write(layer);
+    if let Some(Value::List(phases)) = layer.get_mut("phases") {
+        for phase in phases {
+            if let Value::Table(own) = phase {
+                write(own);
+            }
+        }
+    }
+}
+
 /// Stored views need something frozen that can be stored, and one way of changing images; without a way they are
 /// nothing.
 pub fn settle_views(layer: &mut Layer) -> Result<(), Fault> {
@@ -113,6 +130,11 @@ pub fn settle_views(layer: &mut Layer) -> Result<(), Fault> {
     if lists[0] == none {
         layer.remove("views");
         return Ok(());
+    }
+    if Augmentation::parse_list(&lists[0]).is_ok_and(|list| list.iter().any(|augmentation| augmentation.mixes())) {
+        return wrong(
+            "a view is stored of one image, and 'mixup' and 'cutmix' make one of two: leave them or `views` out",
+        );
     }
     if !frozen || layer.get("weights").and_then(Value::text) == Some("random") {
         return wrong(

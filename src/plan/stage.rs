@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::Facts;
 use super::{transfer, trial_key};
+use crate::augmentation::Augmentation;
 use crate::device::{PRECISIONS, Precision};
 use crate::experiment;
 use crate::frame::{Frame, Resize};
@@ -14,7 +15,7 @@ use crate::model::freezing::{frozen_layers, shared_cut, with_head};
 use crate::model::graph::Graph;
 use crate::model::selected::frozen_beside;
 use crate::phase::Phase;
-use crate::recipe::{self, Augmentation, Head, KeepWeights, Metric, Pool, Preprocess};
+use crate::recipe::{self, Head, KeepWeights, Metric, Pool, Preprocess};
 use crate::value::{Layer, Value};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

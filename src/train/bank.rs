@@ -7,7 +7,7 @@ use super::course::{Course, Now, targets};
 use super::descent::{rule, step};
 use super::lane::read_all;
 use super::record::History;
-use crate::nn::loss::{Means, Targets, cross_entropies};
+use crate::nn::loss::{Labels, Means, Targets, cross_entropies};
 use crate::nn::optim::{HeadStep, State, all_finite, clip, step_heads};
 use crate::nn::{linear, numbers};
 use crate::outcome::Ending;
@@ -66,7 +66,7 @@ impl Bank {
     ///
     /// # Errors
     /// The shapes do not fit, or a label is beyond the classes.
-    pub fn learn(&mut self, x: &Tensor, labels: &[u32], balanced: &[f64], turns: &[Turn]) -> Result<()> {
+    pub fn learn(&mut self, x: &Tensor, labels: Labels, balanced: &[f64], turns: &[Turn]) -> Result<()> {
         // Rounded where a network on the same features rounds.
         let x = x.flatten_from(1)?.to_dtype(numbers(x.device()))?;
         let logits = linear::heads_forward(&x, &self.weight, &self.bias)?.to_dtype(DType::F32)?;

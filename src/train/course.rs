@@ -1,8 +1,9 @@
 //! Where a trial stands: pure arithmetic over its phases. Two trials share a history for as long as their courses agree.
 
+use crate::augmentation::Augmentation;
 use crate::phase::Phase;
 use crate::plan::cost::steps;
-use crate::recipe::{Augmentation, Budget, ClassWeights, Decay, KeepWeights, Metric, Schedule};
+use crate::recipe::{Budget, ClassWeights, Decay, KeepWeights, Metric, Schedule};
 
 /// The phases of a trial, with their lengths on a training set.
 #[derive(Clone, Debug)]

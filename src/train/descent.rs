@@ -173,7 +173,7 @@ mod tests {
         for _ in 0..steps {
             let now = Now { lr: phase.lr, backbone_lr: phase.backbone_lr, evaluates: false, ends: false };
             let mut turn = Turn { phase, now, dropout: stream(0, Stream::Dropout, &[]) };
-            lane.learn(&batch()?, &Lesson { labels: &LABELS, balanced: &[] }, &mut turn)?;
+            lane.learn(&batch()?, &Lesson { labels: (&LABELS).into(), balanced: &[] }, &mut turn)?;
             after.push(named(&lane.network)?);
         }
         lane.leave()?;

@@ -188,7 +188,7 @@ fn inputs(source: &Source, stage: &Encode, rows: &[Row], shelf: &Shelf) -> anyho
         let samples: Vec<u32> = same.iter().map(|(sample, _)| *sample).collect();
         let view = u64::from(same[0].1);
         let list = if view == 0 { &[][..] } else { &stage.augment };
-        let change = Change { list, seed: stage.seed, replicate: ALL_REPLICATES, epoch: view };
+        let change = Change { list, seed: stage.seed, replicate: ALL_REPLICATES, epoch: view, mix: None };
         parts.push(source.changed(&samples, &change, &shelf.device)?);
     }
     match parts.as_slice() {

@@ -8,9 +8,11 @@ use super::codes::{Piece, joined, layers, pieces};
 use super::course::Draw;
 use super::source::{Change, Source};
 use crate::data::batch::order;
+use crate::data::mix::Mix;
 use crate::exec::{Encoder, Network, Parts};
 use crate::model::graph::Graph;
 use crate::plan::stage::{Encoded, Start, Train, Work};
+use crate::seed::{Stream, stream};
 
 /// In the stream of changes: those of a stored view, which all replicates share.
 pub const ALL_REPLICATES: u64 = u64::MAX;
@@ -28,6 +30,14 @@ pub struct Inputs {
     order: Option<((usize, usize), Vec<u32>)>,
     /// Multiply-accumulates of prefixes so far.
     pub macs: f64,
+}
+
+/// Training images that are read together.
+pub struct Batch<'a> {
+    draw: &'a Draw<'a>,
+    pub samples: Vec<u32>,
+    /// How the images are mixed with one another.
+    pub mix: Option<Mix>,
 }
 
 /// Frozen layers that run once for every batch, and the layers whose outputs are read.
@@ -152,8 +162,27 @@ impl Inputs {
         self.prefixes.iter().find_map(|prefix| prefix.encoder.warning())
     }
 
+    /// What a draw reads.
+    ///
+    /// # Errors
+    /// It mixes images where none are read: a bug.
+    pub fn batch<'a>(&mut self, draw: &'a Draw<'a>) -> anyhow::Result<Batch<'a>> {
+        let samples = self.samples(draw);
+        let mixes = draw.augment.iter().any(|augmentation| augmentation.mixes());
+        let mix = match &self.images {
+            _ if !mixes => None,
+            Some(Source::Images { packed, .. }) => {
+                let path = [self.replicate, stream_epoch(draw), draw.within as u64];
+                let mut rng = stream(self.seed, Stream::Mix, &path);
+                Mix::drawn(draw.augment, samples.len(), packed.side, &mut rng)
+            }
+            _ => anyhow::bail!("features cannot be mixed as images are"),
+        };
+        Ok(Batch { draw, samples, mix })
+    }
+
     /// The samples of a draw.
-    pub fn samples(&mut self, draw: &Draw) -> Vec<u32> {
+    fn samples(&mut self, draw: &Draw) -> Vec<u32> {
         let epoch = (draw.leg, draw.epoch);
         if self.order.as_ref().is_none_or(|(known, _)| *known != epoch) {
             self.order = Some((epoch, order(&self.train, self.seed, self.replicate, stream_epoch(draw))));
@@ -162,18 +191,30 @@ impl Inputs {
         order[draw.within * draw.batch..((draw.within + 1) * draw.batch).min(order.len())].to_vec()
     }
 
-    /// What some feeds give for samples: of training, with a draw's changes, or as they are. One entry for each feed
-    /// that is asked for, in their order.
+    /// What some feeds give for a batch of training. One entry for each feed that is asked for, in their order.
     ///
     /// # Errors
     /// A sample is not among the images or features.
-    pub fn get(&mut self, feeds: &[usize], samples: &[u32], draw: Option<&Draw>) -> anyhow::Result<Vec<Tensor>> {
+    pub fn learned(&mut self, feeds: &[usize], batch: &Batch) -> anyhow::Result<Vec<Tensor>> {
+        self.get(feeds, &batch.samples, Some(batch))
+    }
+
+    /// What they give for samples as these are.
+    ///
+    /// # Errors
+    /// As `learned`.
+    pub fn evaluated(&mut self, feeds: &[usize], samples: &[u32]) -> anyhow::Result<Vec<Tensor>> {
+        self.get(feeds, samples, None)
+    }
+
+    fn get(&mut self, feeds: &[usize], samples: &[u32], batch: Option<&Batch>) -> anyhow::Result<Vec<Tensor>> {
+        let (draw, mix) = (batch.map(|batch| batch.draw), batch.and_then(|batch| batch.mix.as_ref()));
         let list = draw.map_or(&[][..], |draw| draw.augment);
         let (replicate, epoch) = match draw {
             Some(Draw { views: Some(views), epoch, .. }) => (ALL_REPLICATES, 1 + (epoch % views) as u64),
             draw => (self.replicate, draw.map_or(0, stream_epoch)),
         };
-        let change = Change { list, seed: self.seed, replicate, epoch };
+        let change = Change { list, seed: self.seed, replicate, epoch, mix };
         let mut found: Vec<Option<Tensor>> = vec![None; feeds.len()];
         let mut wanted: Vec<(usize, usize)> = Vec::new();
         for (place, feed) in feeds.iter().enumerate() {

@@ -16,7 +16,7 @@ use crate::exec::{Ahead, Mode, Network, OfLayers, Pending, Tape};
 use crate::model::graph::Op;
 use crate::model::selected::{Selected, distances};
 use crate::nn::buffer;
-use crate::nn::loss::{Means, cross_entropies};
+use crate::nn::loss::{Labels, Means, cross_entropies};
 use crate::nn::optim::{State, Steps, all_finite};
 use crate::nn::pull::Pull;
 use crate::outcome::Ending;
@@ -25,7 +25,7 @@ use crate::seed::Rng;
 
 /// What all networks learn from a batch.
 pub struct Lesson<'a> {
-    pub labels: &'a [u32],
+    pub labels: Labels<'a>,
     /// What each class counts, where classes are balanced.
     pub balanced: &'a [f64],
 }

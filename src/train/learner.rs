@@ -16,7 +16,7 @@ use super::record::{History, Spent};
 use crate::data::Manifest;
 use crate::model::weights::Weights;
 use crate::nn::buffer;
-use crate::nn::loss::{Answers, answers};
+use crate::nn::loss::{Answers, Labels, answers};
 use crate::outcome::{Ending, Predictions, Scores};
 use crate::plan::stage::Train;
 
@@ -66,16 +66,19 @@ pub fn learn_all(
     common: &Common,
 ) -> anyhow::Result<()> {
     let start = std::time::Instant::now();
-    let samples = reading.inputs.samples(draw);
+    let batch = reading.inputs.batch(draw)?;
+    let samples = &batch.samples;
     let labels: Vec<u32> = samples.iter().map(|sample| common.manifest.samples[*sample as usize].class).collect();
     let mut feeds: Vec<usize> = which.iter().map(|index| learners[*index].feed()).collect();
     feeds.sort_unstable();
     feeds.dedup();
     let before = reading.inputs.macs;
-    let xs = reading.inputs.get(&feeds, &samples, Some(draw))?;
+    let xs = reading.inputs.learned(&feeds, &batch)?;
     let trials: Vec<usize> = which.iter().flat_map(|index| learners[*index].trials()).collect();
     reading.spent.add(&trials, start.elapsed().as_secs_f64(), reading.inputs.macs - before);
-    let lesson = Lesson { labels: &labels, balanced: common.balanced };
+    let others = batch.mix.as_ref().map(|mix| (mix.others(&labels), mix.share()));
+    let mixed = others.as_ref().map(|(others, share)| (others.as_slice(), *share));
+    let lesson = Lesson { labels: Labels { own: &labels, mixed }, balanced: common.balanced };
     let mut left = which.to_vec();
     while let Some(first) = left.first().copied() {
         let start = std::time::Instant::now();
@@ -134,7 +137,7 @@ pub fn scores(
     let truth: Vec<u32> = samples.iter().map(|sample| manifest.samples[*sample as usize].class).collect();
     let mut batches: Vec<Vec<Answers>> = learners.iter().map(|_| Vec::new()).collect();
     for (samples, truth) in samples.chunks(BATCH).zip(truth.chunks(BATCH)) {
-        let xs = inputs.get(&feeds, samples, None)?;
+        let xs = inputs.evaluated(&feeds, samples)?;
         for (learner, batches) in learners.iter().zip(&mut batches) {
             let place = feeds.binary_search(&learner.feed()).map_err(|_| anyhow::anyhow!("a feed was not read"))?;
             let logits = learner.infer(&xs[place])?;

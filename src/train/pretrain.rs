@@ -9,11 +9,12 @@ use super::record::{History, Record};
 use super::source::{Change, Source};
 use super::{Group, Shelf};
 use crate::data::batch::order;
+use crate::data::mix::Mix;
 use crate::data::split::{Split, split};
 use crate::exec::Network;
 use crate::key::Key;
 use crate::model::init;
-use crate::nn::loss::answers;
+use crate::nn::loss::{Labels, answers};
 use crate::outcome::{Ending, Outcome, Progress, Scores};
 use crate::phase::Phase;
 use crate::plan::stage::Pretrain;
@@ -99,11 +100,16 @@ impl Lessons<'_> {
             *epoch = order(&self.split.train, self.stage.seed, 0, draw.epoch as u64);
         }
         let samples = &epoch[draw.within * draw.batch..((draw.within + 1) * draw.batch).min(epoch.len())];
-        let change = Change { list: draw.augment, seed: self.stage.seed, replicate: 0, epoch: draw.epoch as u64 };
+        let (seed, epoch) = (self.stage.seed, draw.epoch as u64);
+        let mut rng = stream(seed, Stream::Mix, &[0, epoch, draw.within as u64]);
+        let mix = Mix::drawn(draw.augment, samples.len(), self.stage.frame().side, &mut rng);
+        let change = Change { list: draw.augment, seed, replicate: 0, epoch, mix: mix.as_ref() };
         let x = self.source.changed(samples, &change, &lane.network.device)?;
         let labels: Vec<u32> = samples.iter().map(|sample| self.classes[*sample as usize]).collect();
         let dropout = stream(self.stage.seed, Stream::Dropout, &[0, 0, place.step as u64]);
-        let lesson = Lesson { labels: &labels, balanced: &self.balanced };
+        let others = mix.as_ref().map(|mix| (mix.others(&labels), mix.share()));
+        let mixed = others.as_ref().map(|(others, share)| (others.as_slice(), *share));
+        let lesson = Lesson { labels: Labels { own: &labels, mixed }, balanced: &self.balanced };
         lane.learn(&x, &lesson, &mut Turn { phase: course.phase(0), now: course.now(place), dropout })?;
         Ok(samples.len())
     }

@@ -6,11 +6,13 @@ use std::rc::Rc;
 use candle_core::{Device, Tensor};
 
 use super::features::Features;
+use crate::augmentation::Augmentation;
 use crate::data::augment::augment;
 use crate::data::batch::normalise;
+use crate::data::mix::Mix;
 use crate::data::packed::Packed;
 use crate::model::graph::Shape;
-use crate::recipe::{Augmentation, Preprocess};
+use crate::recipe::Preprocess;
 use crate::seed::{Stream, stream};
 
 #[derive(Clone)]
@@ -28,11 +30,14 @@ pub enum Source {
 }
 
 /// Random changes of one epoch's images, for one replicate.
+#[derive(Clone, Copy)]
 pub struct Change<'a> {
     pub list: &'a [Augmentation],
     pub seed: u64,
     pub replicate: u64,
     pub epoch: u64,
+    /// How the images of the batch are mixed with one another.
+    pub mix: Option<&'a Mix>,
 }
 
 impl Change<'_> {
@@ -50,7 +55,7 @@ impl Change<'_> {
 impl Source {
     /// The inputs of `samples` as they are: [n, channels, height, width].
     pub fn batch(&self, samples: &[u32], device: &Device) -> anyhow::Result<Tensor> {
-        self.changed(samples, &Change { list: &[], seed: 0, replicate: 0, epoch: 0 }, device)
+        self.changed(samples, &Change { list: &[], seed: 0, replicate: 0, epoch: 0, mix: None }, device)
     }
 
     /// The same with random changes, drawn for each image and epoch from a stream of its own.
@@ -65,16 +70,22 @@ impl Source {
             Self::Features { shape, .. } => *shape,
         };
         batch.reserve(samples.len() * channels * height * width);
-        for sample in samples {
-            match self {
-                Self::Features { features, views, .. } => {
-                    // A change of stored views is named by their number; 0 is the image as it is.
-                    let view = if views.is_some() { change.epoch as u32 } else { 0 };
+        match (self, change.mix) {
+            (Self::Features { features, views, .. }, _) => {
+                // A change of stored views is named by their number; 0 is the image as it is.
+                let view = if views.is_some() { change.epoch as u32 } else { 0 };
+                for sample in samples {
                     batch.extend(features.numbers(features.row((*sample, view))?));
                 }
-                Self::Images { packed, preprocess } => {
-                    normalise(&change.image(packed, *sample), *preprocess, &mut batch);
-                }
+            }
+            (Self::Images { packed, preprocess }, None) => {
+                samples.iter().for_each(|sample| normalise(&change.image(packed, *sample), *preprocess, &mut batch));
+            }
+            (Self::Images { packed, preprocess }, Some(mix)) => {
+                let mut bytes = Vec::with_capacity(batch.capacity());
+                samples.iter().for_each(|sample| bytes.extend_from_slice(&change.image(packed, *sample)));
+                mix.blend(&mut bytes, packed.side);
+                bytes.chunks_exact(3 * height * width).for_each(|image| normalise(image, *preprocess, &mut batch));
             }
         }
         Ok(Tensor::from_vec(batch, (samples.len(), channels, height, width), device)?)
@@ -89,7 +100,17 @@ impl Source {
         match self {
             Self::Images { packed, preprocess } => {
                 let (shape, packed) = ([samples.len(), packed.side, packed.side], &**packed);
-                let fill = |bytes: &mut [u8]| gather(samples, bytes, |sample| change.image(packed, sample));
+                let images = |bytes: &mut [u8]| gather(samples, bytes, |sample| change.image(packed, sample));
+                let fill = |bytes: &mut [u8]| match change.mix {
+                    None => images(bytes),
+                    Some(mix) => {
+                        // The host is slow to read what it shares with a device.
+                        let mut own = vec![0; bytes.len()];
+                        images(&mut own);
+                        mix.blend(&mut own, packed.side);
+                        bytes.copy_from_slice(&own);
+                    }
+                };
                 Ok(pixels::images(device, shape, planes(*preprocess), fill)?)
             }
             Self::Features { features, shape: [channels, height, width], views } => {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use tl_sweep::nn::activation::{self, Activation};
 use tl_sweep::nn::conv::{self, Conv};
 use tl_sweep::nn::curve::{self, Curve};
-use tl_sweep::nn::loss::{Targets, cross_entropy};
+use tl_sweep::nn::loss::{Labels, Targets, cross_entropy};
 use tl_sweep::nn::norm::{self, Follow, Norm};
 use tl_sweep::nn::pool::{self, Pool, Windows};
 use tl_sweep::nn::{gate, join, linear};
@@ -341,6 +341,19 @@ fn cross_entropies_by_their_definition() {
         let loss = cross_entropy(&tensor(&logits, &[4, 5]), &labels, targets).unwrap();
         assert!((loss.mean - expected).abs() < 1e-9);
         close("gradient", &loss.gradient, &gradient);
+        // Mixed images: a share of the loss of their own labels, the rest of one of their partners' (Zhang et al., 2018).
+        let (others, share) = ([0u32, 4, 3, 1], 0.7);
+        let places: Vec<usize> = others.iter().map(|label| *label as usize).collect();
+        let (other, other_gradient) = twin::cross_entropy(&logits, &places, smoothing, &weights);
+        let mixed = Labels { own: &labels, mixed: Some((&others, share)) };
+        let loss = cross_entropy(&tensor(&logits, &[4, 5]), mixed, targets).unwrap();
+        assert!((loss.mean - (share * expected + (1.0 - share) * other)).abs() < 1e-9);
+        let both = gradient.iter().zip(&other_gradient).map(|(own, other)| share * own + (1.0 - share) * other);
+        close("gradient of mixed images", &loss.gradient, &both.collect::<Vec<f64>>());
+        let wrong = Labels { own: &labels, mixed: Some((&others[..3], share)) };
+        assert!(cross_entropy(&tensor(&logits, &[4, 5]), wrong, targets).is_err());
+        let wrong = Labels { own: &labels, mixed: Some((&others, 1.5)) };
+        assert!(cross_entropy(&tensor(&logits, &[4, 5]), wrong, targets).is_err());
     }
 }
 

@@ -132,7 +132,8 @@ impl Trained {
         let plain = Step { lr: 0.01, coupled_decay: 0.0, decoupled_decay: 0.0 };
         let rule = Rule::Sgd { momentum: 0.9, nesterov: false };
         let sizes = &Sizes::alike(plain, self.network.graph.layers.len());
-        let lesson = TrainStep { labels: &labels, targets: Targets::default(), rule, sizes, pull: None, clip: None };
+        let lesson =
+            TrainStep { labels: (&labels).into(), targets: Targets::default(), rule, sizes, pull: None, clip: None };
         let mut rng = stream(1, Stream::Dropout, &[]);
         self.routine.step(&self.network, &mut self.states, x, &lesson, &mut rng).unwrap();
     }

@@ -10,7 +10,7 @@ use tl_sweep::exec::{Encoder, Mode, Network, Parts};
 use tl_sweep::model::arch::Arch;
 use tl_sweep::model::init;
 use tl_sweep::model::selected::Selected;
-use tl_sweep::nn::loss::{Targets, cross_entropies};
+use tl_sweep::nn::loss::{Labels, Targets, cross_entropies};
 use tl_sweep::nn::optim::{Rule, Sizes, Step, Steps};
 use tl_sweep::nn::pull::Pull;
 use tl_sweep::nn::{self, cuda};
@@ -65,6 +65,11 @@ fn batch(case: &Case, step: usize) -> (Tensor, Vec<u32>) {
     (x, (0..images).map(|image| ((3 * image + step) % 10) as u32).collect())
 }
 
+/// Of every other batch the images are mixed with one another, each time by another share.
+fn mixed<'a>(labels: &'a [u32], others: &'a [u32], step: usize) -> Labels<'a> {
+    Labels { own: labels, mixed: (step % 2 == 1).then_some((others, 1.0 / (1.5 + step as f64))) }
+}
+
 /// The rates of a step, of the first layers, of the others below the head, and of the head: a schedule's.
 fn sizes(network: &Network, step: usize) -> Sizes {
     let rate = 0.02 / (1.0 + step as f64);
@@ -107,8 +112,16 @@ fn recorded(case: &Case) -> Vec<u64> {
     let (mut routine, mut states, mut losses) = (Routine::default(), States::new(), Vec::new());
     for step in 0..STEPS {
         let (x, labels) = batch(case, step);
+        let others: Vec<u32> = labels.iter().rev().copied().collect();
         let (sizes, pull) = (&sizes(&network, step), pull.as_ref());
-        let lesson = TrainStep { labels: &labels, targets: TARGETS, rule: case.rule, sizes, pull, clip: case.clip };
+        let lesson = TrainStep {
+            labels: mixed(&labels, &others, step),
+            targets: TARGETS,
+            rule: case.rule,
+            sizes,
+            pull,
+            clip: case.clip,
+        };
         losses.push(routine.step(&network, &mut states, &x, &lesson, &mut dropout(step)).unwrap());
         if step % 3 != 2 {
             // Whoever works in the same memory between two steps takes nothing from them.
@@ -132,8 +145,10 @@ fn one_by_one(case: &Case) -> Vec<u64> {
     let (mut states, mut losses) = (States::new(), Vec::new());
     for step in 0..STEPS {
         let (x, labels) = batch(case, step);
+        let others: Vec<u32> = labels.iter().rev().copied().collect();
         let mut tape = network.forward(&x, Mode::Train(&mut dropout(step))).unwrap();
-        let (means, gradient) = cross_entropies(&tape.result().unwrap(), &labels, &[TARGETS]).unwrap();
+        let (means, gradient) =
+            cross_entropies(&tape.result().unwrap(), mixed(&labels, &others, step), &[TARGETS]).unwrap();
         losses.push(means.read().unwrap()[0]);
         let (params, sizes, mut steps) = (&network.params, sizes(&network, step), Steps::default());
         let mut take = |layer: usize, gradients: Vec<Tensor>| {

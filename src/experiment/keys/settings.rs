@@ -2,11 +2,12 @@
 
 use super::super::accepted::{bounded, early_stop, flag, fraction, input, positive, text, views, width};
 use super::{COUNT, FLAG, FRACTION, Group, Key, POSITIVE, TABLE, TEXT, find, key};
+use crate::augmentation::Augmentation;
 use crate::device::{PRECISIONS, Precision};
 use crate::frame::Resize;
 use crate::freeze::Freeze;
 use crate::phase;
-use crate::recipe::{self, Augmentation, Head, OptimizerName, Pool, Preprocess, Schedule};
+use crate::recipe::{self, Head, OptimizerName, Pool, Preprocess, Schedule};
 use crate::trains::Trains;
 use crate::value::Value;
 
@@ -230,8 +231,8 @@ pub static KEYS: &[Key] = &[
         "augment",
         "[]",
         |v| Augmentation::parse_list(v).map(drop),
-        r#"{"type":"array","items":{"enum":["flip","crop","resized-crop","jitter"]}}"#,
-        "Random changes of training images: flip, crop, resized-crop, jitter."
+        r#"{"type":"array","items":{"type":"string","pattern":"^(flip|vertical-flip|quarter-turns|rotate [0-9.]+|crop|resized-crop( [0-9.]+)?|jitter|trivial-augment|rand-augment [0-9]+ [0-9]+|erase [0-9.]+|mixup [0-9.]+|cutmix [0-9.]+)$"}}"#,
+        "Random changes of training images, in this order: flip, vertical-flip, quarter-turns, rotate DEGREES, crop, resized-crop or resized-crop LEAST (share of the area, 0.08), jitter, trivial-augment, rand-augment OPERATIONS MAGNITUDE (2 9), erase PROBABILITY, mixup ALPHA, cutmix ALPHA (of both, each batch has one). A number stands in the word: \"mixup 0.2\"."
     ),
     key!(
         Train,

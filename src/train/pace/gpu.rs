@@ -117,7 +117,7 @@ fn work(device: &CandleDevice, subject: &Subject, batch: usize) -> anyhow::Resul
     let sizes = Sizes::alike(step, network.graph.layers.len());
     let run = move || {
         let lesson = TrainStep {
-            labels: &labels,
+            labels: (&labels).into(),
             targets: Targets::default(),
             rule: Rule::Sgd { momentum: 0.9, nesterov: false },
             sizes: &sizes,

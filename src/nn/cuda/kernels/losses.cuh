@@ -13,8 +13,9 @@ __device__ __forceinline__ double warp_sum(double value) {
 // Cross-entropy of logits [rows, heads * classes]: one warp for each row of a head. weights [heads, classes], smoothing
 // and whole (the sum of the labels' weights) [heads]; gradient like the logits, losses [rows, heads] not yet divided.
 extern "C" __global__ void cross_entropy(int rows, int heads, int classes, const float *logits, const unsigned *labels,
-                                         const double *weights, const double *smoothing, const double *whole,
-                                         float *gradient, double *losses) {
+                                         const unsigned *others, const double *share, const double *weights,
+                                         const double *smoothing, const double *whole, float *gradient,
+                                         double *losses) {
     int warp = int(blockIdx.x * blockDim.x + threadIdx.x) / 32;
     int lane = threadIdx.x % 32;
     if (warp >= rows * heads) return;
@@ -22,7 +23,8 @@ extern "C" __global__ void cross_entropy(int rows, int heads, int classes, const
     const float *own = logits + (row * heads + head) * classes;
     float *into = gradient + (row * heads + head) * classes;
     const double *weight = weights + head * classes;
-    int label = int(labels[row]);
+    int label = int(labels[row]), other = int(others[row]);
+    double even = smoothing[head] / classes, certain = 1.0 - smoothing[head], first = share[0], second = 1.0 - first;
     float top = -INFINITY, odd = 0.0f;
     for (int c = lane; c < classes; c += 32) {
         top = fmaxf(top, own[c]);
@@ -32,14 +34,16 @@ extern "C" __global__ void cross_entropy(int rows, int heads, int classes, const
     double exponentials = 0.0, targets = 0.0;
     for (int c = lane; c < classes; c += 32) {
         exponentials += exp(double(own[c]) - double(top));
-        targets += weight[c] * (smoothing[head] / classes + (c == label ? 1.0 - smoothing[head] : 0.0));
+        double own = (c == label ? first : 0.0) + (c == other ? second : 0.0);
+        targets += weight[c] * (even + own * certain);
     }
     exponentials = warp_sum(exponentials);
     targets = warp_sum(targets);
     double log_sum = log(exponentials), loss = 0.0;
     for (int c = lane; c < classes; c += 32) {
         double log_probability = double(own[c]) - double(top) - log_sum;
-        double target = weight[c] * (smoothing[head] / classes + (c == label ? 1.0 - smoothing[head] : 0.0));
+        double own_target = (c == label ? first : 0.0) + (c == other ? second : 0.0);
+        double target = weight[c] * (even + own_target * certain);
         loss -= target > 0.0 ? target * log_probability : 0.0;
         into[c] = float((exp(log_probability) * targets - target) / whole[head]);
     }
