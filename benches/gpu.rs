@@ -191,7 +191,7 @@ impl Case {
             Self::Network { network, states, routine, x, labels, step: true } => {
                 let sizes = &Sizes::alike(STEP, network.graph.layers.len());
                 let lesson = TrainStep {
-                    labels: labels.into(),
+                    labels: (&*labels).into(),
                     targets: Targets::default(),
                     rule: RULE,
                     sizes,
@@ -213,7 +213,7 @@ impl Case {
             Self::Heads { x, weight, bias, states, labels } => {
                 let logits = linear::heads_forward(x, weight, bias)?;
                 let targets = vec![Targets::default(); states.len()];
-                let (_, dy) = cross_entropies(&logits, labels, &targets)?;
+                let (_, dy) = cross_entropies(&logits, &*labels, &targets)?;
                 let gradients = linear::heads_backward(x, &dy, states.len())?;
                 for (which, (parameter, gradient)) in [weight, bias].into_iter().zip(&gradients).enumerate() {
                     let own = |state| Some(HeadStep { state, rule: RULE, step: STEP });

@@ -267,3 +267,30 @@ fn what_is_no_augmentation_is_refused_with_its_place_and_cure() {
     let views = "augment = [\"mixup 0.4\"]\nviews = 3\noptimizer";
     refused("augment = [\"mixup 0.4\"]\noptimizer", views, &["a view is stored of one image", "make one of two"]);
 }
+
+#[test]
+fn pages_show_what_words_and_lists_make_of_training_images() {
+    let world = World::new().images("mine", &["ants", "bees"], 5, 2);
+    let page = |args: &[&str], code: i32| {
+        let said = world.run(&[&["data", "mine", "--input", "24", "--augmentations", "page.html"], args].concat());
+        (said.exits(code), std::fs::read_to_string(world.path("page.html")).unwrap_or_default())
+    };
+    let (_, words) = page(&[], 0);
+    assert_eq!(words.matches("<img").count(), 12 * 6);
+    assert!(WORDS.iter().all(|word| words.contains(&format!("<h2>{word}</h2>"))));
+    let (said, list) = page(&["--augment", "rotate 15, mixup 1,cutmix 1"], 0);
+    assert!(said.out.contains("6 epochs of rotate 15, mixup 1,cutmix 1: 'page.html'"), "{}", said.out);
+    assert_eq!(list.matches("<img").count(), 7 * 6);
+    // The shares of two classes are those of one image, and of partners of one class nothing is to be said.
+    let shares = |caption: &str| -> Option<f64> {
+        let parts = caption.split(", ").map(|part| part.split_once(' ')?.1.strip_suffix('%')?.parse::<f64>().ok());
+        parts.sum()
+    };
+    let captions = list.split("<figcaption>").skip(1).filter_map(|part| part.split("</figcaption>").next());
+    let told: Vec<Option<f64>> = captions.map(shares).collect();
+    assert!(told[..6].iter().all(Option::is_none) && told.iter().any(Option::is_some) && told[6..].contains(&None));
+    assert!(told.iter().flatten().all(|whole| (99.0..=101.0).contains(whole)), "{told:?}");
+    let (said, _) = page(&["--augment", "rotate"], 2);
+    assert!(said.err.contains("--augment: `rotate` needs degrees"), "{}", said.err);
+    world.run(&["data", "mine", "--augment", "flip"]).exits(2);
+}

@@ -237,10 +237,16 @@ pub enum Verb {
         #[arg(long, conflicts_with = "splits")]
         near_duplicates: bool,
         /// Write a page of one test image in every kind and severity of `corrupt` that an experiment may ask for
-        #[arg(long, value_name = "PAGE", conflicts_with_all = ["splits", "near_duplicates"])]
+        #[arg(long, value_name = "PAGE", group = "page", conflicts_with_all = ["splits", "near_duplicates"])]
         corruptions: Option<PathBuf>,
+        /// Write a page of training images with each word of `augment` that an experiment may ask for
+        #[arg(long, value_name = "PAGE", group = "page", conflicts_with_all = ["splits", "near_duplicates"])]
+        augmentations: Option<PathBuf>,
+        /// Show there what epochs make of this list instead: "flip, rotate 15, mixup 0.2"
+        #[arg(long, value_name = "LIST", requires = "augmentations")]
+        augment: Option<String>,
         /// Side in pixels of the square that networks are to read of it
-        #[arg(long, value_name = "SIDE", default_value_t = 224, value_parser = clap::value_parser!(u16).range(8..=1024), requires = "corruptions")]
+        #[arg(long, value_name = "SIDE", default_value_t = 224, value_parser = clap::value_parser!(u16).range(8..=1024), requires = "page")]
         input: u16,
         /// Folder that serves as the test split; where there is none, a share of the images, such as 0.2
         #[arg(long, value_name = "FOLDER", default_value = "test")]

@@ -4,7 +4,6 @@ mod budget;
 mod bundle;
 mod check;
 mod compare;
-mod corruptions;
 mod data;
 mod devices;
 mod doctor;
@@ -43,6 +42,7 @@ pub mod run;
 mod shape;
 mod show;
 mod snapshot;
+mod specimens;
 mod status;
 mod streams;
 mod summary;
@@ -141,7 +141,12 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Data { what: Some(DataVerb::Get { name, from }), .. } => get::dataset(&name, from.as_deref(), common),
         Verb::Data { target, splits: true, .. } => data::splits(&target.unwrap_or_default(), common),
         Verb::Data { target, corruptions: Some(page), input, test, .. } => {
-            corruptions::write(&data::opened(&target.unwrap_or_default(), &test, common)?, usize::from(input), &page)
+            let dataset = data::opened(&target.unwrap_or_default(), &test, common)?;
+            specimens::corruptions(&dataset, usize::from(input), &page)
+        }
+        Verb::Data { target, augmentations: Some(page), augment, input, test, .. } => {
+            let dataset = data::opened(&target.unwrap_or_default(), &test, common)?;
+            specimens::augmentations(&dataset, usize::from(input), augment.as_deref(), &page)
         }
         Verb::Data { target, near_duplicates, test, .. } => {
             data::run(&target.unwrap_or_default(), near_duplicates, &test, common)
