@@ -88,7 +88,7 @@ fn choices_of_nothing_are_refused() {
             "nothing of 'layer1' would train: `freeze` holds all of it",
         ),
         ("trains = \"avgpool\"", "nothing of 'avgpool' would train: it has no parameters"),
-        ("trains = []", "expected 'all', 'norms', 'biases', a layer, a block or a list of them"),
+        ("trains = []", "expected 'all', 'norms', 'biases', a layer, a block, a list of them, or { lora = 8 }"),
         (
             "trains = \"norms\"\nbatch_norm = \"frozen\"",
             "batch_norm = \"frozen\" holds fixed what trains = \"norms\" asks to train",

@@ -18,6 +18,7 @@ mod following;
 mod golden;
 mod keeping;
 mod looks;
+mod lora;
 mod machines;
 mod materials;
 #[cfg(feature = "cuda")]

@@ -55,6 +55,11 @@ pub fn run(asked: &Asked, prefix: &str, out: &Path, names: Option<Names>, common
         }
     };
     print(&format!("{}: {} tensors, {} numbers; test accuracy {test}", out.display(), done.tensors, done.numbers))?;
+    if done.merged {
+        print(
+            "what was added to dense layers is merged into them: what the file answers is what the trial did, to rounding; without --names it is so to the bit",
+        )?;
+    }
     let Some(recorded) = recorded else {
         print("the store has no results of this trial to compare with")?;
         return Ok(Exit::Complete);

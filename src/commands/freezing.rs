@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use crate::freeze::Freeze;
 use crate::model::freezing::{branch_note, effective_depth, frozen_layers};
 use crate::model::graph::{Graph, Op};
+use crate::model::lora::{idle, with_lora};
 use crate::model::selected::{Selected, frozen_beside};
 use crate::model::summary::frozen_names;
 use crate::phase::{phases, with_phase};
@@ -59,7 +60,11 @@ fn of_leg(asked: &Layer, settled: &Layer, facts: &Facts) -> Result<String, Strin
     let place = format!("{} up to {tap}, freeze = {value}", backbone.arch);
     if let Some(trains) = asked.get("trains").map(Trains::parse).transpose()?.filter(|trains| !trains.is_all()) {
         let norms = settled.get("batch_norm").and_then(Value::text) != Some("frozen");
-        return Ok(format!("{place}, trains = {trains}: {}", trained(&backbone, frozen, &trains, norms)?));
+        let own = match trains {
+            Trains::Lora(lora) => with_lora(&backbone, frozen, lora)?,
+            _ => backbone,
+        };
+        return Ok(format!("{place}, trains = {trains}: {}", trained(&own, frozen, &trains, norms)?));
     }
     let fresh = match settled.get("transfer") {
         Some(transfer) => format!("; what is above {transfer} starts at random"),
@@ -88,5 +93,5 @@ fn trained(backbone: &Graph, frozen: usize, trains: &Trains, norms: bool) -> Res
         0 => String::new(),
         depth => format!("; all up to {} stands still", backbone.layers[depth - 1].name),
     };
-    Ok(format!("{count} of {} parameters train{below}", backbone.total_params()))
+    Ok(format!("{count} of {} parameters train{below}", backbone.total_params() - idle(backbone)))
 }

@@ -93,6 +93,7 @@ impl Reader {
                     match (key.check)(&value) {
                         Ok(()) => {
                             self.places.insert((entry.key.clone(), value.to_string()), entry.node.spot);
+                            self.note_phases(&entry.node);
                             layer.insert(entry.key.clone(), value);
                         }
                         Err(message) => self.complain(entry.node.spot, format!("`{}`: {message}", entry.key)),
@@ -107,6 +108,15 @@ impl Reader {
             );
         }
         layer
+    }
+
+    /// Where the settings of phases stand.
+    fn note_phases(&mut self, node: &Node) {
+        let Shape::List(phases) = &node.shape else { return };
+        for entry in phases.iter().filter_map(Node::entries).flatten() {
+            let place = (entry.key.clone(), entry.node.value().to_string());
+            self.places.entry(place).or_insert(entry.node.spot);
+        }
     }
 
     /// A text of `layer`, or the problem that it is missing at `spot`.

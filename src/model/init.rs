@@ -4,29 +4,36 @@
 use candle_core::{Device, Tensor};
 
 use super::graph::{Graph, Op};
+use super::lora::{is_addition, starts_at_zero};
 use super::weights::Weights;
 use crate::seed::{Rng, Stream, stream};
 
 /// The standard deviation of fresh weights of transformers (timm and torchvision 0.29; Devlin et al., 2019).
 const TRANSFORMER: f64 = 0.02;
 
-/// Fresh values for the layers `from..` of `graph`: He normal for weights in front of a ReLU (He et al., 2015,
+/// Fresh values for the layers `from..` of `graph` and for low-rank additions below: He normal for weights in front of a ReLU (He et al., 2015,
 /// fan in, gain sqrt 2), uniform within 1/sqrt(fan in) for a linear output layer (PyTorch's default), normal with a standard
-/// deviation of .02 for tokens, positions and the dense layers between tokens; zero biases, norms and other scales at identity,
+/// deviation of .02 for tokens, positions and the dense layers between tokens; of additions A uniform within 1/sqrt(fan in), B zero
+/// (PEFT's default; Hu et al., 2022, have A normal); zero biases, norms and other scales at identity,
 /// or at what the network says.
 ///
 /// # Errors
 /// Only candle's own.
 pub fn fresh(graph: &Graph, from: usize, seed: u64, replicate: u64) -> anyhow::Result<Weights> {
     let mut weights = Weights::default();
-    for index in from..graph.layers.len() {
+    for index in 0..graph.layers.len() {
         let layer = &graph.layers[index];
+        if index < from && !is_addition(layer) {
+            continue;
+        }
         for param in graph.params(index) {
             let name = format!("{}.{}", layer.name, param.name);
             let count = param.shape.iter().product();
             let fan_in: usize = param.shape.iter().skip(1).product();
             let output = matches!(layer.op, Op::Linear { activation: super::graph::Activation::Linear, .. });
             let values = match param.name {
+                "weight" if starts_at_zero(layer) => vec![0.0; count],
+                "weight" if is_addition(layer) => draws(&mut named(seed, replicate, &name), count, fan_in, true),
                 "weight" if matches!(layer.op, Op::Pointwise { .. } | Op::Tokens { .. } | Op::Positions) => {
                     let mut rng = named(seed, replicate, &name);
                     (0..count).map(|_| (rng.normal() * TRANSFORMER) as f32).collect()

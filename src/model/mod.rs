@@ -9,6 +9,7 @@ pub mod freezing;
 pub mod graph;
 mod inception;
 pub mod init;
+pub mod lora;
 mod mobilenet;
 mod op;
 mod order;

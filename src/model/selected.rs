@@ -1,6 +1,7 @@
 //! Which parameters of a network train where nothing is frozen, and how far its layers are from the head.
 
 use super::graph::{Graph, Layer, Op};
+use super::lora::is_addition;
 use crate::trains::Trains;
 
 /// What a choice of parameters means for the layers of one graph.
@@ -19,7 +20,11 @@ impl Selected {
         let params = |index: usize| {
             let layer = &graph.layers[index];
             let norm = matches!(layer.op, Op::BatchNorm { .. } | Op::LayerNorm { .. });
+            let added = is_addition(layer);
             let chosen = |name: &str| match trains {
+                // What is added has no biases.
+                Trains::Lora(_) => added && name == "weight" || layer.block == HEAD,
+                _ if added => false,
                 Trains::Norms => norm || layer.block == HEAD,
                 Trains::Biases => name == "bias" || layer.block == HEAD,
                 Trains::All | Trains::Only(_) => layers[index],

@@ -9,12 +9,14 @@ use serde::{Deserialize, Serialize};
 use super::arch::Arch;
 use super::freezing::with_head;
 use super::graph::Graph;
+use super::lora::with_lora;
 use super::weights::Weights;
 use super::weights::file::WeightFile;
 use crate::device::Precision;
 use crate::frame::{Frame, Resize};
 use crate::key::Key;
 use crate::recipe::{Head, Pool, Preprocess};
+use crate::trains::Lora;
 
 /// The fact of a safetensors file that holds what is not a tensor.
 pub const FACT: &str = "tl_sweep_model";
@@ -30,6 +32,9 @@ pub struct Trained {
     pub head: Head,
     /// Layers, from the input, that were held fixed when test was read: a batch norm is not merged across that boundary.
     pub frozen: usize,
+    /// What was added to it, and above how many layers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<(usize, Lora)>,
     pub precision: Precision,
     /// Their names, in the order of the outputs.
     pub classes: Vec<String>,
@@ -48,7 +53,11 @@ impl Trained {
     /// # Errors
     /// The backbone has no such tap.
     pub fn graph(&self) -> Result<Graph, String> {
-        Ok(with_head(&self.arch.backbone(&self.tap)?, self.pool, &self.head, self.classes.len(), 0.0))
+        let mut backbone = self.arch.backbone(&self.tap)?;
+        if let Some((frozen, lora)) = self.lora {
+            backbone = with_lora(&backbone, frozen, lora)?;
+        }
+        Ok(with_head(&backbone, self.pool, &self.head, self.classes.len(), 0.0))
     }
 }
 

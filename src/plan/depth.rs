@@ -5,9 +5,10 @@ use super::effect::{Fault, fault};
 use crate::freeze::Freeze;
 use crate::model::freezing::{depth_name, effective_depth, frozen_layers};
 use crate::model::graph::{Graph, Op};
+use crate::model::lora::{adapted, with_lora};
 use crate::model::selected::{Selected, distances, frozen_beside, settled};
 use crate::phase::with_phase;
-use crate::trains::Trains;
+use crate::trains::{Lora, Trains};
 use crate::value::{Layer, Value};
 
 /// Settles `freeze`, `trains`, `layer_decay` and `start_decay` of a cell and of its phases. `asked` is the cell before
@@ -22,6 +23,7 @@ pub fn settle_depth(layer: &mut Layer, asked: &Layer, backbone: &Graph) -> Resul
         .filter_map(|phase| if let Value::Table(own) = phase { Some(with_phase(layer, own)) } else { None })
         .collect();
     legs.iter().try_for_each(refuse_start_decay)?;
+    one_addition(&legs)?;
     // Where what trains is chosen, each phase says it for itself.
     let chosen = legs.iter().any(|leg| leg.contains_key("trains"));
     for (phase, leg) in phases.iter_mut().zip(legs) {
@@ -45,6 +47,22 @@ pub fn settle_depth(layer: &mut Layer, asked: &Layer, backbone: &Graph) -> Resul
     Ok(())
 }
 
+/// What is added beside dense layers is there from the first phase to the last.
+fn one_addition(legs: &[Layer]) -> Result<(), Fault> {
+    let added = |leg: &Layer| Some((leg.get("trains")?.clone(), leg.get("trains").map(Trains::parse)?.ok()?));
+    let all: Vec<(Value, Lora)> = legs
+        .iter()
+        .filter_map(added)
+        .filter_map(|(value, trains)| if let Trains::Lora(lora) = trains { Some((value, lora)) } else { None })
+        .collect();
+    match all.windows(2).find(|pair| pair[0].1 != pair[1].1) {
+        Some([one, other]) => {
+            Err(fault("trains", &other.0, format!("phases of one trial add the same: {} is not {}", other.1, one.1)))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn settle_leg(leg: &mut Layer, asked: &Layer, backbone: &Graph) -> Result<(), Fault> {
     let mut frozen = match leg.get("freeze") {
         Some(value) => depth(value, backbone)?,
@@ -52,11 +70,19 @@ fn settle_leg(leg: &mut Layer, asked: &Layer, backbone: &Graph) -> Result<(), Fa
     };
     let choice = leg.get("trains").cloned().filter(|_| depth_name(backbone, frozen) != "all");
     leg.remove("trains");
-    let mut trains = Trains::All;
+    let (mut trains, mut with_additions) = (Trains::All, None);
     if let Some(value) = &choice {
         let refused = |message: String| fault("trains", value, message);
         trains = Trains::parse(value).map_err(refused)?;
-        frozen = frozen_beside(backbone, frozen, &trains).map_err(refused)?;
+        frozen = match trains {
+            Trains::Lora(lora) => {
+                // All below the first layer that something is added to stands still.
+                let first = adapted(backbone, frozen, lora).map_err(refused)?[0];
+                with_additions = Some(with_lora(backbone, first, lora).map_err(refused)?);
+                first
+            }
+            _ => frozen_beside(backbone, frozen, &trains).map_err(refused)?,
+        };
         settle_norms(leg, asked, backbone, frozen, &trains)?;
         trains = settled(backbone, frozen, &trains);
         if !trains.is_all() {
@@ -66,6 +92,7 @@ fn settle_leg(leg: &mut Layer, asked: &Layer, backbone: &Graph) -> Result<(), Fa
     if leg.contains_key("freeze") || frozen > 0 {
         leg.insert("freeze".to_owned(), spelled(backbone, frozen));
     }
+    let backbone = with_additions.as_ref().unwrap_or(backbone);
     let selected = Selected::of(backbone, &trains);
     let below = distances(backbone);
     let graded = (frozen..backbone.layers.len()).any(|index| selected.any(index) && below[index] != Some(0));

@@ -13,9 +13,11 @@ use crate::key::Key;
 use crate::model::arch::Arch;
 use crate::model::freezing::{frozen_layers, shared_cut, with_head};
 use crate::model::graph::Graph;
+use crate::model::lora::{frozen_in, of_phases, with_lora};
 use crate::model::selected::frozen_beside;
 use crate::phase::Phase;
 use crate::recipe::{self, Head, KeepWeights, Metric, Pool, Preprocess};
+use crate::trains::Lora;
 use crate::value::{Layer, Value};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -224,7 +226,7 @@ impl Train {
     /// # Errors
     /// The backbone has no such tap.
     pub fn network(&self) -> Result<(Graph, usize), String> {
-        let backbone = self.backbone.arch.backbone(&self.backbone.tap)?;
+        let (_, backbone) = self.own_backbone()?;
         let dropout = self.phases.iter().map(|phase| phase.dropout).fold(0.0, f64::max);
         Ok((with_head(&backbone, self.pool, &self.head, self.classes, dropout), backbone.layers.len()))
     }
@@ -234,8 +236,35 @@ impl Train {
     /// # Errors
     /// As `network`, or the freeze depth names no layer.
     pub fn frozen(&self, phase: &Phase) -> Result<usize, String> {
-        let backbone = self.backbone.arch.backbone(&self.backbone.tap)?;
-        frozen_beside(&backbone, frozen_layers(&backbone, &phase.freeze)?, &phase.trains)
+        let (plain, backbone) = self.own_backbone()?;
+        frozen_beside(&backbone, frozen_in(&backbone, &plain, &phase.freeze)?, &phase.trains)
+    }
+
+    /// The backbone up to the tap, and the same with what its phases add.
+    fn own_backbone(&self) -> Result<(Graph, Graph), String> {
+        let plain = self.backbone.arch.backbone(&self.backbone.tap)?;
+        let own = match of_phases(&plain, &self.phases)? {
+            Some((frozen, lora)) => with_lora(&plain, frozen, lora)?,
+            None => plain.clone(),
+        };
+        Ok((plain, own))
+    }
+
+    /// How many layers of the backbone, without what its phases add, stand still in the last phase.
+    ///
+    /// # Errors
+    /// As `network`.
+    pub fn frozen_of_plain(&self) -> Result<usize, String> {
+        let plain = self.backbone.arch.backbone(&self.backbone.tap)?;
+        self.phases.last().map_or(Ok(0), |phase| frozen_layers(&plain, &phase.freeze))
+    }
+
+    /// What its phases add to the backbone, and above how many layers.
+    ///
+    /// # Errors
+    /// As `network`.
+    pub fn lora(&self) -> Result<Option<(usize, Lora)>, String> {
+        of_phases(&self.backbone.arch.backbone(&self.backbone.tap)?, &self.phases)
     }
 
     /// The last layer of what stays as it is in all phases, if there is one: frozen, and below it nothing random. Where no

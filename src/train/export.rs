@@ -10,6 +10,7 @@ use super::{Shelf, trial};
 use crate::data::split::split;
 use crate::exec::{AT_ONCE, Encoder, Network, Parts};
 use crate::model::graph::{Framework, Graph};
+use crate::model::lora::merged;
 use crate::model::trained::{FACT, Trained};
 use crate::model::weights::Weights;
 use crate::model::weights::export::{exported, named, write};
@@ -22,6 +23,8 @@ pub struct Exported {
     pub origin: Origin,
     pub tensors: usize,
     pub numbers: usize,
+    /// Whether what was added to dense layers is part of them in the file.
+    pub merged: bool,
 }
 
 /// Where it comes from, to be compared with what the store holds.
@@ -55,15 +58,23 @@ pub fn export(
     facts: &[(String, String)],
 ) -> anyhow::Result<Exported> {
     let Stage::Train(stage) = &work.stage else { anyhow::bail!("only trials can be exported") };
-    let (outcome, graph, weights) = trial::with_weights(stage, work, shelf)?;
-    let tensors = exported(&graph, &weights, names.unwrap_or(graph.framework))?;
-    let mut all: Vec<(String, String)> = facts.to_vec();
-    let trained = trained(stage, shelf)?;
-    let model = serde_json::to_string(&trained)?;
+    let (outcome, mut graph, mut weights) = trial::with_weights(stage, work, shelf)?;
+    let mut trained = trained(stage, shelf)?;
     let origin = match outcome {
         Some(outcome) => Origin::Again(Box::new(outcome)),
         None => answered(stage, &trained, &graph, &weights, shelf)?,
     };
+    // Names of a framework are asked for by those who load the file there, where nothing is added.
+    let merges = names.is_some() && trained.lora.is_some();
+    if merges {
+        weights = merged(&graph, weights)?;
+        trained.lora = None;
+        trained.frozen = stage.frozen_of_plain().map_err(anyhow::Error::msg)?;
+        graph = trained.graph().map_err(anyhow::Error::msg)?;
+    }
+    let tensors = exported(&graph, &weights, names.unwrap_or(graph.framework))?;
+    let mut all: Vec<(String, String)> = facts.to_vec();
+    let model = serde_json::to_string(&trained)?;
     all.extend([
         (FACT.to_owned(), model),
         ("arch".to_owned(), stage.backbone.arch.name.clone()),
@@ -75,7 +86,7 @@ pub fn export(
     ]);
     write(out, &tensors, all.into_iter().collect())?;
     let numbers = tensors.iter().map(|tensor| tensor.values.len()).sum();
-    Ok(Exported { origin, tensors: tensors.len(), numbers })
+    Ok(Exported { origin, tensors: tensors.len(), numbers, merged: merges })
 }
 
 /// What a network answers to the trial's test images.
@@ -119,6 +130,7 @@ fn trained(stage: &Train, shelf: &mut Shelf) -> anyhow::Result<Trained> {
         pool: stage.pool,
         head: stage.head.clone(),
         frozen: stage.frozen(last).map_err(anyhow::Error::msg)?,
+        lora: stage.lora().map_err(anyhow::Error::msg)?,
         precision: stage.precision,
         classes: manifest.classes.clone(),
         seen: split.train.iter().chain(&split.val).map(|index| manifest.samples[*index as usize].content).collect(),

@@ -173,5 +173,6 @@ pub fn check_weights(path: &std::path::Path, arch: &crate::model::arch::Arch, ta
 
 /// Numbers of a trial's whole network.
 fn all_params(stage: &Train) -> anyhow::Result<usize> {
-    Ok(stage.network().map_err(anyhow::Error::msg)?.0.total_params())
+    let (network, _) = stage.network().map_err(anyhow::Error::msg)?;
+    Ok(network.total_params() - crate::model::lora::idle(&network))
 }

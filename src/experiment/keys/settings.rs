@@ -81,8 +81,8 @@ pub static KEYS: &[Key] = &[
         "trains",
         "all",
         |v| Trains::parse(v).map(drop),
-        r#"{"type":["string","array"],"items":{"type":"string"}}"#,
-        "Which of the unfrozen parameters train: `all`, `norms` (scales and shifts of batch norms and layer norms), `biases` (with the shifts of norms), or a layer, a block or a list of them. What does not train is as frozen: statistics of its batch norms stand still, it drops nothing, and what lies below all that trains is shared. The head always trains."
+        r#"{"type":["string","array","object"],"items":{"type":"string"},"properties":{"lora":{"type":"integer","minimum":1},"on":{"enum":["attention","all"]}},"additionalProperties":false}"#,
+        "Which of the unfrozen parameters train: `all`, `norms` (scales and shifts of batch norms and layer norms), `biases` (with the shifts of norms), a layer, a block or a list of them, or none: { lora = 8 } adds a product of rank 8 beside each dense layer that gives queries, keys and values, { lora = 8, on = \"all\" } beside every dense layer of a transformer (Hu et al., 2022), and of the backbone that alone trains. What does not train is as frozen: statistics of its batch norms stand still, it drops nothing, and what lies below all that trains is shared. The head always trains."
     ),
     key!(
         Recipe,
