@@ -794,5 +794,43 @@ if not fixtures:
         off = relative(ours["logits"], found.numpy())
         print(f"| {arch} | transformers {hub.__version__} {type(model).__name__} | safetensors | | {off:.1e} | | | | | |", flush=True)
         failures.extend([] if off < 1e-4 else [f"transformers {arch}"])
+if not fixtures:
+    import peft
+    # PEFT's low-rank additions on timm's models: they train, and all of the model stands still.
+    for arch, make, side in (("vit_small_patch16", of_timm("vit_small_patch16_224"), 64), ("dinov2_vits14", of_timm("vit_small_patch14_dinov2"), 56)):
+        if only and only not in f"peft {arch}":
+            continue
+        made = Torch(arch, make, side, 1.0, True)
+        path = [path for format, path in made.files() if format == "safetensors"][0]
+        before = {k: v.clone() for k, v in made.model.state_dict().items()}
+        model = peft.get_peft_model(made.model, peft.LoraConfig(r=8, lora_alpha=8, target_modules=["qkv"])).eval()
+        added = {n.split("base_model.model.")[1].replace(".lora_A.default", ".lora_a").replace(".lora_B.default", ".lora_b"): p
+                 for n, p in model.named_parameters() if ".lora_" in n}
+        with torch.no_grad():
+            # B is drawn as well, so that A has a gradient from the first step on.
+            for value in added.values():
+                value.normal_(0, 0.05)
+        save_torch({n: p.detach().contiguous() for n, p in added.items()}, f"{work}/lora.safetensors")
+        job = {"arch": arch, "width": 1.0, "input": side, "weights": path, "images": 16, "cuts": [], "frozen": 0, "steps": STEPS, "lr": 1e-2,
+               "momentum": MOMENTUM, "out": f"{work}/out.safetensors", "lora": [8, f"{work}/lora.safetensors"]}
+        ours = run(job)
+        with torch.no_grad():
+            off = relative(ours["logits"], model(batch(0, 16, side)[0]).numpy())
+        moving = [p for p in model.parameters() if p.requires_grad]
+        optimizer, losses = torch.optim.SGD(moving, lr=1e-2, momentum=MOMENTUM), []
+        for step in range(STEPS):
+            x, labels = batch(step, 16, side)
+            optimizer.zero_grad()
+            logits = model(x)
+            loss = torch.nn.functional.cross_entropy(logits, torch.tensor(labels % logits.shape[1]))
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        moved = max(relative(ours[f"after:{n}"], p.detach().numpy()) for n, p in added.items())
+        still = [k for k in before if f"after:{k}" in ours]
+        frozen = all(np.array_equal(ours[f"after:{k}"].reshape(-1), before[k].numpy().reshape(-1)) for k in still)
+        far = float(np.abs(ours["losses"] - np.array(losses)).max())
+        print(f"| {arch} | peft {peft.__version__}, timm {timm.__version__} | safetensors | | {off:.1e} | | | {far:.1e} ({losses[0]:.3f} to {losses[-1]:.3f}) | {moved:.1e} (A and B) | {len(still) if frozen else 'MOVED'} |", flush=True)
+        failures.extend([] if off < 1e-4 and far < 1e-3 and moved < 1e-3 and frozen and len(still) > 100 else [f"peft {arch}"])
 print("all within 1e-4 (activations, logits, gradients, written back) and 1e-3 (losses)" if not failures else f"BEYOND: {', '.join(failures)}")
 sys.exit(1 if failures else 0)

@@ -36,10 +36,12 @@ fn main() {
     note("memory:forward", peak());
     numbers.insert("logits".to_owned(), logits.unwrap());
     numbers.extend(side.cuts());
-    if job.steps > 0 {
+    if job.steps > 0 && job.lora.is_none() {
         for (name, gradient) in side.gradients() {
             numbers.insert(format!("grad:{name}"), gradient);
         }
+    }
+    if job.steps > 0 {
         numbers.insert("losses".to_owned(), Tensor::new(side.train(), &Device::Cpu).unwrap());
         for (name, tensor) in side.network.weights().unwrap().0 {
             numbers.insert(format!("after:{name}"), tensor);

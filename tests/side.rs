@@ -9,11 +9,15 @@ use serde::Deserialize;
 use tl_sweep::exec::{Mode, Network};
 use tl_sweep::model::arch::Arch;
 use tl_sweep::model::graph::{Graph, Op};
+use tl_sweep::model::init;
+use tl_sweep::model::lora::with_lora;
+use tl_sweep::model::selected::Selected;
 use tl_sweep::model::weights::Weights;
 use tl_sweep::nn::loss::{Targets, cross_entropy};
 use tl_sweep::nn::optim::{Rule, State, Step};
 use tl_sweep::recipe::BatchNorm;
 use tl_sweep::seed::{Stream, stream};
+use tl_sweep::trains::{Dense, Lora, Trains};
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct Job {
@@ -29,6 +33,9 @@ pub struct Job {
     pub steps: usize,
     pub lr: f64,
     pub momentum: f64,
+    /// The rank of what is added beside the projections to queries, keys and values, and a file of its numbers.
+    #[serde(default)]
+    pub lora: Option<(usize, PathBuf)>,
 }
 
 pub struct Side {
@@ -39,7 +46,7 @@ pub struct Side {
 impl Side {
     pub fn new(job: Job) -> Self {
         let arch = Arch::new(&job.arch, job.input, job.width);
-        let (weights, fitted) = Weights::whole(&job.weights, &arch).unwrap();
+        let (mut weights, fitted) = Weights::whole(&job.weights, &arch).unwrap();
         let mut graph = fitted.graph;
         for layer in &mut graph.layers {
             match &mut layer.op {
@@ -53,7 +60,15 @@ impl Side {
         } else {
             graph
         };
-        let network = Network::new(graph, &weights, &Device::Cpu).unwrap();
+        let Some((rank, path)) = &job.lora else {
+            return Self { network: Network::new(graph, &weights, &Device::Cpu).unwrap(), job };
+        };
+        let lora = Lora { rank: *rank, on: Dense::Attention };
+        let graph = with_lora(&graph, 0, lora).unwrap();
+        weights.0.extend(init::fresh(&graph, graph.layers.len(), 0, 0).unwrap().0);
+        weights.0.extend(candle_core::safetensors::load(path, &Device::Cpu).unwrap());
+        let mut network = Network::new(graph, &weights, &Device::Cpu).unwrap();
+        network.selected = Selected::of(&network.graph, &Trains::Lora(lora));
         Self { network, job }
     }
 
@@ -137,7 +152,7 @@ impl Side {
         };
         self.network.backward_into(&mut tape, loss.gradient, &mut take).unwrap();
         for (layer, gradients) in own {
-            for (which, gradient) in gradients.iter().enumerate() {
+            for (which, gradient) in self.network.learned(layer).into_iter().zip(&gradients) {
                 let state = states.entry((layer, which)).or_default();
                 let moved = state.step(rule, plain, &self.network.params[layer][which], gradient).unwrap();
                 self.network.params[layer][which] = moved;
