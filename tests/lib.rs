@@ -16,6 +16,7 @@ mod files;
 mod folds;
 mod following;
 mod golden;
+mod interpolation;
 mod keeping;
 mod looks;
 mod lora;

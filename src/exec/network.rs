@@ -170,6 +170,18 @@ impl Network {
         Ok(params)
     }
 
+    /// Puts what has changed since a snapshot at a share of the way from there to where it is.
+    ///
+    /// # Errors
+    /// Only those of the device.
+    pub fn interpolate(&mut self, from: &[Vec<Tensor>], share: f64) -> Result<()> {
+        for (layer, which) in self.changing() {
+            let (start, end) = (&from[layer][which], &self.params[layer][which]);
+            self.params[layer][which] = (((end - start)? * share)? + start)?;
+        }
+        Ok(())
+    }
+
     /// Per layer: whether it or anything below it trains, so that a gradient must reach it.
     pub(super) fn reaches_training(&self) -> Vec<bool> {
         let mut reaches = vec![false; self.graph.layers.len()];

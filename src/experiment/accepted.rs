@@ -136,6 +136,14 @@ pub fn early_stop_patience(value: &Value) -> Result<usize, String> {
     }
 }
 
+/// Above 0 and up to 1.
+pub fn share(value: &Value) -> Result<(), String> {
+    match value.number() {
+        Some(share) if share > 0.0 && share <= 1.0 => Ok(()),
+        _ => Err(format!("expected a number above 0 and up to 1, found {value}")),
+    }
+}
+
 pub fn views(value: &Value) -> Result<(), String> {
     view_count(value).map(drop)
 }

@@ -49,6 +49,7 @@ pub fn of_trial(chain: &Chain) -> Option<Key> {
 /// much of that phase it is. Trials whose beginnings have one key run the shorter one of them together.
 pub fn beginnings(bond: Key, train: &Train) -> Vec<(Key, usize, f64)> {
     let network = (train.shared_cut().ok(), train.pool, &train.head, train.copied);
+    let network = (network, train.lora().ok());
     let trunk = Key::of("network", &(bond, network, train.keep_weights, train.early_stop, train.views));
     let mut found = Vec::new();
     for (leg, phase) in train.phases.iter().enumerate() {

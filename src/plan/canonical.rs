@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::depth::settle_depth;
-use super::effect::{Fault, drop_without_effect, refuse_refit, settle_solver, settle_views};
+use super::effect::{Fault, drop_without_effect, refuse_refit, settle_interpolation, settle_solver, settle_views};
 use super::facts::{Facts, KnownBackbone};
 use super::space::{Point, Space};
 use super::transfer::settle_transfer;
@@ -60,6 +60,7 @@ const STRUCTURE: &[&str] = &[
     "transfer",
     "layer_decay",
     "phases",
+    "interpolate",
     "batch_norm",
     "optimizer",
     "decay",
@@ -197,6 +198,7 @@ impl Settler<'_> {
         }
         settle_depth(&mut layer, asked, &backbone).map_err(refused)?;
         settle_views(&mut layer).map_err(refused)?;
+        settle_interpolation(&mut layer).map_err(refused)?;
         let solves = settle_solver(&mut layer).map_err(refused)?;
         if self.experiment.refit {
             refuse_refit(&layer).map_err(refused)?;

@@ -81,10 +81,19 @@ pub fn trial(train: &Train, counts: Counts) -> Result<TrialCost, String> {
             cost.lockstep += (read + again) * prefix;
         }
     }
+    let rescored = rescored(train, counts);
+    cost.alone += rescored * whole;
+    cost.shared += rescored * (whole - prefix);
+    cost.reads += rescored;
     Ok(cost)
 }
 
-/// What the phases of a trial cost above its prefix, one by one. Their sum is `trial`'s `shared` but for the test images.
+/// Validation images that weights between two others are scored on in the end.
+fn rescored(train: &Train, counts: Counts) -> f64 {
+    if train.interpolate < 1.0 && !train.refit { counts.val as f64 } else { 0.0 }
+}
+
+/// What the phases of a trial cost above its prefix, one by one. Their sum is `trial`'s `shared` but for the last scores.
 ///
 /// # Errors
 /// As `trial`.

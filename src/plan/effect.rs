@@ -6,6 +6,7 @@ use crate::freeze::Freeze;
 use crate::model::freezing::{depth_name, frozen_layers, taps};
 use crate::model::graph::{Graph, Op};
 use crate::phase::PHASE_KEYS;
+use crate::trains::Trains;
 use crate::value::{Layer, Value};
 
 /// A setting that cannot stand where it does: its key, its value, and why.
@@ -142,6 +143,39 @@ pub fn settle_views(layer: &mut Layer) -> Result<(), Fault> {
         );
     }
     Ok(())
+}
+
+/// The way from where the last phase began makes sense only where the phase began with something trained, and is straight only
+/// in numbers of which the network is a sum.
+pub fn settle_interpolation(layer: &mut Layer) -> Result<(), Fault> {
+    let Some(value) = layer.get("interpolate").cloned() else { return Ok(()) };
+    if value.number() == Some(1.0) {
+        layer.remove("interpolate");
+        return Ok(());
+    }
+    let last = match layer.get("phases") {
+        Some(Value::List(phases)) if phases.len() > 1 => phases.last(),
+        _ => {
+            return Err(fault(
+                "interpolate",
+                &value,
+                "lies between where the last phase began and where it ended: it needs a phase before that, such as a head first, \
+                 phases = [{ freeze = \"all\", steps = 250 }, { freeze = \"none\", steps = 250 }]",
+            ));
+        }
+    };
+    let trains = match last {
+        Some(Value::Table(own)) => own.get("trains").or_else(|| layer.get("trains")),
+        _ => None,
+    };
+    match trains.map(Trains::parse) {
+        Some(Ok(Trains::Lora(_))) => Err(fault(
+            "interpolate",
+            &value,
+            "low-rank additions are products: half of the way of their factors is not half of the way of the network",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// A head that is solved has no steps, and so no settings of steps. True where it is solved.

@@ -99,6 +99,15 @@ pub struct Encode {
     pub precision: Precision,
 }
 
+// What stands for itself is not in keys.
+fn whole() -> f64 {
+    1.0
+}
+
+fn is_whole(share: &f64) -> bool {
+    *share == 1.0
+}
+
 /// One trial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Train {
@@ -114,6 +123,9 @@ pub struct Train {
     pub phases: Vec<Phase>,
     pub keep_weights: KeepWeights,
     pub early_stop: Option<usize>,
+    /// The weights that are scored are this share of the way from where the last phase began to where it ended.
+    #[serde(default = "whole", skip_serializing_if = "is_whole")]
+    pub interpolate: f64,
     /// Augmented views of each training image that are stored, instead of new ones in every epoch.
     pub views: Option<usize>,
     pub metric: Metric,
@@ -337,6 +349,7 @@ pub fn chain(layer: &Layer, cell: Key, replicate: usize, reach: &Reach, facts: &
             .get("keep_weights")
             .map_or(Ok(KeepWeights::Last), |value| recipe::word(value, "'last' or 'best'"))?,
         early_stop: layer.get("early_stop").map(experiment::keys::early_stop_patience).transpose()?,
+        interpolate: layer.get("interpolate").map_or(Ok(1.0), |value| recipe::number(value, 0.0, 1.0))?,
         views: layer.get("views").map(experiment::keys::view_count).transpose()?,
         metric: reach.metric,
         refit: reach.refit,

@@ -52,10 +52,12 @@ pub const SETTINGS: &[&str] = &[
     "start_decay",
     // From the tenth migration on.
     "transfer",
+    // From the twelfth migration on.
+    "interpolate",
 ];
 
 /// How many settings each migration knew.
-const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, 40, 40, 40, 43, 43, SETTINGS.len(), SETTINGS.len()];
+const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, 40, 40, 40, 43, 43, 44, 44, SETTINGS.len()];
 
 /// Columns of `trial` that a configuration alone decides: equal for equal keys, on any machine of one numerics class.
 pub const RESULTS: &[&str] = &[
@@ -91,6 +93,7 @@ const KNOWN_RESULTS: &[usize] = &[
     RESULTS.len(),
     RESULTS.len(),
     RESULTS.len(),
+    RESULTS.len(),
 ];
 
 pub const MIGRATIONS: &[&str] = &[
@@ -105,6 +108,7 @@ pub const MIGRATIONS: &[&str] = &[
     TUNE_REPLICATES,
     FOLDS_AND_TRANSFER,
     SHIFTED,
+    INTERPOLATE,
 ];
 
 const FIRST: &str = "
@@ -278,6 +282,12 @@ CREATE TABLE shifted (
   accuracy REAL NOT NULL, balanced_accuracy REAL NOT NULL, macro_f1 REAL NOT NULL,
   PRIMARY KEY (trial, dataset)
 ) WITHOUT ROWID;
+";
+
+const INTERPOLATE: &str = "
+ALTER TABLE cell ADD COLUMN interpolate;
+DROP VIEW result;
+{view}
 ";
 
 /// What people query: a row for each planned trial.

@@ -176,7 +176,7 @@ mod tests {
             lane.learn(&batch()?, &Lesson { labels: (&LABELS).into(), balanced: &[] }, &mut turn)?;
             after.push(named(&lane.network)?);
         }
-        lane.leave()?;
+        lane.leave(1.0)?;
         Ok(after)
     }
 

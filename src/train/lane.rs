@@ -48,6 +48,8 @@ pub struct Lane {
     start: Option<Pull>,
     states: BTreeMap<(usize, usize), State>,
     best: Option<(f64, Vec<Vec<Tensor>>)>,
+    /// What it was when this leg began, where its end is to lie between that and what was trained.
+    began: Option<Vec<Vec<Tensor>>>,
     /// Losses of steps that the device has not told yet.
     owed: Vec<Means>,
     /// Multiply-accumulates for an image of this leg: of a forward pass, and of a step.
@@ -69,6 +71,7 @@ impl Lane {
             start: None,
             states: BTreeMap::new(),
             best: None,
+            began: None,
             owed: Vec::new(),
             macs: [0.0; 2],
             fixed: None,
@@ -107,6 +110,7 @@ impl Lane {
         self.fixed = Some(network.frozen_hash()?);
         self.states.clear();
         self.best = None;
+        self.began = None;
         #[cfg(feature = "cuda")]
         {
             self.routine = RefCell::default();
@@ -139,6 +143,7 @@ impl Lane {
                 .map(|(place, state)| Ok((*place, state.own()?)))
                 .collect::<candle_core::Result<_>>()?,
             best: self.best.clone(),
+            began: self.began.clone(),
             owed: Vec::new(),
             macs: self.macs,
             fixed: self.fixed,
@@ -286,13 +291,29 @@ impl Lane {
         Ok(())
     }
 
-    /// Ends a leg: takes the best weights, if they were kept, and checks what must hold.
+    /// Keeps what the network is at the beginning of a leg, for its end to lie between.
     ///
     /// # Errors
-    /// What was frozen has moved: a bug.
-    pub fn leave(&mut self) -> anyhow::Result<()> {
+    /// Only those of the device.
+    pub fn begin(&mut self) -> candle_core::Result<()> {
+        self.began = Some(self.network.snapshot()?);
+        Ok(())
+    }
+
+    /// Ends a leg: takes the best weights, if they were kept, goes back to a share of the way from where the leg began, and checks
+    /// what must hold. What is below a whole share was scored nowhere yet.
+    ///
+    /// # Errors
+    /// What was frozen has moved, or nothing was kept of the beginning: a bug.
+    pub fn leave(&mut self, share: f64) -> anyhow::Result<()> {
         if let Some((_, params)) = self.best.take() {
             self.network.params = params;
+        }
+        let began = self.began.take();
+        if share < 1.0 {
+            let began = began.ok_or_else(|| anyhow::anyhow!("nothing was kept of where the phase began"))?;
+            self.network.interpolate(&began, share)?;
+            self.history.latest = None;
         }
         let fixed = self.network.frozen_hash()?;
         anyhow::ensure!(self.fixed == Some(fixed), "frozen weights moved during training");

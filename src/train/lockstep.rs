@@ -179,6 +179,9 @@ impl<'a> Floor<'a> {
                 let fork = if others.is_empty() { None } else { Some(lane.fork(others)?) };
                 if place.step == 0 {
                     lane.enter(courses[first].phase(place.leg), frozen(first, place.leg)?, all_params(stages[first])?)?;
+                    if lane.history.trials.iter().any(|trial| share(stages, courses, *trial, place.leg) < 1.0) {
+                        lane.begin()?;
+                    }
                 }
                 self.learners.extend(fork.map(|fork| Learner::Lane { lane: Box::new(fork), feed }));
             }
@@ -256,17 +259,14 @@ impl<'a> Floor<'a> {
             match learner {
                 Learner::Lane { mut lane, feed } => {
                     let course = lane.course_of(&self.courses);
-                    let place = lane.history.place;
-                    let mut over = lane.history.record.ending == Ending::Diverged;
+                    let (place, over) = (lane.history.place, lane.history.record.ending == Ending::Diverged);
                     if !over && place.step + 1 == course.steps(place.leg) {
-                        lane.leave()?;
-                        lane.history.record.next_leg();
-                        over = lane.history.record.ending == Ending::Diverged
-                            || self.split_at_end(&mut lane, feed, &mut ended)?;
-                        lane.history.place = Place { leg: place.leg + 1, step: 0 };
-                    } else {
-                        lane.history.place.step += 1;
+                        for (lane, share) in self.by_share(lane)? {
+                            self.end_leg(lane, share, feed, &mut ended)?;
+                        }
+                        continue;
                     }
+                    lane.history.place.step += 1;
                     if over { &mut ended } else { &mut self.learners }.push(Learner::Lane { lane, feed });
                 }
                 Learner::Bank { mut bank, feed } => {
@@ -288,6 +288,40 @@ impl<'a> Floor<'a> {
         self.finish(ended, group, shelf)
     }
 
+    /// A lane at the end of a leg, in as many as there are shares of the way that its trials go.
+    fn by_share(&self, mut lane: Box<Lane>) -> anyhow::Result<Vec<(Box<Lane>, f64)>> {
+        let leg = lane.history.place.leg;
+        let share = |trial: usize| share(self.stages, &self.courses, trial, leg);
+        let mut lanes = Vec::new();
+        loop {
+            let own = share(lane.history.trials[0]);
+            let others: Vec<usize> = lane.history.trials.iter().copied().filter(|trial| share(*trial) != own).collect();
+            if others.is_empty() {
+                lanes.push((lane, own));
+                return Ok(lanes);
+            }
+            let fork = lane.fork(others)?;
+            lanes.push((lane, own));
+            lane = Box::new(fork);
+        }
+    }
+
+    /// Ends a leg; the lane goes on to its next one, or has come to its end.
+    fn end_leg(
+        &mut self,
+        mut lane: Box<Lane>,
+        share: f64,
+        feed: usize,
+        ended: &mut Vec<Learner>,
+    ) -> anyhow::Result<()> {
+        lane.leave(share)?;
+        lane.history.record.next_leg();
+        let over = lane.history.record.ending == Ending::Diverged || self.split_at_end(&mut lane, feed, ended)?;
+        lane.history.place = Place { leg: lane.history.place.leg + 1, step: 0 };
+        if over { ended } else { &mut self.learners }.push(Learner::Lane { lane, feed });
+        Ok(())
+    }
+
     /// At the end of a leg: trials without another leg leave the lane. True if that is all of them.
     fn split_at_end(&self, lane: &mut Lane, feed: usize, ended: &mut Vec<Learner>) -> anyhow::Result<bool> {
         let next = lane.history.place.leg + 1;
@@ -301,4 +335,9 @@ impl<'a> Floor<'a> {
         }
         Ok(false)
     }
+}
+
+/// How far of the way from where a leg began a trial goes at its end: all of it, but in its last leg.
+fn share(stages: &[&Train], courses: &[Course], trial: usize, leg: usize) -> f64 {
+    if leg + 1 == courses[trial].legs() { stages[trial].interpolate } else { 1.0 }
 }

@@ -1,6 +1,6 @@
 //! The settings of a trial: of its backbone, of its recipe, of its training.
 
-use super::super::accepted::{bounded, early_stop, flag, fraction, input, positive, text, views, width};
+use super::super::accepted::{bounded, early_stop, flag, fraction, input, positive, share, text, views, width};
 use super::{COUNT, FLAG, FRACTION, Group, Key, POSITIVE, TABLE, TEXT, find, key};
 use crate::augmentation::Augmentation;
 use crate::device::{PRECISIONS, Precision};
@@ -123,6 +123,14 @@ pub static KEYS: &[Key] = &[
         phases,
         r#"{"type":"array","items":{"type":"object"}}"#,
         "Legs of training, one after another, each with settings of its own: [{ freeze = \"all\", steps = 200 }, { freeze = \"none\", steps = 300 }]."
+    ),
+    key!(
+        Recipe,
+        "interpolate",
+        "1.0",
+        share,
+        r#"{"type":"number","exclusiveMinimum":0,"maximum":1}"#,
+        "The weights that are scored and kept lie this share of the way from where the last phase began to where it ended (WiSE-FT; Wortsman et al., 2022). Trials that differ in nothing else are trained once."
     ),
     key!(
         Train,

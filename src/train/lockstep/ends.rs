@@ -48,18 +48,23 @@ impl Floor<'_> {
         }
         let learners: Vec<&Learner> = finished.iter().collect();
         let again = matches!(self.part, Part::Again(_));
-        let mut read = |samples: &[u32]| -> anyhow::Result<Vec<(Predictions, Scores)>> {
-            let found = scores(&learners, samples, &mut self.inputs, &self.manifest, &mut self.spent)?;
-            Ok(found.into_iter().flatten().collect())
+        let (inputs, spent, manifest) = (&mut self.inputs, &mut self.spent, &self.manifest);
+        let mut of = |learners: &[&Learner], samples: &[u32]| -> anyhow::Result<Vec<(Predictions, Scores)>> {
+            Ok(scores(learners, samples, inputs, manifest, spent)?.into_iter().flatten().collect())
         };
-        // A leg ends with an evaluation: only weights of an earlier one must be scored once more.
-        let known: Option<Vec<_>> =
-            learners.iter().flat_map(|learner| learner.histories()).map(|history| history.latest.clone()).collect();
-        let mut val = match known {
-            _ if again => None,
-            Some(known) => Some(known.into_iter()),
-            None => Some(read(&self.split.val)?.into_iter()),
-        };
+        // A leg ends with an evaluation: only weights of an earlier one, or between two, must be scored once more.
+        let is_known = |learner: &&&Learner| learner.histories().iter().all(|history| history.latest.is_some());
+        let stale: Vec<&Learner> = learners.iter().filter(|learner| !is_known(learner)).copied().collect();
+        let mut found = if again || stale.is_empty() { Vec::new() } else { of(&stale, &self.split.val)? }.into_iter();
+        let mut scored = Vec::new();
+        for learner in learners.iter().filter(|_| !again) {
+            for history in learner.histories() {
+                let own = if is_known(&learner) { history.latest.clone() } else { found.next() };
+                scored.push(own.ok_or_else(|| anyhow::anyhow!("validation was not read"))?);
+            }
+        }
+        let mut val = (!again).then(|| scored.into_iter());
+        let mut read = |samples: &[u32]| of(&learners, samples);
         let only_val = matches!(self.part, Part::First);
         let mut test = if only_val { None } else { Some(read(&self.split.test)?.into_iter()) };
         let none = only_val || self.split.shifted.is_empty();
