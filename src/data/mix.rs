@@ -1,6 +1,8 @@
 //! Images of a batch mixed with one another: MixUp (Zhang et al., 2018) and CutMix (Yun et al., 2019), as their authors'
 //! code has them: one share for all of a batch, and a random order of it for the partners.
 
+use rayon::prelude::*;
+
 use crate::augmentation::Augmentation;
 use crate::seed::Rng;
 
@@ -41,7 +43,7 @@ impl Mix {
     /// Mixes squares of RGB bytes that stand one behind the other. What MixUp makes is rounded to whole numbers.
     pub fn blend(&self, images: &mut [u8], side: usize) {
         let (before, size) = (images.to_vec(), 3 * side * side);
-        for (own, partner) in images.chunks_exact_mut(size).zip(&self.partners) {
+        images.par_chunks_exact_mut(size).zip(&self.partners).for_each(|(own, partner)| {
             let other = &before[partner * size..][..size];
             match self.window {
                 None => own.iter_mut().zip(other).for_each(|(own, other)| {
@@ -54,7 +56,7 @@ impl Mix {
                     }
                 }
             }
-        }
+        });
     }
 
     /// What an image's own label counts; its partner's counts what is left of one.
