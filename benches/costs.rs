@@ -1,5 +1,5 @@
 //! What the tool itself costs, apart from training: planning 10,000 trials, running trials of one tiny step, and reporting
-//! 100,000 finished trials. `just bench-costs` builds and runs it; it needs nothing but the program.
+//! 100,000 finished trials; and what augmentations cost. `just bench-costs` builds and runs it; it needs nothing but the program.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -7,14 +7,18 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use tl_sweep::augmentation::{Augmentation, WORDS};
 use tl_sweep::cli::{Cli, Verb};
 use tl_sweep::commands::recorder::{begin, circumstance};
 use tl_sweep::commands::world::World;
+use tl_sweep::data::augment::augment;
+use tl_sweep::data::mix::Mix;
 use tl_sweep::data::split::split;
 use tl_sweep::experiment::Experiment;
 use tl_sweep::key::Key;
 use tl_sweep::outcome::{Ending, Outcome, Point, Predictions, Scores, TrialOutcome};
 use tl_sweep::plan::{Plan, trial_key};
+use tl_sweep::seed::{Stream, stream};
 use tl_sweep::store::Store;
 use tl_sweep::store::record::{FinishedTrial, SweepCost};
 
@@ -34,6 +38,28 @@ fn main() {
     bench.plan();
     bench.run();
     bench.report();
+    augmentations();
+}
+
+/// Images of 224 pixels, changed by each word of `augment` on one thread.
+fn augmentations() {
+    const IMAGES: usize = 64;
+    const SIDE: usize = 224;
+    let image: Vec<u8> = (0..3 * SIDE * SIDE).map(|at| (at * 7 % 251) as u8).collect();
+    let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    for word in WORDS {
+        let list = [Augmentation::parse(word).unwrap()];
+        let start = Instant::now();
+        let mut images: Vec<u8> = (0..IMAGES as u64)
+            .flat_map(|sample| augment(&list, &image, SIDE, &mut stream(0, Stream::Augment, &[sample])))
+            .collect();
+        if let Some(mix) = Mix::drawn(&list, IMAGES, SIDE, &mut stream(0, Stream::Mix, &[])) {
+            one_thread.install(|| mix.blend(&mut images, SIDE));
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        let each = 1000.0 * seconds / IMAGES as f64;
+        println!("| {IMAGES} images of {SIDE} pixels, augment = [\"{word}\"] | {seconds:.3} | | {each:.2} ms each |");
+    }
 }
 
 struct Bench {
