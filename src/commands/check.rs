@@ -121,7 +121,7 @@ fn check_weights(plan: &Plan, world: &World) -> anyhow::Result<()> {
         if let Some(fact) = world.facts.weights.get(&name)
             && seen.insert((name, settled.get("tap").map(Value::to_string)))
         {
-            let arch = crate::plan::stage::arch(&settled, &world.facts).map_err(anyhow::Error::msg)?;
+            let arch = crate::plan::chain::arch(&settled, &world.facts).map_err(anyhow::Error::msg)?;
             crate::train::check_weights(Path::new(&fact.path), &arch, &tap)
                 .map_err(|error| Usage(format!("{error:#}")))?;
         }

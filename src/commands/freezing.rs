@@ -9,7 +9,7 @@ use crate::model::lora::{idle, with_lora};
 use crate::model::selected::{Selected, frozen_beside};
 use crate::model::summary::frozen_names;
 use crate::phase::{phases, with_phase};
-use crate::plan::stage::arch;
+use crate::plan::chain::arch;
 use crate::plan::transfer::TRANSFERRED;
 use crate::plan::{Cell, Facts, Plan};
 use crate::trains::Trains;

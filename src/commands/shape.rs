@@ -4,8 +4,9 @@
 use super::jobs::{Kept, weight_file};
 use super::world::World;
 use crate::key::Key;
+use crate::plan::chain::Chain;
 use crate::plan::cost::{self, Cost, TrialCost};
-use crate::plan::stage::{Chain, Encode, Stage, Work};
+use crate::plan::stage::{Encode, Stage, Work};
 use crate::plan::tier::Tier;
 use crate::plan::{Cell, Plan, bond};
 use crate::recipe::Schedule;

@@ -1,6 +1,7 @@
 //! Which stages may run as a group, because they share work. Bonds stand in no key: how stages are grouped changes no bit.
 
-use super::stage::{Backbone, Chain, Encode, Encoded, Start, Train};
+use super::chain::Chain;
+use super::stage::{Backbone, Encode, Encoded, Start, Train};
 use crate::freeze::Freeze;
 use crate::key::Key;
 use crate::phase::Phase;

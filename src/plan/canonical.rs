@@ -8,7 +8,7 @@ use super::effect::{Fault, drop_without_effect, refuse_refit, settle_interpolati
 use super::facts::{Facts, KnownBackbone};
 use super::space::{Point, Space};
 use super::transfer::settle_transfer;
-use super::{Cell, stage};
+use super::{Cell, chain};
 use crate::experiment::Experiment;
 use crate::experiment::problem::Problem;
 use crate::frame::Resize;
@@ -216,7 +216,7 @@ impl Settler<'_> {
                 format!("{message} (scenario '{scenario}', dataset '{dataset}')"),
             ));
         }
-        let start = stage::start(&layer, self.facts, self.experiment.pretrain.as_ref(), self.experiment.seed)
+        let start = chain::start(&layer, self.facts, self.experiment.pretrain.as_ref(), self.experiment.seed)
             .map_err(|message| self.plain(message))?;
         let best = layer.get("keep_weights").and_then(Value::text) == Some("best");
         let metric = (best || solves).then_some(self.experiment.metric);
@@ -321,7 +321,7 @@ impl Settler<'_> {
 
     /// The network up to the tap; the tap is settled to its layer's own name.
     fn backbone(&mut self, layer: &mut Layer) -> Result<Graph, Problem> {
-        let arch = stage::arch(layer, self.facts).map_err(|message| self.plain(message))?;
+        let arch = chain::arch(layer, self.facts).map_err(|message| self.plain(message))?;
         let asked = layer.get("tap").cloned().unwrap_or_else(|| Value::Text("features".to_owned()));
         let refused = |message: String| self.experiment.problem("tap", &asked, message);
         let tap = recipe::tap(&asked).map_err(refused)?;

@@ -3,8 +3,9 @@
 //! Per image a forward pass costs F, and a backward pass F once for the inputs and once for the weights of every layer
 //! that trains; a frozen prefix has no backward pass. Sharing pays for the prefix once per image.
 
+use super::chain::Chain;
 use super::facts::{Counts, Facts};
-use super::stage::{Chain, Encode, Stage, Train};
+use super::stage::{Encode, Stage, Train};
 use crate::model::graph::Graph;
 use crate::model::selected::Selected;
 use crate::phase::Phase;

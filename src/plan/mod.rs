@@ -2,6 +2,7 @@
 
 pub mod bond;
 pub mod canonical;
+pub mod chain;
 pub mod cost;
 pub mod cross;
 mod depth;
@@ -160,8 +161,8 @@ impl Plan {
     ///
     /// # Errors
     /// A setting that cannot be read: impossible for a plan that was built.
-    pub fn stages(&self, cell: &Cell, replicate: usize, facts: &Facts) -> Result<stage::Chain, String> {
-        let mut reach = stage::Reach {
+    pub fn stages(&self, cell: &Cell, replicate: usize, facts: &Facts) -> Result<chain::Chain, String> {
+        let mut reach = chain::Reach {
             seed: self.seed,
             replicates: self.replicates,
             metric: self.metric,
@@ -170,12 +171,12 @@ impl Plan {
             pretrain: self.pretrain.as_ref(),
         };
         reach.per_class = self.widest(cell);
-        stage::chain(&self.settled(cell), cell.key, replicate, &reach, facts)
+        chain::chain(&self.settled(cell), cell.key, replicate, &reach, facts)
     }
 
     /// Where a cell's backbone starts: the SHA-256 of a weight file, the key of a pretrain stage, or `random`.
     pub fn start(&self, cell: &Cell, facts: &Facts) -> String {
-        match stage::start(&self.settled(cell), facts, self.pretrain.as_ref(), self.seed) {
+        match chain::start(&self.settled(cell), facts, self.pretrain.as_ref(), self.seed) {
             Ok(Start::File(sha256)) => sha256,
             Ok(Start::Pretrained(key)) => key.to_string(),
             Ok(Start::Random) | Err(_) => "random".to_owned(),
