@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::augmentation::Augmentation;
 use crate::freeze::Freeze;
 use crate::recipe::{
-    BATCH_NORM, BatchNorm, Budget, CLASS_WEIGHTS, ClassWeights, DECAY, Decay, OPTIMIZERS, Optimizer, OptimizerName,
-    Parsed, STRENGTHS, Schedule, clip, count, flag, number, strengths, word, wrong,
+    BATCH_NORM, BatchNorm, Budget, CLASS_WEIGHTS, ClassWeights, DECAY, Decay, LAYER_RATES, LayerRates, OPTIMIZERS,
+    Optimizer, OptimizerName, Parsed, STRENGTHS, Schedule, clip, count, flag, number, strengths, word, wrong,
 };
 use crate::trains::Trains;
 use crate::value::{Layer, Value, spaced};
@@ -26,6 +26,9 @@ pub struct Phase {
     /// Times `backbone_lr` for each block between a layer and the head.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub layer_decay: f64,
+    /// What else is between the rates of layers.
+    #[serde(default, skip_serializing_if = "LayerRates::is_even")]
+    pub layer_rates: LayerRates,
     pub weight_decay: f64,
     pub decay: Decay,
     /// Strength of the pull of the backbone to where it started, in place of its decay to zero.
@@ -72,6 +75,7 @@ pub const PHASE_KEYS: &[&str] = &[
     "lr",
     "backbone_lr",
     "layer_decay",
+    "layer_rates",
     "momentum",
     "nesterov",
     "weight_decay",
@@ -143,6 +147,7 @@ impl Phase {
             lr,
             backbone_lr: layer.get("backbone_lr").map_or(Ok(lr), |value| number(value, 0.0, f64::MAX))?,
             layer_decay: layer.get("layer_decay").map_or(Ok(1.0), |value| number(value, 0.0, 1.0))?,
+            layer_rates: layer.get("layer_rates").map_or(Ok(LayerRates::Even), |value| word(value, LAYER_RATES))?,
             weight_decay: number(get(layer, "weight_decay")?, 0.0, f64::MAX)?,
             decay: layer.get("decay").map_or(Ok(Decay::Coupled), |value| word(value, DECAY))?,
             start_decay: layer.get("start_decay").map_or(Ok(0.0), |value| number(value, 0.0, f64::MAX))?,

@@ -62,6 +62,24 @@ pub enum Decay {
     OverLr,
 }
 
+/// How the rates of layers are to each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LayerRates {
+    /// As `lr`, `backbone_lr` and `layer_decay` say.
+    #[default]
+    Even,
+    /// Times the norm of a layer's gradient over the norm of its parameters, over the largest of these ratios: measured anew in
+    /// every epoch (Lee et al., 2023: Auto-RGN).
+    Rgn,
+}
+
+impl LayerRates {
+    pub fn is_even(&self) -> bool {
+        *self == Self::Even
+    }
+}
+
 /// How much the classes count in the training loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -348,6 +366,7 @@ pub fn strengths_told(asked: Option<&str>) -> usize {
 /// The words of `Optimizer`, for messages.
 pub const OPTIMIZERS: &str = "'sgd', 'adamw', 'lbfgs' or 'ridge'";
 pub const DECAY: &str = "'coupled', 'decoupled' or 'over-lr'";
+pub const LAYER_RATES: &str = "'even' or 'rgn'";
 pub const CLASS_WEIGHTS: &str = "'none' or 'balanced'";
 pub const BATCH_NORM: &str = "'frozen', 'affine' or 'train'";
 

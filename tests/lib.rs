@@ -30,6 +30,7 @@ mod plans;
 mod predictions;
 mod published;
 mod ranking;
+mod rates;
 mod sharing;
 mod shifts;
 mod side;

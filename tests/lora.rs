@@ -222,6 +222,7 @@ fn additions_that_cannot_be_are_refused_and_one_effect_is_one_configuration() {
         "phases of one trial add the same: { lora = 8 } is not { lora = 4 }",
     );
     let legs = "phases = [{ freeze = \"all\", steps = 2 }, { trains = { lora = 4 }, steps = 2 }]\ninterpolate = 0.5";
+    refused("trains = { lora = 4 }\nlayer_rates = \"rgn\"", "its gradient is infinitely far from it");
     refused(legs, "half of the way of their factors is not half of the way of the network");
     refused("trains = { lora = 4 }\ntransfer = \"blocks.4\"", "all of them must train");
     let conv = World::new().file("grid.toml", crate::chosen::file(&[("mine", "trains = { lora = 4 }")]));

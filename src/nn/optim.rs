@@ -340,18 +340,29 @@ pub fn clip<'a>(gradients: impl Iterator<Item = &'a mut Tensor>, limit: f64) -> 
     if gradients.first().is_some_and(|gradient| gradient.device().is_cuda()) {
         return super::cuda::optim::clip(&gradients, limit);
     }
-    let mut squares = 0.0;
+    let mut all = 0.0;
     for gradient in &gradients {
-        squares +=
-            with([&**gradient], |[gradient]| gradient.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>())?;
+        all += squares(gradient)?;
     }
-    let factor = limit / (squares.sqrt() + 1e-6);
+    let factor = limit / (all.sqrt() + 1e-6);
     if factor < 1.0 {
         for gradient in gradients {
             *gradient = (&*gradient * factor)?;
         }
     }
     Ok(())
+}
+
+/// The sum of the squares of an f32 tensor, in f64.
+///
+/// # Errors
+/// Only those of the device.
+pub fn squares(tensor: &Tensor) -> Result<f64> {
+    #[cfg(feature = "cuda")]
+    if tensor.device().is_cuda() {
+        return tensor.to_dtype(candle_core::DType::F64)?.sqr()?.sum_all()?.to_scalar();
+    }
+    with([tensor], |[tensor]| tensor.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>())
 }
 
 /// Whether all numbers of f32 tensors are finite.

@@ -59,6 +59,7 @@ const STRUCTURE: &[&str] = &[
     "trains",
     "transfer",
     "layer_decay",
+    "layer_rates",
     "phases",
     "interpolate",
     "batch_norm",

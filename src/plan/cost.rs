@@ -33,6 +33,9 @@ pub struct TrialCost {
     pub reads: f64,
 }
 
+/// Batches of an epoch on which it is measured how far gradients are from their parameters (Lee et al., 2023: their code).
+pub const MEASURED: usize = 5;
+
 /// Steps of a phase, and how often validation is read in it.
 pub fn steps(phase: &Phase, train: usize) -> (usize, usize) {
     match phase.budget {
@@ -41,8 +44,16 @@ pub fn steps(phase: &Phase, train: usize) -> (usize, usize) {
     }
 }
 
-/// Images that a phase reads for training.
+/// Images that a phase reads for training, those among them on which the ratios of its layers' rates are measured.
 fn images(phase: &Phase, train: usize) -> f64 {
+    let (steps, _) = steps(phase, train);
+    let epochs = steps.div_ceil(train.div_ceil(phase.batch));
+    let measured = if phase.layer_rates.is_even() { 0 } else { epochs * (MEASURED * phase.batch).min(train) };
+    measured as f64 + learned(phase, train)
+}
+
+/// Images that its steps read.
+fn learned(phase: &Phase, train: usize) -> f64 {
     match phase.budget {
         Budget::Epochs(epochs) => (epochs * train) as f64,
         Budget::Steps(steps) => {

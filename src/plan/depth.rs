@@ -99,8 +99,26 @@ fn settle_leg(leg: &mut Layer, asked: &Layer, backbone: &Graph) -> Result<(), Fa
     if !graded || leg.get("layer_decay").and_then(Value::number) == Some(1.0) {
         leg.remove("layer_decay");
     }
+    settle_ratios(leg, frozen >= backbone.layers.len(), &trains)?;
     if frozen >= backbone.layers.len() || leg.get("start_decay").and_then(Value::number) == Some(0.0) {
         leg.remove("start_decay");
+    }
+    Ok(())
+}
+
+/// Ratios are between layers, and of parameters that are not zero.
+fn settle_ratios(leg: &mut Layer, head_alone: bool, trains: &Trains) -> Result<(), Fault> {
+    let Some(value) = leg.get("layer_rates").filter(|value| value.text() == Some("rgn")).cloned() else {
+        leg.remove("layer_rates");
+        return Ok(());
+    };
+    if let Trains::Lora(lora) = trains {
+        let message = format!("half of what {lora} adds is zero at first: its gradient is infinitely far from it");
+        return Err(fault("layer_rates", &value, message));
+    }
+    // One layer is as far as the farthest.
+    if head_alone && leg.get("head").is_none_or(|head| head.text() == Some("linear")) {
+        leg.remove("layer_rates");
     }
     Ok(())
 }

@@ -29,6 +29,7 @@ const OF_STEPS: &[&str] = &[
     "lr",
     "backbone_lr",
     "layer_decay",
+    "layer_rates",
     "momentum",
     "nesterov",
     "weight_decay",

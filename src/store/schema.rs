@@ -54,6 +54,7 @@ pub const SETTINGS: &[&str] = &[
     "transfer",
     // From the twelfth migration on.
     "interpolate",
+    "layer_rates",
 ];
 
 /// How many settings each migration knew.
@@ -108,7 +109,7 @@ pub const MIGRATIONS: &[&str] = &[
     TUNE_REPLICATES,
     FOLDS_AND_TRANSFER,
     SHIFTED,
-    INTERPOLATE,
+    INTERPOLATE_AND_LAYER_RATES,
 ];
 
 const FIRST: &str = "
@@ -284,8 +285,9 @@ CREATE TABLE shifted (
 ) WITHOUT ROWID;
 ";
 
-const INTERPOLATE: &str = "
+const INTERPOLATE_AND_LAYER_RATES: &str = "
 ALTER TABLE cell ADD COLUMN interpolate;
+ALTER TABLE cell ADD COLUMN layer_rates;
 DROP VIEW result;
 {view}
 ";

@@ -112,7 +112,7 @@ fn learn_together(
 }
 
 /// How a lane learns at its place: its phase, its rates, and the chance of its dropout.
-fn turn<'a>(lane: &Lane, common: &Common<'a>) -> Turn<'a> {
+pub fn turn<'a>(lane: &Lane, common: &Common<'a>) -> Turn<'a> {
     let (course, place) = (lane.course_of(common.courses), lane.history.place);
     let path = [common.stage.replicate as u64, place.leg as u64, place.step as u64];
     let dropout = stream(common.stage.seed, Stream::Dropout, &path);

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use super::course::Now;
 use super::lane::Turn;
 use crate::exec::Network;
-use crate::nn::optim::{Rule, Sizes, State, Step, Steps};
+use crate::nn::optim::{Rule, Sizes, State, Step, Steps, squares};
 use crate::nn::pull::Pull;
 use crate::phase::Phase;
 use crate::recipe::{Decay, Optimizer};
@@ -50,11 +50,57 @@ pub fn groups(phase: &Phase, distances: &[Option<usize>]) -> Arc<[usize]> {
     distances.iter().map(|below| below.map_or(0, group)).collect()
 }
 
-/// How far the layers of these groups go.
-pub fn sizes(phase: &Phase, now: &Now, of_layer: &Arc<[usize]>) -> Sizes {
+/// How far the layers of these groups go; each as far as it does times its ratio, where there are any.
+pub fn sizes(phase: &Phase, now: &Now, of_layer: &Arc<[usize]>, ratios: Option<&Ratios>) -> Sizes {
+    if let Some(ratios) = ratios {
+        let own = |(group, ratio): (&usize, &f64)| {
+            let step = step(phase, now, group.checked_sub(1));
+            Step { lr: step.lr * ratio, ..step }
+        };
+        let groups: Vec<Step> = of_layer.iter().zip(ratios.iter()).map(own).collect();
+        return Sizes { of_layer: (0..groups.len()).collect(), groups };
+    }
     let last = of_layer.iter().max().copied().unwrap_or(0);
     let groups = (0..=last).map(|group| step(phase, now, group.checked_sub(1))).collect();
     Sizes { groups, of_layer: of_layer.clone() }
+}
+
+/// Per layer, what its rate is times.
+pub type Ratios = [f64];
+
+/// Of each layer that trains, the norms of its gradients over batches, and of its parameters.
+#[derive(Default)]
+pub struct Relative {
+    /// Sums over batches of the norm of the gradient over that of the parameters.
+    sums: BTreeMap<usize, f64>,
+}
+
+impl Relative {
+    /// Adds the gradients of a batch.
+    ///
+    /// # Errors
+    /// Only those of the device.
+    pub fn add(&mut self, network: &Network, layer: usize, gradients: &[Tensor]) -> candle_core::Result<()> {
+        let (mut of_gradient, mut of_parameters) = (0.0, 0.0);
+        for (which, gradient) in network.learned(layer).into_iter().zip(gradients) {
+            of_gradient += squares(gradient)?;
+            of_parameters += squares(&network.params[layer][which])?;
+        }
+        // What is zero so far has nowhere to be far from: such a layer counts as none.
+        let ratio = if of_parameters > 0.0 { (of_gradient / of_parameters).sqrt() } else { 0.0 };
+        *self.sums.entry(layer).or_default() += ratio;
+        Ok(())
+    }
+
+    /// Over the largest; a layer that was not measured stays where it is.
+    pub fn ratios(&self, layers: usize) -> Arc<Ratios> {
+        let largest = self.sums.values().copied().fold(0.0, f64::max);
+        let ratio = |layer: usize| match self.sums.get(&layer) {
+            Some(sum) if largest > 0.0 => sum / largest,
+            _ => 0.0,
+        };
+        (0..layers).map(ratio).collect()
+    }
 }
 
 /// How the parameters of a network go from their gradients.
@@ -65,9 +111,9 @@ pub struct Descent<'a> {
 }
 
 impl<'a> Descent<'a> {
-    pub fn new(turn: &Turn, groups: &Arc<[usize]>, start: Option<&'a Pull>) -> Self {
+    pub fn new(turn: &Turn, groups: &Arc<[usize]>, ratios: Option<&Ratios>, start: Option<&'a Pull>) -> Self {
         let pull = start.filter(|pull| pull.strength > 0.0);
-        Self { rule: rule(turn.phase), sizes: sizes(turn.phase, &turn.now, groups), pull }
+        Self { rule: rule(turn.phase), sizes: sizes(turn.phase, &turn.now, groups, ratios), pull }
     }
 
     /// The parameters of a layer after one step.
@@ -245,6 +291,40 @@ mod tests {
         for (trains, chosen) in cases {
             let phase = phase(&[("trains", trains)])?;
             check(&phase, |name| (if head(name) || chosen(name) { LR } else { 0.0 }, 0.0))?;
+        }
+        Ok(())
+    }
+
+    /// Of each layer: the norm of its gradient over that of its parameters, over the largest (Lee et al., 2023).
+    #[test]
+    fn rates_follow_how_far_gradients_are_from_their_parameters() -> anyhow::Result<()> {
+        let phase = phase(&[("layer_rates", Value::Text("rgn".into()))])?;
+        let history = History { trials: vec![0], place: Place::default(), record: Record::default(), latest: None };
+        let mut lane = Lane::new(network()?, 0, history);
+        lane.enter(&phase, 0, 0)?;
+        let now = Now { lr: phase.lr, backbone_lr: phase.backbone_lr, evaluates: false, ends: false };
+        let mut turn = Turn { phase: &phase, now, dropout: stream(0, Stream::Dropout, &[]) };
+        let lesson = || Lesson { labels: (&LABELS).into(), balanced: &[] };
+        let start = named(&lane.network)?;
+        lane.measure(&[(batch()?, lesson()), (batch()?, lesson())], &mut turn)?;
+        assert_eq!(named(&lane.network)?, start, "measuring moves nothing");
+        lane.learn(&batch()?, &lesson(), &mut turn)?;
+        let (after, gradients) = (named(&lane.network)?, gradients(&start)?);
+        let layer = |name: &str| name.rsplit_once('.').map_or(name, |(layer, _)| layer).to_owned();
+        let mut squares: BTreeMap<String, [f64; 2]> = BTreeMap::new();
+        for (name, gradient) in &gradients {
+            let own = squares.entry(layer(name)).or_default();
+            own[0] += gradient.iter().map(|g| g * g).sum::<f64>();
+            own[1] += start[name].iter().map(|w| w * w).sum::<f64>();
+        }
+        let ratios: BTreeMap<&String, f64> = squares.iter().map(|(layer, [g, w])| (layer, (g / w).sqrt())).collect();
+        let largest = ratios.values().copied().fold(0.0, f64::max);
+        assert!(ratios.len() > 3 && ratios.values().any(|ratio| *ratio < 0.5 * largest), "{ratios:?}");
+        for (name, gradient) in &gradients {
+            let rate = LR * ratios[&layer(name)] / largest;
+            for ((after, start), g) in after[name].iter().zip(&start[name]).zip(gradient) {
+                assert!((after - (start - rate * g)).abs() < 1e-5, "{name}: {after} instead of {}", start - rate * g);
+            }
         }
         Ok(())
     }

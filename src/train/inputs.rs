@@ -181,6 +181,11 @@ impl Inputs {
         Ok(Batch { draw, samples, mix })
     }
 
+    /// How many batches an epoch of such draws has.
+    pub fn batches(&self, draw: &Draw) -> usize {
+        self.train.len().div_ceil(draw.batch)
+    }
+
     /// The samples of a draw.
     fn samples(&mut self, draw: &Draw) -> Vec<u32> {
         let epoch = (draw.leg, draw.epoch);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use super::course::{Course, Now, targets};
-use super::descent::{Descent, Moved, groups};
+use super::descent::{Descent, Moved, Ratios, Relative, groups};
 use super::record::History;
 #[cfg(feature = "cuda")]
 use crate::exec::routine::{Routine, TrainStep};
@@ -44,6 +44,8 @@ pub struct Lane {
     pub below: usize,
     /// Per layer, those that step alike.
     groups: Arc<[usize]>,
+    /// Per layer, what its rate is times, measured in this epoch.
+    ratios: Option<Arc<Ratios>>,
     /// Where the backbone started, and how hard it is pulled back to that in this leg.
     start: Option<Pull>,
     states: BTreeMap<(usize, usize), State>,
@@ -68,6 +70,7 @@ impl Lane {
             history,
             below,
             groups: Arc::new([]),
+            ratios: None,
             start: None,
             states: BTreeMap::new(),
             best: None,
@@ -111,6 +114,7 @@ impl Lane {
         self.states.clear();
         self.best = None;
         self.began = None;
+        self.ratios = None;
         #[cfg(feature = "cuda")]
         {
             self.routine = RefCell::default();
@@ -136,6 +140,7 @@ impl Lane {
             history: History { trials, ..self.history.clone() },
             below: self.below,
             groups: self.groups.clone(),
+            ratios: self.ratios.clone(),
             start: self.start.clone(),
             states: self
                 .states
@@ -179,7 +184,7 @@ impl Lane {
 
     #[cfg(feature = "cuda")]
     fn learn_on_gpu(&mut self, x: &Tensor, lesson: &Lesson, turn: &mut Turn) -> anyhow::Result<()> {
-        let how = Descent::new(turn, &self.groups, self.start.as_ref());
+        let how = Descent::new(turn, &self.groups, self.ratios.as_deref(), self.start.as_ref());
         let lesson = TrainStep {
             labels: lesson.labels,
             targets: targets(turn.phase, lesson.balanced),
@@ -230,6 +235,24 @@ impl Lane {
         Ok(Some(pending))
     }
 
+    /// Measures what the rates of layers are times until it is measured again, on these batches; nothing moves.
+    ///
+    /// # Errors
+    /// As `learn`.
+    pub fn measure(&mut self, batches: &[(Tensor, Lesson)], turn: &mut Turn) -> anyhow::Result<()> {
+        let mut relative = Relative::default();
+        for (x, lesson) in batches {
+            let network = &self.network;
+            let mut tape = network.forward(x, Mode::Train(&mut turn.dropout))?;
+            let targets = targets(turn.phase, lesson.balanced);
+            let (_, gradient) = cross_entropies(&tape.result()?, lesson.labels, &[targets])?;
+            let mut add = |layer: usize, gradients: Vec<Tensor>| relative.add(network, layer, &gradients);
+            network.backward_into(&mut tape, gradient, &mut add)?;
+        }
+        self.ratios = Some(relative.ratios(self.network.graph.layers.len()));
+        Ok(())
+    }
+
     /// Notes the losses that the device still owes, up to the first that is not finite.
     ///
     /// # Errors
@@ -248,7 +271,7 @@ impl Lane {
     /// # Errors
     /// Only those of the device.
     pub fn follow(&mut self, gradients: OfLayers, turn: &Turn) -> candle_core::Result<()> {
-        let how = Descent::new(turn, &self.groups, self.start.as_ref());
+        let how = Descent::new(turn, &self.groups, self.ratios.as_deref(), self.start.as_ref());
         let (mut steps, mut moved) = (Steps::default(), Vec::new());
         for (layer, own) in gradients {
             moved.extend(how.stepped(&self.network, &mut self.states, &mut steps, layer, own)?);
@@ -261,7 +284,7 @@ impl Lane {
     /// The backward pass and one optimiser step on every parameter that trains. A layer steps as soon as its gradients
     /// are there, so that they never all take memory at once.
     fn backward(&mut self, tape: &mut Tape, dy: Tensor, turn: &Turn) -> candle_core::Result<()> {
-        let how = Descent::new(turn, &self.groups, self.start.as_ref());
+        let how = Descent::new(turn, &self.groups, self.ratios.as_deref(), self.start.as_ref());
         let (network, states) = (&self.network, &mut self.states);
         let (mut steps, mut moved) = (Steps::default(), Vec::new());
         let mut learn = |layer: usize, gradients: Vec<Tensor>| {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 
-use super::abreast::{self, Probe};
+use super::abreast::{self, Probe, turn};
 use super::bank::{self, Bank};
 use super::course::{Course, Draw};
 use super::evaluate::{self, BATCH};
@@ -18,7 +18,9 @@ use crate::model::weights::Weights;
 use crate::nn::buffer;
 use crate::nn::loss::{Answers, Labels, answers};
 use crate::outcome::{Ending, Predictions, Scores};
+use crate::plan::cost::MEASURED;
 use crate::plan::stage::Train;
+use crate::seed::{Stream, stream};
 
 pub enum Learner {
     Lane { lane: Box<Lane>, feed: usize },
@@ -65,20 +67,11 @@ pub fn learn_all(
     reading: &mut Reading,
     common: &Common,
 ) -> anyhow::Result<()> {
-    let start = std::time::Instant::now();
-    let batch = reading.inputs.batch(draw)?;
-    let samples = &batch.samples;
-    let labels: Vec<u32> = samples.iter().map(|sample| common.manifest.samples[*sample as usize].class).collect();
-    let mut feeds: Vec<usize> = which.iter().map(|index| learners[*index].feed()).collect();
-    feeds.sort_unstable();
-    feeds.dedup();
-    let before = reading.inputs.macs;
-    let xs = reading.inputs.learned(&feeds, &batch)?;
-    let trials: Vec<usize> = which.iter().flat_map(|index| learners[*index].trials()).collect();
-    reading.spent.add(&trials, start.elapsed().as_secs_f64(), reading.inputs.macs - before);
-    let others = batch.mix.as_ref().map(|mix| (mix.others(&labels), mix.share()));
-    let mixed = others.as_ref().map(|(others, share)| (others.as_slice(), *share));
-    let lesson = Lesson { labels: Labels { own: &labels, mixed }, balanced: common.balanced };
+    if draw.within == 0 {
+        measure(learners, which, draw, reading, common)?;
+    }
+    let read = Read::new(learners, which, draw, reading, common)?;
+    let (feeds, xs, lesson) = (&read.feeds, &read.xs, read.lesson(common));
     let mut left = which.to_vec();
     while let Some(first) = left.first().copied() {
         let start = std::time::Instant::now();
@@ -88,7 +81,7 @@ pub fn learn_all(
         let place = feeds.binary_search(&learners[first].feed()).map_err(|_| anyhow::anyhow!("a feed was not read"))?;
         for index in &set {
             let learner = &learners[*index];
-            reading.spent.add(&learner.trials(), 0.0, learner.step_macs() * samples.len() as f64);
+            reading.spent.add(&learner.trials(), 0.0, learner.step_macs() * read.labels.len() as f64);
         }
         let mut trials = learners[first].trials();
         match &mut learners[first] {
@@ -109,8 +102,94 @@ pub fn learn_all(
         }
         reading.spent.add(&trials, start.elapsed().as_secs_f64(), 0.0);
     }
-    buffer::recycle_batch(xs);
+    buffer::recycle_batch(read.xs);
     Ok(())
+}
+
+/// At the beginning of an epoch: the ratios of those lanes whose layers' rates follow from them.
+fn measure(
+    learners: &mut [Learner],
+    which: &[usize],
+    draw: &Draw,
+    reading: &mut Reading,
+    common: &Common,
+) -> anyhow::Result<()> {
+    let follows = |index: &usize| match &learners[*index] {
+        Learner::Lane { lane, .. } => {
+            !lane.course_of(common.courses).phase(lane.history.place.leg).layer_rates.is_even()
+        }
+        Learner::Bank { .. } => false,
+    };
+    let which: Vec<usize> = which.iter().copied().filter(follows).collect();
+    if which.is_empty() {
+        return Ok(());
+    }
+    let draws: Vec<Draw> =
+        (0..reading.inputs.batches(draw).min(MEASURED)).map(|within| Draw { within, ..draw.clone() }).collect();
+    let read = draws.iter().map(|draw| Read::new(learners, &which, draw, reading, common));
+    let read = read.collect::<anyhow::Result<Vec<Read>>>()?;
+    let images: usize = read.iter().map(|read| read.labels.len()).sum();
+    for index in which {
+        let start = std::time::Instant::now();
+        let (feed, trials) = (learners[index].feed(), learners[index].trials());
+        let macs = learners[index].step_macs() * images as f64;
+        if let Learner::Lane { lane, .. } = &mut learners[index] {
+            let batch = |read| Read::of(read, feed, common);
+            let batches = read.iter().map(batch).collect::<anyhow::Result<Vec<(Tensor, Lesson)>>>()?;
+            let mut turn = turn(lane, common);
+            // Masks of its own: those of the steps of this epoch are theirs.
+            let path = [common.stage.replicate as u64, lane.history.place.leg as u64, u64::MAX - draw.epoch as u64];
+            turn.dropout = stream(common.stage.seed, Stream::Dropout, &path);
+            lane.measure(&batches, &mut turn)?;
+        }
+        reading.spent.add(&trials, start.elapsed().as_secs_f64(), macs);
+    }
+    Ok(())
+}
+
+/// A batch as learners read it.
+struct Read {
+    feeds: Vec<usize>,
+    /// One for each feed.
+    xs: Vec<Tensor>,
+    labels: Vec<u32>,
+    /// Of the images that they are mixed with, and the share of their own.
+    others: Option<(Vec<u32>, f64)>,
+}
+
+impl Read {
+    fn new(
+        learners: &[Learner],
+        which: &[usize],
+        draw: &Draw,
+        reading: &mut Reading,
+        common: &Common,
+    ) -> anyhow::Result<Self> {
+        let start = std::time::Instant::now();
+        let batch = reading.inputs.batch(draw)?;
+        let class = |sample: &u32| common.manifest.samples[*sample as usize].class;
+        let labels: Vec<u32> = batch.samples.iter().map(class).collect();
+        let mut feeds: Vec<usize> = which.iter().map(|index| learners[*index].feed()).collect();
+        feeds.sort_unstable();
+        feeds.dedup();
+        let before = reading.inputs.macs;
+        let xs = reading.inputs.learned(&feeds, &batch)?;
+        let trials: Vec<usize> = which.iter().flat_map(|index| learners[*index].trials()).collect();
+        reading.spent.add(&trials, start.elapsed().as_secs_f64(), reading.inputs.macs - before);
+        let others = batch.mix.as_ref().map(|mix| (mix.others(&labels), mix.share()));
+        Ok(Self { feeds, xs, labels, others })
+    }
+
+    fn lesson<'a>(&'a self, common: &Common<'a>) -> Lesson<'a> {
+        let mixed = self.others.as_ref().map(|(others, share)| (others.as_slice(), *share));
+        Lesson { labels: Labels { own: &self.labels, mixed }, balanced: common.balanced }
+    }
+
+    /// What one feed gives, and what is learned from it.
+    fn of<'a>(&'a self, feed: usize, common: &Common<'a>) -> anyhow::Result<(Tensor, Lesson<'a>)> {
+        let place = self.feeds.binary_search(&feed).map_err(|_| anyhow::anyhow!("a feed was not read"))?;
+        Ok((self.xs[place].clone(), self.lesson(common)))
+    }
 }
 
 fn lanes<'a>(learners: &'a mut [Learner], which: &[usize]) -> Vec<&'a mut Lane> {

@@ -126,6 +126,14 @@ pub static KEYS: &[Key] = &[
     ),
     key!(
         Recipe,
+        "layer_rates",
+        "even",
+        |v| recipe::word::<recipe::LayerRates>(v, recipe::LAYER_RATES).map(drop),
+        r#"{"enum":["even","rgn"]}"#,
+        "`rgn`: the rate of each layer, the head's last ones among them, is also times the norm of its gradient over the norm of its parameters, over the largest of these ratios, measured on the first five batches of every epoch (Auto-RGN; Lee et al., 2023, by tensor)."
+    ),
+    key!(
+        Recipe,
         "interpolate",
         "1.0",
         share,
