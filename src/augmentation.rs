@@ -45,6 +45,9 @@ pub enum Augmentation {
 /// The smallest share of the area that `resized-crop` keeps where it has no number.
 const LEAST_AREA: f64 = 0.08;
 
+/// Below it a share is zero or one, and drawing it would run out of numbers in the end.
+const LEAST_ALPHA: f64 = 1e-6;
+
 /// Each word with the numbers that people use behind it.
 pub const WORDS: [&str; 12] = [
     "flip",
@@ -92,8 +95,8 @@ impl Augmentation {
             "trivial-augment" => Self::TrivialAugment,
             "rand-augment" => return Self::rand_augment(&numbers),
             "erase" => return one("a probability", 0.0, 1.0).map(Self::Erase),
-            "mixup" => return one("the alpha of a Beta distribution", 0.0, 100.0).map(Self::MixUp),
-            "cutmix" => return one("the alpha of a Beta distribution", 0.0, 100.0).map(Self::CutMix),
+            "mixup" => return one("the alpha of a Beta distribution", LEAST_ALPHA, 100.0).map(Self::MixUp),
+            "cutmix" => return one("the alpha of a Beta distribution", LEAST_ALPHA, 100.0).map(Self::CutMix),
             _ => return Err(unknown(word)),
         };
         if numbers.is_empty() { Ok(found) } else { Err(format!("`{word}` has no numbers, found '{text}'")) }

@@ -23,17 +23,27 @@ fn world(more: &str) -> World {
     World::new().file("x.toml", file(chosen).replace("seed = 5\n", &format!("seed = 5\n{more}\n")))
 }
 
-fn tensors(world: &World, recipe: &str) -> HashMap<String, Tensor> {
+fn key(world: &World, recipe: &str) -> String {
     let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
     let text = "SELECT trial FROM result WHERE recipe = ?1 AND replicate = 0";
-    let key: String = store.query_row(text, [recipe], |row| row.get(0)).unwrap();
-    let said = world.run(&["export", "x.toml", &key, "--out", "one.safetensors"]).exits(0).out;
+    store.query_row(text, [recipe], |row| row.get(0)).unwrap()
+}
+
+fn tensors(world: &World, recipe: &str) -> HashMap<String, Tensor> {
+    let said = world.run(&["export", "x.toml", &key(world, recipe), "--out", "one.safetensors"]).exits(0).out;
     assert!(said.contains("to the bit"), "{said}");
     candle_core::safetensors::load(world.path("one.safetensors"), &Device::Cpu).unwrap()
 }
 
 fn numbers(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn bits(world: &World, file: &str) -> Vec<(String, Vec<f32>)> {
+    let read = candle_core::safetensors::load(world.path(&format!("{file}.safetensors")), &Device::Cpu).unwrap();
+    let mut all: Vec<_> = read.into_iter().map(|(name, tensor)| (name, numbers(&tensor))).collect();
+    all.sort_by(|one, other| one.0.cmp(&other.0));
+    all
 }
 
 #[test]
@@ -45,6 +55,17 @@ fn weights_lie_on_the_way_and_shares_of_it_are_trained_once() {
     world.run(&["run", "x.toml", "--db", "alone/r.sqlite", "--no-share"]).exits(0);
     let ((shared, _), (alone, _)) = (found(&world, "results/tl-sweep.sqlite"), found(&world, "alone/r.sqlite"));
     assert_eq!((shared.len(), &shared), (6 * 2, &alone));
+    // Kept, it is what it is trained again.
+    world.run(&["run", "x.toml", "--db", "kept/r.sqlite", "--set", "experiment.keep=\"all\""]).exits(0);
+    let key = key(&world, "half");
+    for (db, out, told) in
+        [("kept/r.sqlite", "kept", "kept since it was trained"), ("results/tl-sweep.sqlite", "again", "to the bit")]
+    {
+        let said =
+            world.run(&["export", "x.toml", &key, "--db", db, "--out", &format!("{out}.safetensors")]).exits(0).out;
+        assert!(said.contains(told), "{said}");
+    }
+    assert_eq!(bits(&world, "kept"), bits(&world, "again"));
     let said = world.run(&["verify", "x.toml", "--all"]).exits(0).out;
     assert!(said.contains("12 of 12 trials"), "{said}");
     let [start, end] = ["head", "whole"].map(|recipe| tensors(&world, recipe));

@@ -181,6 +181,14 @@ fn additions_are_shared_exported_and_merged() {
             "{recipe}"
         );
     }
+    // Kept, it is what it is trained again; the last of them were the phases'.
+    world.run(&["run", "grid.toml", "--db", "kept/r.sqlite", "--set", "experiment.keep=\"all\""]).exits(0);
+    let kept = ["export", "grid.toml", &of("legs").0, "--db", "kept/r.sqlite", "--out", "kept.safetensors"];
+    let said = world.run(&kept).exits(0).out;
+    assert!(said.contains("kept since it was trained"), "{said}");
+    let [own, kept] = ["own", "kept"]
+        .map(|file| candle_core::safetensors::load(world.path(&format!("{file}.safetensors")), &Device::Cpu).unwrap());
+    assert!(own.len() == kept.len() && own.iter().all(|(name, tensor)| numbers(tensor) == numbers(&kept[name])));
     assert_eq!(own_answers(&world, "own.safetensors").len(), 6);
     for (one, other) in own_answers(&world, "own.safetensors").iter().zip(own_answers(&world, "merged.safetensors")) {
         assert!((one - other).abs() < 1e-4, "{one} {other}");

@@ -59,6 +59,7 @@ fn ratios_of_nothing_are_dropped_or_refused() {
     let said = world.run(&["plan", "x.toml"]).exits(0).out;
     assert!(said.contains("4 distinct trials"), "{said}");
     crate::chosen::refused(&[
+        ("trains = \"biases\"\nlayer_rates = \"rgn\"", "its gradient is infinitely far from it"),
         ("layer_rates = \"auto\"", "expected 'even' or 'rgn', found 'auto'"),
         ("freeze = \"none\"\nlayer_rates = 2", "expected 'even' or 'rgn'"),
     ]);

@@ -1,8 +1,6 @@
 //! Low-rank adaptation (Hu et al., 2022): beside a dense layer W x stands B A x, of a small rank, and of the backbone A and B
 //! alone train. A starts at random and B at zero, so that a network starts as it was; the sum is not scaled.
 
-use std::collections::HashMap;
-
 use candle_core::{DType, Device, Tensor};
 
 use super::freezing::frozen_layers;
@@ -121,9 +119,7 @@ pub fn frozen_in(graph: &Graph, plain: &Graph, freeze: &Freeze) -> Result<usize,
 /// # Errors
 /// An addition's tensors are missing, or only candle's own.
 pub fn merged(graph: &Graph, mut weights: Weights) -> anyhow::Result<Weights> {
-    let names: HashMap<&str, &Layer> = graph.layers.iter().map(|layer| (layer.name.as_str(), layer)).collect();
-    let additions = names.keys().filter_map(|name| name.strip_suffix(PARTS[0]));
-    for name in additions {
+    for name in graph.layers.iter().filter_map(|layer| layer.name.strip_suffix(PARTS[0])) {
         let mut take = |part: &str, param: &str| {
             let name = format!("{name}{part}.{param}");
             weights.0.remove(&name).ok_or_else(|| anyhow::anyhow!("there is no '{name}'"))

@@ -112,8 +112,9 @@ fn settle_ratios(leg: &mut Layer, head_alone: bool, trains: &Trains) -> Result<(
         leg.remove("layer_rates");
         return Ok(());
     };
-    if let Trains::Lora(lora) = trains {
-        let message = format!("half of what {lora} adds is zero at first: its gradient is infinitely far from it");
+    if matches!(trains, Trains::Lora(_) | Trains::Biases) {
+        let message =
+            format!("what trains = {trains} trains may be zero at first: its gradient is infinitely far from it");
         return Err(fault("layer_rates", &value, message));
     }
     // One layer is as far as the farthest.

@@ -306,7 +306,11 @@ mod tests {
         let mut turn = Turn { phase: &phase, now, dropout: stream(0, Stream::Dropout, &[]) };
         let lesson = || Lesson { labels: (&LABELS).into(), balanced: &[] };
         let start = named(&lane.network)?;
-        lane.measure(&[(batch()?, lesson()), (batch()?, lesson())], &mut turn)?;
+        let mut relative = Relative::default();
+        for _ in 0..2 {
+            lane.measure(&batch()?, &lesson(), &mut turn, &mut relative)?;
+        }
+        lane.rate(&relative);
         assert_eq!(named(&lane.network)?, start, "measuring moves nothing");
         lane.learn(&batch()?, &lesson(), &mut turn)?;
         let (after, gradients) = (named(&lane.network)?, gradients(&start)?);

@@ -235,22 +235,23 @@ impl Lane {
         Ok(Some(pending))
     }
 
-    /// Measures what the rates of layers are times until it is measured again, on these batches; nothing moves.
+    /// Adds to `relative` how far the gradients of a batch are from their parameters; nothing moves.
     ///
     /// # Errors
     /// As `learn`.
-    pub fn measure(&mut self, batches: &[(Tensor, Lesson)], turn: &mut Turn) -> anyhow::Result<()> {
-        let mut relative = Relative::default();
-        for (x, lesson) in batches {
-            let network = &self.network;
-            let mut tape = network.forward(x, Mode::Train(&mut turn.dropout))?;
-            let targets = targets(turn.phase, lesson.balanced);
-            let (_, gradient) = cross_entropies(&tape.result()?, lesson.labels, &[targets])?;
-            let mut add = |layer: usize, gradients: Vec<Tensor>| relative.add(network, layer, &gradients);
-            network.backward_into(&mut tape, gradient, &mut add)?;
-        }
-        self.ratios = Some(relative.ratios(self.network.graph.layers.len()));
+    pub fn measure(&self, x: &Tensor, lesson: &Lesson, turn: &mut Turn, relative: &mut Relative) -> anyhow::Result<()> {
+        let network = &self.network;
+        let mut tape = network.forward(x, Mode::Train(&mut turn.dropout))?;
+        let targets = targets(turn.phase, lesson.balanced);
+        let (_, gradient) = cross_entropies(&tape.result()?, lesson.labels, &[targets])?;
+        let mut add = |layer: usize, gradients: Vec<Tensor>| relative.add(network, layer, &gradients);
+        network.backward_into(&mut tape, gradient, &mut add)?;
         Ok(())
+    }
+
+    /// What was measured is what the rates of layers are times, until it is measured again.
+    pub fn rate(&mut self, relative: &Relative) {
+        self.ratios = Some(relative.ratios(self.network.graph.layers.len()));
     }
 
     /// Notes the losses that the device still owes, up to the first that is not finite.

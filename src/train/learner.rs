@@ -8,6 +8,7 @@ use candle_core::{Device, Tensor};
 use super::abreast::{self, Probe, turn};
 use super::bank::{self, Bank};
 use super::course::{Course, Draw};
+use super::descent::Relative;
 use super::evaluate::{self, BATCH};
 use super::inputs::Inputs;
 use super::kept;
@@ -124,25 +125,30 @@ fn measure(
     if which.is_empty() {
         return Ok(());
     }
-    let draws: Vec<Draw> =
-        (0..reading.inputs.batches(draw).min(MEASURED)).map(|within| Draw { within, ..draw.clone() }).collect();
-    let read = draws.iter().map(|draw| Read::new(learners, &which, draw, reading, common));
-    let read = read.collect::<anyhow::Result<Vec<Read>>>()?;
-    let images: usize = read.iter().map(|read| read.labels.len()).sum();
-    for index in which {
-        let start = std::time::Instant::now();
-        let (feed, trials) = (learners[index].feed(), learners[index].trials());
-        let macs = learners[index].step_macs() * images as f64;
-        if let Learner::Lane { lane, .. } = &mut learners[index] {
-            let batch = |read| Read::of(read, feed, common);
-            let batches = read.iter().map(batch).collect::<anyhow::Result<Vec<(Tensor, Lesson)>>>()?;
-            let mut turn = turn(lane, common);
-            // Masks of its own: those of the steps of this epoch are theirs.
-            let path = [common.stage.replicate as u64, lane.history.place.leg as u64, u64::MAX - draw.epoch as u64];
-            turn.dropout = stream(common.stage.seed, Stream::Dropout, &path);
-            lane.measure(&batches, &mut turn)?;
+    let mut found: BTreeMap<usize, Relative> = BTreeMap::new();
+    for within in 0..reading.inputs.batches(draw).min(MEASURED) {
+        let read = Read::new(learners, &which, &Draw { within, ..draw.clone() }, reading, common)?;
+        for index in &which {
+            let start = std::time::Instant::now();
+            let learner = &learners[*index];
+            if let Learner::Lane { lane, feed } = learner {
+                let (x, lesson) = read.of(*feed, common)?;
+                let mut turn = turn(lane, common);
+                // Masks of its own: those of the steps of this epoch are theirs.
+                let (leg, place) = (lane.history.place.leg as u64, u64::MAX - (draw.epoch * MEASURED + within) as u64);
+                let path = [common.stage.replicate as u64, leg, place];
+                turn.dropout = stream(common.stage.seed, Stream::Dropout, &path);
+                lane.measure(x, &lesson, &mut turn, found.entry(*index).or_default())?;
+            }
+            let macs = learner.step_macs() * read.labels.len() as f64;
+            reading.spent.add(&learner.trials(), start.elapsed().as_secs_f64(), macs);
         }
-        reading.spent.add(&trials, start.elapsed().as_secs_f64(), macs);
+        buffer::recycle_batch(read.xs);
+    }
+    for (index, relative) in found {
+        if let Learner::Lane { lane, .. } = &mut learners[index] {
+            lane.rate(&relative);
+        }
     }
     Ok(())
 }
@@ -186,9 +192,9 @@ impl Read {
     }
 
     /// What one feed gives, and what is learned from it.
-    fn of<'a>(&'a self, feed: usize, common: &Common<'a>) -> anyhow::Result<(Tensor, Lesson<'a>)> {
+    fn of<'a>(&'a self, feed: usize, common: &Common<'a>) -> anyhow::Result<(&'a Tensor, Lesson<'a>)> {
         let place = self.feeds.binary_search(&feed).map_err(|_| anyhow::anyhow!("a feed was not read"))?;
-        Ok((self.xs[place].clone(), self.lesson(common)))
+        Ok((&self.xs[place], self.lesson(common)))
     }
 }
 

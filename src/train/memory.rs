@@ -12,7 +12,7 @@ use crate::model::selected::Selected;
 use crate::nn::{PRODUCT_SPACE, memory};
 use crate::phase::Phase;
 use crate::plan::stage::{Encode, Encoded, Pretrain, Stage, Start, Train, Work};
-use crate::recipe::Optimizer;
+use crate::recipe::{KeepWeights, Optimizer};
 
 /// Bytes that cuDNN keeps to work in: how many it wants is known to the device alone, and is taken to be no more than this,
 /// or than a convolution's patches.
@@ -107,7 +107,9 @@ fn of_train(stage: &Train, work: &Work, batch: Option<usize>) -> anyhow::Result<
         own.frozen = stage.frozen(phase).map_err(anyhow::Error::msg)?.saturating_sub(below);
         own.batch_norm = phase.batch_norm;
         own.selected = Selected::of(&own.graph, &phase.trains);
-        let storage = storage(&own, batch, stage.precision, Some(phase));
+        let mut storage = storage(&own, batch, stage.precision, Some(phase));
+        // Copies of what trains: of the best evaluation, and of where the phase began.
+        storage.memories += usize::from(stage.keep_weights == KeepWeights::Best) + usize::from(stage.interpolate < 1.0);
         let under = |images: usize| prefix.as_ref().map_or(0, |prefix| prefix.evaluation_bytes(images, storage));
         // A batch that is changed at random is not filled up.
         let at_once = if phase.augment.is_empty() { AT_ONCE } else { batch.min(AT_ONCE) };

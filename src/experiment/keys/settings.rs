@@ -247,7 +247,7 @@ pub static KEYS: &[Key] = &[
         "augment",
         "[]",
         |v| Augmentation::parse_list(v).map(drop),
-        r#"{"type":"array","items":{"type":"string","pattern":"^(flip|vertical-flip|quarter-turns|rotate [0-9.]+|crop|resized-crop( [0-9.]+)?|jitter|trivial-augment|rand-augment [0-9]+ [0-9]+|erase [0-9.]+|mixup [0-9.]+|cutmix [0-9.]+)$"}}"#,
+        r#"{"type":"array","items":{"type":"string","pattern":"^(flip|vertical-flip|quarter-turns|rotate [0-9.e-]+|crop|resized-crop( [0-9.e-]+)?|jitter|trivial-augment|rand-augment [0-9]+ [0-9]+|erase [0-9.e-]+|mixup [0-9.e-]+|cutmix [0-9.e-]+)$"}}"#,
         "Random changes of training images, in this order: flip, vertical-flip, quarter-turns, rotate DEGREES, crop, resized-crop or resized-crop LEAST (share of the area, 0.08), jitter, trivial-augment, rand-augment OPERATIONS MAGNITUDE (2 9), erase PROBABILITY, mixup ALPHA, cutmix ALPHA (of both, each batch has one). A number stands in the word: \"mixup 0.2\"."
     ),
     key!(
