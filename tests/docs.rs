@@ -26,6 +26,35 @@ fn the_reference_is_what_the_code_says() {
     generated("docs/experiment.schema.json", &reference::schema());
 }
 
+/// Links of the pages that a person reads lead to a file that is there, and to a heading that it has.
+#[test]
+fn links_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let beside = ["README.md", "CONTRIBUTING.md", "benches/README.md", "results/README.md"].map(|name| root.join(name));
+    let mut count = 0;
+    for page in docs.chain(beside).filter(|page| page.extension().is_some_and(|ending| ending == "md")) {
+        let text = std::fs::read_to_string(&page).unwrap();
+        let links = text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0));
+        for link in links.filter(|link| !link.contains("://")) {
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let to = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            assert!(to.exists(), "{}: there is no {}", page.display(), to.display());
+            let own = std::fs::read_to_string(&to).unwrap_or_default();
+            let mut named = own.lines().filter(|line| line.starts_with('#')).map(anchor);
+            assert!(heading.is_empty() || named.any(|own| own == heading), "{}: no {link}", page.display());
+            count += 1;
+        }
+    }
+    assert!(count > 20, "{count}");
+}
+
+/// What a heading is linked by.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    text.chars().filter(|sign| sign.is_alphanumeric() || " -_".contains(*sign)).collect::<String>().replace(' ', "-")
+}
+
 #[test]
 fn every_experiment_and_template_resolves() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments");
