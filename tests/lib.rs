@@ -16,6 +16,7 @@ mod files;
 mod folds;
 mod following;
 mod golden;
+mod interim;
 mod interpolation;
 mod keeping;
 mod looks;

@@ -25,7 +25,8 @@ pub fn run(asked: &Asked, common: &Common) -> anyhow::Result<Exit> {
     world.rates = Rates::unmeasured(&world.places.cache);
     let mut plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
     check_weights(&plan, &world)?;
-    plan.choose(tuning::foreseen(&plan, &experiment, None)?);
+    let worth = tuning::foreseen(&plan, &experiment, None)?;
+    plan.choose(worth.cells);
     let cells: Vec<usize> = (0..plan.cells.len()).collect();
     let all = jobs::jobs(&plan, &cells, &Default::default(), &world).map_err(anyhow::Error::msg)?;
     let prepared = prepare::prepare_data(&plan, &all, &world)?;
@@ -79,15 +80,23 @@ pub fn run(asked: &Asked, common: &Common) -> anyhow::Result<Exit> {
     if plan.tune_replicates < plan.replicates && all.totals.trials == plan.distinct() * plan.replicates {
         print("warning: tune_replicates has no effect: every recipe has a single setting")?;
     }
+    if plan.max_replicates > plan.replicates && worth.at_most == 0 {
+        print("warning: max_replicates has no effect: there is no rule")?;
+    }
     for warning in undecidable(&experiment, &world) {
         print(&format!("warning: {warning}"))?;
     }
     print(&format!(
-        "{}: {} cells, {}{} trials, no problem found",
+        "{}: {} cells, {}{} trials{}, no problem found",
         asked.file.display(),
         plan.cells.len(),
         if plan.tune_replicates < plan.replicates { "about " } else { "" },
-        all.totals.trials
+        all.totals.trials,
+        if worth.at_most > 0 {
+            format!(" and as many as {} more for open rules", worth.at_most)
+        } else {
+            String::new()
+        }
     ))?;
     Ok(Exit::Complete)
 }

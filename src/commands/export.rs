@@ -26,7 +26,7 @@ pub fn run(asked: &Asked, prefix: &str, out: &Path, names: Option<Names>, common
     world.keep = true;
     let mut plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
     let (index, replicate, key) = find(&plan, prefix)?;
-    plan.choose([plan.cells[index].key].into());
+    plan.choose([(plan.cells[index].key, plan.max_replicates)].into());
     let recorded = recorded(common, key);
     let all = jobs::jobs(&plan, &[index], &Default::default(), &world).map_err(anyhow::Error::msg)?;
     let work = jobs::trial_work(&plan, &plan.cells[index], replicate, &world, &all.kept).map_err(anyhow::Error::msg)?;
@@ -167,7 +167,7 @@ pub fn framework(names: Names) -> Framework {
 /// The cell, the replicate and the key of the trial that `prefix` begins.
 fn find(plan: &Plan, prefix: &str) -> anyhow::Result<(usize, usize, Key)> {
     let mut found: Vec<(usize, usize, Key)> = Vec::new();
-    for replicate in 0..plan.replicates {
+    for replicate in 0..plan.max_replicates {
         for (index, cell) in plan.cells.iter().enumerate() {
             let key = trial_key(cell.key, replicate);
             if key.to_string().starts_with(prefix) && !found.iter().any(|(.., other)| *other == key) {

@@ -6,14 +6,17 @@ use super::{Usage, near};
 use crate::experiment::condition::like;
 use crate::experiment::{Experiment, overrides};
 use crate::key::Key;
-use crate::report::arm::{Arm, Repeats, Trial, arms};
+use crate::report::arm::{Arm, Repeats, Trial};
 use crate::report::compare::{Scored, scored};
+use crate::report::course::course;
 use crate::report::errors::{Answer, Errors};
 use crate::report::findings::{Counts, Findings, Folds, Near, Scenario, Sharing};
 use crate::report::gain::gains;
+use crate::report::interim::looks;
 use crate::report::sheets::named;
 use crate::report::shift::shifts;
-use crate::report::verdict::{Rule, verdicts};
+use crate::report::variance::parts;
+use crate::report::verdict::{Reach, Rule};
 use crate::store::Store;
 use crate::store::answers::{Answered, TestAnswers};
 use crate::store::near::NearDuplicates;
@@ -21,8 +24,8 @@ use crate::store::query::ExperimentRow;
 use crate::store::standing::Standing;
 use crate::value::Value;
 
-/// The rules of an experiment as the store keeps them.
-pub fn rules_json(experiment: &Experiment) -> anyhow::Result<String> {
+/// The rules of an experiment as reports know them.
+pub fn rules(experiment: &Experiment) -> Vec<Rule> {
     let rules = experiment.rules.iter().map(|rule| Rule {
         scenario: rule.scenario.clone(),
         better: rule.better.clone(),
@@ -30,7 +33,7 @@ pub fn rules_json(experiment: &Experiment) -> anyhow::Result<String> {
         margin: rule.margin,
         on: rule.on.clone(),
     });
-    Ok(serde_json::to_string(&rules.collect::<Vec<_>>())?)
+    rules.collect()
 }
 
 /// The scenarios of an experiment as the store keeps them.
@@ -65,20 +68,21 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         numerics.extend(standing.numerics.as_ref().filter(|class| !numerics.contains(*class)).cloned());
         trials.push(trial(standing));
     })?;
-    let repeats = Repeats { replicates: experiment.replicates, tuned: experiment.tune_replicates };
-    let mut arms = arms(&trials, repeats);
+    let (replicates, most) = (experiment.replicates, experiment.max_replicates);
+    let repeats = Repeats { replicates, tuned: experiment.tune_replicates, most };
     let folds = store.folds_of(&experiment)?;
-    for arm in &mut arms {
-        arm.folds = folds.get(arm.context_value("dataset")).map(|(folds, _)| *folds);
-    }
     let rules: Vec<Rule> = serde_json::from_str(&experiment.rules)?;
     let also = store.also_tested(&experiment)?;
     let tests =
         |dataset: &str, on: &str| also.get(dataset).is_some_and(|others| others.iter().any(|other| like(on, other)));
-    let mut verdicts = verdicts(&rules, &arms, like, tests, |arm, on| answers(store, &experiment, arm, on, &trials))?;
-    let gains = gains(&arms, |arm| answers(store, &experiment, arm, None, &trials))?;
+    let answers = |arm: &Arm, on: Option<&str>| answers(store, &experiment.metric, arm, on, &trials);
+    let reach = Reach { matches: &like, tests: &tests };
+    let of_dataset = |dataset: &str| folds.get(dataset).map(|(folds, _)| *folds);
+    let mut course = course(&rules, &trials, repeats, reach, &of_dataset, &answers)?;
+    let arms = course.arms();
+    let gains = gains(&arms, &looks(replicates, most), |arm| answers(arm, None))?;
     let shifts = shifts(&arms, &also, &store.shifted_scores(&experiment)?);
-    near::without(store, &experiment, &arms, &mut verdicts)?;
+    near::without(store, &experiment, &mut course)?;
     let near = |found: Vec<NearDuplicates>| -> Vec<Near> {
         found.into_iter().map(|found| Near { dataset: found.dataset, near: found.near, of: found.of }).collect()
     };
@@ -92,16 +96,18 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         audited,
         wrong,
     };
+    let scenarios: Vec<Scenario> = serde_json::from_str(&experiment.scenarios)?;
     Ok(Findings {
         counts: counts(&trials, &arms),
-        scenarios: serde_json::from_str(&experiment.scenarios)?,
+        variance: parts(&scenarios, &arms, repeats),
+        scenarios,
         experiment: experiment.name,
         question: experiment.question,
         set: overrides::recorded(&experiment.text),
         metric: experiment.metric,
         repeats,
         arms,
-        verdicts,
+        verdicts: course.verdicts,
         gains,
         shifts,
         numerics: numerics.into_iter().collect(),
@@ -177,9 +183,9 @@ pub fn wrong(store: &Store, scenario: &str, recipe: &str, trials: &[Key]) -> any
 
 /// The test answers of an arm's selected setting, replicate by replicate, on its own test images or on those of other datasets
 /// that match `on`; where every setting diverged, those of always naming the largest class of the same test images.
-fn answers(
+pub fn answers(
     store: &Store,
-    experiment: &ExperimentRow,
+    metric: &str,
     arm: &Arm,
     on: Option<&str>,
     trials: &[Trial],
@@ -192,7 +198,7 @@ fn answers(
     if !own.is_empty() {
         let scored = |trial: &Trial| {
             let answers = of(trial.key)?;
-            Ok(scored(&experiment.metric, &answers.predicted, &answers.truth).on(answers.samples))
+            Ok(scored(metric, &answers.predicted, &answers.truth).on(answers.samples))
         };
         return own.into_iter().map(scored).collect();
     }
@@ -207,8 +213,8 @@ fn answers(
             truth.iter().for_each(|class| *sizes.entry(*class).or_default() += 1);
             let largest = sizes.into_iter().max_by_key(|(class, size)| (*size, u32::MAX - *class));
             let predicted = vec![largest.map_or(0, |(class, _)| class) as u16; truth.len()];
-            scored(&experiment.metric, &predicted, &truth).on(samples)
+            scored(metric, &predicted, &truth).on(samples)
         }))
     };
-    (0..experiment.replicates).filter_map(largest).collect()
+    (0..arm.replicates).filter_map(largest).collect()
 }

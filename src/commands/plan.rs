@@ -37,10 +37,11 @@ pub fn run(
     world.devices.tell(common);
     let mut plan = Plan::new(&experiment, &world.facts).map_err(|list| experiment.problems(list))?;
     let store = common.db.exists().then(|| Store::read(&common.db)).transpose()?;
-    plan.choose(match shard {
+    let worth = match shard {
         None => tuning::foreseen(&plan, &experiment, store.as_ref())?,
-        Some(_) => tuning::of_part(&plan, &experiment, store.as_ref())?.cells,
-    });
+        Some(_) => tuning::of_part(&plan, &experiment, store.as_ref())?,
+    };
+    plan.choose(worth.cells);
     let finished = store.map(|store| store.finished()).transpose()?.unwrap_or_default();
     let cells: Vec<usize> = (0..plan.cells.len()).collect();
     let jobs = match shard {
@@ -58,6 +59,7 @@ pub fn run(
     match format {
         Format::Json => {
             let mut all = json(&experiment, &plan, &jobs, &world);
+            all["at_most_more"] = worth.at_most.into();
             if let Some(Reach { trials, of, replicates, .. }) = reach {
                 all["budget"] =
                     serde_json::json!({"trials": trials, "of": of, "replicates": replicates.min(plan.replicates)});
@@ -67,6 +69,13 @@ pub fn run(
         Format::Csv => print(cells_csv(&plan)?.trim_end())?,
         Format::Table => print(&text(&experiment, &plan, shard, &jobs, &world, table_style()))?,
         Format::Md => print(&text(&experiment, &plan, shard, &jobs, &world, Style::Markdown))?,
+    }
+    if worth.at_most > 0 && matches!(format, Format::Table | Format::Md) {
+        let most = plan.max_replicates;
+        print(&format!(
+            "\nrules that stay open run on, up to {most} replicates: about {} more trials at most",
+            worth.at_most
+        ))?;
     }
     if let (Some(reach), Format::Table | Format::Md) = (reach, format) {
         print(&format!("\n{}", reach.told()))?;
@@ -99,6 +108,7 @@ fn json(experiment: &Experiment, plan: &Plan, jobs: &Jobs, world: &World) -> ser
         "distinct": plan.distinct(),
         "replicates": plan.replicates,
         "tune_replicates": plan.tune_replicates,
+        "max_replicates": plan.max_replicates,
         "trials": totals.trials,
         "done": totals.done,
         "excluded": plan.excluded,

@@ -29,9 +29,10 @@ pub fn experiment(
         r#"# Written by `tl-sweep recommend`: is what it says of this dataset true? `tl-sweep plan FILE` says what that costs.
 
 [experiment]
-name       = {name}
-question   = "Is {first} the recipe for these images?"
-replicates = 3
+name           = {name}
+question       = "Is {first} the recipe for these images?"
+replicates     = 3
+max_replicates = 12     # what these leave open runs on, until it is settled
 
 [backbone]
 {backbone}

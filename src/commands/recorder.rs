@@ -65,8 +65,9 @@ pub fn begin(
         metric: &metric,
         replicates: experiment.replicates,
         tune_replicates: experiment.tune_replicates,
+        max_replicates: experiment.max_replicates,
         seed: experiment.seed,
-        rules: findings::rules_json(experiment)?,
+        rules: serde_json::to_string(&findings::rules(experiment))?,
         scenarios: findings::scenarios_json(experiment)?,
         text: experiment.text(),
     };

@@ -91,7 +91,7 @@ pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> 
 }
 
 /// A sweep, round by round: where settings are compared on the first replicates, the next round runs the others for what leads
-/// by validation.
+/// by validation; where rules are open after a look, the next one runs the replicates of another look.
 struct Rounds<'a> {
     experiment: Experiment,
     part: &'a Part,
@@ -137,12 +137,16 @@ impl Rounds<'_> {
         Ok((exit, more))
     }
 
-    /// Says which settings are worth all replicates; whether there are more of them than before.
+    /// Says which settings are worth how many replicates; whether that is more than before.
     fn choose(&mut self) -> anyhow::Result<bool> {
         let of = if self.part.shard.is_some() { tuning::of_part } else { tuning::worth };
         let worth = of(&self.plan, &self.experiment, Some(&self.store))?;
         self.open = worth.open.len();
-        Ok(self.plan.choose(worth.cells))
+        let more = self.plan.choose(worth.cells);
+        if let Some(looked) = worth.looked.filter(|_| more && !self.common.quiet) {
+            eprintln!("{looked}");
+        }
+        Ok(more)
     }
 
     /// The trials that run again, if that is asked for.
@@ -216,11 +220,14 @@ fn shard_words(
     let done = store.finished()?.intersection(&own).count();
     let all = own.len();
     let none = if all == 0 { ": so many machines have nothing to do" } else { "" };
-    let later = if plan.tune_replicates < plan.replicates {
-        "; then every machine runs its part again from the joined store, for the settings that lead"
-    } else {
-        ""
+    let what = match (plan.tune_replicates < plan.replicates, plan.replicates < plan.max_replicates) {
+        (true, false) => Some("for the settings that lead"),
+        (false, true) => Some("for the rules that are open"),
+        (true, true) => Some("for the settings that lead and the rules that are open"),
+        (false, false) => None,
     };
+    let again = |what| format!("; then every machine runs its part again from the joined store, {what}");
+    let later = what.map(again).unwrap_or_default();
     Ok(format!(
         "part {shard}: {done} of {all} trials are done{none}; `tl-sweep merge {}` and the stores of the other parts joins them{later}",
         common.db.display()

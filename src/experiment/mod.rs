@@ -32,6 +32,8 @@ pub struct Experiment {
     pub replicates: usize,
     /// On how many of them the settings of an arm are compared.
     pub tune_replicates: usize,
+    /// Replicates that rules which are open may run on to.
+    pub max_replicates: usize,
     pub seed: u64,
     pub metric: Metric,
     pub mix_numerics: bool,

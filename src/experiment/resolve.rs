@@ -63,11 +63,14 @@ pub fn resolve(root: &Node, file_name: String, reader: &mut Reader) -> Option<Ex
         );
         reader.problems.push(Problem::at(folded.spot, message).help("leave it out: all settings are compared in each"));
     }
+    let max_replicates = whole("max_replicates", replicates);
+    refuse_looks(root, [replicates, max_replicates], &datasets, reader);
     Some(Experiment {
         name: text("name").unwrap_or(file_name),
         question: text("question").unwrap_or_default(),
         replicates,
         tune_replicates,
+        max_replicates,
         seed: whole("seed", 0) as u64,
         metric: head.get("metric").map_or(Ok(Metric::Accuracy), |value| recipe::word(value, "")).ok()?,
         mix_numerics: head.get("mix_numerics") == Some(&Value::Bool(true)),
@@ -86,6 +89,29 @@ pub fn resolve(root: &Node, file_name: String, reader: &mut Reader) -> Option<Ex
         places: Default::default(),
         sources: Vec::new(),
     })
+}
+
+/// Where more replicates cannot follow from what rules find.
+fn refuse_looks(
+    root: &Node,
+    [replicates, most]: [usize; 2],
+    datasets: &BTreeMap<String, Dataset>,
+    reader: &mut Reader,
+) {
+    let Some(entry) = root.get("experiment").and_then(|head| head.node.get("max_replicates")) else { return };
+    let (spot, folded) = (entry.node.spot, datasets.values().find(|dataset| dataset.folds.is_some()));
+    let mut refuse = |message: String, cure: &str| {
+        reader.problems.push(Problem::at(spot, format!("`max_replicates`: {message}")).help(cure));
+    };
+    if most < replicates {
+        refuse(format!("{most}, fewer than the {replicates} replicates that all run"), "name more, or leave it out");
+    } else if most > replicates && replicates < 3 {
+        refuse(format!("a first look after {replicates} replicates finds nothing"), "set `replicates` to 3 or more");
+    } else if let Some(folded) = folded.filter(|_| most > replicates) {
+        let message =
+            format!("in folds ([datasets.{}]) it is known beforehand how often an image is tested", folded.name);
+        refuse(message, "leave it out, and let `replicates` say how many folds run");
+    }
 }
 
 /// The defaults of the settings that have one whatever the backbone is.

@@ -60,8 +60,10 @@ pub struct Plan {
     pub replicates: usize,
     /// On how many of them the settings of an arm are compared.
     pub tune_replicates: usize,
-    /// Cells whose later replicates run as well.
-    chosen: HashSet<Key>,
+    /// Replicates that recipes may run on to, where rules are open.
+    pub max_replicates: usize,
+    /// On how many replicates cells run that are worth more than the comparison of settings.
+    chosen: HashMap<Key, usize>,
     /// Reason and number of cells of each exclude.
     pub excluded: Vec<(String, usize)>,
     seed: u64,
@@ -85,7 +87,8 @@ impl Plan {
             cells,
             replicates: experiment.replicates,
             tune_replicates: experiment.tune_replicates,
-            chosen: HashSet::new(),
+            max_replicates: experiment.max_replicates,
+            chosen: HashMap::new(),
             excluded,
             seed: experiment.seed,
             metric: experiment.metric,
@@ -124,9 +127,9 @@ impl Plan {
         self.cells.iter().map(|cell| cell.key).collect::<HashSet<_>>().len()
     }
 
-    /// Says which cells are worth all replicates; of the others only those run on which settings are compared. Whether
-    /// they are other cells than before.
-    pub fn choose(&mut self, chosen: HashSet<Key>) -> bool {
+    /// Says which cells are worth how many replicates; of the others only those run on which settings are compared. Whether
+    /// that is something else than before.
+    pub fn choose(&mut self, chosen: HashMap<Key, usize>) -> bool {
         let other = self.chosen != chosen;
         self.chosen = chosen;
         other
@@ -134,14 +137,14 @@ impl Plan {
 
     /// Replicates of a cell that run.
     pub fn replicates_of(&self, cell: &Cell) -> usize {
-        if self.chosen.contains(&cell.key) { self.replicates } else { self.tune_replicates }
+        self.chosen.get(&cell.key).copied().unwrap_or(self.tune_replicates)
     }
 
     /// The trials of `cells` that run, each distinct one once: every replicate of all cells before the next.
     pub fn trials(&self, cells: &[usize]) -> Vec<Trial> {
         let mut seen: HashSet<Key> = HashSet::new();
         let mut trials = Vec::new();
-        for replicate in 0..self.replicates {
+        for replicate in 0..self.max_replicates {
             for cell in cells.iter().copied().filter(|cell| replicate < self.replicates_of(&self.cells[*cell])) {
                 let key = trial_key(self.cells[cell].key, replicate);
                 if seen.insert(key) {
@@ -164,7 +167,7 @@ impl Plan {
     pub fn stages(&self, cell: &Cell, replicate: usize, facts: &Facts) -> Result<chain::Chain, String> {
         let mut reach = chain::Reach {
             seed: self.seed,
-            replicates: self.replicates,
+            replicates: self.max_replicates,
             metric: self.metric,
             refit: self.refit,
             per_class: None,

@@ -28,24 +28,31 @@ pub struct Trial {
 
 /// How often trials repeat: replicates, and on how many of them all settings of an arm are compared. The others run for the
 /// setting that leads; where its mean then falls behind what another has reached on fewer, for that one as well, until one
-/// that has run all of them leads.
+/// that has run all of them leads. What rules leave open runs on, to `most` at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repeats {
     pub replicates: usize,
     pub tuned: usize,
+    pub most: usize,
 }
 
 impl Repeats {
     /// Settings are compared on all of them.
     pub fn all(replicates: usize) -> Self {
-        Self { replicates, tuned: replicates }
+        Self { replicates, tuned: replicates, most: replicates }
+    }
+
+    /// The same where there are so many replicates and no more.
+    pub fn on(self, replicates: usize) -> Self {
+        Self { replicates, most: replicates, ..self }
     }
 
     /// On what settings are compared, where that is not all: `the first 2 of 5 replicates`.
     pub fn first(&self) -> Option<String> {
-        let Self { replicates, tuned } = self;
+        let Self { replicates, tuned, most } = self;
         let number = if *tuned == 1 { String::new() } else { format!(" {tuned}") };
-        (tuned < replicates).then(|| format!("the first{number} of {replicates} replicates"))
+        let of = if most > replicates { format!("up to {most}") } else { replicates.to_string() };
+        (tuned < most).then(|| format!("the first{number} of {of} replicates"))
     }
 }
 
@@ -57,6 +64,8 @@ pub type Context = Vec<(String, String)>;
 pub struct Arm {
     pub context: Context,
     pub recipe: String,
+    /// On how many replicates it is to stand.
+    pub replicates: usize,
     pub settings: Vec<Setting>,
     /// The setting with the best mean validation metric, if one can be selected.
     pub selected: Option<usize>,
@@ -129,7 +138,7 @@ impl Arm {
     /// seen them.
     pub fn tested(&self) -> Vec<&Trial> {
         let Some(best) = self.best() else { return Vec::new() };
-        let mut own: Vec<&Trial> = best.trials.iter().collect();
+        let mut own: Vec<&Trial> = best.trials.iter().filter(|trial| trial.status == "done").collect();
         own.sort_by_key(|trial| trial.replicate);
         if self.folds.is_none() {
             return own;
@@ -164,7 +173,7 @@ impl Arm {
     }
 }
 
-/// Sorts trials into arms, in the order of the cross. Context is every key that varies within some recipe and does
+/// Sorts trials of the first replicates into arms, in the order of the cross. Context is every key that varies within some recipe and does
 /// not only tune; what is fixed by the recipe belongs to the arm.
 pub fn arms(trials: &[Trial], repeats: Repeats) -> Vec<Arm> {
     let cells: Vec<&[Trial]> = trials.chunk_by(|one, other| Rc::ptr_eq(&one.settings, &other.settings)).collect();
@@ -180,10 +189,11 @@ pub fn arms(trials: &[Trial], repeats: Repeats) -> Vec<Arm> {
         let recipe = get("recipe");
         let place = *places.entry((context.clone(), recipe.clone())).or_insert_with(|| {
             let (settings, worth) = (Vec::new(), Vec::new());
-            arms.push(Arm { context, recipe, settings, selected: None, worth, unplanned: 0, folds: None });
+            let replicates = repeats.replicates;
+            arms.push(Arm { context, recipe, replicates, settings, selected: None, worth, unplanned: 0, folds: None });
             arms.len() - 1
         });
-        for trial in cell {
+        for trial in cell.iter().filter(|trial| trial.replicate < repeats.replicates) {
             let own = &mut arms[place].settings;
             let index = *known.entry((place, trial.cell)).or_insert_with(|| {
                 own.push(Setting { cell: trial.cell, label: String::new(), trials: Vec::new(), validation: None });
@@ -204,7 +214,7 @@ pub fn arms(trials: &[Trial], repeats: Repeats) -> Vec<Arm> {
 }
 
 /// Finds the setting that leads, and those that have led before it; the first of equals in the file.
-fn lead(arm: &mut Arm, Repeats { replicates, tuned }: Repeats) {
+fn lead(arm: &mut Arm, Repeats { replicates, tuned, .. }: Repeats) {
     for setting in &mut arm.settings {
         setting.validation = setting.mean(tuned).map(|mean| (mean, tuned));
     }
@@ -238,7 +248,7 @@ fn lead(arm: &mut Arm, Repeats { replicates, tuned }: Repeats) {
 }
 
 /// Later replicates of the selected setting, or of the one to be selected, that are not planned.
-fn unplanned(arm: &Arm, Repeats { replicates, tuned }: Repeats) -> usize {
+fn unplanned(arm: &Arm, Repeats { replicates, tuned, .. }: Repeats) -> usize {
     let later = |setting: &Setting| setting.trials.iter().filter(|trial| trial.replicate >= tuned).count();
     let planned = match arm.best() {
         Some(best) => later(best),

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
+use super::interim::Look;
+
 /// A mean with its 95% interval; no interval from one value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mean {
@@ -73,14 +75,18 @@ pub struct Difference {
     pub standard_error: f64,
     /// Satterthwaite's.
     pub degrees: f64,
-    /// Two-sided.
+    /// Two-sided, over `share`.
     pub p: f64,
     pub replicates: usize,
     pub images: usize,
-    /// The part of the squared error that more replicates would shrink, for one replicate.
+    /// The part of the error level that this look at the data may spend; 1 where there is no other.
+    pub share: f64,
+    /// The variance over replicates: a part of the squared error for one of them.
     between: f64,
-    /// The part that only more test images would shrink.
+    /// The part that is the images'.
     within: f64,
+    /// What of that is the chance of each training on each image, which more replicates shrink as well.
+    chance: f64,
 }
 
 /// The mean over replicates of the paired difference of `better` and `worse`. Its squared standard error is the
@@ -98,24 +104,23 @@ pub fn difference(better: &[Scored], worse: &[Scored]) -> Difference {
     assert_eq!(better.len(), worse.len(), "paired replicates");
     let replicates = better.len();
     let differences: Vec<f64> = better.iter().zip(worse).map(|(better, worse)| better.metric - worse.metric).collect();
-    let mut tested: BTreeMap<u32, (f64, f64)> = BTreeMap::new();
-    for scored in better {
-        scored.images.iter().for_each(|image| tested.entry(*image).or_default().1 += 1.0);
-    }
+    let mut tested: BTreeMap<u32, Tested> = BTreeMap::new();
     for (better, worse) in better.iter().zip(worse) {
         assert_eq!(better.images, worse.images, "paired test images");
         for (image, (better, worse)) in better.images.iter().zip(better.influence.iter().zip(&worse.influence)) {
-            tested.entry(*image).and_modify(|(sum, times)| *sum += (better - worse) / *times);
+            tested.entry(*image).or_default().add(better - worse);
         }
     }
     let images = tested.len();
-    let times: f64 = tested.values().map(|(_, times)| times).sum();
-    let per_image: Vec<f64> = tested.into_values().map(|(sum, _)| sum).collect();
+    let times: f64 = tested.values().map(|image| image.times).sum();
+    let per_image: Vec<f64> = tested.values().map(|image| image.sum / image.times).collect();
     let between = variance(&differences);
     // The influences of each set of test images sum to zero: so many numbers are not free.
     let sets = images as f64 * replicates as f64 / times.max(1.0);
     let free = if sets > 1.0 { (images as f64 - 1.0) / (images as f64 - sets).max(1.0) } else { 1.0 };
-    let within = variance(&per_image) * free / images.max(1) as f64;
+    let of_mean = |of: f64| of * free / images.max(1) as f64;
+    let within = of_mean(variance(&per_image));
+    let chance = of_mean(tested.values().map(Tested::chance).sum::<f64>() / images.max(1) as f64).min(within);
     let (first, second) = (between / replicates.max(1) as f64, within);
     let standard_error = (first + second).sqrt();
     let degrees = satterthwaite(first, replicates, second, images);
@@ -128,7 +133,31 @@ pub fn difference(better: &[Scored], worse: &[Scored]) -> Difference {
         (false, true) => 1.0,
         (false, false) => 0.0,
     };
-    Difference { mean, standard_error, degrees, p, replicates, images, between, within }
+    Difference { mean, standard_error, degrees, p, replicates, images, share: 1.0, between, within, chance }
+}
+
+/// The differences of one image.
+#[derive(Clone, Copy, Default)]
+struct Tested {
+    sum: f64,
+    squares: f64,
+    times: f64,
+}
+
+impl Tested {
+    fn add(&mut self, difference: f64) {
+        self.sum += difference;
+        self.squares += difference * difference;
+        self.times += 1.0;
+    }
+
+    /// What the variance of its mean owes to the replicates that tested it being so many and not more; of one, nothing is known.
+    fn chance(&self) -> f64 {
+        if self.times < 2.0 {
+            return 0.0;
+        }
+        (self.squares - self.sum * self.sum / self.times).max(0.0) / (self.times - 1.0) / self.times
+    }
 }
 
 /// The share of answers that are right.
@@ -166,18 +195,47 @@ pub fn kendall(one: &[f64], other: &[f64]) -> Option<f64> {
 }
 
 impl Difference {
-    /// Half the width of the interval at a level such as 0.95.
+    /// The same, seen at a look that may spend this part of the error level.
+    pub fn at(self, share: f64) -> Self {
+        Self { p: (self.p / share).min(1.0), share, ..self }
+    }
+
+    /// Half the width of the interval at a level such as 0.95, which holds at all looks together.
     pub fn half_width(&self, level: f64) -> f64 {
-        quantile(0.5 + level / 2.0, self.degrees) * self.standard_error
+        quantile(1.0 - self.share * (1.0 - level) / 2.0, self.degrees) * self.standard_error
+    }
+
+    /// How likely `last`, a look at more replicates, is to tell the two apart at `alpha` or to find them within `margin`, by what
+    /// is seen so far: the mean is then spread about the present one as the replicates to come make it (the predictive power
+    /// of Spiegelhalter, Freedman and Blackburn, 1986).
+    pub fn chance_to_settle(&self, last: Look, alpha: f64, margin: f64) -> f64 {
+        let (error, degrees) = self.foreseen(last.replicates);
+        let width = |tail: f64| quantile(1.0 - last.share * tail, degrees) * error;
+        let ahead = 1.0 / self.replicates as f64 - 1.0 / last.replicates as f64;
+        let spread = (self.between * ahead).sqrt();
+        let below = |mean: f64| match (spread > 0.0, StudentsT::new(0.0, 1.0, (self.replicates - 1) as f64)) {
+            (true, Ok(t)) => t.cdf((mean - self.mean) / spread),
+            _ => f64::from(u8::from(self.mean < mean)),
+        };
+        let apart = width(alpha / 2.0);
+        let room = margin - width(0.05);
+        let within = if room > 0.0 { below(room) - below(-room) } else { 0.0 };
+        1.0 - below(apart) + below(-apart) + within
+    }
+
+    /// The standard error that so many replicates are to have, and its degrees of freedom.
+    pub(super) fn foreseen(&self, replicates: usize) -> (f64, f64) {
+        let ratio = self.replicates as f64 / replicates as f64;
+        let (first, second) = (self.between / replicates as f64, self.within - self.chance * (1.0 - ratio));
+        ((first + second).sqrt(), satterthwaite(first, replicates, second, self.images))
     }
 
     /// How many replicates would make the difference seen here significant at `alpha`, if its size and spread stayed
     /// as they are; `None` where ten thousand would not, for want of test images.
     pub fn replicates_to_settle(&self, alpha: f64) -> Option<usize> {
         let significant = |replicates: usize| {
-            let (first, second) = (self.between / replicates as f64, self.within);
-            let degrees = satterthwaite(first, replicates, second, self.images);
-            self.mean.abs() > quantile(1.0 - alpha / 2.0, degrees) * (first + second).sqrt()
+            let (error, degrees) = self.foreseen(replicates);
+            self.mean.abs() > quantile(1.0 - alpha / 2.0, degrees) * error
         };
         let most = 10_000;
         if !significant(most) {

@@ -6,6 +6,7 @@ use super::arm::{Arm, Repeats, Setting};
 use super::compare::{Difference, Mean, mean, mean_over};
 use super::gain::Gain;
 use super::shift::Shift;
+use super::variance::Parts;
 use super::verdict::Verdict;
 use crate::recipe::OVERRIDE;
 
@@ -21,6 +22,7 @@ pub struct Findings {
     pub arms: Vec<Arm>,
     pub verdicts: Vec<Verdict>,
     pub gains: Vec<Gain>,
+    pub variance: Vec<Parts>,
     pub shifts: Vec<Shift>,
     pub counts: Counts,
     /// Numerics classes among the results; more than one is a mix.
@@ -103,8 +105,12 @@ impl Findings {
     /// The arm with the best validation metric of a scenario: its recipe is the recommendation.
     pub fn best<'a>(&'a self, scenario: &'a str) -> Option<(&'a Arm, &'a Setting)> {
         let candidates = self.of(scenario).filter_map(|arm| Some((arm, arm.best()?)));
-        let validation =
-            |setting: &Setting| mean(&setting.trials.iter().filter_map(|trial| trial.val).collect::<Vec<_>>()).mean;
+        // On replicates that all arms have.
+        let first = |setting: &Setting| -> Vec<f64> {
+            let trials = setting.trials.iter().filter(|trial| trial.replicate < self.repeats.replicates);
+            trials.filter_map(|trial| trial.val).collect()
+        };
+        let validation = |setting: &Setting| mean(&first(setting)).mean;
         let mut best: Option<(&Arm, &Setting)> = None;
         for (arm, setting) in candidates {
             if best.is_none_or(|(_, other)| validation(setting) > validation(other)) {

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::arm::{Arm, Context};
 use super::compare::{Difference, Scored, difference, mean};
+use super::interim::Look;
 use super::verdict::LEAST_REPLICATES;
 
 /// In one context.
@@ -18,12 +19,17 @@ pub struct Gain {
     pub notes: Vec<String>,
 }
 
-/// Gains of all contexts in which recipes of both kinds have been run, in the order of the arms. `answers` gives the test answers
-/// of an arm's selected setting by replicate.
+/// Gains of all contexts in which recipes of both kinds have been run, in the order of the arms, on the replicates that both have.
+/// `answers` gives the test answers of an arm's selected setting by replicate.
 ///
 /// # Errors
 /// What `answers` returns.
-pub fn gains(arms: &[Arm], answers: impl Fn(&Arm) -> anyhow::Result<Vec<Scored>>) -> anyhow::Result<Vec<Gain>> {
+pub fn gains(
+    arms: &[Arm],
+    looks: &[Look],
+    answers: impl Fn(&Arm) -> anyhow::Result<Vec<Scored>>,
+) -> anyhow::Result<Vec<Gain>> {
+    let first = looks[0].replicates;
     let mut contexts: Vec<Context> = Vec::new();
     for arm in arms {
         let context = held(&arm.context);
@@ -34,19 +40,24 @@ pub fn gains(arms: &[Arm], answers: impl Fn(&Arm) -> anyhow::Result<Vec<Scored>>
     let mut found = Vec::new();
     for context in contexts {
         let own = || arms.iter().filter(|arm| held(&arm.context) == context);
-        let of = |random: bool| best(own().filter(|arm| is_random(arm) == random));
+        let of = |random: bool| best(own().filter(|arm| is_random(arm) == random), first);
         let (Some(pretrained), Some(random)) = (of(false), of(true)) else { continue };
-        let (better, worse) = (answers(pretrained)?, answers(random)?);
-        if better.len() < LEAST_REPLICATES || better.len() != worse.len() {
+        let (mut better, mut worse) = (answers(pretrained)?, answers(random)?);
+        let both = better.len().min(worse.len());
+        let [one, other] = [pretrained, random].map(|arm| arm.tested().into_iter().map(|trial| trial.replicate));
+        if both < LEAST_REPLICATES || !one.zip(other).all(|(one, other)| one == other) {
             continue;
         }
+        better.truncate(both);
+        worse.truncate(both);
+        let share = looks.iter().find(|look| look.replicates >= both).map_or(1.0, |look| look.share);
         let open = own().filter(|arm| arm.missing() > 0).count();
         let mut notes: Vec<String> = [pretrained, random].into_iter().filter_map(under_trained).collect();
         notes.extend((open > 0).then(|| format!("{open} recipes have not been run to their end")));
         found.push(Gain {
             pretrained: pretrained.recipe.clone(),
             random: random.recipe.clone(),
-            difference: difference(&better, &worse),
+            difference: difference(&better, &worse).at(share),
             notes,
             context,
         });
@@ -65,12 +76,13 @@ fn is_random(arm: &Arm) -> bool {
     trials.all(|trial| trial.settings.get("weights").is_some_and(|weights| weights == "random"))
 }
 
-/// The arm with the best mean validation metric, the first of equals.
-fn best<'a>(arms: impl Iterator<Item = &'a Arm>) -> Option<&'a Arm> {
+/// The arm with the best mean validation metric over the first replicates, which all have; the first of equals.
+fn best<'a>(arms: impl Iterator<Item = &'a Arm>, first: usize) -> Option<&'a Arm> {
     let mut best: Option<(&Arm, f64)> = None;
     for arm in arms {
         let Some(setting) = arm.best() else { continue };
-        let value = mean(&setting.trials.iter().filter_map(|trial| trial.val).collect::<Vec<_>>()).mean;
+        let trials = setting.trials.iter().filter(|trial| trial.replicate < first);
+        let value = mean(&trials.filter_map(|trial| trial.val).collect::<Vec<_>>()).mean;
         if best.is_none_or(|(_, most)| value > most) {
             best = Some((arm, value));
         }
@@ -111,6 +123,7 @@ mod tests {
         Arm {
             context: vec![("scenario".to_owned(), scenario.to_owned())],
             recipe: recipe.to_owned(),
+            replicates: 3,
             settings: vec![Setting { cell: key, label: String::new(), trials, validation: Some((val, 3)) }],
             selected: Some(0),
             worth: vec![0],
@@ -142,7 +155,8 @@ mod tests {
             let scored = Scored { metric, influence: (0..10).map(one).collect(), images: (0..10).collect() };
             Ok(vec![scored; 3])
         };
-        let found = gains(&arms, answers).expect("answers are there");
+        let looks = super::super::interim::looks(3, 3);
+        let found = gains(&arms, &looks, answers).expect("answers are there");
         let told: Vec<(&str, &str)> =
             found.iter().map(|gain| (gain.pretrained.as_str(), gain.random.as_str())).collect();
         assert_eq!(told, [("tune", "scratch"), ("tune", "tune")]);

@@ -23,7 +23,7 @@ pub fn report(findings: &Findings, errors: &[Errors]) -> String {
     for sheet in &found.sheets {
         body.push(table(sheet));
         match sheet.kind {
-            Kind::Best | Kind::Gains | Kind::Shifts(Part::Each) | Kind::Errors => {}
+            Kind::Best | Kind::Variance | Kind::Gains | Kind::Shifts(Part::Each) | Kind::Errors => {}
             Kind::Shifts(Part::Lost) => body.extend(picture(shift::drawn(findings))),
             Kind::Arms => body.extend(picture(arms(findings))),
             Kind::Depths => body.extend(depths(findings)),

@@ -17,6 +17,7 @@ pub fn report(findings: &Findings, errors: &[Errors]) -> Value {
         "set": findings.set,
         "metric": findings.metric,
         "replicates": findings.repeats.replicates,
+        "max_replicates": findings.repeats.most,
         "tune_replicates": findings.repeats.tuned,
         "numerics": findings.numerics,
         "counts": findings.counts,
@@ -32,6 +33,7 @@ pub fn report(findings: &Findings, errors: &[Errors]) -> Value {
         "arms": findings.arms.iter().map(arm).collect::<Vec<_>>(),
         "verdicts": findings.verdicts,
         "gains": findings.gains,
+        "variance": findings.variance,
         "shifts": findings.shifts,
         "errors": errors,
     })

@@ -136,8 +136,8 @@ fn cells(known: &Known) -> Option<String> {
 /// Whether validation selects its setting within its arm.
 fn selection(known: &Known, arm: &Arm, own: &Setting) -> String {
     let (metric, repeats) = (&known.findings.metric, known.findings.repeats);
-    let shown = |(mean, on): (f64, usize)| match repeats.tuned < repeats.replicates && arm.settings.len() > 1 {
-        true => format!("{} over {on} of {} replicates", fraction(mean), repeats.replicates),
+    let shown = |(mean, on): (f64, usize)| match repeats.tuned < arm.replicates && arm.settings.len() > 1 {
+        true => format!("{} over {on} of {} replicates", fraction(mean), arm.replicates),
         false => fraction(mean),
     };
     let named = |setting: &Setting| match setting.label.as_str() {
@@ -147,7 +147,11 @@ fn selection(known: &Known, arm: &Arm, own: &Setting) -> String {
     let of = format!("of '{}' in {}", arm.recipe, arm.context_value("scenario"));
     let Some(mean) = own.validation else {
         let instead = arm.best().map_or_else(String::new, |best| format!("; {} is selected {of}", named(best)));
-        return format!("its setting ({}) cannot be selected: {}{instead}", named(own), not_selectable(own, repeats));
+        return format!(
+            "its setting ({}) cannot be selected: {}{instead}",
+            named(own),
+            not_selectable(own, repeats.on(arm.replicates))
+        );
     };
     let Some((best, most)) = arm.best().and_then(|best| Some((best, best.validation?))) else {
         return format!("no setting {of} is selected");
@@ -188,7 +192,7 @@ fn in_folds(known: &Known, arm: &Arm) -> String {
     format!("; in folds each replicate is tested with the setting that its own validation selects: {what}")
 }
 
-fn not_selectable(own: &Setting, Repeats { replicates, tuned }: Repeats) -> String {
+fn not_selectable(own: &Setting, Repeats { replicates, tuned, .. }: Repeats) -> String {
     let gone = own.count("diverged");
     if gone > 0 {
         return format!("{gone} of its {} replicates diverged", own.trials.len());

@@ -1,8 +1,10 @@
 //! What the tables of a report say, whatever they are drawn in: each with its title, its heading and its rows.
 
-use super::arm::{Arm, Context};
+use super::arm::{Arm, Context, Repeats};
 use super::findings::{Findings, Folds, fraction, further_context, shown_difference, shown_mean};
+use super::interim::looks;
 use super::shift;
+use super::variance;
 use super::verdict::Verdict;
 
 /// What a table says.
@@ -12,6 +14,8 @@ pub enum Kind {
     /// What pretrained weights are worth.
     Gains,
     Arms,
+    /// How much of the variance each choice makes.
+    Variance,
     Depths,
     /// What recipes score on other datasets.
     Shifts(shift::Part),
@@ -48,6 +52,7 @@ pub fn sheets(findings: &Findings) -> Sheets {
         square(findings, "Best recipe per scenario, selected on validation"),
         arms(findings, format!("{}: mean, 95% CI over replicates", title("recipe"))),
     ];
+    sheets.extend(variance::sheet(findings));
     sheets.extend(gains(findings));
     sheets.extend(depths(findings, title(findings.depth_words())));
     sheets.extend(shift::sheets(findings));
@@ -338,7 +343,25 @@ fn verdicts(findings: &Findings) -> Sheet {
     let rows: Vec<Vec<String>> =
         findings.verdicts.iter().enumerate().map(|(index, verdict)| verdict_row(index, verdict)).collect();
     let heading = ["", "where", "claim", "verdict", "difference [95% CI]", "p (Holm)", "tried"];
-    Sheet { notes: notes(&findings.verdicts), ..Sheet::new(Kind::Rules, "Rules", &heading, rows) }
+    let mut sheet = Sheet { notes: notes(&findings.verdicts), ..Sheet::new(Kind::Rules, "Rules", &heading, rows) };
+    if findings.repeats.most > findings.repeats.replicates {
+        sheet.heading.push("replicates".to_owned());
+        for (row, verdict) in sheet.rows.iter_mut().zip(&findings.verdicts) {
+            row.push(verdict.difference.map_or_else(|| "-".to_owned(), |found| found.replicates.to_string()));
+        }
+        sheet.notes.push(looked(findings.repeats));
+    }
+    sheet
+}
+
+/// When rules were looked at, where that was more than once.
+fn looked(Repeats { replicates, most, .. }: Repeats) -> String {
+    let mut at: Vec<String> = looks(replicates, most).iter().map(|look| look.replicates.to_string()).collect();
+    let last = at.pop().unwrap_or_default();
+    format!(
+        "looked at after {} and {last} replicates until settled, or hardly to be; intervals and p hold at all looks together",
+        at.join(", ")
+    )
 }
 
 fn verdict_row(index: usize, verdict: &Verdict) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! What the trials say of a rule.
+//! What the trials say of a rule at one look.
 
 use std::fmt;
 
@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arm::{Arm, Context};
 use super::compare::{Difference, Scored, difference, holm};
+use super::interim::Look;
 
 /// A claim of the file: in these scenarios, `better` scores higher than `worse`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -59,46 +60,59 @@ pub struct Verdict {
 /// Fewer replicates than this decide nothing.
 pub const LEAST_REPLICATES: usize = 3;
 
-/// Verdicts on all rules, one for each context in which both arms stand. `answers` gives the test answers of an
-/// arm's selected setting by replicate, on its own test images or on those of other datasets; where every setting diverged,
-/// those of naming the largest class. `tests` says whether a dataset's trials are tested on others that match a pattern.
-///
-/// # Errors
-/// What `answers` returns.
-pub fn verdicts(
-    rules: &[Rule],
-    arms: &[Arm],
-    matches: impl Fn(&str, &str) -> bool,
-    tests: impl Fn(&str, &str) -> bool,
-    answers: impl Fn(&Arm, Option<&str>) -> anyhow::Result<Vec<Scored>>,
-) -> anyhow::Result<Vec<Verdict>> {
+/// The test answers of an arm's selected setting by replicate, on its own test images or on those of other datasets; where every
+/// setting diverged, those of naming the largest class.
+pub type Answers<'a> = &'a dyn Fn(&Arm, Option<&str>) -> anyhow::Result<Vec<Scored>>;
+
+/// Which contexts rules speak of.
+#[derive(Clone, Copy)]
+pub struct Reach<'a> {
+    /// Whether a pattern matches a name.
+    pub matches: &'a dyn Fn(&str, &str) -> bool,
+    /// Whether a dataset's trials are tested on others that match a pattern.
+    pub tests: &'a dyn Fn(&str, &str) -> bool,
+}
+
+impl Verdict {
+    pub(super) fn speaks_of(&self, arm: &Arm) -> bool {
+        (arm.recipe == self.rule.better || arm.recipe == self.rule.worse) && arm.context == self.context
+    }
+}
+
+pub(super) fn place(arms: &[Arm], recipe: &str, context: &Context) -> Option<usize> {
+    arms.iter().position(|arm| arm.recipe == recipe && arm.context == *context)
+}
+
+/// What there is to find out.
+pub(super) fn stated(rules: &[Rule], arms: &[Arm], reach: Reach) -> Vec<Verdict> {
     let mut found = Vec::new();
     for rule in rules {
         let mut contexts: Vec<&Context> = Vec::new();
-        let on = |arm: &Arm| rule.on.as_ref().is_none_or(|on| tests(arm.context_value("dataset"), on));
-        let spoken_of = |arm: &&Arm| matches(&rule.scenario, arm.context_value("scenario")) && on(arm);
+        let on = |arm: &Arm| rule.on.as_ref().is_none_or(|on| (reach.tests)(arm.context_value("dataset"), on));
+        let spoken_of = |arm: &&Arm| (reach.matches)(&rule.scenario, arm.context_value("scenario")) && on(arm);
         for arm in arms.iter().filter(spoken_of) {
             if (arm.recipe == rule.better || arm.recipe == rule.worse) && !contexts.contains(&&arm.context) {
                 contexts.push(&arm.context);
             }
         }
-        for context in contexts {
-            let side = |recipe: &str| arms.iter().find(|arm| arm.recipe == recipe && arm.context == *context);
-            found.push(examine(rule, context, side(&rule.better), side(&rule.worse), &answers)?);
-        }
+        found.extend(contexts.into_iter().map(|context| Verdict {
+            rule: rule.clone(),
+            context: context.clone(),
+            answer: Answer::NotTested,
+            difference: None,
+            adjusted_p: None,
+            settings: [0; 2],
+            notes: Vec::new(),
+        }));
     }
-    decide(&mut found);
-    Ok(found)
+    found
 }
 
-/// The difference between two arms, or why there is none.
-fn examine(
-    rule: &Rule,
-    context: &Context,
-    better: Option<&Arm>,
-    worse: Option<&Arm>,
-    answers: &impl Fn(&Arm, Option<&str>) -> anyhow::Result<Vec<Scored>>,
-) -> anyhow::Result<Verdict> {
+/// The difference between two arms at a look, or why there is none.
+pub(super) fn examine(stated: &Verdict, arms: &[Arm], answers: Answers, look: Look) -> anyhow::Result<Verdict> {
+    let Verdict { rule, context, .. } = stated;
+    let side = |recipe: &str| place(arms, recipe, context).map(|index| &arms[index]);
+    let (better, worse) = (side(&rule.better), side(&rule.worse));
     let tried = |arm: Option<&Arm>| arm.map_or(0, Arm::tried);
     let mut verdict = Verdict {
         rule: rule.clone(),
@@ -126,7 +140,7 @@ fn examine(
         if better.len() < LEAST_REPLICATES {
             verdict.notes.push(format!("{} replicates; {LEAST_REPLICATES} are needed", better.len()));
         } else {
-            verdict.difference = Some(difference(better, worse));
+            verdict.difference = Some(difference(better, worse).at(look.share));
         }
     }
     if verdict.settings[0] != verdict.settings[1] && verdict.settings.iter().all(|count| *count > 0) {
@@ -150,29 +164,53 @@ fn note(arm: &Arm, notes: &mut Vec<String>) {
     }
 }
 
-/// EQUIVALENT if the 90% interval lies within the margin; else by sign if the adjusted p is below .05; else INCONCLUSIVE.
-fn decide(verdicts: &mut [Verdict]) {
+/// How likely a rule must be to be settled by the last look for another one to be worth its trials.
+const HOPE: f64 = 0.05;
+
+/// EQUIVALENT if the 90% interval lies within the margin; else by sign if the adjusted p is below .05; else INCONCLUSIVE. Of
+/// those seen at this look, says which are settled; what further looks will hardly settle is not worth them.
+pub(super) fn decide(verdicts: &mut [Verdict], seen: &[usize], look: Look, looks: &[Look]) -> Vec<usize> {
     let p: Vec<f64> = verdicts.iter().filter_map(|verdict| verdict.difference.map(|difference| difference.p)).collect();
-    let mut adjusted = holm(&p).into_iter();
+    let adjusted = holm(&p).into_iter();
     let tests = p.len();
-    for verdict in verdicts {
-        let Some(difference) = verdict.difference else { continue };
-        let Some(p) = adjusted.next() else { continue };
+    verdicts.iter_mut().filter(|verdict| verdict.difference.is_some()).zip(adjusted).for_each(|(verdict, p)| {
         verdict.adjusted_p = Some(p);
-        let half = difference.half_width(0.90);
-        let margin = verdict.rule.margin;
-        verdict.answer = if difference.mean + half <= margin && difference.mean - half >= -margin {
-            Answer::Equivalent
-        } else if p < 0.05 {
-            if difference.mean > 0.0 { Answer::Supported } else { Answer::Refuted }
-        } else {
-            verdict.notes.push(match difference.replicates_to_settle(0.05 / tests as f64) {
-                Some(needed) => format!("about {needed} replicates would settle a difference of this size"),
+    });
+    let last = looks.last().copied().unwrap_or(look);
+    let mut settled = Vec::new();
+    for index in seen {
+        let verdict = &mut verdicts[*index];
+        let (Some(difference), Some(p)) = (verdict.difference, verdict.adjusted_p) else { continue };
+        verdict.answer = answer(&difference, p, verdict.rule.margin);
+        let hope = || difference.chance_to_settle(last, 0.05 / seen.len() as f64, verdict.rule.margin);
+        if verdict.answer == Answer::Inconclusive && look.replicates < last.replicates && hope() >= HOPE {
+            continue;
+        }
+        settled.push(*index);
+        if verdict.answer == Answer::Inconclusive {
+            verdict.notes.push(match difference.replicates_to_settle(last.share * 0.05 / tests as f64) {
                 None => {
                     "more replicates would not settle it: the difference is too small for the test images".to_owned()
                 }
+                Some(_) if look.replicates < last.replicates => {
+                    format!("{} replicates would hardly settle it", last.replicates)
+                }
+                Some(needed) => format!("about {needed} replicates would settle a difference of this size"),
             });
-            Answer::Inconclusive
-        };
+        }
+    }
+    settled
+}
+
+fn answer(difference: &Difference, p: f64, margin: f64) -> Answer {
+    let half = difference.half_width(0.90);
+    if difference.mean + half <= margin && difference.mean - half >= -margin {
+        Answer::Equivalent
+    } else if p >= 0.05 {
+        Answer::Inconclusive
+    } else if difference.mean > 0.0 {
+        Answer::Supported
+    } else {
+        Answer::Refuted
     }
 }

@@ -117,13 +117,15 @@ fn new_experiment(transaction: &Transaction, other: i64) -> anyhow::Result<i64> 
 /// An experiment has the same trials in both stores: they come from one file, or from files that ask for the same. Later
 /// replicates than those on which settings are compared are planned where it is known which is selected; here then, too.
 fn same_trials(transaction: &Transaction, name: &str, own: i64, other: i64) -> anyhow::Result<()> {
-    let repeats = |store: &str, id: i64| -> anyhow::Result<(i64, i64)> {
-        let text =
-            format!("SELECT replicates, coalesce(tune_replicates, replicates) FROM {store}.experiment WHERE id = {id}");
-        Ok(transaction.query_row(&text, [], |row| Ok((row.get(0)?, row.get(1)?)))?)
+    let repeats = |store: &str, id: i64| -> anyhow::Result<[i64; 3]> {
+        let text = format!(
+            "SELECT replicates, coalesce(tune_replicates, replicates), coalesce(max_replicates, replicates) \
+             FROM {store}.experiment WHERE id = {id}"
+        );
+        Ok(transaction.query_row(&text, [], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))?)
     };
     let (own_repeats, other_repeats) = (repeats("main", own)?, repeats("other", other)?);
-    let first = if own_repeats == other_repeats { own_repeats.1 } else { i64::MAX };
+    let first = if own_repeats == other_repeats { own_repeats[1] } else { i64::MAX };
     let planned = |store: &str, id: i64| {
         format!("SELECT replicate, trial FROM {store}.planned WHERE experiment = {id} AND replicate < {first}")
     };

@@ -19,6 +19,7 @@ pub struct ExperimentRow {
     pub replicates: usize,
     /// On how many of them settings are compared.
     pub tune_replicates: usize,
+    pub max_replicates: usize,
     pub rules: String,
     pub scenarios: String,
     pub text: String,
@@ -127,7 +128,7 @@ impl Store {
     /// The store cannot be read.
     pub fn experiment(&self, name: Option<&str>) -> anyhow::Result<Option<ExperimentRow>> {
         let columns = "SELECT experiment.id, name, question, metric, replicates, rules, scenarios, experiment.text,
-                       coalesce(tune_replicates, replicates) FROM experiment";
+                       coalesce(tune_replicates, replicates), coalesce(max_replicates, replicates) FROM experiment";
         let read = |row: &Row| {
             Ok(ExperimentRow {
                 id: row.get(0)?,
@@ -139,6 +140,7 @@ impl Store {
                 scenarios: row.get(6)?,
                 text: row.get(7)?,
                 tune_replicates: row.get(8)?,
+                max_replicates: row.get(9)?,
             })
         };
         Ok(match name {

@@ -58,7 +58,7 @@ pub const SETTINGS: &[&str] = &[
 ];
 
 /// How many settings each migration knew.
-const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, 40, 40, 40, 43, 43, 44, 44, SETTINGS.len()];
+const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, 40, 40, 40, 43, 43, 44, 44, 46, SETTINGS.len()];
 
 /// Columns of `trial` that a configuration alone decides: equal for equal keys, on any machine of one numerics class.
 pub const RESULTS: &[&str] = &[
@@ -95,6 +95,7 @@ const KNOWN_RESULTS: &[usize] = &[
     RESULTS.len(),
     RESULTS.len(),
     RESULTS.len(),
+    RESULTS.len(),
 ];
 
 pub const MIGRATIONS: &[&str] = &[
@@ -110,6 +111,7 @@ pub const MIGRATIONS: &[&str] = &[
     FOLDS_AND_TRANSFER,
     SHIFTED,
     INTERPOLATE_AND_LAYER_RATES,
+    MAX_REPLICATES,
 ];
 
 const FIRST: &str = "
@@ -290,6 +292,10 @@ ALTER TABLE cell ADD COLUMN interpolate;
 ALTER TABLE cell ADD COLUMN layer_rates;
 DROP VIEW result;
 {view}
+";
+
+const MAX_REPLICATES: &str = "
+ALTER TABLE experiment ADD COLUMN max_replicates INTEGER; -- replicates that rules which are open may run on to; NULL: none
 ";
 
 /// What people query: a row for each planned trial.

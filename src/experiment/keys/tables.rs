@@ -57,6 +57,14 @@ pub static KEYS: &[Key] = &[
         COUNT,
         "On how many of the replicates all settings of a recipe (what `lr` and other keys that only tune make of it) are compared: 2 of 5, say. The others run for the one that leads by validation; where its mean then falls behind what another has reached on these, for that one as well."
     ),
+    key!(
+        Experiment,
+        "max_replicates",
+        "replicates",
+        |v| bounded(v, 1_000),
+        COUNT,
+        "Where rules are still open after `replicates`, their recipes run on, and are looked at again after half as many more each time, up to so many: `replicates = 5` and `max_replicates = 20` look after 5, 8, 12 and 20. What is settled, or will hardly be, stops. Intervals and p values hold at all looks together. All settings of a recipe are compared on the first `replicates` at most."
+    ),
     key!(Experiment, "seed", "0", whole, WHOLE, "The number from which every random stream is derived."),
     key!(
         Experiment,
