@@ -157,6 +157,8 @@ pub enum FailureClass {
     /// Images or weights could not be read.
     Data,
     OutOfMemory,
+    /// Nothing more can be written.
+    DiskFull,
     Device,
     /// The worker process died.
     Killed,
@@ -164,11 +166,19 @@ pub enum FailureClass {
     Bug,
 }
 
+/// Whether a message is one with which systems and databases say that a disk takes no more; libraries hand on the words, not
+/// always the kind.
+pub fn says_disk_full(message: &str) -> bool {
+    let words = ["No space left on device", "Disk quota exceeded", "database or disk is full"];
+    words.iter().any(|words| message.contains(words))
+}
+
 impl FailureClass {
     pub fn name(self) -> &'static str {
         match self {
             Self::Data => "data",
             Self::OutOfMemory => "out-of-memory",
+            Self::DiskFull => "disk-full",
             Self::Device => "device",
             Self::Killed => "killed",
             Self::Bug => "bug",

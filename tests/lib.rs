@@ -9,6 +9,7 @@ mod bundles;
 mod chosen;
 mod corruptions;
 mod datasets;
+mod disks;
 mod docs;
 mod downloads;
 mod engine;

@@ -215,7 +215,8 @@ fn past_the_cache(file: &std::fs::File) -> std::io::Result<()> {
     Ok(rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?)
 }
 
-fn disk_free(cache: &Path) -> f64 {
+/// Bytes that a disk still takes.
+pub fn disk_free(cache: &Path) -> f64 {
     let place = cache.ancestors().find(|place| place.is_dir()).unwrap_or(Path::new("."));
     rustix::fs::statvfs(place).map_or(0.0, |facts| facts.f_bavail as f64 * facts.f_frsize as f64)
 }

@@ -59,6 +59,7 @@ use std::io::IsTerminal;
 use crate::cli::{Cli, Color, DataVerb, Verb, WeightsVerb};
 use crate::device::CpuPath;
 use crate::experiment::problem::Problems;
+use crate::outcome::says_disk_full;
 use crate::plan::shard::Shard;
 use crate::store::Unusable;
 use crate::train::Places;
@@ -89,6 +90,18 @@ pub struct NoDevice(pub String);
 impl std::error::Error for NoDevice {}
 
 impl std::fmt::Display for NoDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A disk that takes no more.
+#[derive(Debug)]
+pub struct DiskFull(pub String);
+
+impl std::error::Error for DiskFull {}
+
+impl std::fmt::Display for DiskFull {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         f.write_str(&self.0)
     }
@@ -195,8 +208,18 @@ pub fn exit_code(error: &anyhow::Error) -> Exit {
 pub fn message(error: &anyhow::Error, styled: bool) -> String {
     match error.downcast_ref::<Problems>() {
         Some(problems) => problems.render(styled),
+        None if is_full(error) => format!("error: {error:#}\n  = help: {DISK_FULL}"),
         None => format!("error: {error:#}"),
     }
+}
+
+/// What to do then.
+const DISK_FULL: &str = "make room (`tl-sweep gc --cache-limit 1GB` removes features and pixels), or name a store on another disk \
+    with --db. Nothing that has finished is lost: the same command goes on from there";
+
+/// Whether it is a full disk that stands behind an error.
+fn is_full(error: &anyhow::Error) -> bool {
+    error.is::<DiskFull>() || says_disk_full(&format!("{error:#}"))
 }
 
 /// Whether messages on stderr may have colours.

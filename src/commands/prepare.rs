@@ -2,9 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use indicatif::DecimalBytes;
+
+use super::DiskFull;
 use super::jobs::{Jobs, What};
+use super::machine::disk_free;
 use super::world::World;
-use crate::data::{packed, split};
+use crate::data::{Dataset, packed, split};
 use crate::frame::Frame;
 use crate::key::Key;
 use crate::plan::Plan;
@@ -59,12 +63,15 @@ pub fn prepare_data(plan: &Plan, jobs: &Jobs, world: &World) -> anyhow::Result<P
             }
         }
     }
+    let of = |data: Key| world.datasets.values().find(|dataset| dataset.manifest.fingerprint == data);
+    let wanted: Vec<(&Dataset, Frame, Vec<usize>)> = wanted
+        .into_iter()
+        .filter_map(|((data, frame), indices)| Some((&**of(data)?, frame, indices.into_iter().collect())))
+        .collect();
+    refuse_full(&wanted, world)?;
     let mut prepared = Prepared::default();
-    for ((data, frame), indices) in wanted {
-        let Some(dataset) = world.datasets.values().find(|dataset| dataset.manifest.fingerprint == data) else {
-            continue;
-        };
-        let indices: Vec<usize> = indices.into_iter().collect();
+    for (dataset, frame, indices) in wanted {
+        let data = dataset.manifest.fingerprint;
         prepared.decoded += packed::prepare(dataset, frame, &indices, &world.places.cache)?;
         let path = world.places.cache.join(format!("{data}.json"));
         if !path.exists() {
@@ -75,6 +82,25 @@ pub fn prepare_data(plan: &Plan, jobs: &Jobs, world: &World) -> anyhow::Result<P
         prepared.packed.push((data, frame));
     }
     Ok(prepared)
+}
+
+/// Nothing is decoded that the disk has no room for.
+fn refuse_full(wanted: &[(&Dataset, Frame, Vec<usize>)], world: &World) -> anyhow::Result<()> {
+    let cache = &world.places.cache;
+    let bytes = |(dataset, frame, indices): &(&Dataset, Frame, Vec<usize>)| {
+        packed::lacking(dataset, *frame, indices, cache).len() * packed::bytes(*frame)
+    };
+    let (needed, free) = (wanted.iter().map(bytes).sum::<usize>() as u64, disk_free(cache) as u64);
+    anyhow::ensure!(
+        needed <= free,
+        DiskFull(format!(
+            "the decoded images of this experiment take {}, and the disk of '{}' has {} free",
+            DecimalBytes(needed),
+            cache.display(),
+            DecimalBytes(free)
+        ))
+    );
+    Ok(())
 }
 
 fn all_of(world: &World, data: Key) -> Vec<usize> {

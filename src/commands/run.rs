@@ -12,7 +12,9 @@ use super::recorder::{Ground, Recorder, begin, circumstance};
 use super::rerun::Again;
 use super::snapshot::Beacon;
 use super::world::World;
-use super::{Exit, NoDevice, Usage, findings, host, keep, near, prepare, print, process, streams, table_style, tuning};
+use super::{
+    DiskFull, Exit, NoDevice, Usage, findings, host, keep, near, prepare, print, process, streams, table_style, tuning,
+};
 use crate::cli::{Asked, Common};
 use crate::device::Device;
 use crate::experiment::Experiment;
@@ -361,6 +363,10 @@ fn finish(
         End::NoDevice(message) => {
             store.end(sweep, "no device", cost)?;
             return Err(NoDevice(message).into());
+        }
+        End::DiskFull(message) => {
+            store.end(sweep, "disk full", cost)?;
+            return Err(DiskFull(message).into());
         }
         End::Stopped | End::Spent => Exit::Outstanding,
         End::Complete if board.failed() > 0 => Exit::SomeFailed,

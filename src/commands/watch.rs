@@ -75,6 +75,7 @@ fn ended(common: &Common) -> anyhow::Result<Exit> {
     let (word, exit) = match ended.as_deref() {
         Some("complete") => ("complete", Exit::Complete),
         Some("failures") => ("some trials failed: `tl-sweep status NAME` names them", Exit::SomeFailed),
+        Some("disk full") => ("the disk was full; `tl-sweep run` goes on from there", Exit::Unexpected),
         Some("no device") => ("no device could be used", Exit::NoDevice),
         Some(_) => ("stopped; `tl-sweep run` goes on from there", Exit::Outstanding),
         None => ("killed; `tl-sweep run` goes on from there", Exit::Outstanding),

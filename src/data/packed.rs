@@ -39,24 +39,38 @@ fn paths(folder: &Path, key: Key) -> (PathBuf, PathBuf) {
 /// An image cannot be used, or the cache cannot be written.
 pub fn prepare(dataset: &Dataset, frame: Frame, wanted: &[usize], folder: &Path) -> anyhow::Result<usize> {
     let (pixels, have) = paths(folder, key(dataset.manifest.fingerprint, frame));
-    let side = frame.side;
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create '{}'", folder.display()))?;
     let count = dataset.manifest.samples.len();
-    let mut marks = if pixels.exists() { marks(&have, count) } else { vec![0; count] };
-    let missing: Vec<usize> = wanted.iter().copied().filter(|index| marks[*index] == 0).collect();
+    let missing = lacking(dataset, frame, wanted, folder);
     if missing.is_empty() {
         return Ok(0);
     }
-    let size = side * side * 3;
-    let file = OpenOptions::new().create(true).truncate(false).write(true).read(true).open(&pixels)?;
-    file.set_len((count * size) as u64)?;
+    let mut marks = if pixels.exists() { marks(&have, count) } else { vec![0; count] };
+    let size = bytes(frame);
+    let cannot = || format!("cannot write '{}'", pixels.display());
+    let file = OpenOptions::new().create(true).truncate(false).write(true).read(true).open(&pixels);
+    let file = file.with_context(cannot)?;
+    file.set_len((count * size) as u64).with_context(cannot)?;
     dataset.squares(&missing, frame, &|index, bytes| {
-        file.write_all_at(bytes, (index * size) as u64).with_context(|| format!("cannot write '{}'", pixels.display()))
+        file.write_all_at(bytes, (index * size) as u64).with_context(cannot)
     })?;
-    file.sync_all()?;
+    file.sync_all().with_context(cannot)?;
     missing.iter().for_each(|index| marks[*index] = 1);
     replace(&have, &marks)?;
     Ok(missing.len())
+}
+
+/// Those of `wanted` that the cache lacks.
+pub fn lacking(dataset: &Dataset, frame: Frame, wanted: &[usize], folder: &Path) -> Vec<usize> {
+    let (pixels, have) = paths(folder, key(dataset.manifest.fingerprint, frame));
+    let count = dataset.manifest.samples.len();
+    let marks = if pixels.exists() { marks(&have, count) } else { vec![0; count] };
+    wanted.iter().copied().filter(|index| marks[*index] == 0).collect()
+}
+
+/// Bytes of a sample.
+pub fn bytes(frame: Frame) -> usize {
+    frame.side * frame.side * 3
 }
 
 fn marks(have: &Path, count: usize) -> Vec<u8> {
@@ -64,10 +78,11 @@ fn marks(have: &Path, count: usize) -> Vec<u8> {
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let cannot = || format!("cannot write '{}'", path.display());
     let temporary = temporary::beside(path);
-    std::fs::write(&temporary, bytes)?;
-    File::open(&temporary)?.sync_all()?;
-    Ok(std::fs::rename(&temporary, path)?)
+    std::fs::write(&temporary, bytes).with_context(cannot)?;
+    File::open(&temporary)?.sync_all().with_context(cannot)?;
+    std::fs::rename(&temporary, path).with_context(cannot)
 }
 
 /// The near-duplicates among the images of a dataset that are packed.

@@ -28,6 +28,8 @@ pub enum End {
     /// None of what waits may start any more.
     Spent,
     NoDevice(String),
+    /// Nothing more can be written, as a stage found; what ran beside it has finished.
+    DiskFull(String),
 }
 
 /// A slot dies so often in a row only if every worker does: then the sweep cannot go on.
@@ -49,6 +51,7 @@ pub fn sweep(
     let mut idle = Vec::new();
     let mut busy: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     let mut deaths = 0;
+    let mut full: Option<String> = None;
     (0..pool.slots()).try_for_each(|slot| pool.start(slot))?;
     while !queue.is_over() {
         match stop() {
@@ -58,6 +61,12 @@ pub fn sweep(
             }
             Stop::Cleanly if busy.is_empty() => return Ok(End::Stopped),
             Stop::Cleanly => {}
+            Stop::No if full.is_some() => {
+                if let Some(message) = full.take_if(|_| busy.is_empty()) {
+                    pool.end(false);
+                    return Ok(End::DiskFull(message));
+                }
+            }
             Stop::No => {
                 feed(queue, pool, &mut idle, &mut busy, &work, &may_start, &mut listen)?;
                 // Where nothing runs, what waits could start: it needs nothing that is still to come.
@@ -83,7 +92,10 @@ pub fn sweep(
             }
             Heard::Line(Line::Done { failure }) => {
                 idle.push(slot);
-                if let Some(failure) = failure {
+                if let Some(failure) = failure.as_ref().filter(|failure| failure.class == FailureClass::DiskFull) {
+                    // No fault of what ran, and all others would meet it.
+                    full.get_or_insert_with(|| failure.message.clone());
+                } else if let Some(failure) = failure {
                     fail(queue, busy.remove(&slot).unwrap_or_default(), &failure, false, &mut listen)?;
                 }
                 busy.remove(&slot);

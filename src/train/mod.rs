@@ -45,7 +45,7 @@ pub use shelf::{Places, Shelf};
 pub use survey::{NEIGHBOURS, Reading, Readings, Survey, survey};
 pub use transferability::{Fit, fit};
 
-use crate::outcome::{Failure, FailureClass, Outcome, Progress};
+use crate::outcome::{Failure, FailureClass, Outcome, Progress, says_disk_full};
 use crate::plan::stage::{Stage, Train, Work};
 
 /// What a group of stages tells while it runs; stages are named by their place in the group.
@@ -137,7 +137,9 @@ fn run_once(works: Vec<&Work>, shelf: &mut Shelf, hear: &mut dyn FnMut(Told)) ->
 fn classify(error: &anyhow::Error) -> Failure {
     let message = format!("{error:#}");
     let lower = message.to_lowercase();
-    let class = if lower.contains("out of memory") || lower.contains("out_of_memory") {
+    let class = if says_disk_full(&message) {
+        FailureClass::DiskFull
+    } else if lower.contains("out of memory") || lower.contains("out_of_memory") {
         FailureClass::OutOfMemory
     } else if lower.contains("cuda") {
         FailureClass::Device
