@@ -279,10 +279,10 @@ fn what_is_missing_holds_up_its_own_rule_alone() {
     let notes = &part.verdicts[1].notes;
     assert!(notes.iter().any(|note| note == "at 8 replicates: d: 2 trials are missing"), "{notes:?}");
     assert_eq!(looks(&part, 0), looks(&whole, 0));
-    let on: Vec<(usize, usize)> = part.arms().iter().map(|arm| (arm.replicates, arm.missing())).collect();
-    assert_eq!(on[2..], [(8, 0), (8, 2)]);
     assert_eq!((part.unsettled(), whole.unsettled()), (2, 0), "what does not stand there waits for nothing");
     assert_eq!((looks(&whole, 2), whole.verdicts[2].answer), (0, Answer::NotTested));
+    let on: Vec<(usize, usize)> = part.into_parts().1.iter().map(|arm| (arm.replicates, arm.missing())).collect();
+    assert_eq!(on[2..], [(8, 0), (8, 2)]);
 }
 
 #[test]

@@ -81,6 +81,45 @@ fn settings_are_named_by_the_digits_that_tell_them_apart() {
     assert_eq!(names(&["0.30000000000000004", "0.3"]), ["lr = 0.30000000000000004", "lr = 0.3"]);
 }
 
+/// The best of a grid at its end is the best of what was tried and no more.
+#[test]
+fn what_is_selected_at_the_end_of_a_grid_is_marked() {
+    let ends = |rates: &[&str], best: usize| {
+        let of = |(at, lr): (usize, &&str)| {
+            let val = if at == best { 0.9 } else { 0.5 };
+            let lr = (*lr).to_owned();
+            (0..3).map(move |replicate| trial("a", &lr, replicate, val, val)).collect::<Vec<_>>()
+        };
+        let trials: Vec<Trial> = rates.iter().enumerate().flat_map(of).collect();
+        arms(&trials, Repeats::all(3))[0].at_ends()
+    };
+    assert_eq!(ends(&["0.01", "0.1", "0.001"], 1), ["lr is the largest of 3"]);
+    assert_eq!(ends(&["0.01", "0.1", "1e-3"], 2), ["lr is the smallest of 3"]);
+    assert!(ends(&["0.01", "0.1", "1e-3"], 0).is_empty());
+    assert!(ends(&["0.01", "0.1"], 0).is_empty(), "of two each is an end");
+    let with = |key: &'static str, value: &[&str]| {
+        let of = |(at, value): (usize, &&str)| {
+            let value = (*value).to_owned();
+            (0..3).map(move |replicate| {
+                let mut own = trial("a", &format!("0.{}", at + 1), replicate, 0.9 - at as f64 / 10.0, 0.5);
+                Rc::make_mut(&mut own.settings).extend([(key, value.clone()), ("lr", "0.1".to_owned())]);
+                own
+            })
+        };
+        let trials: Vec<Trial> = value.iter().enumerate().flat_map(of).collect();
+        arms(&trials, Repeats::all(3))[0].at_ends()
+    };
+    assert_eq!(with("weight_decay", &["0.01", "0.001", "0"]), ["weight_decay is the largest of 3"]);
+    assert!(with("weight_decay", &["0", "0.001", "0.01"]).is_empty(), "below none there is nothing");
+    assert!(with("layer_decay", &["1", "0.9", "0.8"]).is_empty());
+    let mut trials = pair([0.9; 3], [0.5; 3]);
+    for (lr, val) in [("2", 0.4), ("3", 0.3)] {
+        trials.extend((0..3).map(|replicate| trial("a", lr, replicate, val, 0.9)));
+    }
+    let notes = judge(&trials, 3, 0.01).notes;
+    assert!(notes.contains(&"a: its lr is the smallest of 3 tried".to_owned()), "{notes:?}");
+}
+
 #[test]
 fn unequal_budgets_are_marked() {
     let mut trials = pair([0.9; 3], [0.5; 3]);

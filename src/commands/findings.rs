@@ -79,10 +79,10 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
     let reach = Reach { matches: &like, tests: &tests };
     let of_dataset = |dataset: &str| folds.get(dataset).map(|(folds, _)| *folds);
     let mut course = course(&rules, &trials, repeats, reach, &of_dataset, &answers)?;
-    let arms = course.arms();
+    near::without(store, &experiment, &mut course)?;
+    let (verdicts, arms) = course.into_parts();
     let gains = gains(&arms, &looks(replicates, most), |arm| answers(arm, None))?;
     let shifts = shifts(&arms, &also, &store.shifted_scores(&experiment)?);
-    near::without(store, &experiment, &mut course)?;
     let near = |found: Vec<NearDuplicates>| -> Vec<Near> {
         found.into_iter().map(|found| Near { dataset: found.dataset, near: found.near, of: found.of }).collect()
     };
@@ -107,7 +107,7 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         metric: experiment.metric,
         repeats,
         arms,
-        verdicts: course.verdicts,
+        verdicts,
         gains,
         shifts,
         numerics: numerics.into_iter().collect(),

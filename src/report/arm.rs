@@ -92,6 +92,16 @@ pub struct Setting {
 pub const TUNING: &[&str] =
     &["lr", "backbone_lr", "layer_decay", "weight_decay", "start_decay", "momentum", "dropout", "label_smoothing"];
 
+/// Values of these beyond which there are none, or none that anyone would try.
+const NATURAL_ENDS: &[(&str, f64)] = &[
+    ("weight_decay", 0.0),
+    ("start_decay", 0.0),
+    ("momentum", 0.0),
+    ("dropout", 0.0),
+    ("label_smoothing", 0.0),
+    ("layer_decay", 1.0),
+];
+
 /// Keys that an arm may differ in because its recipe says so: they follow from the recipe and are no context.
 const NEVER_CONTEXT: &[&str] = &["recipe", "size", "similarity"];
 
@@ -131,6 +141,28 @@ impl Arm {
             _ => 1,
         };
         self.settings.iter().filter_map(|setting| setting.trials.first()).map(|trial| strengths(&trial.settings)).sum()
+    }
+
+    /// Where the selected setting lies at the end of what was tried, and what lies beyond may do better: `lr is the largest of 3`.
+    /// Of two values each is an end, and beyond none of `NATURAL_ENDS` there is anything.
+    pub fn at_ends(&self) -> Vec<String> {
+        let value = |setting: &Setting, key: &str| setting.trials.first()?.settings.get(key)?.parse::<f64>().ok();
+        let end = |key: &&'static str| {
+            let key = *key;
+            let own = value(self.best()?, key)?;
+            let mut tried: Vec<f64> = self.settings.iter().filter_map(|setting| value(setting, key)).collect();
+            tried.sort_by(f64::total_cmp);
+            tried.dedup();
+            let [smallest, _, .., largest] = tried[..] else { return None };
+            let word = match own {
+                _ if NATURAL_ENDS.contains(&(key, own)) => None,
+                _ if own == smallest => Some("smallest"),
+                _ if own == largest => Some("largest"),
+                _ => None,
+            };
+            Some(format!("{key} is the {} of {}", word?, tried.len()))
+        };
+        TUNING.iter().filter_map(end).collect()
     }
 
     /// The trials whose test scores are the arm's, by replicate: of the selected setting. In folds each replicate has the setting
@@ -173,8 +205,8 @@ impl Arm {
     }
 }
 
-/// Sorts trials of the first replicates into arms, in the order of the cross. Context is every key that varies within some recipe and does
-/// not only tune; what is fixed by the recipe belongs to the arm.
+/// Sorts trials of the first replicates into arms, in the order of the cross. Context is every key that varies within some
+/// recipe and does not only tune; what is fixed by the recipe belongs to the arm.
 pub fn arms(trials: &[Trial], repeats: Repeats) -> Vec<Arm> {
     let cells: Vec<&[Trial]> = trials.chunk_by(|one, other| Rc::ptr_eq(&one.settings, &other.settings)).collect();
     let settings: Vec<&Settings> = cells.iter().map(|cell| &*cell[0].settings).collect();

@@ -80,9 +80,14 @@ pub fn course(
 }
 
 impl Course {
-    /// Each arm at the last look that is asked of it.
-    pub fn arms(&self) -> Vec<Arm> {
-        self.asked.iter().enumerate().map(|(arm, look)| self.looks[*look].1[arm].clone()).collect()
+    /// The verdicts, and each arm at the last look that is asked of it.
+    pub fn into_parts(self) -> (Vec<Verdict>, Vec<Arm>) {
+        let mut looks: Vec<_> = self.looks.into_iter().map(|(_, arms)| arms.into_iter()).collect();
+        let last = |look: usize| {
+            let own: Vec<Option<Arm>> = looks.iter_mut().map(Iterator::next).collect();
+            own.into_iter().nth(look).flatten()
+        };
+        (self.verdicts, self.asked.into_iter().filter_map(last).collect())
     }
 
     /// The arms that a look asks for.

@@ -49,6 +49,7 @@ fn arm(arm: &Arm) -> Value {
         "named": further_context(arm),
         "tried": arm.tried(),
         "missing": arm.missing(),
+        "at_ends": arm.at_ends(),
         "selected": arm.best().map(|setting| setting.label.clone()),
         "test_mean": test.map(|test| test.mean),
         "test_ci95": test.and_then(|test| test.half_width),

@@ -274,12 +274,8 @@ fn state(arm: &Arm) -> String {
         (flagged(|trial| trial.at_chance), "at-chance"),
         (flagged(|trial| trial.under_trained), "under-trained"),
     ];
-    parts
-        .iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, word)| format!("{count} {word}"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    let counted = parts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}"));
+    counted.chain(arm.at_ends()).collect::<Vec<_>>().join(", ")
 }
 
 /// Depths by scenario, where one is an axis.

@@ -153,6 +153,7 @@ fn note(arm: &Arm, notes: &mut Vec<String>) {
     if arm.all_diverged() {
         notes.push(format!("{}: every setting diverged; counted as naming the largest class", arm.recipe));
     }
+    notes.extend(arm.at_ends().into_iter().map(|end| format!("{}: its {end} tried", arm.recipe)));
     let tested = arm.tested();
     let under_trained = tested.iter().filter(|trial| trial.under_trained).count();
     if under_trained > 0 {
