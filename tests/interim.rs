@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tl_sweep::report::arm::{Arm, Repeats, Trial};
 use tl_sweep::report::compare::{Scored, difference, scored};
-use tl_sweep::report::course::{Course, course};
+use tl_sweep::report::inquiry::{Inquiry, inquire};
 use tl_sweep::report::interim::looks;
 use tl_sweep::report::verdict::{Answer, Reach, Rule};
 use tl_sweep::seed::{Stream, stream};
@@ -219,12 +219,12 @@ fn simulated(data: u64, recipe: u64, effect: f64) -> Vec<Scored> {
 }
 
 /// Two rules about four recipes, of which `a` is better than `b`, and one about a recipe that is not there.
-fn simulate(data: u64, effect: f64) -> (Course, BTreeMap<String, Vec<Scored>>) {
+fn simulate(data: u64, effect: f64) -> (Inquiry, BTreeMap<String, Vec<Scored>>) {
     simulate_with(data, effect, [20; 4])
 }
 
 /// The same where of each recipe so many replicates have run.
-fn simulate_with(data: u64, effect: f64, run: [usize; 4]) -> (Course, BTreeMap<String, Vec<Scored>>) {
+fn simulate_with(data: u64, effect: f64, run: [usize; 4]) -> (Inquiry, BTreeMap<String, Vec<Scored>>) {
     let names = ["a", "b", "c", "d"];
     let rule = |better: &str, worse: &str| Rule {
         scenario: "*".to_owned(),
@@ -245,7 +245,7 @@ fn simulate_with(data: u64, effect: f64, run: [usize; 4]) -> (Course, BTreeMap<S
     let repeats = Repeats { replicates: 5, tuned: 5, most: 20 };
     let reach = Reach { matches: &|_, _| true, tests: &|_, _| false };
     let rules = [rule("a", "b"), rule("c", "d"), rule("a", "nobody")];
-    (course(&rules, &trials, repeats, reach, &|_| None, &answers).unwrap(), scores)
+    (inquire(&rules, &trials, repeats, reach, &|_| None, &answers).unwrap(), scores)
 }
 
 /// Looking again and again until p is small finds what is not there; looks that share one error level do not.
@@ -254,12 +254,12 @@ fn looks_reject_what_is_true_no_more_often_than_they_say() {
     const TIMES: u64 = 300;
     let (mut wrong, mut naive, mut replicates) = (0, 0, 0);
     for data in 0..TIMES {
-        let (course, scores) = simulate(data, 0.0);
+        let (inquiry, scores) = simulate(data, 0.0);
         let found = |answer: &Answer| matches!(answer, Answer::Supported | Answer::Refuted);
-        wrong += u64::from(course.verdicts.iter().any(|verdict| found(&verdict.answer)));
+        wrong += u64::from(inquiry.verdicts.iter().any(|verdict| found(&verdict.answer)));
         let p = |count: usize| difference(&scores["a"][..count], &scores["b"][..count]).p;
         naive += u64::from(looks(5, 20).iter().any(|look| p(look.replicates) < 0.05));
-        replicates += course.verdicts[0].difference.unwrap().replicates;
+        replicates += inquiry.verdicts[0].difference.unwrap().replicates;
     }
     let share = |count: u64| count as f64 / TIMES as f64;
     assert!(share(wrong) <= 0.05 && share(naive) > 0.06, "{} of two rules, {} of one", share(wrong), share(naive));
@@ -270,7 +270,7 @@ fn looks_reject_what_is_true_no_more_often_than_they_say() {
 /// A rule waits where a look has not all its replicates, and the others go on without it.
 #[test]
 fn what_is_missing_holds_up_its_own_rule_alone() {
-    let looks = |course: &Course, rule: usize| course.verdicts[rule].difference.map_or(0, |found| found.replicates);
+    let looks = |inquiry: &Inquiry, rule: usize| inquiry.verdicts[rule].difference.map_or(0, |found| found.replicates);
     let open = |data: &u64| (0..2).all(|rule| looks(&simulate(*data, 0.0).0, rule) > 8);
     let data = (0..).find(open).unwrap();
     let whole = simulate(data, 0.0).0;

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use tl_sweep::key::Key;
 use tl_sweep::report::arm::{Arm, Repeats, Settings, Trial, arms};
 use tl_sweep::report::compare::{Scored, scored};
-use tl_sweep::report::course::course;
 use tl_sweep::report::findings::further_context;
+use tl_sweep::report::inquiry::inquire;
 use tl_sweep::report::verdict::{Answer, Reach, Rule, Verdict};
 
 pub fn trial(recipe: &str, lr: &str, replicate: usize, val: f64, test: f64) -> Trial {
@@ -44,7 +44,7 @@ fn answers(arm: &Arm, _: Option<&str>) -> anyhow::Result<Vec<Scored>> {
 fn judge(trials: &[Trial], replicates: usize, margin: f64) -> Verdict {
     let rule = Rule { scenario: "*".to_owned(), better: "a".to_owned(), worse: "b".to_owned(), margin, on: None };
     let reach = Reach { matches: &|_, _| true, tests: &|_, _| false };
-    let found = course(&[rule], trials, Repeats::all(replicates), reach, &|_| None, &answers);
+    let found = inquire(&[rule], trials, Repeats::all(replicates), reach, &|_| None, &answers);
     found.unwrap().verdicts.remove(0)
 }
 

@@ -8,10 +8,10 @@ use crate::experiment::{Experiment, overrides};
 use crate::key::Key;
 use crate::report::arm::{Arm, Repeats, Trial};
 use crate::report::compare::{Scored, scored};
-use crate::report::course::course;
 use crate::report::errors::{Answer, Errors};
 use crate::report::findings::{Counts, Findings, Folds, Near, Scenario, Sharing};
 use crate::report::gain::gains;
+use crate::report::inquiry::inquire;
 use crate::report::interim::looks;
 use crate::report::sheets::named;
 use crate::report::shift::shifts;
@@ -78,9 +78,9 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
     let answers = |arm: &Arm, on: Option<&str>| answers(store, &experiment.metric, arm, on, &trials);
     let reach = Reach { matches: &like, tests: &tests };
     let of_dataset = |dataset: &str| folds.get(dataset).map(|(folds, _)| *folds);
-    let mut course = course(&rules, &trials, repeats, reach, &of_dataset, &answers)?;
-    near::without(store, &experiment, &mut course)?;
-    let (verdicts, arms) = course.into_parts();
+    let mut inquiry = inquire(&rules, &trials, repeats, reach, &of_dataset, &answers)?;
+    near::without(store, &experiment, &mut inquiry)?;
+    let (verdicts, arms) = inquiry.into_parts();
     let gains = gains(&arms, &looks(replicates, most), |arm| answers(arm, None))?;
     let shifts = shifts(&arms, &also, &store.shifted_scores(&experiment)?);
     let near = |found: Vec<NearDuplicates>| -> Vec<Near> {

@@ -12,8 +12,8 @@ use crate::data::{Dataset, Manifest, Part, Shifted, deal, packed};
 use crate::key::Key;
 use crate::report::arm::{Arm, Trial};
 use crate::report::compare::{Scored, difference, scored};
-use crate::report::course::Course;
 use crate::report::findings::shown_difference;
+use crate::report::inquiry::Inquiry;
 use crate::store::Store;
 use crate::store::query::ExperimentRow;
 use crate::temporary;
@@ -149,14 +149,14 @@ pub fn told(name: &str, manifest: &Manifest, pairs: &[Pair]) -> Option<String> {
 ///
 /// # Errors
 /// The store cannot be read.
-pub fn without(store: &Store, experiment: &ExperimentRow, course: &mut Course) -> anyhow::Result<()> {
+pub fn without(store: &Store, experiment: &ExperimentRow, inquiry: &mut Inquiry) -> anyhow::Result<()> {
     if store.near_of(experiment)?.is_empty() {
         return Ok(());
     }
-    for index in 0..course.verdicts.len() {
-        let verdict = &course.verdicts[index];
+    for index in 0..inquiry.verdicts.len() {
+        let verdict = &inquiry.verdicts[index];
         let Some(found) = verdict.difference.filter(|_| verdict.rule.on.is_none()) else { continue };
-        let arms = course.at(verdict);
+        let arms = inquiry.at(verdict);
         let side = |recipe: &str| arms.iter().find(|arm| arm.recipe == recipe && arm.context == verdict.context);
         let sides =
             [side(&verdict.rule.better), side(&verdict.rule.worse)].map(|arm| arm.map(Arm::tested).unwrap_or_default());
@@ -176,7 +176,7 @@ pub fn without(store: &Store, experiment: &ExperimentRow, course: &mut Course) -
             ),
             _ => "every test image is a near-duplicate of one trained or validated on".to_owned(),
         };
-        course.verdicts[index].notes.push(note);
+        inquiry.verdicts[index].notes.push(note);
     }
     Ok(())
 }

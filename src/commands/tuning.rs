@@ -12,7 +12,7 @@ use crate::experiment::{AlsoTest, Experiment};
 use crate::key::Key;
 use crate::plan::{Plan, trial_key};
 use crate::report::arm::{Arm, Repeats, Settings, Trial};
-use crate::report::course::{Course, course};
+use crate::report::inquiry::{Inquiry, inquire};
 use crate::report::verdict::Reach;
 use crate::store::Store;
 use crate::store::schema::SETTINGS;
@@ -96,13 +96,13 @@ impl Standing {
             None => Ok(Vec::new()),
         };
         let reach = Reach { matches: &like, tests: &tests };
-        let course = course(&rules(experiment), &trials, repeats, reach, &|_| None, &answers)?;
-        let stages = stages(&course);
+        let inquiry = inquire(&rules(experiment), &trials, repeats, reach, &|_| None, &answers)?;
+        let stages = stages(&inquiry);
         let compared = |arm: &&Arm| arm.worth.is_empty() && !arm.all_diverged() && repeats.tuned < repeats.replicates;
-        let open = course.asked(0).filter(compared).map(|arm| arm.settings[0].cell).collect();
-        let taken = course.looks.last().map_or(0, |(look, _)| look.replicates);
-        let at_most = course.unsettled() * (repeats.most - taken);
-        let worth = Worth { cells: HashMap::new(), open, at_most, looked: course.told() };
+        let open = inquiry.asked(0).filter(compared).map(|arm| arm.settings[0].cell).collect();
+        let taken = inquiry.looks.last().map_or(0, |(look, _)| look.replicates);
+        let at_most = inquiry.unsettled() * (repeats.most - taken);
+        let worth = Worth { cells: HashMap::new(), open, at_most, looked: inquiry.told() };
         Ok(Self { stages, worth, results })
     }
 
@@ -150,13 +150,13 @@ fn trials(plan: &Plan, repeats: Repeats, results: &HashMap<Key, (String, Option<
 }
 
 /// Look by look, first what has a single setting, then of each arm one more of the settings that have led.
-fn stages(course: &Course) -> Vec<HashMap<Key, usize>> {
+fn stages(inquiry: &Inquiry) -> Vec<HashMap<Key, usize>> {
     let mut stages: Vec<HashMap<Key, usize>> = Vec::new();
-    for (number, (look, _)) in course.looks.iter().enumerate() {
-        let deepest = course.asked(number).map(|arm| arm.worth.len()).max().unwrap_or(0);
+    for (number, (look, _)) in inquiry.looks.iter().enumerate() {
+        let deepest = inquiry.asked(number).map(|arm| arm.worth.len()).max().unwrap_or(0);
         for depth in 0..=deepest {
             let mut stage = stages.last().cloned().unwrap_or_default();
-            for arm in course.asked(number) {
+            for arm in inquiry.asked(number) {
                 let depth = if arm.settings.len() == 1 { 1 } else { depth };
                 let led = arm.worth.iter().take(depth);
                 stage.extend(led.map(|index| (arm.settings[*index].cell, look.replicates)));

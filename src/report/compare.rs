@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-use super::interim::Look;
-
 /// A mean with its 95% interval; no interval from one value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mean {
@@ -82,11 +80,11 @@ pub struct Difference {
     /// The part of the error level that this look at the data may spend; 1 where there is no other.
     pub share: f64,
     /// The variance over replicates: a part of the squared error for one of them.
-    between: f64,
+    pub(super) between: f64,
     /// The part that is the images'.
-    within: f64,
+    pub(super) within: f64,
     /// What of that is the chance of each training on each image, which more replicates shrink as well.
-    chance: f64,
+    pub(super) chance: f64,
 }
 
 /// The mean over replicates of the paired difference of `better` and `worse`. Its squared standard error is the
@@ -204,60 +202,16 @@ impl Difference {
     pub fn half_width(&self, level: f64) -> f64 {
         quantile(1.0 - self.share * (1.0 - level) / 2.0, self.degrees) * self.standard_error
     }
-
-    /// How likely `last`, a look at more replicates, is to tell the two apart at `alpha` or to find them within `margin`, by what
-    /// is seen so far: the mean is then spread about the present one as the replicates to come make it (the predictive power
-    /// of Spiegelhalter, Freedman and Blackburn, 1986).
-    pub fn chance_to_settle(&self, last: Look, alpha: f64, margin: f64) -> f64 {
-        let (error, degrees) = self.foreseen(last.replicates);
-        let width = |tail: f64| quantile(1.0 - last.share * tail, degrees) * error;
-        let ahead = 1.0 / self.replicates as f64 - 1.0 / last.replicates as f64;
-        let spread = (self.between * ahead).sqrt();
-        let below = |mean: f64| match (spread > 0.0, StudentsT::new(0.0, 1.0, (self.replicates - 1) as f64)) {
-            (true, Ok(t)) => t.cdf((mean - self.mean) / spread),
-            _ => f64::from(u8::from(self.mean < mean)),
-        };
-        let apart = width(alpha / 2.0);
-        let room = margin - width(0.05);
-        let within = if room > 0.0 { below(room) - below(-room) } else { 0.0 };
-        1.0 - below(apart) + below(-apart) + within
-    }
-
-    /// The standard error that so many replicates are to have, and its degrees of freedom.
-    pub(super) fn foreseen(&self, replicates: usize) -> (f64, f64) {
-        let ratio = self.replicates as f64 / replicates as f64;
-        let (first, second) = (self.between / replicates as f64, self.within - self.chance * (1.0 - ratio));
-        ((first + second).sqrt(), satterthwaite(first, replicates, second, self.images))
-    }
-
-    /// How many replicates would make the difference seen here significant at `alpha`, if its size and spread stayed
-    /// as they are; `None` where ten thousand would not, for want of test images.
-    pub fn replicates_to_settle(&self, alpha: f64) -> Option<usize> {
-        let significant = |replicates: usize| {
-            let (error, degrees) = self.foreseen(replicates);
-            self.mean.abs() > quantile(1.0 - alpha / 2.0, degrees) * error
-        };
-        let most = 10_000;
-        if !significant(most) {
-            return None;
-        }
-        let (mut low, mut high) = (self.replicates, most);
-        while high - low > 1 {
-            let middle = low.midpoint(high);
-            if significant(middle) { high = middle } else { low = middle }
-        }
-        Some(high)
-    }
 }
 
 /// Degrees of freedom of a sum of two independent estimates of variance (Satterthwaite, 1946).
-fn satterthwaite(first: f64, replicates: usize, second: f64, images: usize) -> f64 {
+pub(super) fn satterthwaite(first: f64, replicates: usize, second: f64, images: usize) -> f64 {
     let spread = |part: f64, n: usize| if n > 1 { part * part / (n - 1) as f64 } else { 0.0 };
     let denominator = spread(first, replicates) + spread(second, images);
     if denominator > 0.0 { (first + second).powi(2) / denominator } else { 1.0 }
 }
 
-fn quantile(p: f64, degrees: f64) -> f64 {
+pub(super) fn quantile(p: f64, degrees: f64) -> f64 {
     StudentsT::new(0.0, 1.0, degrees.max(1.0)).map_or(f64::INFINITY, |t| t.inverse_cdf(p))
 }
 

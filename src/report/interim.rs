@@ -1,4 +1,9 @@
-//! After how many replicates a sweep looks at its verdicts, and how much each look may spend of the error level.
+//! After how many replicates a sweep looks at its verdicts, how much each look may spend of the error level, and what more
+//! replicates would tell.
+
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+use super::compare::{Difference, quantile, satterthwaite};
 
 /// One look.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,10 +32,56 @@ pub fn looks(first: usize, most: usize) -> Vec<Look> {
     at.iter().zip(before).map(|(at, before)| Look { replicates: *at, share: share((at, before)) }).collect()
 }
 
+impl Difference {
+    /// How likely `last`, a look at more replicates, is to tell the two apart at `alpha` or to find them within `margin`, by what
+    /// is seen so far: the mean is then spread about the present one as the replicates to come make it (the predictive power
+    /// of Spiegelhalter, Freedman and Blackburn, 1986).
+    pub fn chance_to_settle(&self, last: Look, alpha: f64, margin: f64) -> f64 {
+        let (error, degrees) = self.foreseen(last.replicates);
+        let width = |tail: f64| quantile(1.0 - last.share * tail, degrees) * error;
+        let ahead = 1.0 / self.replicates as f64 - 1.0 / last.replicates as f64;
+        let spread = (self.between * ahead).sqrt();
+        let below = |mean: f64| match (spread > 0.0, StudentsT::new(0.0, 1.0, (self.replicates - 1) as f64)) {
+            (true, Ok(t)) => t.cdf((mean - self.mean) / spread),
+            _ => f64::from(u8::from(self.mean < mean)),
+        };
+        let apart = width(alpha / 2.0);
+        let room = margin - width(0.05);
+        let within = if room > 0.0 { below(room) - below(-room) } else { 0.0 };
+        1.0 - below(apart) + below(-apart) + within
+    }
+
+    /// The standard error that so many replicates are to have, and its degrees of freedom.
+    fn foreseen(&self, replicates: usize) -> (f64, f64) {
+        let ratio = self.replicates as f64 / replicates as f64;
+        let (first, second) = (self.between / replicates as f64, self.within - self.chance * (1.0 - ratio));
+        ((first + second).sqrt(), satterthwaite(first, replicates, second, self.images))
+    }
+
+    /// How many replicates would make the difference seen here significant at `alpha`, if its size and spread stayed
+    /// as they are; `None` where ten thousand would not, for want of test images.
+    pub fn replicates_to_settle(&self, alpha: f64) -> Option<usize> {
+        let significant = |replicates: usize| {
+            let (error, degrees) = self.foreseen(replicates);
+            self.mean.abs() > quantile(1.0 - alpha / 2.0, degrees) * error
+        };
+        let most = 10_000;
+        if !significant(most) {
+            return None;
+        }
+        let (mut low, mut high) = (self.replicates, most);
+        while high - low > 1 {
+            let middle = low.midpoint(high);
+            if significant(middle) { high = middle } else { low = middle }
+        }
+        Some(high)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::compare::{Difference, Scored, difference, variance};
+    use crate::report::compare::{Scored, difference, variance};
     use crate::seed::{Stream, stream};
 
     #[test]

@@ -3,7 +3,6 @@
 pub mod advice;
 pub mod arm;
 pub mod compare;
-pub mod course;
 pub mod csv;
 mod curves;
 pub mod errors;
@@ -11,6 +10,7 @@ mod figure;
 pub mod findings;
 pub mod gain;
 pub mod html;
+pub mod inquiry;
 pub mod interim;
 pub mod json;
 pub mod latex;

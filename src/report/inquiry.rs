@@ -5,7 +5,7 @@ use super::interim::{Look, looks};
 use super::verdict::{Answers, Reach, Rule, Verdict, decide, examine, place, stated};
 
 /// What was found look by look.
-pub struct Course {
+pub struct Inquiry {
     /// All arms at each look that was taken.
     pub looks: Vec<(Look, Vec<Arm>)>,
     pub verdicts: Vec<Verdict>,
@@ -29,57 +29,57 @@ enum State {
 ///
 /// # Errors
 /// What `answers` returns.
-pub fn course(
+pub fn inquire(
     rules: &[Rule],
     trials: &[Trial],
     repeats: Repeats,
     reach: Reach,
     folds: &dyn Fn(&str) -> Option<usize>,
     answers: Answers,
-) -> anyhow::Result<Course> {
+) -> anyhow::Result<Inquiry> {
     let all = looks(repeats.replicates, repeats.most);
-    let mut course = Course { looks: Vec::new(), verdicts: Vec::new(), asked: Vec::new(), state: Vec::new() };
+    let mut inquiry = Inquiry { looks: Vec::new(), verdicts: Vec::new(), asked: Vec::new(), state: Vec::new() };
     for (number, look) in all.iter().enumerate() {
         let mut arms = arms(trials, repeats.on(look.replicates));
         arms.iter_mut().for_each(|arm| arm.folds = folds(arm.context_value("dataset")));
         if number == 0 {
-            course.asked = vec![0; arms.len()];
-            course.verdicts = stated(rules, &arms, reach);
-            course.state = vec![State::Open; course.verdicts.len()];
+            inquiry.asked = vec![0; arms.len()];
+            inquiry.verdicts = stated(rules, &arms, reach);
+            inquiry.state = vec![State::Open; inquiry.verdicts.len()];
         }
         let begun: Vec<usize> =
-            (0..course.verdicts.len()).filter(|index| course.state[*index] == State::Open).collect();
+            (0..inquiry.verdicts.len()).filter(|index| inquiry.state[*index] == State::Open).collect();
         let mut seen = Vec::new();
         for index in begun {
-            let found = examine(&course.verdicts[index], &arms, answers, *look)?;
+            let found = examine(&inquiry.verdicts[index], &arms, answers, *look)?;
             let sides = [&found.rule.better, &found.rule.worse].map(|recipe| place(&arms, recipe, &found.context));
-            sides.iter().flatten().for_each(|arm| course.asked[*arm] = number);
+            sides.iter().flatten().for_each(|arm| inquiry.asked[*arm] = number);
             if found.difference.is_some() {
-                course.verdicts[index] = found;
+                inquiry.verdicts[index] = found;
                 seen.push(index);
                 continue;
             }
             // What does not stand here never will.
             let none = sides.iter().any(Option::is_none);
-            course.state[index] = if none { State::Settled } else { State::Waiting };
+            inquiry.state[index] = if none { State::Settled } else { State::Waiting };
             if number == 0 {
-                course.verdicts[index] = found;
+                inquiry.verdicts[index] = found;
             } else {
                 let awaited = format!("at {} replicates: {}", look.replicates, found.notes.join("; "));
-                course.verdicts[index].notes.push(awaited);
+                inquiry.verdicts[index].notes.push(awaited);
             }
         }
-        let settled = decide(&mut course.verdicts, &seen, *look, &all[number..]);
-        settled.into_iter().for_each(|index| course.state[index] = State::Settled);
-        course.looks.push((*look, arms));
-        if !course.state.contains(&State::Open) {
+        let settled = decide(&mut inquiry.verdicts, &seen, *look, &all[number..]);
+        settled.into_iter().for_each(|index| inquiry.state[index] = State::Settled);
+        inquiry.looks.push((*look, arms));
+        if !inquiry.state.contains(&State::Open) {
             break;
         }
     }
-    Ok(course)
+    Ok(inquiry)
 }
 
-impl Course {
+impl Inquiry {
     /// The verdicts, and each arm at the last look that is asked of it.
     pub fn into_parts(self) -> (Vec<Verdict>, Vec<Arm>) {
         let mut looks: Vec<_> = self.looks.into_iter().map(|(_, arms)| arms.into_iter()).collect();
