@@ -91,8 +91,9 @@ fn refuse_full(wanted: &[(&Dataset, Frame, Vec<usize>)], world: &World) -> anyho
         packed::lacking(dataset, *frame, indices, cache).len() * packed::bytes(*frame)
     };
     let (needed, free) = (wanted.iter().map(bytes).sum::<usize>() as u64, disk_free(cache) as u64);
+    // Not every filesystem says.
     anyhow::ensure!(
-        needed <= free,
+        needed <= free || free == 0,
         DiskFull(format!(
             "the decoded images of this experiment take {}, and the disk of '{}' has {} free",
             DecimalBytes(needed),
