@@ -181,6 +181,7 @@ fn made_up(cell: usize, replicate: usize, tested: usize) -> TrialOutcome {
         samples: Vec::new(),
         predicted: (0..tested).map(|sample| ((sample + cell + replicate) % 3) as u16).collect(),
         probability: vec![0.4; tested],
+        confidence: vec![0.5; tested],
     };
     let point = |step: usize| Point { step, epoch: step as f64, lr: 0.1, train_loss: 1.0, val: scores };
     TrialOutcome {
@@ -198,6 +199,7 @@ fn made_up(cell: usize, replicate: usize, tested: usize) -> TrialOutcome {
         trainable: 1000,
         frozen: 1000,
         lambda: None,
+        temperature: None,
     }
 }
 

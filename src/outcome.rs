@@ -46,6 +46,9 @@ pub struct Predictions {
     /// The probability given to the true class.
     #[serde(deserialize_with = "each_or_nan")]
     pub probability: Vec<f32>,
+    /// The probability given to the predicted class.
+    #[serde(deserialize_with = "each_or_nan")]
+    pub confidence: Vec<f32>,
 }
 
 /// Scores of predictions against the true classes.
@@ -123,6 +126,8 @@ pub struct TrialOutcome {
     pub frozen: usize,
     /// The strength that validation chose, where the head was solved.
     pub lambda: Option<f64>,
+    /// What its logits are divided by, where validation chose that.
+    pub temperature: Option<f64>,
 }
 
 /// What any stage leaves.

@@ -80,6 +80,24 @@ impl LayerRates {
     }
 }
 
+/// What is done to probabilities when a trial is trained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Calibrate {
+    #[default]
+    None,
+    /// Logits are divided by one number, chosen on validation (Guo et al., 2017).
+    Temperature,
+}
+
+pub const CALIBRATE: &str = "'none' or 'temperature'";
+
+impl Calibrate {
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+}
+
 /// How much the classes count in the training loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

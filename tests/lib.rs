@@ -6,6 +6,7 @@ mod augmentations;
 mod backbones;
 mod builder;
 mod bundles;
+mod calibration;
 mod chosen;
 mod corruptions;
 mod datasets;

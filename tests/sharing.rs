@@ -103,7 +103,7 @@ pub fn found(world: &World, db: &str) -> (BTreeMap<String, String>, BTreeMap<Str
         .prepare(
             "SELECT trial.key, trial.status || printf(' %.17g %.17g %d %d ', coalesce(val_loss, 0), coalesce(test_loss, 0), steps_run, stopped_early)
                || coalesce(chosen_lambda, '') || ' ' || coalesce((SELECT group_concat(printf('%d %.17g %.17g %.17g', step, lr, train_loss, val_loss)) FROM curve WHERE trial = trial.key), '')
-               || ' ' || coalesce((SELECT group_concat(hex(predicted) || hex(probability)) FROM prediction WHERE trial = trial.key), '')
+               || ' ' || coalesce((SELECT group_concat(hex(predicted) || hex(probability) || hex(confidence)) FROM prediction WHERE trial = trial.key), '')
              FROM trial",
         )
         .unwrap();

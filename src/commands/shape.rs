@@ -9,7 +9,6 @@ use crate::plan::cost::{self, Cost, TrialCost};
 use crate::plan::stage::{Encode, Stage, Work};
 use crate::plan::tier::Tier;
 use crate::plan::{Cell, Plan, bond};
-use crate::recipe::Schedule;
 use crate::train::pace::{Effort, Subject};
 
 /// What cells of one structure have in common: cost, and the stages before them.
@@ -72,7 +71,7 @@ impl Shape {
             }
             None => None,
         };
-        let branches = train.phases.len() > 1 || matches!(train.phases[0].schedule, Schedule::Step { .. });
+        let branches = chain.branches;
         let bond = match bond::of_trial(&chain) {
             _ if !world.share => Bond::None,
             Some(bond) if !branches => Bond::Shape(bond),

@@ -227,27 +227,37 @@ pub fn whole(labels: &[u32], targets: &Targets, classes: usize) -> Result<f64> {
     Ok(whole)
 }
 
-/// Answers of heads to rows: of each head the first class of the largest logit, and the logarithm of the label's
-/// probability; row by row.
+/// What a head answers to a row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Answer {
+    /// The first class of the largest logit.
+    pub class: u32,
+    /// Logarithms of the probabilities of the label and of that class.
+    pub label: f64,
+    pub top: f64,
+}
+
+/// Answers of heads to rows, row by row.
 pub enum Answers {
-    Known(Vec<(u32, f64)>),
-    /// On a CUDA device.
-    Owed([Tensor; 2]),
+    Known(Vec<Answer>),
+    /// On a CUDA device: the classes, and the logarithms of labels and of classes.
+    Owed([Tensor; 3]),
 }
 
 impl Answers {
     /// # Errors
     /// The device has failed.
-    pub fn read(self) -> Result<Vec<(u32, f64)>> {
-        match self {
-            Self::Known(answers) => Ok(answers),
-            Self::Owed([predicted, log_probabilities]) => {
-                let answers = predicted.flatten_all()?.to_vec1::<u32>()?;
-                let found = answers.into_iter().zip(log_probabilities.flatten_all()?.to_vec1::<f64>()?).collect();
-                buffer::recycle_batch(vec![predicted, log_probabilities]);
-                Ok(found)
-            }
-        }
+    pub fn read(self) -> Result<Vec<Answer>> {
+        let [classes, labels, tops] = match self {
+            Self::Known(answers) => return Ok(answers),
+            Self::Owed(owed) => owed,
+        };
+        let logarithms = |of: &Tensor| of.flatten_all()?.to_vec1::<f64>();
+        let found = classes.flatten_all()?.to_vec1::<u32>()?.into_iter();
+        let found = found.zip(logarithms(&labels)?).zip(logarithms(&tops)?);
+        let found = found.map(|((class, label), top)| Answer { class, label, top }).collect();
+        buffer::recycle_batch(vec![classes, labels, tops]);
+        Ok(found)
     }
 }
 
@@ -274,7 +284,8 @@ pub fn answers(logits: &Tensor, labels: &[u32], heads: usize) -> Result<Answers>
             let (shifted, _, sum) = softmax.head(head);
             // A label of no class of these has no probability.
             let own = shifted.get(*label as usize).copied().unwrap_or(f64::NAN);
-            found.push((best as u32, own - libm::log(sum)));
+            let log_sum = libm::log(sum);
+            found.push(Answer { class: best as u32, label: own - log_sum, top: shifted[best] - log_sum });
         }
     }
     Ok(Answers::Known(found))

@@ -35,6 +35,7 @@ pub mod pool;
 pub mod probe;
 pub mod pull;
 pub mod solve;
+pub mod temperature;
 pub mod tokens;
 pub mod transferability;
 

@@ -5,7 +5,7 @@ use super::stage::{Backbone, Encode, Encoded, Start, Train};
 use crate::freeze::Freeze;
 use crate::key::Key;
 use crate::phase::Phase;
-use crate::recipe::{Budget, Schedule};
+use crate::recipe::{Budget, Head, Schedule};
 
 /// Encodings that one pass over the images can serve: those of one backbone, whatever their layers.
 pub fn of_encode(stage: &Encode) -> Key {
@@ -39,16 +39,23 @@ pub fn of_trial(chain: &Chain) -> Option<Key> {
     if train.augments() && chain.prefix && train.backbone.start != Start::Random {
         return Some(Key::of("prefix", &(untapped(&train.backbone), read)));
     }
-    let branches = train.phases.len() > 1 || matches!(train.phases[0].schedule, Schedule::Step { .. });
     // Networks that read features of other layers have no step in common.
     let cut = train.shared_cut().ok()?.filter(|_| chain.prefix);
-    branches
+    chain
+        .branches
         .then(|| Key::of("trunk", &(&train.backbone, cut, read, (train.pool, &train.head, train.copied), trunk(train))))
 }
 
 /// The beginnings that a trial may have in common with others of its bond: each with the phase that it ends in, and how
 /// much of that phase it is. Trials whose beginnings have one key run the shorter one of them together.
 pub fn beginnings(bond: Key, train: &Train) -> Vec<(Key, usize, f64)> {
+    // Linear heads train as one product, each for itself.
+    let heads = |phase: &Phase| phase.freeze == Freeze::All && phase.dropout == 0.0 && train.head == Head::Linear;
+    if let [only] = &train.phases[..]
+        && heads(only)
+    {
+        return Vec::new();
+    }
     let network = (train.shared_cut().ok(), train.pool, &train.head, train.copied);
     let network = (network, train.lora().ok());
     let trunk = Key::of("network", &(bond, network, train.keep_weights, train.early_stop, train.views));

@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 
 use super::depth::settle_depth;
-use super::effect::{Fault, drop_without_effect, refuse_refit, settle_interpolation, settle_solver, settle_views};
+use super::effect::{
+    Fault, drop_without_effect, refuse_refit, settle_calibration, settle_interpolation, settle_solver, settle_views,
+};
 use super::facts::{Facts, KnownBackbone};
 use super::space::{Point, Space};
 use super::transfer::settle_transfer;
@@ -62,6 +64,7 @@ const STRUCTURE: &[&str] = &[
     "layer_rates",
     "phases",
     "interpolate",
+    "calibrate",
     "batch_norm",
     "optimizer",
     "decay",
@@ -200,6 +203,7 @@ impl Settler<'_> {
         settle_depth(&mut layer, asked, &backbone).map_err(refused)?;
         settle_views(&mut layer).map_err(refused)?;
         settle_interpolation(&mut layer).map_err(refused)?;
+        settle_calibration(&mut layer);
         let solves = settle_solver(&mut layer).map_err(refused)?;
         if self.experiment.refit {
             refuse_refit(&layer).map_err(refused)?;

@@ -9,7 +9,7 @@ use crate::frame::Resize;
 use crate::key::Key;
 use crate::model::arch::Arch;
 use crate::phase::Phase;
-use crate::recipe::{self, Head, KeepWeights, Metric, Pool, Preprocess};
+use crate::recipe::{self, Calibrate, Head, KeepWeights, Metric, Pool, Preprocess, Schedule};
 use crate::value::{Layer, Value};
 
 /// A trial and what must be there before it.
@@ -19,6 +19,8 @@ pub struct Chain {
     /// Whether the frozen layers may run apart from the rest; only then is there an encoding.
     pub prefix: bool,
     pub train: Train,
+    /// Whether other trials of the experiment may begin as this one does.
+    pub branches: bool,
 }
 
 /// What stages take from the experiment as a whole.
@@ -29,6 +31,8 @@ pub struct Reach<'a> {
     pub refit: bool,
     pub per_class: Option<usize>,
     pub pretrain: Option<&'a experiment::Pretrain>,
+    /// Whether any trial calibrates its probabilities.
+    pub calibrates: bool,
 }
 
 /// The stages behind a settled cell's replicate.
@@ -68,6 +72,9 @@ pub fn chain(layer: &Layer, cell: Key, replicate: usize, reach: &Reach, facts: &
             .map_or(Ok(KeepWeights::Last), |value| recipe::word(value, "'last' or 'best'"))?,
         early_stop: layer.get("early_stop").map(experiment::keys::early_stop_patience).transpose()?,
         interpolate: layer.get("interpolate").map_or(Ok(1.0), |value| recipe::number(value, 0.0, 1.0))?,
+        calibrate: layer
+            .get("calibrate")
+            .map_or(Ok(Calibrate::None), |value| recipe::word(value, recipe::CALIBRATE))?,
         views: layer.get("views").map(experiment::keys::view_count).transpose()?,
         metric: reach.metric,
         refit: reach.refit,
@@ -98,7 +105,10 @@ pub fn chain(layer: &Layer, cell: Key, replicate: usize, reach: &Reach, facts: &
     };
     // A random backbone differs between replicates: there is nothing to share.
     let encode = encode.filter(|_| train.backbone.start != Start::Random);
-    Ok(Chain { pretrain, prefix: encode.is_some(), encode, train })
+    let branches = reach.calibrates
+        || train.phases.len() > 1
+        || matches!(train.phases.first().map(|phase| &phase.schedule), Some(Schedule::Step { .. }));
+    Ok(Chain { pretrain, prefix: encode.is_some(), encode, train, branches })
 }
 
 /// The network that a settled layer names.

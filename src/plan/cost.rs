@@ -9,7 +9,7 @@ use super::stage::{Encode, Stage, Train};
 use crate::model::graph::Graph;
 use crate::model::selected::Selected;
 use crate::phase::Phase;
-use crate::recipe::{Budget, Optimizer};
+use crate::recipe::{Budget, Calibrate, Optimizer};
 
 /// Evaluations of validation within a budget of steps.
 pub const EVALUATIONS: usize = 10;
@@ -100,9 +100,14 @@ pub fn trial(train: &Train, counts: Counts) -> Result<TrialCost, String> {
     Ok(cost)
 }
 
-/// Validation images that weights between two others are scored on in the end.
+/// Validation images that are read once more in the end: for a temperature, and for the scores of weights that were none of an
+/// evaluation's.
 fn rescored(train: &Train, counts: Counts) -> f64 {
-    if train.interpolate < 1.0 && !train.refit { counts.val as f64 } else { 0.0 }
+    let times = match (train.calibrate, train.interpolate < 1.0) {
+        (Calibrate::Temperature, _) => 2.0,
+        (Calibrate::None, between) => f64::from(between),
+    };
+    times * counts.val as f64
 }
 
 /// What the phases of a trial cost above its prefix, one by one. Their sum is `trial`'s `shared` but for the last scores.

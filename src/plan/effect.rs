@@ -179,6 +179,13 @@ pub fn settle_interpolation(layer: &mut Layer) -> Result<(), Fault> {
     }
 }
 
+/// What calibrates nothing stands in no key.
+pub fn settle_calibration(layer: &mut Layer) {
+    if layer.get("calibrate").and_then(Value::text) == Some("none") {
+        layer.remove("calibrate");
+    }
+}
+
 /// A head that is solved has no steps, and so no settings of steps. True where it is solved.
 pub fn settle_solver(layer: &mut Layer) -> Result<bool, Fault> {
     let optimizer = layer.get("optimizer").cloned().unwrap_or(Value::Bool(false));

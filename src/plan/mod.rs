@@ -172,6 +172,7 @@ impl Plan {
             refit: self.refit,
             per_class: None,
             pretrain: self.pretrain.as_ref(),
+            calibrates: self.space.knows("calibrate"),
         };
         reach.per_class = self.widest(cell);
         chain::chain(&self.settled(cell), cell.key, replicate, &reach, facts)

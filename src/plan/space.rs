@@ -100,6 +100,11 @@ impl Space {
         columns
     }
 
+    /// Whether any point may have something for a key.
+    pub fn knows(&self, key: &str) -> bool {
+        self.keys.iter().position(|known| known == key).is_some_and(|column| !self.values[column].is_empty())
+    }
+
     pub fn width(&self) -> usize {
         self.keys.len()
     }

@@ -14,7 +14,7 @@ use crate::model::graph::Graph;
 use crate::model::lora::{frozen_in, of_phases, with_lora};
 use crate::model::selected::frozen_beside;
 use crate::phase::Phase;
-use crate::recipe::{Head, KeepWeights, Metric, Pool, Preprocess};
+use crate::recipe::{Calibrate, Head, KeepWeights, Metric, Pool, Preprocess};
 use crate::trains::Lora;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -127,6 +127,8 @@ pub struct Train {
     /// The weights that are scored are this share of the way from where the last phase began to where it ended.
     #[serde(default = "whole", skip_serializing_if = "is_whole")]
     pub interpolate: f64,
+    #[serde(default, skip_serializing_if = "Calibrate::is_none")]
+    pub calibrate: Calibrate,
     /// Augmented views of each training image that are stored, instead of new ones in every epoch.
     pub views: Option<usize>,
     pub metric: Metric,

@@ -71,7 +71,9 @@ mod tests {
             let heard: Point = serde_json::from_str(&line).expect("the same line");
             assert!(heard.train_loss.is_nan() && heard.val.loss.is_nan(), "{line}");
         }
-        let found = Predictions { samples: vec![0, 1], predicted: vec![1, 1], probability: vec![f32::NAN, 0.25] };
+        let probability = vec![f32::NAN, 0.25];
+        let confidence = vec![f32::NAN, 0.75];
+        let found = Predictions { samples: vec![0, 1], predicted: vec![1, 1], probability, confidence };
         let line = serde_json::to_string(&found).expect("a line");
         let heard: Predictions = serde_json::from_str(&line).expect("the same line");
         assert!(heard.probability[0].is_nan() && heard.probability[1] == 0.25, "{line}");

@@ -272,6 +272,7 @@ impl Store {
             Sql::Text(serde_json::to_string(&outcome.warnings)?),
             Sql::Integer(outcome.group as i64),
             trial.lambda.map_or(Sql::Null, Sql::Real),
+            trial.temperature.map_or(Sql::Null, Sql::Real),
         ]);
         let marks = vec!["?"; row.len()].join(", ");
         transaction.execute(&format!("INSERT INTO trial VALUES ({marks})"), params_from_iter(row))?;
@@ -337,12 +338,13 @@ fn insert_predictions(
     predictions: &Predictions,
 ) -> rusqlite::Result<()> {
     transaction.execute(
-        "INSERT INTO prediction VALUES (?, ?, ?, ?)",
+        "INSERT INTO prediction VALUES (?, ?, ?, ?, ?)",
         params![
             key,
             part,
             bytemuck::cast_slice::<u16, u8>(&predictions.predicted),
-            bytemuck::cast_slice::<f32, u8>(&predictions.probability)
+            bytemuck::cast_slice::<f32, u8>(&predictions.probability),
+            bytemuck::cast_slice::<f32, u8>(&predictions.confidence)
         ],
     )?;
     Ok(())

@@ -55,10 +55,12 @@ pub const SETTINGS: &[&str] = &[
     // From the twelfth migration on.
     "interpolate",
     "layer_rates",
+    // From the fourteenth migration on.
+    "calibrate",
 ];
 
 /// How many settings each migration knew.
-const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, 40, 40, 40, 43, 43, 44, 44, 46, SETTINGS.len()];
+const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, 40, 40, 40, 43, 43, 44, 44, 46, 46, SETTINGS.len()];
 
 /// Columns of `trial` that a configuration alone decides: equal for equal keys, on any machine of one numerics class.
 pub const RESULTS: &[&str] = &[
@@ -79,24 +81,12 @@ pub const RESULTS: &[&str] = &[
     "frozen",
     // From the fourth migration on.
     "chosen_lambda",
+    // From the fourteenth migration on.
+    "temperature",
 ];
 
 /// How many results each migration knew.
-const KNOWN_RESULTS: &[usize] = &[
-    15,
-    15,
-    15,
-    RESULTS.len(),
-    RESULTS.len(),
-    RESULTS.len(),
-    RESULTS.len(),
-    RESULTS.len(),
-    RESULTS.len(),
-    RESULTS.len(),
-    RESULTS.len(),
-    RESULTS.len(),
-    RESULTS.len(),
-];
+const KNOWN_RESULTS: &[usize] = &[15, 15, 15, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, RESULTS.len()];
 
 pub const MIGRATIONS: &[&str] = &[
     FIRST,
@@ -112,6 +102,7 @@ pub const MIGRATIONS: &[&str] = &[
     SHIFTED,
     INTERPOLATE_AND_LAYER_RATES,
     MAX_REPLICATES,
+    CALIBRATION,
 ];
 
 const FIRST: &str = "
@@ -298,6 +289,14 @@ const MAX_REPLICATES: &str = "
 ALTER TABLE experiment ADD COLUMN max_replicates INTEGER; -- replicates that rules which are open may run on to; NULL: none
 ";
 
+const CALIBRATION: &str = "
+ALTER TABLE cell ADD COLUMN calibrate;
+ALTER TABLE trial ADD COLUMN temperature REAL; -- what logits were divided by, where that was chosen on validation
+ALTER TABLE prediction ADD COLUMN confidence BLOB; -- of the predicted class, f32 like probability; NULL before this migration
+DROP VIEW result;
+{view}
+";
+
 /// What people query: a row for each planned trial.
 const RESULT: &str = "
 CREATE VIEW result AS
@@ -361,5 +360,6 @@ pub const COLUMNS: &[(&str, &str, &str)] = &[
     ("message", "circumstance", "what the failure said"),
     ("warnings", "circumstance", "JSON list of what a person should know"),
     ("chosen_lambda", "result", "the strength of regularisation that validation chose on the path of a solved head"),
+    ("temperature", "result", "what logits were divided by, chosen on validation, where `calibrate` asks for it"),
     ("group_size", "circumstance", "trials that ran together, this one included; 1: alone"),
 ];

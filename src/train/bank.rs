@@ -153,6 +153,20 @@ impl Bank {
         Ok([own(&self.weight)?, own(&self.bias)?])
     }
 
+    /// Divides the logits of a head by a temperature.
+    ///
+    /// # Errors
+    /// Only those of the device.
+    pub fn cool(&mut self, index: usize, temperature: f64) -> Result<()> {
+        let mut params = (0..self.heads.len()).map(|head| self.params(head)).collect::<Result<Vec<_>>>()?;
+        for param in &mut params[index] {
+            *param = param.affine(1.0 / temperature, 0.0)?;
+        }
+        (self.weight, self.bias) = stacked(&params)?;
+        self.heads[index].history.cooled(temperature);
+        Ok(())
+    }
+
     /// Takes heads out into a bank of their own, with the weights that are to be scored; the others stay as they are.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Predictions and scores, counted batch by batch.
 
-use crate::nn::loss::Answers;
+use crate::nn::loss::{Answer, Answers};
 use crate::outcome::{Predictions, Scores, score};
 
 /// Images of one pass. Results do not depend on it.
@@ -15,12 +15,13 @@ struct Tally {
 }
 
 impl Tally {
-    /// Counts the answer to an image of a class, and the logarithm of the probability that it gave that class.
-    fn count(&mut self, (answer, log_probability): (u32, f64), class: u32) {
-        self.loss -= log_probability;
+    /// Counts the answer to an image of a class.
+    fn count(&mut self, answer: Answer, class: u32) {
+        self.loss -= answer.label;
         self.truth.push(class);
-        self.found.predicted.push(answer as u16);
-        self.found.probability.push(libm::exp(log_probability) as f32);
+        self.found.predicted.push(answer.class as u16);
+        self.found.probability.push(libm::exp(answer.label) as f32);
+        self.found.confidence.push(libm::exp(answer.top) as f32);
     }
 
     fn close(mut self, samples: &[u32], classes: usize) -> (Predictions, Scores) {

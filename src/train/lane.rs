@@ -347,6 +347,19 @@ impl Lane {
         Ok(())
     }
 
+    /// Divides the logits by a temperature, by what the last layer holds.
+    ///
+    /// # Errors
+    /// Only those of the device.
+    pub fn cool(&mut self, temperature: f64) -> candle_core::Result<()> {
+        let last = self.network.graph.last();
+        for param in &mut self.network.params[last] {
+            *param = param.affine(1.0 / temperature, 0.0)?;
+        }
+        self.history.cooled(temperature);
+        Ok(())
+    }
+
     /// Numbers that the lane holds beside the frozen ones: parameters and the optimiser's memory.
     pub fn course_of<'a>(&self, courses: &'a [Course]) -> &'a Course {
         &courses[self.history.trials[0]]

@@ -243,6 +243,31 @@ pub fn scores(
     Ok(found)
 }
 
+/// The logits of all networks of a learner for samples, row by row for each.
+pub fn logits(
+    learner: &Learner,
+    samples: &[u32],
+    inputs: &mut Inputs,
+    spent: &mut Spent,
+) -> anyhow::Result<Vec<Vec<f32>>> {
+    let (start, before) = (std::time::Instant::now(), inputs.macs);
+    let mut found = vec![Vec::new(); learner.heads()];
+    for samples in samples.chunks(BATCH) {
+        let xs = inputs.evaluated(&[learner.feed()], samples)?;
+        let logits = learner.infer(&xs[0])?;
+        let rows = logits.flatten_all()?.to_vec1::<f32>()?;
+        let classes = logits.dim(1)? / learner.heads();
+        for (place, own) in rows.chunks_exact(classes).enumerate() {
+            found[place % learner.heads()].extend_from_slice(own);
+        }
+        buffer::recycle_batch(vec![logits]);
+        buffer::recycle_batch(xs);
+    }
+    let macs = inputs.macs - before + learner.forward_macs() * samples.len() as f64;
+    spent.add(&learner.trials(), start.elapsed().as_secs_f64(), macs);
+    Ok(found)
+}
+
 impl Learner {
     pub fn feed(&self) -> usize {
         match self {

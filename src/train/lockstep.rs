@@ -1,6 +1,7 @@
 //! Trials that run side by side, step by step: what they read is made once, what they have in common is trained once, and
 //! linear heads train as one. A trial on its own is a group of one.
 
+mod calibration;
 mod ends;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use crate::data::split::{Split, split};
 use crate::exec::Network;
 use crate::outcome::{Ending, Outcome, Progress};
 use crate::plan::stage::{Train, Work};
+use crate::recipe::Calibrate;
 
 /// Runs trials that share data and replicate to their outcomes.
 pub fn run(stages: &[&Train], group: &mut Group, shelf: &mut Shelf) -> anyhow::Result<()> {
@@ -179,7 +181,7 @@ impl<'a> Floor<'a> {
                 let fork = if others.is_empty() { None } else { Some(lane.fork(others)?) };
                 if place.step == 0 {
                     lane.enter(courses[first].phase(place.leg), frozen(first, place.leg)?, all_params(stages[first])?)?;
-                    if lane.history.trials.iter().any(|trial| share(stages, courses, *trial, place.leg) < 1.0) {
+                    if lane.history.trials.iter().any(|trial| end(stages, courses, *trial, place.leg).0 < 1.0) {
                         lane.begin()?;
                     }
                 }
@@ -261,7 +263,7 @@ impl<'a> Floor<'a> {
                     let course = lane.course_of(&self.courses);
                     let (place, over) = (lane.history.place, lane.history.record.ending == Ending::Diverged);
                     if !over && place.step + 1 == course.steps(place.leg) {
-                        for (lane, share) in self.by_share(lane)? {
+                        for (lane, share) in self.by_end(lane)? {
                             self.end_leg(lane, share, feed, &mut ended)?;
                         }
                         continue;
@@ -288,20 +290,20 @@ impl<'a> Floor<'a> {
         self.finish(ended, group, shelf)
     }
 
-    /// A lane at the end of a leg, in as many as there are shares of the way that its trials go.
-    fn by_share(&self, mut lane: Box<Lane>) -> anyhow::Result<Vec<(Box<Lane>, f64)>> {
+    /// A lane at the end of a leg, in as many as there are ends to which its trials come; each with its share of the way.
+    fn by_end(&self, mut lane: Box<Lane>) -> anyhow::Result<Vec<(Box<Lane>, f64)>> {
         let leg = lane.history.place.leg;
-        let share = |trial: usize| share(self.stages, &self.courses, trial, leg);
+        let end = |trial: usize| end(self.stages, &self.courses, trial, leg);
         let mut lanes = Vec::new();
         loop {
-            let own = share(lane.history.trials[0]);
-            let others: Vec<usize> = lane.history.trials.iter().copied().filter(|trial| share(*trial) != own).collect();
+            let own = end(lane.history.trials[0]);
+            let others: Vec<usize> = lane.history.trials.iter().copied().filter(|trial| end(*trial) != own).collect();
             if others.is_empty() {
-                lanes.push((lane, own));
+                lanes.push((lane, own.0));
                 return Ok(lanes);
             }
             let fork = lane.fork(others)?;
-            lanes.push((lane, own));
+            lanes.push((lane, own.0));
             lane = Box::new(fork);
         }
     }
@@ -337,7 +339,9 @@ impl<'a> Floor<'a> {
     }
 }
 
-/// How far of the way from where a leg began a trial goes at its end: all of it, but in its last leg.
-fn share(stages: &[&Train], courses: &[Course], trial: usize, leg: usize) -> f64 {
-    if leg + 1 == courses[trial].legs() { stages[trial].interpolate } else { 1.0 }
+/// What becomes of a trial at the end of a leg: how far of the way from where it began it goes, and whether its probabilities are
+/// calibrated. All of the way and not, but in its last leg.
+fn end(stages: &[&Train], courses: &[Course], trial: usize, leg: usize) -> (f64, Calibrate) {
+    let stage = stages[trial];
+    if leg + 1 == courses[trial].legs() { (stage.interpolate, stage.calibrate) } else { (1.0, Calibrate::None) }
 }

@@ -18,6 +18,14 @@ pub struct History {
     pub latest: Option<(Predictions, Scores)>,
 }
 
+impl History {
+    /// Notes that the logits are divided by a temperature from now on: no answer was read of these weights yet.
+    pub fn cooled(&mut self, temperature: f64) {
+        self.record.temperature = Some(temperature);
+        self.latest = None;
+    }
+}
+
 /// Which training of a trial this is.
 pub enum Part {
     /// Training images; validation and test are read.
@@ -79,6 +87,8 @@ pub struct Record {
     pub ending: Ending,
     pub trainable: usize,
     pub frozen: usize,
+    /// What the logits were divided by in the end, if they were.
+    pub temperature: Option<f64>,
 }
 
 impl Default for Record {
@@ -92,6 +102,7 @@ impl Default for Record {
             ending: Ending::Finished,
             trainable: 0,
             frozen: usize::MAX,
+            temperature: None,
         }
     }
 }
@@ -160,6 +171,7 @@ impl Record {
             trainable: self.trainable,
             frozen: self.frozen,
             lambda: None,
+            temperature: self.temperature,
         };
         let Some(finals) = finals else { return trial };
         let ((val_predictions, val), (test_predictions, test)) = (finals.val, finals.test);

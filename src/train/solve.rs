@@ -19,9 +19,10 @@ use crate::nn::activation::Activation;
 use crate::nn::linear;
 use crate::nn::loss::answers;
 use crate::nn::solve::{Head, Logistic, Ridge};
+use crate::nn::temperature::temperature;
 use crate::outcome::{Ending, Outcome, Point, Predictions, Progress, Scores, TrialOutcome};
 use crate::plan::stage::{Encoded, Train, Work};
-use crate::recipe::Optimizer;
+use crate::recipe::{Calibrate, Optimizer};
 
 /// Runs the trial that has place `index` in its group.
 pub fn run(index: usize, stage: &Train, group: &mut Group, shelf: &mut Shelf) -> anyhow::Result<()> {
@@ -53,8 +54,12 @@ pub fn solved(
     shelf.warn(codes.encoder.as_ref().and_then(Encoder::warning));
     let (curve, passes) = (std::mem::take(&mut path.curve), path.passes);
     let chosen = path.best.take().context("a path without strengths")?;
-    let head = if stage.refit { path.refitted(&chosen)? } else { chosen.head.clone() };
-    let (val_predictions, val) = sets.val.scores(&chosen.head)?;
+    let temperature = match stage.calibrate {
+        Calibrate::Temperature => sets.val.temperature(&chosen.head)?,
+        Calibrate::None => None,
+    };
+    let head = cooled(if stage.refit { path.refitted(&chosen)? } else { chosen.head.clone() }, temperature)?;
+    let (val_predictions, val) = sets.val.scores(&cooled(chosen.head, temperature)?)?;
     let (test_predictions, test) = sets.test.scores(&head)?;
     let shifted = sets.shifted.as_ref().map(|set| set.scores(&head)).transpose()?;
     let (whole, _) = stage.network().map_err(anyhow::Error::msg)?;
@@ -77,6 +82,7 @@ pub fn solved(
         trainable,
         frozen: all.saturating_sub(trainable),
         lambda: Some(chosen.lambda),
+        temperature,
     };
     let rows = (sets.train.labels.len() * passes) as f64;
     let outcome = Outcome {
@@ -173,9 +179,23 @@ impl Sets {
 }
 
 impl Set {
-    /// Answers and scores of a head; those of a regression count as logits.
+    /// What a head gives; the answers of a regression count as logits.
+    fn logits(&self, head: &Head) -> candle_core::Result<Tensor> {
+        linear::forward(&self.x, &head.weight, &head.bias, Activation::Linear)
+    }
+
+    /// What a head's logits are to be divided by; nothing where they are no numbers, and diverge with their scores.
+    fn temperature(&self, head: &Head) -> anyhow::Result<Option<f64>> {
+        let logits = self.logits(head)?.flatten_all()?.to_vec1::<f32>()?;
+        if !logits.iter().all(|logit| logit.is_finite()) {
+            return Ok(None);
+        }
+        Ok(Some(temperature(&logits, &self.labels, self.classes)?))
+    }
+
+    /// Answers and scores of a head.
     fn scores(&self, head: &Head) -> anyhow::Result<(Predictions, Scores)> {
-        let logits = linear::forward(&self.x, &head.weight, &head.bias, Activation::Linear)?;
+        let logits = self.logits(head)?;
         let found = answers(&logits, &self.labels, 1)?;
         Ok(evaluate::close(vec![found], 1, &self.samples, &self.labels, self.classes)?.remove(0))
     }
@@ -185,6 +205,13 @@ impl Set {
         let labels = [self.labels.as_slice(), &other.labels].concat();
         Ok(Self { samples, x: Tensor::cat(&[&self.x, &other.x], 0)?, labels, classes: self.classes })
     }
+}
+
+/// A head with its logits divided by a temperature.
+fn cooled(head: Head, temperature: Option<f64>) -> candle_core::Result<Head> {
+    let Some(temperature) = temperature else { return Ok(head) };
+    let [weight, bias] = [&head.weight, &head.bias].map(|param| param.affine(1.0 / temperature, 0.0));
+    Ok(Head { weight: weight?, bias: bias? })
 }
 
 /// The strengths, from the strongest to the weakest; each starts where the one before ended.

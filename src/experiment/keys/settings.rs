@@ -7,7 +7,7 @@ use crate::device::{PRECISIONS, Precision};
 use crate::frame::Resize;
 use crate::freeze::Freeze;
 use crate::phase;
-use crate::recipe::{self, Head, OptimizerName, Pool, Preprocess, Schedule};
+use crate::recipe::{self, Calibrate, Head, OptimizerName, Pool, Preprocess, Schedule};
 use crate::trains::Trains;
 use crate::value::Value;
 
@@ -139,6 +139,14 @@ pub static KEYS: &[Key] = &[
         share,
         r#"{"type":"number","exclusiveMinimum":0,"maximum":1}"#,
         "The weights that are scored and kept lie this share of the way from where the last phase began to where it ended (WiSE-FT; Wortsman et al., 2022). Trials that differ in nothing else are trained once."
+    ),
+    key!(
+        Recipe,
+        "calibrate",
+        "none",
+        |v| recipe::word::<Calibrate>(v, recipe::CALIBRATE).map(drop),
+        r#"{"enum":["none","temperature"]}"#,
+        "`temperature`: when all is trained, the logits are divided by one number, with which the log loss on validation is least (Guo et al., 2017); a prior of log T, normal with variance 1, counts as much as one image. Answers stay, probabilities change, exports hold it in their last layer. Trials that differ in nothing else are trained once."
     ),
     key!(
         Train,

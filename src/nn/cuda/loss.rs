@@ -59,15 +59,17 @@ pub fn cross_entropies_told(logits: &Tensor, told: &Told, heads: usize) -> Resul
     Ok([means, gradient])
 }
 
-/// For logits [rows, heads * classes]: the answers [rows, heads], and the logarithms of the labels' probabilities in f64.
-pub fn answers(logits: &Tensor, labels: &[u32], heads: usize) -> Result<[Tensor; 2]> {
+/// For logits [rows, heads * classes]: the answers [rows, heads], and in f64 the logarithms of the probabilities of the labels
+/// and of the answers.
+pub fn answers(logits: &Tensor, labels: &[u32], heads: usize) -> Result<[Tensor; 3]> {
     let (rows, columns) = logits.dims2()?;
     let device = device_of(logits)?;
     let labels = Tensor::from_slice(labels, rows, logits.device())?;
     let predicted = empty(device, DType::U32, (rows, heads))?;
-    let log_probabilities = empty(device, DType::F64, (rows, heads))?;
+    let of_labels = empty(device, DType::F64, (rows, heads))?;
+    let of_answers = empty(device, DType::F64, (rows, heads))?;
     let mut args = vec![int(rows), int(heads), int(columns / heads), at(logits)?, at(&labels)?];
-    args.extend([at(&predicted)?, at(&log_probabilities)?]);
+    args.extend([at(&predicted)?, at(&of_labels)?, at(&of_answers)?]);
     launch(device, "answers", Threads::Each(rows * heads), &args)?;
-    Ok([predicted, log_probabilities])
+    Ok([predicted, of_labels, of_answers])
 }

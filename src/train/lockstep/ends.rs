@@ -46,6 +46,7 @@ impl Floor<'_> {
         if finished.is_empty() {
             return Ok(());
         }
+        self.calibrate(&mut finished)?;
         let learners: Vec<&Learner> = finished.iter().collect();
         let again = matches!(self.part, Part::Again(_));
         let (inputs, spent, manifest) = (&mut self.inputs, &mut self.spent, &self.manifest);

@@ -61,9 +61,10 @@ extern "C" __global__ void mean_losses(int rows, int heads, const double *losses
     }
 }
 
-// Answers for logits [rows, heads * classes]: the first largest class, and the logarithm of the label's probability.
+// Answers for logits [rows, heads * classes]: the first largest class, and the logarithms of the probabilities of the label and
+// of that class.
 extern "C" __global__ void answers(int rows, int heads, int classes, const float *logits, const unsigned *labels,
-                                   unsigned *predicted, double *log_probabilities) {
+                                   unsigned *predicted, double *of_labels, double *of_answers) {
     EACH(i, rows * heads) {
         const float *own = logits + i * classes;
         unsigned best = 0;
@@ -75,6 +76,8 @@ extern "C" __global__ void answers(int rows, int heads, int classes, const float
         double sum = 0.0;
         for (int c = 0; c < classes; ++c) sum += exp(double(own[c]) - double(top));
         predicted[i] = best;
-        log_probabilities[i] = double(own[labels[i / heads]]) - double(top) - log(sum);
+        double log_sum = log(sum);
+        of_labels[i] = double(own[labels[i / heads]]) - double(top) - log_sum;
+        of_answers[i] = double(own[best]) - double(top) - log_sum;
     }
 }
