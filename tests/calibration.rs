@@ -180,3 +180,128 @@ fn what_is_no_calibration_is_refused_or_nothing() {
     let said = world.run(&["plan", "x.toml"]).exits(0).out;
     assert!(said.contains("2 distinct trials"), "{said}");
 }
+
+/// Classes, probabilities of the true class and of that, and truth: of the test answers of a recipe, by replicate.
+fn answers(world: &World, recipe: &str) -> Vec<Vec<(u16, f64, f64)>> {
+    let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
+    let text = "SELECT predicted, probability, confidence FROM result
+                JOIN prediction ON prediction.trial = result.trial AND part = 'test' WHERE recipe = ?1 ORDER BY replicate";
+    let mut statement = store.prepare(text).unwrap();
+    let row = |row: &rusqlite::Row| {
+        let [predicted, probability, confidence] = [0, 1, 2].map(|at| row.get::<_, Vec<u8>>(at).unwrap());
+        let predicted: Vec<u16> = bytemuck::pod_collect_to_vec(&predicted);
+        let [probability, confidence]: [Vec<f32>; 2] =
+            [probability, confidence].map(|bytes| bytemuck::pod_collect_to_vec(&bytes));
+        let rows = predicted.into_iter().zip(probability.into_iter().zip(confidence));
+        Ok(rows.map(|(class, (own, top))| (class, f64::from(own), f64::from(top))).collect())
+    };
+    statement.query_map([recipe], row).unwrap().map(Result::unwrap).collect()
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let all: Vec<f64> = values.collect();
+    all.iter().sum::<f64>() / all.len() as f64
+}
+
+/// Guo et al.: over 15 bins of confidence, the share of answers in a bin times how far their mean confidence is from the share of
+/// them that is right. An answer is right where the probability of the true class is that of the predicted one.
+fn error(answers: &[(u16, f64, f64)]) -> f64 {
+    let bin = |bin: usize| {
+        let own = |top: f64| top * 15.0 > bin as f64 && top * 15.0 <= (bin + 1) as f64;
+        let own: Vec<_> = answers.iter().filter(|(_, _, top)| own(*top)).collect();
+        if own.is_empty() {
+            return 0.0;
+        }
+        let sure = mean(own.iter().map(|(_, _, top)| *top));
+        let right = mean(own.iter().map(|(_, own, top)| f64::from(u8::from(own == top))));
+        own.len() as f64 / answers.len() as f64 * (sure - right).abs()
+    };
+    (0..15).map(bin).sum()
+}
+
+#[test]
+fn reports_say_how_far_probabilities_can_be_trusted() {
+    let rules =
+        "[[rule]]\nclaim = \"tuned-cool > tuned\"\nmetric = \"log-loss\"\n[[rule]]\nclaim = \"tuned-cool > tuned\"\n";
+    let also = "synthetic = { classes = 4, task = 1, shift = 0.3, train = 14, test = 6 }\nalso_test = [\"other\"]\n\
+                [datasets.other]\nsynthetic = { classes = 4, task = 1, shift = 0.6, train = 4, test = 9 }\n";
+    let text = file(&[("tuned", ""), ("tuned-cool", COOL)])
+        .replace("replicates = 2", "replicates = 3")
+        .replace("synthetic = { classes = 4, task = 1, shift = 0.3, train = 14, test = 6 }\n", also);
+    let world = World::new().file("x.toml", format!("{text}{rules}"));
+    let said = world.run(&["run", "x.toml"]).exits(0).out;
+    assert!(
+        said.contains("How far probabilities can be trusted") && said.contains("tuned-cool > tuned by log loss"),
+        "{said}"
+    );
+    let report: serde_json::Value =
+        serde_json::from_str(&world.run(&["report", "--format", "json"]).exits(0).out).unwrap();
+    let [plain, cool] = ["tuned", "tuned-cool"].map(|recipe| answers(&world, recipe));
+    let loss =
+        |answers: &[Vec<(u16, f64, f64)>]| mean(answers.iter().map(|own| mean(own.iter().map(|own| -own.1.ln()))));
+    let near = |found: &serde_json::Value, own: f64| (found.as_f64().unwrap() - own).abs() < 1e-9;
+    let [by_loss, by_accuracy] = [0, 1].map(|at| &report["verdicts"][at]);
+    assert!(near(&by_loss["difference"]["mean"], loss(&plain) - loss(&cool)), "{by_loss}");
+    assert_eq!((&by_loss["rule"]["metric"], by_loss["difference"]["mean"] == 0.0), (&"log-loss".into(), false));
+    // The answers are the same.
+    assert_eq!((by_accuracy["difference"]["mean"].as_f64(), &by_accuracy["answer"]), (Some(0.0), &"EQUIVALENT".into()));
+    let found = report["calibration"].as_array().unwrap();
+    let of = |recipe: &str, shifted: bool| {
+        found.iter().find(|own| own["recipe"] == recipe && own["shifted"] == shifted).expect("a row")
+    };
+    assert_eq!(found.len(), 4);
+    for (recipe, answers) in [("tuned", &plain), ("tuned-cool", &cool)] {
+        let own = of(recipe, false);
+        assert!(near(&own["error"], mean(answers.iter().map(|own| error(own)))), "{own}");
+        assert!(near(&own["log_loss"], loss(answers)), "{own}");
+        assert!(near(&own["sure"], mean(answers.iter().map(|own| mean(own.iter().map(|own| own.2))))), "{own}");
+        let [sure, right] = ["sure", "right"].map(|key| own[key].as_f64().unwrap());
+        assert!(near(&own["overconfidence"]["mean"], sure - right), "{own}");
+        let bins = own["bins"].as_array().unwrap();
+        let counted: u64 = bins.iter().map(|bin| bin["answers"].as_u64().unwrap()).sum();
+        assert_eq!(counted, 3 * 24);
+        assert!(
+            of(recipe, true)["bins"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|bin| bin["answers"].as_u64().unwrap())
+                .sum::<u64>()
+                == 3 * 36
+        );
+    }
+    let page = world.run(&["report", "--format", "html"]).exits(0).out;
+    assert!(
+        page.contains("how often answers are right (up)") && page.contains("differences in log-loss"),
+        "no picture"
+    );
+    // As an earlier program left it: without confidences.
+    let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
+    store.execute("UPDATE prediction SET confidence = NULL", []).unwrap();
+    let said = world.run(&["report"]).exits(0).out;
+    assert!(said.contains("6 trials ran before answers were stored with their confidence"), "{said}");
+    assert!(said.contains("by log loss"), "log losses need none: {said}");
+    world.run(&["rerun", "x.toml", "--only", "recipe == 'tuned'"]);
+    let said = world.run(&["report"]).exits(0).out;
+    assert!(said.contains("3 trials ran before"), "{said}");
+}
+
+/// Where nobody asks, it is said of the best recipe alone.
+#[test]
+fn of_others_only_the_best_is_told() {
+    let world = World::new().file("x.toml", file(&[("tuned", ""), ("probe", PROBE)]));
+    world.run(&["run", "x.toml"]).exits(0);
+    let report: serde_json::Value =
+        serde_json::from_str(&world.run(&["report", "--format", "json"]).exits(0).out).unwrap();
+    let found = report["calibration"].as_array().unwrap();
+    assert_eq!((found.len(), &found[0]["recipe"]), (1, &report["best"][0]["recipe"]));
+    refused_rule();
+}
+
+fn refused_rule() {
+    let rule = "[[rule]]\nclaim = \"tuned > probe\"\nmetric = \"brier\"\n";
+    let text = format!("{}{rule}", file(&[("tuned", ""), ("probe", PROBE)]));
+    let said = World::new().file("x.toml", text).run(&["check", "x.toml"]).exits(2);
+    assert!(said.err.contains("expected 'accuracy', 'balanced-accuracy', 'macro-f1' or 'log-loss'"), "{}", said.err);
+    assert!(said.err.contains("x.toml:"), "{}", said.err);
+}

@@ -6,7 +6,7 @@ use tl_sweep::report::arm::{Arm, Repeats, Trial};
 use tl_sweep::report::compare::{Scored, difference, scored};
 use tl_sweep::report::inquiry::{Inquiry, inquire};
 use tl_sweep::report::interim::looks;
-use tl_sweep::report::verdict::{Answer, Reach, Rule};
+use tl_sweep::report::verdict::{Answer, Asked, Reach, Rule};
 use tl_sweep::seed::{Stream, stream};
 
 use crate::builder::World;
@@ -232,6 +232,7 @@ fn simulate_with(data: u64, effect: f64, run: [usize; 4]) -> (Inquiry, BTreeMap<
         worse: worse.to_owned(),
         margin: 0.001,
         on: None,
+        metric: None,
     };
     let of = |(name, run): (&&str, usize)| {
         let name = (*name).to_owned();
@@ -241,7 +242,7 @@ fn simulate_with(data: u64, effect: f64, run: [usize; 4]) -> (Inquiry, BTreeMap<
     let effects = [effect, 0.0, 0.0, 0.0];
     let scores: BTreeMap<String, Vec<Scored>> =
         (0..4).map(|at| (names[at].to_owned(), simulated(data, at as u64, effects[at]))).collect();
-    let answers = |arm: &Arm, _: Option<&str>| Ok(scores[&arm.recipe][..arm.replicates].to_vec());
+    let answers = |arm: &Arm, _: Asked| Ok(scores[&arm.recipe][..arm.replicates].to_vec());
     let repeats = Repeats { replicates: 5, tuned: 5, most: 20 };
     let reach = Reach { matches: &|_, _| true, tests: &|_, _| false };
     let rules = [rule("a", "b"), rule("c", "d"), rule("a", "nobody")];

@@ -7,7 +7,7 @@ use tl_sweep::report::arm::{Arm, Repeats, Settings, Trial, arms};
 use tl_sweep::report::compare::{Scored, scored};
 use tl_sweep::report::findings::further_context;
 use tl_sweep::report::inquiry::inquire;
-use tl_sweep::report::verdict::{Answer, Reach, Rule, Verdict};
+use tl_sweep::report::verdict::{Answer, Asked, Reach, Rule, Verdict};
 
 pub fn trial(recipe: &str, lr: &str, replicate: usize, val: f64, test: f64) -> Trial {
     let settings: Settings = [("scenario", "s"), ("recipe", recipe), ("dataset", "d"), ("lr", lr)]
@@ -28,7 +28,7 @@ pub fn trial(recipe: &str, lr: &str, replicate: usize, val: f64, test: f64) -> T
 }
 
 /// An arm whose test answers are right on the first `right` of 200 images, give or take the replicate.
-fn answers(arm: &Arm, _: Option<&str>) -> anyhow::Result<Vec<Scored>> {
+fn answers(arm: &Arm, _: Asked) -> anyhow::Result<Vec<Scored>> {
     let setting = arm.best().unwrap();
     Ok(setting
         .trials
@@ -42,7 +42,8 @@ fn answers(arm: &Arm, _: Option<&str>) -> anyhow::Result<Vec<Scored>> {
 }
 
 fn judge(trials: &[Trial], replicates: usize, margin: f64) -> Verdict {
-    let rule = Rule { scenario: "*".to_owned(), better: "a".to_owned(), worse: "b".to_owned(), margin, on: None };
+    let [scenario, better, worse] = ["*", "a", "b"].map(str::to_owned);
+    let rule = Rule { scenario, better, worse, margin, on: None, metric: None };
     let reach = Reach { matches: &|_, _| true, tests: &|_, _| false };
     let found = inquire(&[rule], trials, Repeats::all(replicates), reach, &|_| None, &answers);
     found.unwrap().verdicts.remove(0)

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::{Usage, near};
+use super::{Usage, near, trust};
 use crate::experiment::condition::like;
 use crate::experiment::{Experiment, overrides};
 use crate::key::Key;
 use crate::report::arm::{Arm, Repeats, Trial};
+use crate::report::calibration::log_loss;
 use crate::report::compare::{Scored, scored};
 use crate::report::errors::{Answer, Errors};
 use crate::report::findings::{Counts, Findings, Folds, Near, Scenario, Sharing};
@@ -16,7 +17,7 @@ use crate::report::interim::looks;
 use crate::report::sheets::named;
 use crate::report::shift::shifts;
 use crate::report::variance::parts;
-use crate::report::verdict::{Reach, Rule};
+use crate::report::verdict::{Asked, Reach, Rule};
 use crate::store::Store;
 use crate::store::answers::{Answered, TestAnswers};
 use crate::store::near::NearDuplicates;
@@ -32,6 +33,7 @@ pub fn rules(experiment: &Experiment) -> Vec<Rule> {
         worse: rule.worse.clone(),
         margin: rule.margin,
         on: rule.on.clone(),
+        metric: rule.metric.clone(),
     });
     rules.collect()
 }
@@ -75,13 +77,13 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
     let also = store.also_tested(&experiment)?;
     let tests =
         |dataset: &str, on: &str| also.get(dataset).is_some_and(|others| others.iter().any(|other| like(on, other)));
-    let answers = |arm: &Arm, on: Option<&str>| answers(store, &experiment.metric, arm, on, &trials);
+    let answers = |arm: &Arm, asked: Asked| answers(store, &experiment.metric, arm, asked, &trials);
     let reach = Reach { matches: &like, tests: &tests };
     let of_dataset = |dataset: &str| folds.get(dataset).map(|(folds, _)| *folds);
     let mut inquiry = inquire(&rules, &trials, repeats, reach, &of_dataset, &answers)?;
     near::without(store, &experiment, &mut inquiry)?;
     let (verdicts, arms) = inquiry.into_parts();
-    let gains = gains(&arms, &looks(replicates, most), |arm| answers(arm, None))?;
+    let gains = gains(&arms, &looks(replicates, most), |arm| answers(arm, Asked::default()))?;
     let shifts = shifts(&arms, &also, &store.shifted_scores(&experiment)?);
     let near = |found: Vec<NearDuplicates>| -> Vec<Near> {
         found.into_iter().map(|found| Near { dataset: found.dataset, near: found.near, of: found.of }).collect()
@@ -97,7 +99,7 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         wrong,
     };
     let scenarios: Vec<Scenario> = serde_json::from_str(&experiment.scenarios)?;
-    Ok(Findings {
+    let mut found = Findings {
         counts: counts(&trials, &arms),
         variance: parts(&scenarios, &arms, repeats),
         scenarios,
@@ -110,12 +112,16 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         verdicts,
         gains,
         shifts,
+        calibration: Vec::new(),
+        without_confidence: 0,
         numerics: numerics.into_iter().collect(),
         sharing,
         near,
         near_others,
         folds: folds.into_iter().map(|(dataset, (folds, images))| Folds { dataset, folds, images }).collect(),
-    })
+    };
+    trust::add(store, &mut found)?;
+    Ok(found)
 }
 
 fn trial(standing: Standing) -> Trial {
@@ -181,25 +187,27 @@ pub fn wrong(store: &Store, scenario: &str, recipe: &str, trials: &[Key]) -> any
     Ok(Errors::of(scenario, recipe, &classes, &replicates))
 }
 
+/// What answers score.
+pub fn scores_of(metric: &str, answers: &TestAnswers) -> Scored {
+    let scored = match metric {
+        "log-loss" => log_loss(&answers.probability),
+        _ => scored(metric, &answers.predicted, &answers.truth),
+    };
+    scored.on(answers.samples.clone())
+}
+
 /// The test answers of an arm's selected setting, replicate by replicate, on its own test images or on those of other datasets
-/// that match `on`; where every setting diverged, those of always naming the largest class of the same test images.
-pub fn answers(
-    store: &Store,
-    metric: &str,
-    arm: &Arm,
-    on: Option<&str>,
-    trials: &[Trial],
-) -> anyhow::Result<Vec<Scored>> {
-    let of = |trial: Key| match on {
+/// that match `on`; where every setting diverged, those of always naming the largest class of the same test images, with all
+/// classes equally probable.
+pub fn answers(store: &Store, metric: &str, arm: &Arm, asked: Asked, trials: &[Trial]) -> anyhow::Result<Vec<Scored>> {
+    let metric = asked.metric.unwrap_or(metric);
+    let of = |trial: Key| match asked.on {
         None => store.test_answers(trial),
         Some(on) => store.shifted_answers(trial, |dataset| like(on, dataset)),
     };
     let own = arm.tested();
     if !own.is_empty() {
-        let scored = |trial: &Trial| {
-            let answers = of(trial.key)?;
-            Ok(scored(metric, &answers.predicted, &answers.truth).on(answers.samples))
-        };
+        let scored = |trial: &Trial| Ok(scores_of(metric, &of(trial.key)?));
         return own.into_iter().map(scored).collect();
     }
     let dataset = arm.context_value("dataset");
@@ -208,12 +216,13 @@ pub fn answers(
     let largest = |replicate: usize| {
         // Replicates of a dataset in folds have test images of their own.
         let same = done.iter().min_by_key(|trial| trial.replicate != replicate)?;
-        Some(of(same.key).map(|TestAnswers { samples, truth, .. }| {
+        Some(of(same.key).map(|mut answers| {
             let mut sizes: BTreeMap<u32, usize> = BTreeMap::new();
-            truth.iter().for_each(|class| *sizes.entry(*class).or_default() += 1);
+            answers.truth.iter().for_each(|class| *sizes.entry(*class).or_default() += 1);
+            answers.probability.fill(1.0 / sizes.len() as f32);
             let largest = sizes.into_iter().max_by_key(|(class, size)| (*size, u32::MAX - *class));
-            let predicted = vec![largest.map_or(0, |(class, _)| class) as u16; truth.len()];
-            scored(metric, &predicted, &truth).on(samples)
+            answers.predicted.fill(largest.map_or(0, |(class, _)| class) as u16);
+            scores_of(metric, &answers)
         }))
     };
     (0..arm.replicates).filter_map(largest).collect()

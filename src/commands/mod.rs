@@ -46,6 +46,7 @@ mod specimens;
 mod status;
 mod streams;
 mod summary;
+mod trust;
 mod tuning;
 mod verify;
 mod watch;

@@ -5,16 +5,18 @@ use std::path::Path;
 
 use anyhow::Context;
 
+use super::findings::scores_of;
 use super::prepare::Prepared;
 use super::world::World;
 use crate::data::near::{self, Pair};
 use crate::data::{Dataset, Manifest, Part, Shifted, deal, packed};
 use crate::key::Key;
 use crate::report::arm::{Arm, Trial};
-use crate::report::compare::{Scored, difference, scored};
+use crate::report::compare::{Scored, difference};
 use crate::report::findings::shown_difference;
 use crate::report::inquiry::Inquiry;
 use crate::store::Store;
+use crate::store::answers::TestAnswers;
 use crate::store::query::ExperimentRow;
 use crate::temporary;
 
@@ -167,7 +169,8 @@ pub fn without(store: &Store, experiment: &ExperimentRow, inquiry: &mut Inquiry)
         if near.is_empty() || sides[0].len() != sides[1].len() {
             continue;
         }
-        let [better, worse] = sides.map(|trials| rest(store, &experiment.metric, &trials, &near));
+        let metric = verdict.rule.metric.as_deref().unwrap_or(&experiment.metric);
+        let [better, worse] = sides.map(|trials| rest(store, metric, &trials, &near));
         let note = match (better?, worse?) {
             (Some(better), Some(worse)) => format!(
                 "without the {} test images that are near-duplicates of images trained or validated on: {}",
@@ -185,10 +188,14 @@ pub fn without(store: &Store, experiment: &ExperimentRow, inquiry: &mut Inquiry)
 fn rest(store: &Store, metric: &str, trials: &[&Trial], near: &BTreeSet<u32>) -> anyhow::Result<Option<Vec<Scored>>> {
     let one = |trial: &&Trial| {
         let all = store.test_answers(trial.key)?;
-        let answers = all.samples.into_iter().zip(all.predicted.into_iter().zip(all.truth));
-        let left = answers.filter(|(sample, _)| !near.contains(sample));
-        let (samples, (predicted, truth)): (Vec<u32>, (Vec<u16>, Vec<u32>)) = left.unzip();
-        anyhow::Ok((!truth.is_empty()).then(|| scored(metric, &predicted, &truth).on(samples)))
+        let mut left = TestAnswers::default();
+        for (at, sample) in all.samples.iter().enumerate().filter(|(_, sample)| !near.contains(*sample)) {
+            left.samples.push(*sample);
+            left.predicted.push(all.predicted[at]);
+            left.truth.push(all.truth[at]);
+            left.probability.push(all.probability[at]);
+        }
+        anyhow::Ok((!left.truth.is_empty()).then(|| scores_of(metric, &left)))
     };
     trials.iter().map(one).collect()
 }

@@ -13,7 +13,7 @@ use crate::key::Key;
 use crate::plan::{Plan, trial_key};
 use crate::report::arm::{Arm, Repeats, Settings, Trial};
 use crate::report::inquiry::{Inquiry, inquire};
-use crate::report::verdict::Reach;
+use crate::report::verdict::{Asked, Reach};
 use crate::store::Store;
 use crate::store::schema::SETTINGS;
 
@@ -91,8 +91,8 @@ impl Standing {
             let others = experiment.datasets.get(dataset).into_iter().flat_map(|dataset| &dataset.also_test);
             others.map(AlsoTest::name).any(|other| like(on, &other))
         };
-        let answers = |arm: &Arm, on: Option<&str>| match store {
-            Some(store) => answers(store, &metric, arm, on, &trials),
+        let answers = |arm: &Arm, asked: Asked| match store {
+            Some(store) => answers(store, &metric, arm, asked, &trials),
             None => Ok(Vec::new()),
         };
         let reach = Reach { matches: &like, tests: &tests };

@@ -162,6 +162,8 @@ pub struct Rule {
     pub margin: f64,
     /// A pattern over names of other datasets that are tested as well: on their images it is claimed, and not on the scenario's.
     pub on: Option<String>,
+    /// What `better` is better in; none: the experiment's metric.
+    pub metric: Option<String>,
     pub spot: Spot,
 }
 

@@ -290,7 +290,8 @@ fn rules(
             check_on(on, &scenario, datasets, scenarios, spot, reader);
         }
         let margin = layer.get("margin").and_then(Value::number).unwrap_or(0.005);
-        found.push(Rule { scenario, better: better.to_owned(), worse: worse.to_owned(), margin, on, spot });
+        let metric = layer.get("metric").map(Value::to_string);
+        found.push(Rule { scenario, better: better.to_owned(), worse: worse.to_owned(), margin, on, metric, spot });
     }
     found
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::arm::{Arm, Repeats, Setting};
+use super::calibration::Calibration;
 use super::compare::{Difference, Mean, mean, mean_over};
 use super::gain::Gain;
 use super::shift::Shift;
@@ -24,6 +25,9 @@ pub struct Findings {
     pub gains: Vec<Gain>,
     pub variance: Vec<Parts>,
     pub shifts: Vec<Shift>,
+    pub calibration: Vec<Calibration>,
+    /// Trials whose answers were stored without it.
+    pub without_confidence: usize,
     pub counts: Counts,
     /// Numerics classes among the results; more than one is a mix.
     pub numerics: Vec<String>,

@@ -4,9 +4,10 @@ use super::curves::by_depth;
 use super::errors::Errors;
 use super::figure::{Row, intervals};
 use super::findings::{Findings, fraction};
+use super::reliability;
 use super::sheets::{Kind, Sheet, named, place_of, sheets};
 use super::shift::{self, Part};
-use super::verdict::Answer;
+use super::verdict::{Answer, Verdict};
 
 /// Classes and images of a scenario that are named, at most.
 const CLASSES: usize = 12;
@@ -27,7 +28,8 @@ pub fn report(findings: &Findings, errors: &[Errors]) -> String {
             Kind::Shifts(Part::Lost) => body.extend(picture(shift::drawn(findings))),
             Kind::Arms => body.extend(picture(arms(findings))),
             Kind::Depths => body.extend(depths(findings)),
-            Kind::Rules => body.extend(picture(rules(findings))),
+            Kind::Calibration => body.extend(trust(findings)),
+            Kind::Rules => body.extend(rules(findings).into_iter().filter_map(picture)),
         }
     }
     for wrong in errors {
@@ -111,9 +113,31 @@ fn arms(findings: &Findings) -> (String, Vec<Row>, bool) {
     (title, rows, false)
 }
 
-/// Each rule's difference with its interval.
-fn rules(findings: &Findings) -> (String, Vec<Row>, bool) {
-    let row = |verdict: &super::verdict::Verdict| {
+/// How often answers are right by how sure they are.
+fn trust(findings: &Findings) -> Option<String> {
+    let title = "how often answers are right (up) by how sure they are (right), in 15 bins over all replicates; lines: where 95 of 100 bins \
+                 lie whose answers are right as often as they are sure; below the diagonal they are too sure";
+    Some(figure(&reliability::drawn(findings, title)?, title))
+}
+
+/// Each rule's difference with its interval, a picture for each metric.
+fn rules(findings: &Findings) -> Vec<(String, Vec<Row>, bool)> {
+    let mut metrics: Vec<&str> = Vec::new();
+    for verdict in &findings.verdicts {
+        let own = metric(verdict, findings);
+        if !metrics.contains(&own) {
+            metrics.push(own);
+        }
+    }
+    metrics.into_iter().map(|metric| rules_by(findings, metric)).collect()
+}
+
+fn metric<'a>(verdict: &'a Verdict, findings: &'a Findings) -> &'a str {
+    verdict.rule.metric.as_deref().unwrap_or(&findings.metric)
+}
+
+fn rules_by(findings: &Findings, by: &str) -> (String, Vec<Row>, bool) {
+    let row = |verdict: &Verdict| {
         let difference = verdict.difference?;
         Some(Row {
             group: place_of(verdict),
@@ -128,8 +152,9 @@ fn rules(findings: &Findings) -> (String, Vec<Row>, bool) {
             },
         })
     };
-    let rows = findings.verdicts.iter().filter_map(row).collect();
-    (format!("differences in {} that the rules claim; lines: 95%", findings.metric), rows, true)
+    let rows = findings.verdicts.iter().filter(|verdict| metric(verdict, findings) == by).filter_map(row).collect();
+    let less = if by == "log-loss" { " (how much more the second loses, nats)" } else { "" };
+    (format!("differences in {by}{less} that the rules claim; lines: 95%"), rows, true)
 }
 
 fn table(sheet: &Sheet) -> String {

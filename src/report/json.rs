@@ -35,6 +35,7 @@ pub fn report(findings: &Findings, errors: &[Errors]) -> Value {
         "gains": findings.gains,
         "variance": findings.variance,
         "shifts": findings.shifts,
+        "calibration": findings.calibration,
         "errors": errors,
     })
 }

@@ -2,6 +2,7 @@
 
 pub mod advice;
 pub mod arm;
+pub mod calibration;
 pub mod compare;
 pub mod csv;
 mod curves;
@@ -18,6 +19,7 @@ pub mod look;
 pub mod predictions;
 pub mod ranking;
 pub mod reasons;
+mod reliability;
 pub mod sheets;
 pub mod shift;
 pub mod table;

@@ -1,6 +1,7 @@
 //! What the tables of a report say, whatever they are drawn in: each with its title, its heading and its rows.
 
 use super::arm::{Arm, Context, Repeats};
+use super::calibration;
 use super::findings::{Findings, Folds, fraction, further_context, shown_difference, shown_mean};
 use super::interim::looks;
 use super::shift;
@@ -19,6 +20,8 @@ pub enum Kind {
     Depths,
     /// What recipes score on other datasets.
     Shifts(shift::Part),
+    /// How far probabilities can be trusted.
+    Calibration,
     Rules,
     /// What a recipe gets wrong.
     Errors,
@@ -56,6 +59,7 @@ pub fn sheets(findings: &Findings) -> Sheets {
     sheets.extend(gains(findings));
     sheets.extend(depths(findings, title(findings.depth_words())));
     sheets.extend(shift::sheets(findings));
+    sheets.extend(calibration::sheet(findings));
     if !findings.verdicts.is_empty() {
         sheets.push(verdicts(findings));
     }
@@ -373,9 +377,8 @@ fn verdict_row(index: usize, verdict: &Verdict) -> Vec<String> {
         verdict.settings[1],
         if verdict.settings[0] == verdict.settings[1] { "" } else { " (!)" }
     );
-    let claim = format!("{} > {}", verdict.rule.better, verdict.rule.worse);
     let mark = if verdict.notes.is_empty() { String::new() } else { format!("[{}]", index + 1) };
-    vec![mark, place_of(verdict), claim, verdict.answer.to_string(), difference, p, tried]
+    vec![mark, place_of(verdict), verdict.rule.claim(), verdict.answer.to_string(), difference, p, tried]
 }
 
 /// A context beyond scenario, dataset and size, as `freeze = layer1, lr = 0.1`.

@@ -18,6 +18,9 @@ pub struct Rule {
     /// A pattern over names of other datasets, on whose test images it is claimed; none: on the scenario's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on: Option<String>,
+    /// Of what it is claimed; none: of the experiment's metric.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -60,9 +63,30 @@ pub struct Verdict {
 /// Fewer replicates than this decide nothing.
 pub const LEAST_REPLICATES: usize = 3;
 
-/// The test answers of an arm's selected setting by replicate, on its own test images or on those of other datasets; where every
-/// setting diverged, those of naming the largest class.
-pub type Answers<'a> = &'a dyn Fn(&Arm, Option<&str>) -> anyhow::Result<Vec<Scored>>;
+/// What a rule asks of answers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked<'a> {
+    /// On which other datasets; none: on the own test images.
+    pub on: Option<&'a str>,
+    /// None: the experiment's metric.
+    pub metric: Option<&'a str>,
+}
+
+/// The test answers of an arm's selected setting by replicate; where every setting diverged, those of naming the largest class, or
+/// of finding all classes alike.
+pub type Answers<'a> = &'a dyn Fn(&Arm, Asked) -> anyhow::Result<Vec<Scored>>;
+
+impl Rule {
+    pub fn asked(&self) -> Asked<'_> {
+        Asked { on: self.on.as_deref(), metric: self.metric.as_deref() }
+    }
+
+    /// As tables name it.
+    pub fn claim(&self) -> String {
+        let by = self.metric.as_ref().map_or_else(String::new, |metric| format!(" by {}", metric.replace('-', " ")));
+        format!("{} > {}{by}", self.better, self.worse)
+    }
+}
 
 /// Which contexts rules speak of.
 #[derive(Clone, Copy)]
@@ -134,7 +158,7 @@ pub(super) fn examine(stated: &Verdict, arms: &[Arm], answers: Answers, look: Lo
             verdict.notes.push(format!("{name}: {} trials are missing", arm.missing()));
             continue;
         }
-        sides.push(answers(arm, rule.on.as_deref())?);
+        sides.push(answers(arm, rule.asked())?);
     }
     if let [better, worse] = sides.as_slice() {
         if better.len() < LEAST_REPLICATES {

@@ -6,13 +6,17 @@ use super::Store;
 use crate::key::Key;
 
 /// What a trial answered on its test images, in the order of its split.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TestAnswers {
     /// Positions in the dataset.
     pub samples: Vec<u32>,
     /// Indices into the classes.
     pub predicted: Vec<u16>,
     pub truth: Vec<u32>,
+    /// Of the true class.
+    pub probability: Vec<f32>,
+    /// The probability of the predicted class; none of trials that ran before it was stored.
+    pub confidence: Option<Vec<f32>>,
 }
 
 /// A test image, and what a trial took it for.
@@ -39,7 +43,13 @@ impl Store {
         let rows = statement.query_map([&raw.data], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let classes: HashMap<u32, u32> = rows.collect::<Result<_, _>>()?;
         let truth = raw.samples().map(|sample| classes.get(&sample).copied().unwrap_or(0)).collect();
-        Ok(TestAnswers { samples: raw.samples().collect(), predicted: raw.predicted().collect(), truth })
+        Ok(TestAnswers {
+            samples: raw.samples().collect(),
+            predicted: raw.predicted().collect(),
+            truth,
+            probability: raw.probabilities().collect(),
+            confidence: raw.confidence.as_deref().map(|bytes| f32s(bytes).collect()),
+        })
     }
 
     /// The same image by image, with the names of the classes.
@@ -67,11 +77,19 @@ impl Store {
 
     fn raw_answers(&self, trial: Key) -> anyhow::Result<Raw> {
         Ok(self.connection.query_row(
-            "SELECT prediction.predicted, prediction.probability, split.test, split.data FROM prediction
+            "SELECT predicted, probability, confidence, split.test, split.data FROM prediction
              JOIN trial ON trial.key = prediction.trial JOIN split ON split.key = trial.split
              WHERE prediction.trial = ? AND prediction.part = 'test'",
             [trial.to_string()],
-            |row| Ok(Raw { predicted: row.get(0)?, probability: row.get(1)?, test: row.get(2)?, data: row.get(3)? }),
+            |row| {
+                Ok(Raw {
+                    predicted: row.get(0)?,
+                    probability: row.get(1)?,
+                    confidence: row.get(2)?,
+                    test: row.get(3)?,
+                    data: row.get(4)?,
+                })
+            },
         )?)
     }
 }
@@ -80,6 +98,7 @@ impl Store {
 struct Raw {
     predicted: Vec<u8>,
     probability: Vec<u8>,
+    confidence: Option<Vec<u8>>,
     test: Vec<u8>,
     /// Fingerprint of the dataset.
     data: String,
@@ -91,10 +110,20 @@ impl Raw {
     }
 
     fn predicted(&self) -> impl Iterator<Item = u16> {
-        self.predicted.chunks_exact(2).map(|class| u16::from_le_bytes([class[0], class[1]]))
+        u16s(&self.predicted)
     }
 
     fn probabilities(&self) -> impl Iterator<Item = f32> {
-        self.probability.chunks_exact(4).map(|at| f32::from_le_bytes([at[0], at[1], at[2], at[3]]))
+        f32s(&self.probability)
     }
+}
+
+/// Classes as the store holds them.
+pub(super) fn u16s(bytes: &[u8]) -> impl Iterator<Item = u16> {
+    bytes.chunks_exact(2).map(|at| u16::from_le_bytes([at[0], at[1]]))
+}
+
+/// Probabilities likewise.
+pub(super) fn f32s(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.chunks_exact(4).map(|at| f32::from_le_bytes([at[0], at[1], at[2], at[3]]))
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::Store;
-use super::answers::TestAnswers;
+use super::answers::{TestAnswers, f32s, u16s};
 use super::query::ExperimentRow;
 use crate::key::Key;
 
@@ -64,20 +64,21 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// The classes that a trial predicted on the test images of those other datasets that `takes` takes, and the true ones.
+    /// What a trial answered on the test images of those other datasets that `takes` takes.
     /// `samples` are numbers of pictures: images of several datasets with one id, as those of a dataset and of what was made of
     /// it, have one.
     ///
     /// # Errors
     /// The trial has no predictions, or the store cannot be read.
     pub fn shifted_answers(&self, trial: Key, takes: impl Fn(&str) -> bool) -> anyhow::Result<TestAnswers> {
-        let (predicted, data): (Vec<u8>, String) = self.connection.query_row(
-            "SELECT prediction.predicted, split.data FROM prediction
+        let (predicted, probability, confidence, data): (Vec<u8>, Vec<u8>, Option<Vec<u8>>, String) =
+            self.connection.query_row(
+                "SELECT predicted, probability, confidence, split.data FROM prediction
              JOIN trial ON trial.key = prediction.trial JOIN split ON split.key = trial.split
              WHERE prediction.trial = ? AND prediction.part = 'shifted'",
-            [trial.to_string()],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?;
+                [trial.to_string()],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+            )?;
         let mut statement = self.connection.prepare_cached(
             "SELECT origin, substr(id, length(origin) + 3), class FROM sample WHERE data = ? AND part = 'shifted' ORDER BY position",
         )?;
@@ -85,13 +86,18 @@ impl Store {
             Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, u32>(2)?))
         })?;
         let (mut found, mut pictures) = (TestAnswers::default(), HashMap::new());
-        for (row, class) in rows.zip(predicted.chunks_exact(2)) {
+        let confidence: Option<Vec<f32>> = confidence.map(|bytes| f32s(&bytes).collect());
+        found.confidence = confidence.as_ref().map(|_| Vec::new());
+        for (at, (row, (class, probability))) in rows.zip(u16s(&predicted).zip(f32s(&probability))).enumerate() {
             let (origin, id, truth) = row?;
             if takes(&origin) {
                 let next = pictures.len() as u32;
                 found.samples.push(*pictures.entry(id).or_insert(next));
-                found.predicted.push(u16::from_le_bytes([class[0], class[1]]));
+                found.predicted.push(class);
                 found.truth.push(truth);
+                found.probability.push(probability);
+                let known = found.confidence.iter_mut().zip(&confidence);
+                known.for_each(|(found, all)| found.extend(all.get(at)));
             }
         }
         Ok(found)

@@ -237,6 +237,17 @@ pub static KEYS: &[Key] = &[
         TEXT,
         "On which of those that the scenario's dataset names in `also_test` it is claimed; `*` stands for any run of letters, and the images of all that match count as one set, in which a picture counts once."
     ),
+    key!(
+        Rule,
+        "metric",
+        "that of [experiment]",
+        |v| match v.text() {
+            Some("accuracy" | "balanced-accuracy" | "macro-f1" | "log-loss") => Ok(()),
+            _ => Err("expected 'accuracy', 'balanced-accuracy', 'macro-f1' or 'log-loss'".to_owned()),
+        },
+        r#"{"enum":["accuracy","balanced-accuracy","macro-f1","log-loss"]}"#,
+        "What it is claimed of. Of `log-loss`, in nats, A > B says that A's probabilities are better: that B loses more. A probability below 1e-38 counts as that."
+    ),
     key!(Rule, "margin", "0.005", fraction, FRACTION, "Differences within plus or minus this are equivalence."),
     key!(Condition, "if", "", text, TEXT, "A condition over resolved keys: \"freeze != 'all' && lr > 5e-3\"."),
     key!(
