@@ -32,6 +32,7 @@ batch = 8
 [axes]
 recipe = ["some_depth", "of_noise"]
 freeze = ["none", "block1"]
+lr = [0.01, 0.1]
 [[rule]]
 scenario = "few_images"
 claim = "some_depth > of_noise"
@@ -82,11 +83,16 @@ fn a_page_holds_the_report_and_no_name_breaks_it() {
     assert!(page.starts_with("<!DOCTYPE html>"), "{page}");
     assert_eq!(open(&page), Vec::<String>::new());
     assert!(page.contains("a_b &amp; &lt;c&gt;") && page.contains("&lt;b&gt;bold&lt;/b&gt;"), "{page}");
-    assert_eq!(page.matches("<figure>").count(), 4, "arms, two recipes by depth, and rules");
+    let figures = "arms, rates, two recipes by depth, probabilities, and rules";
+    assert_eq!(page.matches("<figure>").count(), 6, "{figures}");
+    assert!(page.contains("few_images: accuracy on validation by lr; lines: 95% over all replicates"), "{page}");
+    let report: serde_json::Value =
+        serde_json::from_str(&world.run(&["report", "--format", "json"]).exits(0).out).unwrap();
+    let bins = report["calibration"][0]["bins"].as_array().unwrap().len();
     assert_eq!(
         page.matches("class=\"dot\"").count(),
-        4 + 4 + 2,
-        "two recipes at two depths, twice, and the rule at each"
+        4 + 4 * 2 + 4 + bins + 2,
+        "two recipes at two depths, thrice, once at two rates; bins of confidence; and the rule at each depth"
     );
     for text in shown(&world) {
         assert!(page.contains(&text), "{text}: {page}");

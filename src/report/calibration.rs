@@ -1,5 +1,7 @@
 //! How far probabilities can be trusted: how sure recipes are of their answers, beside how often these are right.
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 use statrs::distribution::{Binomial, Discrete, DiscreteCDF};
 
@@ -33,6 +35,8 @@ pub struct Calibration {
     pub replicates: usize,
     /// Share of answers that are right.
     pub right: f64,
+    /// The same of the surest half of a replicate's answers (selective prediction; El-Yaniv and Wiener, 2010).
+    pub right_when_sure: f64,
     /// Mean confidence.
     pub sure: f64,
     /// Mean confidence less the share that is right.
@@ -71,7 +75,7 @@ impl Calibration {
         let right = side(|own| own.right.iter().map(|right| f64::from(u8::from(*right))).collect());
         let over = |of: &[Scored]| mean(&of.iter().map(|own| own.metric).collect::<Vec<_>>()).mean;
         let bins: Vec<Vec<Tally>> = answers.iter().map(tallies).collect();
-        let errors: Vec<[f64; 2]> = bins.iter().map(|bins| error(bins)).collect();
+        let errors: Vec<[f64; 2]> = bins.iter().zip(answers).map(|(bins, own)| error(bins, own.distinct())).collect();
         let of_errors = |which: usize| errors.iter().map(|error| error[which]).sum::<f64>() / errors.len() as f64;
         let losses = answers.iter().map(|own| -log_loss(&own.probability).metric);
         Some(Self {
@@ -80,13 +84,29 @@ impl Calibration {
             shifted,
             replicates: answers.len(),
             right: over(&right),
+            right_when_sure: mean(&answers.iter().map(Answered::right_when_sure).collect::<Vec<_>>()).mean,
             sure: over(&sure),
             overconfidence: difference(&sure, &right),
             error: of_errors(0),
             by_chance: of_errors(1),
             log_loss: losses.sum::<f64>() / answers.len() as f64,
-            bins: pooled(&bins),
+            bins: pooled(&bins, answers[0].distinct()),
         })
+    }
+}
+
+impl Answered {
+    /// The share that is right of the surest half; of equals, those come first that come first.
+    fn right_when_sure(&self) -> f64 {
+        let mut order: Vec<usize> = (0..self.right.len()).collect();
+        order.sort_by(|one, other| self.confidence[*other].total_cmp(&self.confidence[*one]));
+        let half = &order[..order.len().div_ceil(2)];
+        half.iter().filter(|at| self.right[**at]).count() as f64 / half.len() as f64
+    }
+
+    /// Images for each answer: less than one where several answers are to the same picture, as to its corruptions.
+    fn distinct(&self) -> f64 {
+        self.images.iter().collect::<HashSet<_>>().len() as f64 / self.images.len() as f64
     }
 }
 
@@ -123,13 +143,14 @@ fn tallies(of: &Answered) -> Vec<Tally> {
     bins
 }
 
-/// The expected calibration error, and what it would be by chance.
-fn error(bins: &[Tally]) -> [f64; 2] {
+/// The expected calibration error, and what it would be by chance: answers to the same picture count for chance as one.
+fn error(bins: &[Tally], distinct: f64) -> [f64; 2] {
     let all = bins.iter().map(|bin| bin.answers).sum::<usize>().max(1) as f64;
     let apart = bins.iter().map(|bin| (bin.sure - bin.right as f64).abs());
     let chance = bins.iter().filter(|bin| bin.answers > 0).map(|bin| {
-        let answers = bin.answers as u64;
-        apart_by_chance(answers, bin.sure / bin.answers as f64)
+        let answers = bin.answers as f64;
+        let images = (answers * distinct).ceil();
+        apart_by_chance(images as u64, bin.sure / answers) * answers / images
     });
     [apart.sum::<f64>() / all, chance.sum::<f64>() / all]
 }
@@ -144,7 +165,7 @@ fn apart_by_chance(n: u64, p: f64) -> f64 {
 }
 
 /// The bins of all replicates together; those with answers.
-fn pooled(replicates: &[Vec<Tally>]) -> Vec<Bin> {
+fn pooled(replicates: &[Vec<Tally>], distinct: f64) -> Vec<Bin> {
     let bin = |at: usize| {
         let own = replicates.iter().map(|bins| bins[at]);
         let of = own.fold(Tally::default(), |sum, one| Tally {
@@ -157,7 +178,7 @@ fn pooled(replicates: &[Vec<Tally>]) -> Vec<Bin> {
             answers: of.answers,
             sure: of.sure / count,
             right: of.right as f64 / count,
-            expected: expected(of.answers.div_ceil(replicates.len()) as u64, of.sure / count),
+            expected: expected((count / replicates.len() as f64 * distinct).ceil() as u64, of.sure / count),
         })
     };
     (0..BINS).filter_map(bin).collect()
@@ -184,18 +205,28 @@ pub fn sheet(findings: &Findings) -> Option<Sheet> {
             of.scenario.clone(),
             recipe,
             fraction(of.right),
+            fraction(of.right_when_sure),
             fraction(of.sure),
             interval,
             error,
             format!("{:.3}", of.log_loss),
         ]
     };
-    let heading = ["scenario", "recipe", "right", "sure", "overconfident by [95% CI]", "error (by chance)", "log loss"];
+    let heading = [
+        "scenario",
+        "recipe",
+        "right",
+        "surest half",
+        "sure",
+        "overconfident by [95% CI]",
+        "error (by chance)",
+        "log loss",
+    ];
     let rows: Vec<Vec<String>> = findings.calibration.iter().map(row).collect();
     let mut sheet = Sheet::new(Kind::Calibration, "How far probabilities can be trusted, on test", &heading, rows);
     if !findings.calibration.is_empty() {
         sheet.notes.push(
-            "error: sure less right, without the sign, over 15 bins of confidence; by chance: that of answers right as often as sure, on so many images"
+            "surest half: what is right of it; error: sure less right, without the sign, over 15 bins of confidence; by chance: that of answers right as often as sure, on so many images"
                 .to_owned(),
         );
     }
@@ -239,15 +270,32 @@ mod tests {
             confidence: vec![0.62, 0.65, 0.9, 0.95, 1.0],
             probability: vec![0.62, 0.3, 0.05, 0.95, 1.0],
         };
-        let found = of(&[own]);
+        let own = [own];
+        let found = of(&own);
+        let own = &own[0];
         assert!((found.error - (0.27 + 0.9 + 0.05) / 5.0).abs() < 1e-12, "{}", found.error);
         assert!((found.right - 0.6).abs() < 1e-12 && (found.sure - 0.824).abs() < 1e-12);
         assert!((found.overconfidence.mean - 0.224).abs() < 1e-12);
+        // Of 1, .95 and .9 the last is wrong.
+        assert!((found.right_when_sure - 2.0 / 3.0).abs() < 1e-12);
         let loss = -(0.62f64.ln() + 0.3f64.ln() + 0.05f64.ln() + 0.95f64.ln()) / 5.0;
         assert!((found.log_loss - loss).abs() < 1e-7, "{} {loss}", found.log_loss);
         let counts: Vec<(usize, f64)> = found.bins.iter().map(|bin| (bin.answers, bin.right)).collect();
         assert_eq!(counts, [(2, 0.5), (1, 0.0), (2, 1.0)]);
         assert!(Calibration::of("s", "r", false, &[]).is_none());
+        // Twice the same pictures are no more pictures.
+        let twice = |own: &Answered| Answered {
+            images: [&own.images[..], &own.images].concat(),
+            right: [&own.right[..], &own.right].concat(),
+            confidence: [&own.confidence[..], &own.confidence].concat(),
+            probability: [&own.probability[..], &own.probability].concat(),
+        };
+        let again = of(&[twice(own)]);
+        assert_eq!((again.error, again.by_chance), (found.error, found.by_chance));
+        assert_eq!(
+            again.bins.iter().map(|bin| bin.expected).collect::<Vec<_>>(),
+            found.bins.iter().map(|bin| bin.expected).collect::<Vec<_>>()
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Means by freeze depth as a picture: a line for each scenario, with intervals.
+//! Means as a picture of lines with intervals: by freeze depth, a line for each scenario; `settings` draws others.
 
 use std::collections::BTreeSet;
 
@@ -7,16 +7,16 @@ use super::figure::{number, range_of, shortened, step};
 use super::findings::Findings;
 use super::html::escaped;
 
-/// A line: at each depth a mean and half of its interval, where there are any.
+/// A line: at each place a mean and half of its interval, where there are any.
 pub struct Line {
     pub name: String,
     pub points: Vec<Option<(f64, Option<f64>)>>,
 }
 
-/// The depths of a recipe, in the order of the file, and its lines.
+/// Lines over the same places: of a recipe over its depths in the order of the file, say.
 pub struct Curves {
-    pub recipe: String,
-    pub depths: Vec<String>,
+    pub name: String,
+    pub places: Vec<String>,
     pub lines: Vec<Line>,
 }
 
@@ -27,7 +27,7 @@ const LEGEND: f64 = 300.0;
 const AXIS: f64 = 40.0;
 /// Lines are told apart by so many colours, then by dashes.
 const COLOURS: usize = 6;
-/// Intervals of one depth stand side by side.
+/// Intervals of one place stand side by side.
 const DODGE: f64 = 5.0;
 
 /// The recipes that stand at several depths.
@@ -40,7 +40,7 @@ pub fn by_depth(findings: &Findings) -> Vec<Curves> {
     }
     let of = |recipe: &&str| -> Vec<&Arm> { findings.arms.iter().filter(|arm| arm.recipe == *recipe).collect() };
     let found = recipes.iter().map(|recipe| Curves::of(recipe, key, &of(recipe)));
-    found.filter(|curves| curves.depths.len() > 1).collect()
+    found.filter(|curves| curves.places.len() > 1).collect()
 }
 
 /// What lines of these arms differ in beside their scenario. A key that has no effect at some depth is absent there, which is
@@ -56,7 +56,7 @@ fn telling<'a>(arms: &[&'a Arm], depth: &str) -> Vec<&'a str> {
 
 impl Curves {
     fn of(recipe: &str, key: &str, arms: &[&Arm]) -> Self {
-        let mut curves = Self { recipe: recipe.to_owned(), depths: Vec::new(), lines: Vec::new() };
+        let mut curves = Self { name: recipe.to_owned(), places: Vec::new(), lines: Vec::new() };
         let keys = telling(arms, key);
         for arm in arms {
             let depth = curves.depth(arm.context_value(key));
@@ -71,9 +71,9 @@ impl Curves {
     }
 
     fn depth(&mut self, depth: &str) -> usize {
-        self.depths.iter().position(|known| known == depth).unwrap_or_else(|| {
-            self.depths.push(depth.to_owned());
-            self.depths.len() - 1
+        self.places.iter().position(|known| known == depth).unwrap_or_else(|| {
+            self.places.push(depth.to_owned());
+            self.places.len() - 1
         })
     }
 
@@ -92,7 +92,7 @@ impl Curves {
         let step = step(high - low);
         let (first, last) = ((low / step).floor() * step, (high / step).ceil() * step);
         let y = |value: f64| TOP + PLOT[1] * (last - value) / (last - first);
-        let gap = PLOT[0] / self.depths.len() as f64;
+        let gap = PLOT[0] / self.places.len() as f64;
         let x = |at: usize| LEFT + gap * (at as f64 + 0.5);
         let mut parts: Vec<String> = (0..=((last - first) / step).round() as usize)
             .map(|tick| {
@@ -107,12 +107,12 @@ impl Curves {
                 )
             })
             .collect();
-        parts.extend(self.depths.iter().enumerate().map(|(at, depth)| {
+        parts.extend(self.places.iter().enumerate().map(|(at, place)| {
             format!(
                 "<text class=\"axis\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
                 x(at),
                 TOP + PLOT[1] + 20.0,
-                escaped(depth)
+                escaped(place)
             )
         }));
         parts.extend(self.lines.iter().enumerate().map(|(index, line)| self.line(index, line, &x, &y)));
@@ -171,8 +171,8 @@ mod tests {
         let line =
             |name: &str, points: &[Option<(f64, Option<f64>)>]| Line { name: name.to_owned(), points: points.to_vec() };
         let curves = Curves {
-            recipe: "fine-tune".to_owned(),
-            depths: ["none", "layer1", "all"].map(str::to_owned).to_vec(),
+            name: "fine-tune".to_owned(),
+            places: ["none", "layer1", "all"].map(str::to_owned).to_vec(),
             lines: vec![
                 line("a < b", &[Some((0.5, Some(0.1))), None, Some((0.7, None))]),
                 line("other", &[Some((0.6, Some(0.05)))]),

@@ -5,6 +5,7 @@ use super::errors::Errors;
 use super::figure::{Row, intervals};
 use super::findings::{Findings, fraction};
 use super::reliability;
+use super::settings::{Tuned, tuned};
 use super::sheets::{Kind, Sheet, named, place_of, sheets};
 use super::shift::{self, Part};
 use super::verdict::{Answer, Verdict};
@@ -26,7 +27,10 @@ pub fn report(findings: &Findings, errors: &[Errors]) -> String {
         match sheet.kind {
             Kind::Best | Kind::Variance | Kind::Gains | Kind::Shifts(Part::Each) | Kind::Errors => {}
             Kind::Shifts(Part::Lost) => body.extend(picture(shift::drawn(findings))),
-            Kind::Arms => body.extend(picture(arms(findings))),
+            Kind::Arms => {
+                body.extend(picture(arms(findings)));
+                body.extend(settings(findings));
+            }
             Kind::Depths => body.extend(depths(findings)),
             Kind::Calibration => body.extend(trust(findings)),
             Kind::Rules => body.extend(rules(findings).into_iter().filter_map(picture)),
@@ -77,12 +81,23 @@ fn figure(drawn: &str, title: &str) -> String {
     format!("<figure>\n{drawn}\n<figcaption>{}</figcaption>\n</figure>", escaped(title))
 }
 
+/// A picture for each scenario and each key that tunes.
+fn settings(findings: &Findings) -> Vec<String> {
+    let drawn = tuned(findings).into_iter().filter_map(|Tuned { key, beside, curves }| {
+        let best = if beside { ", each with the best of the other settings" } else { "" };
+        let of = findings.repeats.first().unwrap_or_else(|| "all replicates".to_owned());
+        let title = format!("{}: {} on validation by {key}{best}; lines: 95% over {of}", curves.name, findings.metric);
+        Some(figure(&curves.drawn(&title)?, &title))
+    });
+    drawn.collect()
+}
+
 /// A picture for each recipe that stands at several depths.
 fn depths(findings: &Findings) -> Vec<String> {
     let drawn = by_depth(findings).into_iter().filter_map(|curves| {
         let title = format!(
             "{}: {} on test by {}, in the order of the file; lines: 95% over replicates",
-            curves.recipe,
+            curves.name,
             findings.metric,
             findings.depth_words()
         );

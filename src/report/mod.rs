@@ -20,6 +20,7 @@ pub mod predictions;
 pub mod ranking;
 pub mod reasons;
 mod reliability;
+mod settings;
 pub mod sheets;
 pub mod shift;
 pub mod table;

@@ -153,17 +153,23 @@ impl Bank {
         Ok([own(&self.weight)?, own(&self.bias)?])
     }
 
-    /// Divides the logits of a head by a temperature.
+    /// Divides the logits of each head by its temperature, if it has one.
     ///
     /// # Errors
     /// Only those of the device.
-    pub fn cool(&mut self, index: usize, temperature: f64) -> Result<()> {
-        let mut params = (0..self.heads.len()).map(|head| self.params(head)).collect::<Result<Vec<_>>>()?;
-        for param in &mut params[index] {
-            *param = param.affine(1.0 / temperature, 0.0)?;
+    pub fn cool(&mut self, temperatures: &[Option<f64>]) -> Result<()> {
+        let mut all = Vec::new();
+        for (index, temperature) in temperatures.iter().enumerate() {
+            let mut params = self.params(index)?;
+            if let Some(temperature) = *temperature {
+                for param in &mut params {
+                    *param = param.affine(1.0 / temperature, 0.0)?;
+                }
+                self.heads[index].history.cooled(temperature);
+            }
+            all.push(params);
         }
-        (self.weight, self.bias) = stacked(&params)?;
-        self.heads[index].history.cooled(temperature);
+        (self.weight, self.bias) = stacked(&all)?;
         Ok(())
     }
 
