@@ -86,7 +86,8 @@ fn settings(findings: &Findings) -> Vec<String> {
     let drawn = tuned(findings).into_iter().filter_map(|Tuned { key, beside, curves }| {
         let best = if beside { ", each with the best of the other settings" } else { "" };
         let of = findings.repeats.first().unwrap_or_else(|| "all replicates".to_owned());
-        let title = format!("{}: {} on validation by {key}{best}; lines: 95% over {of}", curves.name, findings.metric);
+        let lines = if findings.repeats.tuned > 1 { "lines: 95% over" } else { "on" };
+        let title = format!("{}: {} on validation by {key}{best}; {lines} {of}", curves.name, findings.metric);
         Some(figure(&curves.drawn(&title)?, &title))
     });
     drawn.collect()
