@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use tl_sweep::nn::activation::{self, Activation};
 use tl_sweep::nn::conv::{self, Conv};
 use tl_sweep::nn::curve::{self, Curve};
-use tl_sweep::nn::loss::{Labels, Targets, cross_entropy};
+use tl_sweep::nn::loss::{Labels, Targets, answers, cross_entropy};
 use tl_sweep::nn::norm::{self, Follow, Norm};
 use tl_sweep::nn::pool::{self, Pool, Windows};
 use tl_sweep::nn::{gate, join, linear};
@@ -355,6 +355,26 @@ fn cross_entropies_by_their_definition() {
         let wrong = Labels { own: &labels, mixed: Some((&others, 1.5)) };
         assert!(cross_entropy(&tensor(&logits, &[4, 5]), wrong, targets).is_err());
     }
+}
+
+/// Two heads side by side: the class, its probability and the label's, of each row and head.
+#[test]
+fn answers_by_their_definition() {
+    let (rows, classes, labels) = (6, 5, [4u32, 0, 1, 3, 2, 2]);
+    let mut logits: Vec<f64> = uniform(rows * 2 * classes, 1).iter().map(|own| 4.0 * own).collect();
+    logits[..classes].copy_from_slice(&[0.5, 2.0, -1.0, 2.0, 0.0]);
+    let found = answers(&tensor(&logits, &[rows, 2 * classes]), &labels, 2).unwrap().read().unwrap();
+    assert_eq!((found.len(), found[0].class), (rows * 2, 1), "the first of two largest");
+    for (at, (own, found)) in logits.chunks(classes).zip(&found).enumerate() {
+        let own: Vec<f64> = own.iter().map(|logit| f64::from(*logit as f32)).collect();
+        let sum: f64 = own.iter().map(|logit| logit.exp()).sum();
+        let log = |class: u32| own[class as usize] - sum.ln();
+        assert!(own.iter().all(|logit| *logit <= own[found.class as usize]), "{at}");
+        assert!((found.top - log(found.class)).abs() < 1e-9, "{at}: {}", found.top);
+        assert!((found.label - log(labels[at / 2])).abs() < 1e-9, "{at}: {}", found.label);
+    }
+    assert!(answers(&tensor(&logits, &[rows, 2 * classes]), &labels[1..], 2).is_err());
+    assert!(answers(&tensor(&logits, &[rows, 2 * classes]), &labels, 3).is_err());
 }
 
 /// Of several equal maxima the first one receives the gradient; a NaN is the largest and is not hidden.
