@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 
 use crate::builder::World;
 use crate::chosen::{file, refused};
-use crate::sharing::found;
+use crate::sharing::{GRID, found};
 
 const COOL: &str = "calibrate = \"temperature\"";
 const LEGS: &str = "phases = [{ freeze = \"all\", steps = 6 }, { freeze = \"layer1\", steps = 6 }]";
@@ -130,6 +130,24 @@ fn temperatures_are_shared_exported_and_change_no_answer() {
             assert_eq!(right, (row.test_accuracy * row.predicted.len() as f64).round() as usize);
         }
     }
+}
+
+/// Banks, lock-step, branches, stored views, paths of strengths, early stops and best weights: each with and without.
+#[test]
+fn every_way_of_sharing_bears_a_temperature() {
+    let text = GRID.replace("lr = [0.01, 0.1, 30.0]", "lr = [0.05, 30.0]\ncalibrate = [\"none\", \"temperature\"]");
+    let world = World::new().file("x.toml", text);
+    world.run(&["run", "x.toml", "--slots", "1"]).exits(0);
+    world.run(&["run", "x.toml", "--db", "alone/r.sqlite", "--no-share"]).exits(0);
+    let ((shared, _), (alone, _)) = (found(&world, "results/tl-sweep.sqlite"), found(&world, "alone/r.sqlite"));
+    assert_eq!((shared.len(), &shared), (13 * 2 * 2 * 2 + 2 * 2 * 2, &alone));
+    let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
+    let count = |what: &str| -> i64 {
+        store.query_row(&format!("SELECT count(*) FROM result WHERE {what}"), [], |row| row.get(0)).unwrap()
+    };
+    // What diverges has no logits to calibrate.
+    assert!(count("status = 'diverged'") > 0 && count("status = 'diverged' AND temperature IS NOT NULL") == 0);
+    assert_eq!(count("status = 'done' AND (temperature IS NOT NULL) != (calibrate IS 'temperature')"), 0);
 }
 
 /// Both trainings where there are two: the second has the temperature of the first.

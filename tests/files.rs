@@ -54,6 +54,38 @@ fn all_problems_come_at_once_with_line_and_column() {
     }
 }
 
+/// It was passed over before, or ended the worker.
+#[test]
+fn a_source_model_refuses_what_it_would_pass_over() {
+    let text = |line: &str| {
+        let source = "[datasets.source]\nsynthetic = { classes = 3, train = 20, test = 5 }\n";
+        let pretrain = format!("[pretrain]\ndataset = \"source\"\nsteps = 5\n{line}\n{source}[scenarios.s]");
+        GOOD.replace("weights = \"random\"", "weights = \"pretrain\"").replace("[scenarios.s]", &pretrain)
+    };
+    for line in [
+        "early_stop = { patience = 2 }",
+        "keep_weights = \"best\"",
+        "views = 2",
+        "lambda = 0.1",
+        "start_decay = 0.1",
+        "dropout = 0.5",
+        "precision = \"tf32\"",
+        "calibrate = \"temperature\"",
+    ] {
+        let found = problems(&text(line));
+        assert!(found.contains("does nothing in [pretrain]") && found.contains("test.toml:11:1"), "{line}: {found}");
+    }
+    let found = problems(&text("optimizer = \"ridge\""));
+    assert!(found.contains("a source model is trained with 'sgd' or 'adamw'"), "{found}");
+    for line in ["optimizer = \"adamw\"", "label_smoothing = 0.1", "backbone_lr = 0.1", "augment = [\"flip\"]"] {
+        Experiment::parse("test", &text(line)).unwrap_or_else(|found| panic!("{}", found.render(false)));
+    }
+    // Trials may all be calibrated.
+    let all = GOOD.replace("[axes]", "[train]\ncalibrate = \"temperature\"\n[axes]");
+    let experiment = Experiment::parse("test", &all).unwrap();
+    assert_eq!(experiment.base["calibrate"], Value::Text("temperature".to_owned()));
+}
+
 #[test]
 fn what_has_no_meaning_is_an_error() {
     for (old, new, expected) in [

@@ -86,7 +86,7 @@ pub fn schema() -> String {
             "extends": {"type": "string", "description": TABLES[0].1},
             "experiment": table(&[Group::Experiment]),
             "backbone": table(&[Group::Backbone]),
-            "pretrain": table(&[Group::Pretrain, Group::Train]),
+            "pretrain": pretrain(),
             "datasets": family(&[Group::Dataset]),
             "scenarios": family(&with(&[Group::Scenario])),
             "recipes": family(&settings),
@@ -100,6 +100,15 @@ pub fn schema() -> String {
         },
     });
     format!("{schema:#}\n")
+}
+
+fn pretrain() -> Json {
+    let mut table = table(&[Group::Pretrain, Group::Train]);
+    if let Some(properties) = table["properties"].as_object_mut() {
+        properties.retain(|key, _| !keys::IDLE_IN_PRETRAIN.contains(&key.as_str()));
+        properties["optimizer"]["enum"] = json!(["sgd", "adamw"]);
+    }
+    table
 }
 
 fn table(groups: &[Group]) -> Json {

@@ -319,11 +319,34 @@ fn check_on(
     }
 }
 
+/// A source model is trained step by step to its last step, and rounds as what starts from it: what says otherwise would be passed
+/// over.
+fn refuse_idle(entries: &[Entry], reader: &mut Reader) {
+    for entry in entries {
+        let value = entry.node.value();
+        let message = match (entry.key.as_str(), value.text()) {
+            ("optimizer", Some("lbfgs" | "ridge")) => {
+                format!(
+                    "optimizer = \"{value}\" solves heads on fixed features; a source model is trained with 'sgd' or 'adamw'"
+                )
+            }
+            (key, _) if keys::IDLE_IN_PRETRAIN.contains(&key) => {
+                format!(
+                    "`{key}` does nothing in [pretrain]: a source model is trained to its last step, and rounds as what starts from it"
+                )
+            }
+            _ => continue,
+        };
+        reader.problems.push(Problem::at(entry.spot, message).help("take it out"));
+    }
+}
+
 fn pretrain(root: &Node, datasets: &BTreeMap<String, Dataset>, reader: &mut Reader) -> Option<Pretrain> {
     let entry = root.get("pretrain")?;
     let entries = reader.table(entry);
     let own = reader.layer(entries, &[Group::Pretrain, Group::Train], "[pretrain]");
     check_dataset(&own, entry.spot, "[pretrain]", reader);
+    refuse_idle(entries, reader);
     let mut layer = defaults();
     overlay(&mut layer, &own);
     let dataset = layer.remove("dataset")?.to_string();

@@ -36,6 +36,10 @@ pub enum Group {
     Condition,
 }
 
+/// Keys of [train] that a source model passes over.
+pub const IDLE_IN_PRETRAIN: &[&str] =
+    &["start_decay", "dropout", "lambda", "views", "precision", "keep_weights", "early_stop", "calibrate"];
+
 const TEXT: &str = r#"{"type":"string"}"#;
 const FLAG: &str = r#"{"type":"boolean"}"#;
 const COUNT: &str = r#"{"type":"integer","minimum":1}"#;

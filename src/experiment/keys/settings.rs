@@ -141,14 +141,6 @@ pub static KEYS: &[Key] = &[
         "The weights that are scored and kept lie this share of the way from where the last phase began to where it ended (WiSE-FT; Wortsman et al., 2022). Trials that differ in nothing else are trained once."
     ),
     key!(
-        Recipe,
-        "calibrate",
-        "none",
-        |v| recipe::word::<Calibrate>(v, recipe::CALIBRATE).map(drop),
-        r#"{"enum":["none","temperature"]}"#,
-        "`temperature`: when all is trained, the logits are divided by one number, with which the log loss on validation is least (Guo et al., 2017); a prior of log T, normal with variance 1, counts as much as one image. Answers stay, probabilities change, exports hold it in their last layer. Trials that differ in nothing else are trained once."
-    ),
-    key!(
         Train,
         "steps",
         "500, unless epochs stands",
@@ -297,6 +289,14 @@ pub static KEYS: &[Key] = &[
         early_stop,
         TABLE,
         "{ patience = 3 }: stop after so many evaluations without a better validation loss."
+    ),
+    key!(
+        Train,
+        "calibrate",
+        "none",
+        |v| recipe::word::<Calibrate>(v, recipe::CALIBRATE).map(drop),
+        r#"{"enum":["none","temperature"]}"#,
+        "`temperature`: when all is trained, the logits are divided by one number, with which the log loss on validation is least (Guo et al., 2017); a prior of log T, normal with variance 1, counts as much as one image. Answers stay, probabilities change, exports hold it in their last layer. Trials that differ in nothing else are trained once."
     ),
 ];
 

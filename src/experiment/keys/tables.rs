@@ -104,7 +104,7 @@ pub static KEYS: &[Key] = &[
         "",
         text,
         TEXT,
-        "The source dataset. All its training images are used. Other keys of [train] may stand beside it."
+        "The source dataset. All its training images are used. Keys of [train] that bear on its steps may stand beside it; it is trained to its last one."
     ),
     key!(
         Dataset,
