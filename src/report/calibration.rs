@@ -226,7 +226,7 @@ pub fn sheet(findings: &Findings) -> Option<Sheet> {
     let mut sheet = Sheet::new(Kind::Calibration, "How far probabilities can be trusted, on test", &heading, rows);
     if !findings.calibration.is_empty() {
         sheet.notes.push(
-            "surest half: what is right of it; error: sure less right, without the sign, over 15 bins of confidence; by chance: that of answers right as often as sure, on so many images"
+            "surest half: what is right of it; error: how far sure and right are apart, over 15 bins of confidence; by chance: that of answers right as often as sure, on so many images"
                 .to_owned(),
         );
     }
