@@ -110,11 +110,27 @@ const NEVER_CONTEXT: &[&str] = &["recipe", "size", "similarity"];
 const DEPENDENT: &[&str] = &["decay", "nesterov"];
 
 impl Setting {
-    /// The mean validation metric of the first replicates, if they are done.
+    /// The validation metrics of the first replicates, if they are done.
+    pub fn scores(&self, replicates: usize) -> Option<Vec<f64>> {
+        let done = |replicate: usize| {
+            self.trials.iter().find(|trial| trial.replicate == replicate && trial.status == "done")?.val
+        };
+        (0..replicates).map(done).collect()
+    }
+
+    /// Their mean.
     fn mean(&self, replicates: usize) -> Option<f64> {
-        let first = self.trials.iter().filter(|trial| trial.replicate < replicates && trial.status == "done");
-        let values: Vec<f64> = first.map(|trial| trial.val.unwrap_or(f64::NAN)).collect();
-        (values.len() == replicates).then(|| values.iter().sum::<f64>() / replicates as f64)
+        Some(self.scores(replicates)?.iter().sum::<f64>() / replicates as f64)
+    }
+
+    /// What it has for a key.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.trials.first()?.settings.get(key).map(String::as_str)
+    }
+
+    /// The number that it has for a key.
+    pub fn number(&self, key: &str) -> Option<f64> {
+        self.text(key)?.parse().ok()
     }
 
     pub fn count(&self, status: &str) -> usize {
@@ -146,11 +162,10 @@ impl Arm {
     /// Where the selected setting lies at the end of what was tried, and what lies beyond may do better: `lr is the largest of 3`.
     /// Of two values each is an end, and beyond none of `NATURAL_ENDS` there is anything.
     pub fn at_ends(&self) -> Vec<String> {
-        let value = |setting: &Setting, key: &str| setting.trials.first()?.settings.get(key)?.parse::<f64>().ok();
         let end = |key: &&'static str| {
             let key = *key;
-            let own = value(self.best()?, key)?;
-            let mut tried: Vec<f64> = self.settings.iter().filter_map(|setting| value(setting, key)).collect();
+            let own = self.best()?.number(key)?;
+            let mut tried: Vec<f64> = self.settings.iter().filter_map(|setting| setting.number(key)).collect();
             tried.sort_by(f64::total_cmp);
             tried.dedup();
             let [smallest, _, .., largest] = tried[..] else { return None };
@@ -318,6 +333,12 @@ fn digits(values: impl Iterator<Item = f64>) -> usize {
         shown.len() == values.len()
     };
     (3..17).find(apart).unwrap_or(17)
+}
+
+/// Numbers with as many digits as tell them apart.
+pub fn told_apart(values: &[f64]) -> Vec<String> {
+    let digits = digits(values.iter().copied());
+    values.iter().filter_map(|value| Some(shown(&rounded(Some(*value), digits)?))).collect()
 }
 
 fn rounded(value: Option<f64>, digits: usize) -> Option<String> {

@@ -1,6 +1,6 @@
 //! What recipes score on validation by the value of a setting, as a picture for each scenario and each key that tunes.
 
-use super::arm::{Arm, Setting, TUNING};
+use super::arm::{Arm, TUNING, told_apart};
 use super::compare::mean;
 use super::curves::{Curves, Line};
 use super::findings::Findings;
@@ -18,49 +18,35 @@ pub struct Tuned {
 pub fn tuned(findings: &Findings) -> Vec<Tuned> {
     let replicates = findings.repeats.tuned;
     let of = |scenario: &str, key: &'static str| {
-        let arms: Vec<&Arm> = findings.of(scenario).filter(|arm| values(arm, key).len() > 1).collect();
-        let mut all: Vec<(f64, String)> = arms.iter().flat_map(|arm| values(arm, key)).collect();
-        all.sort_by(|one, other| one.0.total_cmp(&other.0));
-        all.dedup_by(|one, other| one.0 == other.0);
+        let arms: Vec<&Arm> = findings.of(scenario).filter(|arm| values(&[*arm], key).len() > 1).collect();
+        let all = values(&arms, key);
         let line = |arm: &&Arm| Line {
             name: named(arm),
-            points: all.iter().map(|(value, _)| best(arm, key, *value, replicates)).collect(),
+            points: all.iter().map(|value| best(arm, key, *value, replicates)).collect(),
         };
         let lines: Vec<Line> = arms.iter().map(line).collect();
-        let beside = arms.iter().any(|arm| TUNING.iter().filter(|other| values(arm, other).len() > 1).nth(1).is_some());
-        let places = all.iter().map(|(_, text)| text.clone()).collect();
-        let curves = Curves { name: scenario.to_owned(), places, lines };
+        let varies = |arm: &&Arm| TUNING.iter().filter(|other| values(&[*arm], other).len() > 1).count();
+        let beside = arms.iter().any(|arm| varies(arm) > 1);
+        let curves = Curves { name: scenario.to_owned(), places: told_apart(&all), lines };
         (!arms.is_empty()).then_some(Tuned { key, beside, curves })
     };
     let scenarios = findings.scenarios.iter().map(|scenario| scenario.name.as_str());
     scenarios.flat_map(|scenario| TUNING.iter().filter_map(move |key| of(scenario, key))).collect()
 }
 
-/// The value of a key in a setting.
-fn value<'a>(setting: &'a Setting, key: &str) -> Option<(f64, &'a str)> {
-    let text = setting.trials.first()?.settings.get(key)?;
-    Some((text.parse().ok()?, text))
-}
-
-/// The values of a key that an arm tries, with how the file writes them.
-fn values(arm: &Arm, key: &str) -> Vec<(f64, String)> {
-    let mut all: Vec<(f64, String)> =
-        arm.settings.iter().filter_map(|own| value(own, key)).map(|(own, text)| (own, text.to_owned())).collect();
-    all.sort_by(|one, other| one.0.total_cmp(&other.0));
-    all.dedup_by(|one, other| one.0 == other.0);
+/// The values of a key that arms try, the smallest first.
+fn values(arms: &[&Arm], key: &str) -> Vec<f64> {
+    let settings = arms.iter().flat_map(|arm| &arm.settings);
+    let mut all: Vec<f64> = settings.filter_map(|setting| setting.number(key)).collect();
+    all.sort_by(f64::total_cmp);
+    all.dedup();
     all
 }
 
 /// The mean and half of its interval; of what diverged or is missing there is none.
-fn best(arm: &Arm, key: &str, at: f64, replicates: usize) -> Option<(f64, Option<f64>)> {
-    let own = arm.settings.iter().filter(|setting| value(setting, key).is_some_and(|(own, _)| own == at));
-    let scores = |setting: &Setting| -> Option<Vec<f64>> {
-        let done = |replicate: usize| {
-            setting.trials.iter().find(|trial| trial.replicate == replicate && trial.status == "done")?.val
-        };
-        (0..replicates).map(done).collect()
-    };
-    let means = own.filter_map(scores).map(|scores| mean(&scores));
+fn best(arm: &Arm, key: &str, value: f64, replicates: usize) -> Option<(f64, Option<f64>)> {
+    let own = arm.settings.iter().filter(|setting| setting.number(key) == Some(value));
+    let means = own.filter_map(|setting| setting.scores(replicates)).map(|scores| mean(&scores));
     let best = means.reduce(|best, own| if own.mean > best.mean { own } else { best })?;
     Some((best.mean, best.half_width))
 }
@@ -73,7 +59,7 @@ mod tests {
     use crate::key::Key;
     use crate::report::arm::{Repeats, Settings, Trial, arms};
 
-    /// Trials of a recipe at a rate and a decay, with a validation score for each replicate; none diverged.
+    /// Trials of a recipe at a rate and a decay, with the validation score of each replicate: one without has diverged.
     fn trials(rate: &str, decay: &str, scores: [Option<f64>; 2]) -> Vec<Trial> {
         let pairs = [("scenario", "s"), ("recipe", "r"), ("lr", rate), ("weight_decay", decay)];
         let settings: Settings = pairs.into_iter().map(|(key, value)| (key, value.to_owned())).collect();
@@ -103,8 +89,8 @@ mod tests {
         ];
         let arms = arms(&all.concat(), Repeats::all(2));
         let [arm] = &arms[..] else { panic!("one arm") };
-        let texts: Vec<String> = values(arm, "lr").into_iter().map(|(_, text)| text).collect();
-        assert_eq!(texts, ["0.01", "0.1", "1.0"]);
+        assert_eq!(values(&[arm], "lr"), [0.01, 0.1, 1.0]);
+        assert_eq!(told_apart(&[0.0001, 0.00979148, 0.1]), ["1e-4", "0.00979", "0.1"]);
         let (mean, half) = best(arm, "lr", 0.01, 2).expect("two scores");
         assert!((mean - 0.7).abs() < 1e-12 && half.is_some_and(|half| half > 1.0), "{mean} {half:?}");
         assert_eq!(best(arm, "lr", 1.0, 2), None, "a replicate diverged");

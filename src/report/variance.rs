@@ -61,23 +61,15 @@ pub fn parts(scenarios: &[Scenario], arms: &[Arm], repeats: Repeats) -> Vec<Part
 impl Tried {
     /// The validation scores of the first replicates, which all settings run; settings that lack some are left out.
     fn of(arm: &Arm, replicates: usize) -> Self {
-        let value = |setting: &Setting, key: &str| {
-            setting.trials.first().and_then(|trial| trial.settings.get(key).cloned()).unwrap_or_default()
-        };
+        let value = |setting: &Setting, key: &str| setting.text(key).unwrap_or_default().to_owned();
         let varies = |key: &&&str| {
             let values: BTreeSet<String> = arm.settings.iter().map(|setting| value(setting, key)).collect();
             values.len() > 1
         };
         let keys: Vec<&'static str> = TUNING.iter().filter(varies).copied().collect();
-        let scores = |setting: &Setting| -> Option<Vec<f64>> {
-            let done = |replicate: usize| {
-                setting.trials.iter().find(|trial| trial.replicate == replicate && trial.status == "done")?.val
-            };
-            (0..replicates).map(done).collect()
-        };
         let one = |setting: &Setting| {
             let values = keys.iter().map(|key| value(setting, key)).collect();
-            Some((values, scores(setting)?))
+            Some((values, setting.scores(replicates)?))
         };
         let settings = arm.settings.iter().filter_map(one).collect();
         Self { keys, settings }

@@ -296,7 +296,7 @@ pub static KEYS: &[Key] = &[
         "none",
         |v| recipe::word::<Calibrate>(v, recipe::CALIBRATE).map(drop),
         r#"{"enum":["none","temperature"]}"#,
-        "`temperature`: when all is trained, the logits are divided by one number, with which the log loss on validation is least (Guo et al., 2017); a prior of log T, normal with variance 1, counts as much as one image. Answers stay, probabilities change, exports hold it in their last layer. Trials that differ in nothing else are trained once."
+        "`temperature`: when all is trained, the logits are divided by one number, with which the log loss on validation is least (Guo et al., 2017); a prior of log T, normal with variance 1, counts as much as one image. Answers stay, probabilities change, exports hold it in their last layer. A network is trained once for trials that differ in nothing else."
     ),
 ];
 
