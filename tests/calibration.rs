@@ -313,10 +313,32 @@ fn of_others_only_the_best_is_told() {
         serde_json::from_str(&world.run(&["report", "--format", "json"]).exits(0).out).unwrap();
     let found = report["calibration"].as_array().unwrap();
     assert_eq!((found.len(), &found[0]["recipe"]), (1, &report["best"][0]["recipe"]));
-    refused_rule();
 }
 
-fn refused_rule() {
+/// A head that has learned its few images by heart is certain of others, too: the report says so, and what may be done.
+#[test]
+fn who_is_too_sure_is_told_what_mends_it() {
+    let sure = format!("{PROBE}\nlr = 3.0\nsteps = 400");
+    let world = |calibrate: &str| {
+        let text = file(&[("sure", &format!("{sure}\n{calibrate}"))]).replace("replicates = 2", "replicates = 3");
+        let world = World::new().file("x.toml", text);
+        (world.run(&["run", "x.toml"]).exits(0).out, world)
+    };
+    let (said, plain) = world("");
+    let hint = "calibrate = \"temperature\" brings sure and right together";
+    assert!(said.contains(hint), "{said}");
+    let over = |world: &World| {
+        let report: serde_json::Value =
+            serde_json::from_str(&world.run(&["report", "--format", "json"]).exits(0).out).unwrap();
+        report["calibration"][0]["overconfidence"]["mean"].as_f64().unwrap()
+    };
+    let (said, cool) = world(COOL);
+    assert!(!said.contains(hint), "{said}");
+    assert!(over(&plain) > 0.1 && over(&cool) < over(&plain) / 2.0, "{} {}", over(&plain), over(&cool));
+}
+
+#[test]
+fn a_rule_of_no_such_metric_is_refused() {
     let rule = "[[rule]]\nclaim = \"tuned > probe\"\nmetric = \"brier\"\n";
     let text = format!("{}{rule}", file(&[("tuned", ""), ("probe", PROBE)]));
     let said = World::new().file("x.toml", text).run(&["check", "x.toml"]).exits(2);

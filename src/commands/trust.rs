@@ -2,7 +2,7 @@
 
 use crate::key::Key;
 use crate::report::arm::Arm;
-use crate::report::calibration::{Answered, Calibration};
+use crate::report::calibration::{Answered, Calibration, calibrates};
 use crate::report::findings::Findings;
 use crate::report::sheets::named;
 use crate::store::Store;
@@ -40,12 +40,8 @@ pub fn add(store: &Store, found: &mut Findings) -> anyhow::Result<()> {
 
 /// Whether the file calibrates probabilities, or claims something of them.
 fn asks(found: &Findings) -> bool {
-    let calibrates = |arm: &Arm| {
-        let mut trials = arm.settings.iter().flat_map(|setting| &setting.trials);
-        trials.any(|trial| trial.settings.contains_key("calibrate"))
-    };
     let claims = |metric: Option<&String>| metric.is_some_and(|metric| metric == "log-loss");
-    found.arms.iter().any(calibrates) || found.verdicts.iter().any(|verdict| claims(verdict.rule.metric.as_ref()))
+    calibrates(found) || found.verdicts.iter().any(|verdict| claims(verdict.rule.metric.as_ref()))
 }
 
 /// None of a trial that ran before confidences were stored.

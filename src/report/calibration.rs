@@ -191,6 +191,12 @@ fn expected(n: u64, p: f64) -> [f64; 2] {
         .map_or([p, p], |binomial| [0.025, 0.975].map(|level| share(binomial.inverse_cdf(level).min(n))))
 }
 
+/// Whether any trial calibrates its probabilities.
+pub fn calibrates(findings: &Findings) -> bool {
+    let mut settings = findings.arms.iter().flat_map(|arm| &arm.settings);
+    settings.any(|setting| setting.text("calibrate").is_some())
+}
+
 /// The table of what was found; nothing without.
 pub fn sheet(findings: &Findings) -> Option<Sheet> {
     let row = |of: &Calibration| {
@@ -227,6 +233,14 @@ pub fn sheet(findings: &Findings) -> Option<Sheet> {
     if !findings.calibration.is_empty() {
         sheet.notes.push(
             "surest half: what is right of it; error: how far sure and right are apart, over 15 bins of confidence; by chance: that of answers right as often as sure, on so many images"
+                .to_owned(),
+        );
+    }
+    let apart =
+        |of: &Calibration| of.replicates > 1 && of.overconfidence.mean.abs() > of.overconfidence.half_width(0.95);
+    if !calibrates(findings) && findings.calibration.iter().any(apart) {
+        sheet.notes.push(
+            "calibrate = \"temperature\" brings sure and right together, by validation: no answer changes, no network is trained again for it"
                 .to_owned(),
         );
     }
