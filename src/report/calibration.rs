@@ -93,6 +93,20 @@ impl Calibration {
             bins: pooled(&bins, answers[0].distinct()),
         })
     }
+
+    /// Whether it is surer, or less sure, than it is right, beyond chance.
+    fn is_apart(&self) -> bool {
+        self.replicates > 1 && self.overconfidence.mean.abs() > self.overconfidence.half_width(0.95)
+    }
+
+    fn row(&self) -> Vec<String> {
+        let recipe = if self.shifted { format!("{}, under shift", self.recipe) } else { self.recipe.clone() };
+        let over = &self.overconfidence;
+        let over = if self.replicates > 1 { shown_difference(over) } else { format!("{:+.3}", over.mean) };
+        let error = format!("{} ({})", fraction(self.error), fraction(self.by_chance));
+        let [right, half, sure] = [self.right, self.right_when_sure, self.sure].map(fraction);
+        vec![self.scenario.clone(), recipe, right, half, sure, over, error, format!("{:.3}", self.log_loss)]
+    }
 }
 
 impl Answered {
@@ -197,60 +211,42 @@ pub fn calibrates(findings: &Findings) -> bool {
     settings.any(|setting| setting.text("calibrate").is_some())
 }
 
+const HEADING: [&str; 8] = [
+    "scenario",
+    "recipe",
+    "right",
+    "surest half",
+    "sure",
+    "overconfident by [95% CI]",
+    "error (by chance)",
+    "log loss",
+];
+
+const MEANING: &str = "surest half: what is right of it; error: how far sure and right are apart, over 15 bins of confidence; by chance: \
+                       that of answers right as often as sure, on so many images";
+const CURE: &str = "calibrate = \"temperature\" brings sure and right together, by validation: no answer changes, no network is trained \
+                    again for it";
+
 /// The table of what was found; nothing without.
 pub fn sheet(findings: &Findings) -> Option<Sheet> {
-    let row = |of: &Calibration| {
-        let recipe = if of.shifted { format!("{}, under shift", of.recipe) } else { of.recipe.clone() };
-        let interval = if of.replicates > 1 {
-            shown_difference(&of.overconfidence)
-        } else {
-            format!("{:+.3}", of.overconfidence.mean)
-        };
-        let error = format!("{} ({})", fraction(of.error), fraction(of.by_chance));
-        vec![
-            of.scenario.clone(),
-            recipe,
-            fraction(of.right),
-            fraction(of.right_when_sure),
-            fraction(of.sure),
-            interval,
-            error,
-            format!("{:.3}", of.log_loss),
-        ]
-    };
-    let heading = [
-        "scenario",
-        "recipe",
-        "right",
-        "surest half",
-        "sure",
-        "overconfident by [95% CI]",
-        "error (by chance)",
-        "log loss",
-    ];
-    let rows: Vec<Vec<String>> = findings.calibration.iter().map(row).collect();
-    let mut sheet = Sheet::new(Kind::Calibration, "How far probabilities can be trusted, on test", &heading, rows);
-    if !findings.calibration.is_empty() {
-        sheet.notes.push(
-            "surest half: what is right of it; error: how far sure and right are apart, over 15 bins of confidence; by chance: that of answers right as often as sure, on so many images"
-                .to_owned(),
-        );
+    let found = &findings.calibration;
+    let rows = found.iter().map(Calibration::row).collect();
+    let mut sheet = Sheet::new(Kind::Calibration, "How far probabilities can be trusted, on test", &HEADING, rows);
+    sheet.notes.push(MEANING.to_owned());
+    if !calibrates(findings) && found.iter().any(Calibration::is_apart) {
+        sheet.notes.push(CURE.to_owned());
     }
-    let apart =
-        |of: &Calibration| of.replicates > 1 && of.overconfidence.mean.abs() > of.overconfidence.half_width(0.95);
-    if !calibrates(findings) && findings.calibration.iter().any(apart) {
-        sheet.notes.push(
-            "calibrate = \"temperature\" brings sure and right together, by validation: no answer changes, no network is trained again for it"
-                .to_owned(),
-        );
-    }
-    if findings.without_confidence > 0 {
-        sheet.notes.push(format!(
-            "{} trials ran before answers were stored with their confidence: `tl-sweep rerun` gives it",
-            findings.without_confidence
-        ));
-    }
-    (!sheet.rows.is_empty() || !sheet.notes.is_empty()).then_some(sheet)
+    (!found.is_empty()).then_some(sheet)
+}
+
+/// What is not known of some trials, because they ran before it was stored.
+pub fn unknown(findings: &Findings) -> Option<String> {
+    let trials = findings.without_confidence;
+    (trials > 0).then(|| {
+        format!(
+            "how far probabilities can be trusted is not known of {trials} trials, which an earlier program ran: `tl-sweep rerun` tells"
+        )
+    })
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ fn state_of(findings: &Findings) -> Vec<String> {
     let mixed = (findings.numerics.len() > 1)
         .then(|| format!("results of several numerics classes are mixed here: {}", findings.numerics.join(", ")));
     let set = (!findings.set.is_empty()).then(|| format!("with --set {}", findings.set.join(", ")));
-    std::iter::once(text).chain(set).chain(mixed).collect()
+    std::iter::once(text).chain(set).chain(mixed).chain(calibration::unknown(findings)).collect()
 }
 
 /// What sharing saved, and what running trials alone found.
