@@ -36,7 +36,7 @@ pub enum Group {
     Condition,
 }
 
-/// Keys of [train] that a source model passes over.
+/// Keys of `[train]` that a source model passes over.
 pub const IDLE_IN_PRETRAIN: &[&str] =
     &["start_decay", "dropout", "lambda", "views", "precision", "keep_weights", "early_stop", "calibrate"];
 
