@@ -337,6 +337,23 @@ fn who_is_too_sure_is_told_what_mends_it() {
     assert!(over(&plain) > 0.1 && over(&cool) < over(&plain) / 2.0, "{} {}", over(&plain), over(&cool));
 }
 
+/// What has diverged has no probabilities: it stands beside others as if it found all classes equally probable.
+#[test]
+fn what_diverged_loses_as_who_knows_nothing() {
+    let rule = "[[rule]]\nclaim = \"tuned > burst\"\nmetric = \"log-loss\"\n";
+    let text = file(&[("tuned", ""), ("burst", "lr = 1e6")]).replace("replicates = 2", "replicates = 3");
+    let world = World::new().file("x.toml", format!("{text}{rule}"));
+    world.run(&["run", "x.toml"]).exits(0);
+    let report: serde_json::Value =
+        serde_json::from_str(&world.run(&["report", "--format", "json"]).exits(0).out).unwrap();
+    let verdict = &report["verdicts"][0];
+    let tuned = mean(answers(&world, "tuned").iter().map(|own| mean(own.iter().map(|own| -own.1.ln()))));
+    let found = verdict["difference"]["mean"].as_f64().unwrap();
+    assert!((found - (4f64.ln() - tuned)).abs() < 1e-6, "{verdict}");
+    let told = verdict["notes"].to_string();
+    assert!(told.contains("burst: every setting diverged; counted as finding all classes equally probable"), "{told}");
+}
+
 #[test]
 fn a_rule_of_no_such_metric_is_refused() {
     let rule = "[[rule]]\nclaim = \"tuned > probe\"\nmetric = \"brier\"\n";

@@ -153,7 +153,7 @@ pub(super) fn examine(stated: &Verdict, arms: &[Arm], answers: Answers, look: Lo
             verdict.notes.push(format!("{name} does not stand in this context"));
             continue;
         };
-        note(arm, &mut verdict.notes);
+        note(arm, rule, &mut verdict.notes);
         if arm.missing() > 0 {
             verdict.notes.push(format!("{name}: {} trials are missing", arm.missing()));
             continue;
@@ -173,9 +173,13 @@ pub(super) fn examine(stated: &Verdict, arms: &[Arm], answers: Answers, look: Lo
     Ok(verdict)
 }
 
-fn note(arm: &Arm, notes: &mut Vec<String>) {
+fn note(arm: &Arm, rule: &Rule, notes: &mut Vec<String>) {
     if arm.all_diverged() {
-        notes.push(format!("{}: every setting diverged; counted as naming the largest class", arm.recipe));
+        let counted = match rule.metric.as_deref() {
+            Some("log-loss") => "finding all classes equally probable",
+            _ => "naming the largest class",
+        };
+        notes.push(format!("{}: every setting diverged; counted as {counted}", arm.recipe));
     }
     notes.extend(arm.at_ends().into_iter().map(|end| format!("{}: its {end} tried", arm.recipe)));
     let tested = arm.tested();

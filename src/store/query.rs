@@ -6,6 +6,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension, Row};
 
 use super::Store;
+use super::answers::u16s;
 use super::schema::{RESULTS, SETTINGS};
 use crate::key::Key;
 
@@ -316,8 +317,7 @@ impl Store {
             let text = "SELECT predicted FROM prediction WHERE trial = ? AND part = ?";
             let bytes: Option<Vec<u8>> =
                 self.connection.query_row(text, [key.as_str(), part], |row| row.get(0)).optional()?;
-            let classes = bytes.iter().flat_map(|bytes| bytes.chunks_exact(2));
-            Ok(classes.map(|class| u16::from_le_bytes([class[0], class[1]])).collect())
+            Ok(bytes.iter().flat_map(|bytes| u16s(bytes)).collect())
         };
         (found.test_predicted, found.shifted_predicted) = (predicted("test")?, predicted("shifted")?);
         Ok(found)
