@@ -21,6 +21,7 @@ mod golden;
 mod interim;
 mod interpolation;
 mod keeping;
+mod labels;
 mod looks;
 mod lora;
 mod machines;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::Format;
+use super::{Asked, Format};
 
 /// Weights, images, and how the images are brought before the weights.
 #[derive(Clone, Debug, Args)]
@@ -119,6 +119,21 @@ pub struct Predict {
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub top: usize,
     #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
+/// Whose labels are in question.
+#[derive(Clone, Debug, Args)]
+pub struct LabelsOf {
+    #[command(flatten)]
+    pub asked: Asked,
+    /// Write a page with the images
+    #[arg(long, short, value_name = "PAGE")]
+    pub out: Option<PathBuf>,
+    /// So many of each dataset, at most; csv and json have all
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    pub images: usize,
+    #[arg(long, value_enum, default_value_t = Format::Table, conflicts_with = "out")]
     pub format: Format,
 }
 

@@ -221,6 +221,9 @@ pub enum Verb {
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
+    /// Say which images are probably labelled wrong: those that most recipes, not having learned from them, surely take for another
+    /// class
+    Labels(LabelsOf),
     /// Look at a dataset: classes, counts, hashes, leaks; export an experiment's splits; or fetch a public one
     #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Data {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::data::contradictions_told;
 use super::jobs::{self, Jobs, What};
 use super::machine::Rates;
 use super::world::World;
@@ -45,6 +46,11 @@ pub fn run(asked: &Asked, common: &Common) -> anyhow::Result<Exit> {
                 dataset.name,
                 leaks.len()
             ))?;
+        }
+    }
+    for dataset in world.datasets.values() {
+        if let Some(told) = contradictions_told(&format!("'{}'", dataset.name), &dataset.manifest) {
+            print(&format!("warning: {told}"))?;
         }
     }
     for (source, dataset) in pretrained(&all, &world) {

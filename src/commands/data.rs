@@ -72,7 +72,22 @@ pub fn show(manifest: &Manifest) -> anyhow::Result<Exit> {
             leaks[0].1
         ))?;
     }
+    if let Some(told) = contradictions_told("it", manifest) {
+        print(&format!("\n{told}"))?;
+    }
     Ok(Exit::Complete)
+}
+
+/// That images stand under two classes; nothing where none does.
+pub fn contradictions_told(name: &str, manifest: &Manifest) -> Option<String> {
+    let found = manifest.contradictions();
+    let [one, other] =
+        found.first()?.map(|sample| format!("{} ({})", sample.id, manifest.classes[sample.class as usize]));
+    let (images, have) = if found.len() == 1 { ("image", "has") } else { ("images", "have") };
+    Some(format!(
+        "{} {images} of {name} {have} the bytes of one of another class, so that one of the labels is wrong, for example {one} and {other}",
+        found.len()
+    ))
 }
 
 /// Who trained and tested on what in an experiment.

@@ -20,6 +20,7 @@ mod host;
 mod init;
 pub mod jobs;
 mod keep;
+mod labels;
 mod look;
 mod machine;
 mod materials;
@@ -151,6 +152,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Watch { once, format } => watch::run(once, format, common),
         Verb::Show { trial, format } => show::run(&trial, format, common),
         Verb::Compare { one, other, format } => compare::run([&one, &other], format, common),
+        Verb::Labels(asked) => labels::run(&asked, common),
         Verb::Data { what: Some(DataVerb::List), .. } => get::list(common),
         Verb::Data { what: Some(DataVerb::Get { name, from }), .. } => get::dataset(&name, from.as_deref(), common),
         Verb::Data { target, splits: true, .. } => data::splits(&target.unwrap_or_default(), common),

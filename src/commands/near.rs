@@ -138,8 +138,15 @@ pub fn told(name: &str, manifest: &Manifest, pairs: &[Pair]) -> Option<String> {
         }
         (near, Some(_)) => format!("{near} of {all} images {share} may be tested while a near-duplicate is trained on"),
     };
+    let class = |sample: u32| manifest.samples[sample as usize].class;
+    let otherwise = pairs.iter().filter(|pair| class(pair.test) != class(pair.train));
+    let otherwise: BTreeSet<u32> = otherwise.map(|pair| pair.test).collect();
+    let labels = match otherwise.len() {
+        0 => String::new(),
+        many => format!(" ({many} of another class)"),
+    };
     Some(format!(
-        "in '{name}' {found}, for example '{}' of '{}'{}",
+        "in '{name}' {found}{labels}, for example '{}' of '{}'{}",
         id(nearest.test),
         id(nearest.train),
         if nearest.mirrored { ", mirrored" } else { "" }

@@ -117,7 +117,7 @@ impl World {
     }
 }
 
-fn data_folder(file: &Path, common: &Common) -> PathBuf {
+pub(super) fn data_folder(file: &Path, common: &Common) -> PathBuf {
     let beside = || file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     common.data.clone().unwrap_or_else(|| beside().to_owned())
 }

@@ -259,6 +259,19 @@ impl Manifest {
         counts
     }
 
+    /// Images whose bytes stand under another class as well, each with the first that is so: one of their labels is wrong.
+    pub fn contradictions(&self) -> Vec<[&Sample; 2]> {
+        let mut first: HashMap<Key, &Sample> = HashMap::new();
+        let mut found = Vec::new();
+        for sample in self.samples.iter().filter(|sample| sample.part != Part::Shifted) {
+            let known = *first.entry(sample.content).or_insert(sample);
+            if known.class != sample.class {
+                found.push([sample, known]);
+            }
+        }
+        found
+    }
+
     /// Pairs (train or val id of `source`, own test id) with the same bytes: leaks that a person should know of.
     pub fn leaks<'a>(&'a self, source: &'a Self) -> Vec<(&'a str, &'a str)> {
         // Backwards: of images with the same bytes an own one is named.

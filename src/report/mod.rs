@@ -14,6 +14,7 @@ pub mod html;
 pub mod inquiry;
 pub mod interim;
 pub mod json;
+pub mod labels;
 pub mod latex;
 pub mod look;
 pub mod predictions;

@@ -19,6 +19,15 @@ pub struct TestAnswers {
     pub confidence: Option<Vec<f32>>,
 }
 
+/// The images of a dataset that its trials learn from or are tested on, without those of others that are tested as well.
+pub struct Images {
+    /// Fingerprint of the dataset.
+    pub data: String,
+    pub classes: Vec<String>,
+    /// By position: the id, and the index of the class.
+    pub list: HashMap<u32, (String, u32)>,
+}
+
 /// A test image, and what a trial took it for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answered {
@@ -36,20 +45,42 @@ impl Store {
     /// # Errors
     /// The trial has no predictions, or the store cannot be read.
     pub fn test_answers(&self, trial: Key) -> anyhow::Result<TestAnswers> {
-        let raw = self.raw_answers(trial)?;
+        let raw = self.raw_answers(trial, "test")?;
         let mut statement = self
             .connection
             .prepare_cached("SELECT position, class FROM sample WHERE data = ? AND part IN ('test', 'fold')")?;
         let rows = statement.query_map([&raw.data], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let classes: HashMap<u32, u32> = rows.collect::<Result<_, _>>()?;
-        let truth = raw.samples().map(|sample| classes.get(&sample).copied().unwrap_or(0)).collect();
-        Ok(TestAnswers {
-            samples: raw.samples().collect(),
-            predicted: raw.predicted().collect(),
-            truth,
-            probability: raw.probabilities().collect(),
-            confidence: raw.confidence.as_deref().map(|bytes| f32s(bytes).collect()),
-        })
+        Ok(raw.answers(|sample| classes.get(&sample).copied().unwrap_or(0)))
+    }
+
+    /// The same of every image of its dataset that it did not learn from: those of validation, then those of test.
+    ///
+    /// # Errors
+    /// As `test_answers`.
+    pub fn held_out_answers(&self, trial: Key, images: &Images) -> anyhow::Result<[TestAnswers; 2]> {
+        let class = |sample: u32| images.list.get(&sample).map_or(0, |(_, class)| *class);
+        Ok([self.raw_answers(trial, "val")?.answers(class), self.raw_answers(trial, "test")?.answers(class)])
+    }
+
+    /// The images of a trial's dataset.
+    ///
+    /// # Errors
+    /// As `test_answers`.
+    pub fn images_of(&self, trial: Key) -> anyhow::Result<Images> {
+        let data = self.raw_answers(trial, "test")?.data;
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT position, id, class FROM sample WHERE data = ? AND part != 'shifted'")?;
+        let rows = statement.query_map([&data], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
+        let list = rows.collect::<Result<_, _>>()?;
+        Ok(Images { classes: self.classes_of(&data)?, data, list })
+    }
+
+    fn classes_of(&self, data: &str) -> anyhow::Result<Vec<String>> {
+        let of = "SELECT classes FROM dataset WHERE fingerprint = ?";
+        let names: String = self.connection.query_row(of, [data], |row| row.get(0))?;
+        Ok(serde_json::from_str(&names)?)
     }
 
     /// The same image by image, with the names of the classes.
@@ -57,7 +88,7 @@ impl Store {
     /// # Errors
     /// As `test_answers`.
     pub fn answered(&self, trial: Key) -> anyhow::Result<(Vec<String>, Vec<Answered>)> {
-        let raw = self.raw_answers(trial)?;
+        let raw = self.raw_answers(trial, "test")?;
         let mut statement = self
             .connection
             .prepare_cached("SELECT position, id, class FROM sample WHERE data = ? AND part IN ('test', 'fold')")?;
@@ -68,25 +99,22 @@ impl Store {
             let (id, truth) = known.remove(&sample)?;
             Some(Answered { id, truth, predicted, probability })
         });
-        let answered = answered.collect();
-        let names: String =
-            self.connection
-                .query_row("SELECT classes FROM dataset WHERE fingerprint = ?", [&raw.data], |row| row.get(0))?;
-        Ok((serde_json::from_str(&names)?, answered))
+        Ok((self.classes_of(&raw.data)?, answered.collect()))
     }
 
-    fn raw_answers(&self, trial: Key) -> anyhow::Result<Raw> {
+    /// On `val` or `test`.
+    fn raw_answers(&self, trial: Key, part: &str) -> anyhow::Result<Raw> {
         Ok(self.connection.query_row(
-            "SELECT predicted, probability, confidence, split.test, split.data FROM prediction
-             JOIN trial ON trial.key = prediction.trial JOIN split ON split.key = trial.split
-             WHERE prediction.trial = ? AND prediction.part = 'test'",
-            [trial.to_string()],
+            "SELECT predicted, probability, confidence, CASE part WHEN 'val' THEN split.val ELSE split.test END, split.data
+             FROM prediction JOIN trial ON trial.key = prediction.trial JOIN split ON split.key = trial.split
+             WHERE prediction.trial = ? AND prediction.part = ?",
+            [&trial.to_string(), part],
             |row| {
                 Ok(Raw {
                     predicted: row.get(0)?,
                     probability: row.get(1)?,
                     confidence: row.get(2)?,
-                    test: row.get(3)?,
+                    samples: row.get(3)?,
                     data: row.get(4)?,
                 })
             },
@@ -99,14 +127,25 @@ struct Raw {
     predicted: Vec<u8>,
     probability: Vec<u8>,
     confidence: Option<Vec<u8>>,
-    test: Vec<u8>,
+    samples: Vec<u8>,
     /// Fingerprint of the dataset.
     data: String,
 }
 
 impl Raw {
+    /// With the true class of each image.
+    fn answers(&self, class: impl Fn(u32) -> u32) -> TestAnswers {
+        TestAnswers {
+            samples: self.samples().collect(),
+            predicted: self.predicted().collect(),
+            truth: self.samples().map(class).collect(),
+            probability: self.probabilities().collect(),
+            confidence: self.confidence.as_deref().map(|bytes| f32s(bytes).collect()),
+        }
+    }
+
     fn samples(&self) -> impl Iterator<Item = u32> {
-        self.test.chunks_exact(4).map(|at| u32::from_le_bytes([at[0], at[1], at[2], at[3]]))
+        self.samples.chunks_exact(4).map(|at| u32::from_le_bytes([at[0], at[1], at[2], at[3]]))
     }
 
     fn predicted(&self) -> impl Iterator<Item = u16> {
