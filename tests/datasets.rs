@@ -526,9 +526,24 @@ fn test_images_that_are_training_images_once_more_are_found() {
         assert_eq!(cells[3] == "true", index == 3, "{line}");
     }
     assert!(said.err.contains("7 of 27 test images (25.9%) are near-duplicates"), "{}", said.err);
+    assert!(!said.err.contains("of another class"), "{}", said.err);
     let none = with_near_duplicates(&[]).run(&["data", "mine", "--near-duplicates"]).exits(0);
     assert_eq!(none.out.trim(), "test,train,distance,mirrored");
     assert!(none.err.contains("no test image of 'mine' is a near-duplicate"), "{}", none.err);
+}
+
+#[test]
+fn near_duplicates_of_another_class_are_counted() {
+    // The last is a training image of class b.
+    let copies = [("own.jpg", photograph(1000, 48)), ("other.jpg", photograph(1103, 48))];
+    let said = with_near_duplicates(&copies).run(&["data", "mine", "--near-duplicates"]).exits(0);
+    let told = "2 of 22 test images (9.1%) are near-duplicates of images to train or validate on (1 of another class), for example";
+    assert!(
+        said.err.contains(told) && said.out.contains("test/a/other.jpg,train/b/003.png"),
+        "{}{}",
+        said.out,
+        said.err
+    );
 }
 
 /// What looks alike by nature is no duplicate: a test image has ten training images as near as the nearest.
