@@ -12,6 +12,7 @@ pub(super) fn curve(activation: graph::Activation) -> Option<Curve> {
         graph::Activation::Silu => Some(Curve::Silu),
         graph::Activation::Sigmoid => Some(Curve::Sigmoid),
         graph::Activation::Gelu => Some(Curve::Gelu),
+        graph::Activation::QuickGelu => Some(Curve::QuickGelu),
         graph::Activation::Linear | graph::Activation::Relu | graph::Activation::Relu6 => None,
     }
 }
@@ -19,10 +20,13 @@ pub(super) fn curve(activation: graph::Activation) -> Option<Curve> {
 /// The activations that are the identity between bounds; whatever else there is counts as none.
 pub(super) fn function(activation: graph::Activation) -> Activation {
     match activation {
-        graph::Activation::Silu | graph::Activation::Sigmoid | graph::Activation::Gelu => Activation::Linear,
-        graph::Activation::Linear => Activation::Linear,
         graph::Activation::Relu => Activation::Relu,
         graph::Activation::Relu6 => Activation::Relu6,
+        graph::Activation::Linear
+        | graph::Activation::Silu
+        | graph::Activation::Sigmoid
+        | graph::Activation::Gelu
+        | graph::Activation::QuickGelu => Activation::Linear,
     }
 }
 

@@ -18,6 +18,9 @@ pub enum Activation {
     Sigmoid,
     /// x times the normal distribution below x (Hendrycks and Gimpel, 2016), without approximation.
     Gelu,
+    /// x / (1 + e^(-1.702 x)), which Hendrycks and Gimpel (2016) took for that, and OpenAI's CLIP for its activation.
+    #[serde(rename = "quick-gelu")]
+    QuickGelu,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -46,6 +46,7 @@ pub fn class(graph: &Graph, index: usize) -> &'static str {
         Op::Activation(Activation::Silu) => "SiLU",
         Op::Activation(Activation::Sigmoid) => "Sigmoid",
         Op::Activation(Activation::Gelu) => "GELU",
+        Op::Activation(Activation::QuickGelu) => "QuickGELU",
         Op::Activation(_) => "ReLU",
         Op::ZeroPad(_) => "ZeroPadding2D",
         Op::Pool { reduce: Reduce::Max, .. } => "MaxPooling2D",

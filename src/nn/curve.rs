@@ -1,4 +1,4 @@
-//! SiLU, GELU and the sigmoid, forward and backward. Nothing is fused and no system's `exp` is asked: all paths give the same bits. A
+//! SiLU, GELU in two ways and the sigmoid, forward and backward. Nothing is fused and no system's `exp` is asked: all paths give the same bits. A
 //! NaN stays a NaN.
 
 use candle_core::{Result, Tensor, bail};
@@ -19,7 +19,12 @@ pub enum Curve {
     Sigmoid,
     /// x times the normal distribution below x (Hendrycks and Gimpel, 2016): PyTorch's and Keras' exact one.
     Gelu,
+    /// x / (1 + e^(-1.702 x)): the sigmoid in its place, as OpenAI's CLIP has it (Radford et al., 2021).
+    QuickGelu,
 }
+
+/// How much steeper QuickGELU's sigmoid is.
+const STEEPER: f32 = 1.702;
 
 /// 1 / (1 + e^-x).
 #[inline(always)]
@@ -109,6 +114,24 @@ on_every_path! {
     }
 }
 
+on_every_path! {
+    fn quick_gelus(x: &[f32], y: &mut [f32]) {
+        let _ = FUSED;
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = x * sigmoid(STEEPER * x));
+    }
+}
+
+on_every_path! {
+    fn quick_gelu_slopes(x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        let _ = FUSED;
+        for (dx, (x, dy)) in dx.iter_mut().zip(x.iter().zip(dy)) {
+            let steep = STEEPER * x;
+            let part = sigmoid(steep);
+            *dx = dy * (part * (1.0 + steep * (1.0 - part)));
+        }
+    }
+}
+
 /// Elementwise, any shape.
 ///
 /// # Errors
@@ -124,6 +147,7 @@ pub fn forward(x: &Tensor, curve: Curve) -> Result<Tensor> {
             Curve::Silu => silus(x, y),
             Curve::Sigmoid => sigmoids(x, y),
             Curve::Gelu => gelus(x, y),
+            Curve::QuickGelu => quick_gelus(x, y),
         });
     })?;
     tensor(y, x.shape().clone())
@@ -148,6 +172,7 @@ pub fn backward(x: &Tensor, dy: &Tensor, curve: Curve) -> Result<Tensor> {
                 Curve::Silu => silu_slopes(x, dy, dx),
                 Curve::Sigmoid => sigmoid_slopes(x, dy, dx),
                 Curve::Gelu => gelu_slopes(x, dy, dx),
+                Curve::QuickGelu => quick_gelu_slopes(x, dy, dx),
             },
         );
     })?;

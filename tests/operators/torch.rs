@@ -113,12 +113,14 @@ fn pools() {
     }
 }
 
-/// SiLU, GELU and the sigmoid of eight times the inputs.
+/// SiLU, GELU in two ways and the sigmoid of eight times the inputs.
 #[test]
 fn curves() {
     on_path();
     let fixture = fixture();
-    for (name, own) in [("silu", Curve::Silu), ("sigmoid", Curve::Sigmoid), ("gelu", Curve::Gelu)] {
+    for (name, own) in
+        [("silu", Curve::Silu), ("sigmoid", Curve::Sigmoid), ("gelu", Curve::Gelu), ("quick_gelu", Curve::QuickGelu)]
+    {
         let case = &fixture[name];
         let x = (channels_last(&inputs(case)[0]).unwrap() * 8.0).unwrap();
         same(name, &curve::forward(&x, own).unwrap(), &case["y"]);

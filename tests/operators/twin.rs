@@ -153,6 +153,17 @@ pub fn gelu_backward<F: Float>(x: &[F], dy: &[F]) -> Vec<F> {
     x.iter().zip(dy).map(|(x, dy)| (below(*x) + *x * bell(*x)) * *dy).collect()
 }
 
+/// x / (1 + e^(-1.702 x)).
+pub fn quick_gelu<F: Float>(x: &[F]) -> Vec<F> {
+    let steep: Vec<F> = x.iter().map(|x| f::<F>(1.702) * *x).collect();
+    silu(&steep).into_iter().map(|y| y / f(1.702)).collect()
+}
+
+pub fn quick_gelu_backward<F: Float>(x: &[F], dy: &[F]) -> Vec<F> {
+    let steep: Vec<F> = x.iter().map(|x| f::<F>(1.702) * *x).collect();
+    silu_backward(&steep, dy)
+}
+
 fn below<F: Float>(x: F) -> F {
     f(0.5 * libm::erfc(-x.to_f64().unwrap() / std::f64::consts::SQRT_2))
 }

@@ -30,6 +30,7 @@ const OPS: &[&str] = &[
     "normalize",
     "layer-norm",
     "gelu",
+    "quick-gelu",
     "pointwise",
     "tokens",
     "positions",
@@ -170,6 +171,7 @@ impl Entry {
             "silu" => Op::Activation(Activation::Silu),
             "sigmoid" => Op::Activation(Activation::Sigmoid),
             "gelu" => Op::Activation(Activation::Gelu),
+            "quick-gelu" => Op::Activation(Activation::QuickGelu),
             "linear-activation" => Op::Activation(Activation::Linear),
             "zero-pad" => Op::ZeroPad(padding),
             word @ ("max-pool" | "avg-pool" | "avg-pool-padded") => {

@@ -41,6 +41,7 @@ impl Entry {
             Op::Activation(Activation::Silu) => "silu".to_owned(),
             Op::Activation(Activation::Sigmoid) => "sigmoid".to_owned(),
             Op::Activation(Activation::Gelu) => "gelu".to_owned(),
+            Op::Activation(Activation::QuickGelu) => "quick-gelu".to_owned(),
             Op::Input | Op::Activation(Activation::Linear) => "linear-activation".to_owned(),
             Op::ZeroPad(padding) => {
                 entry.padding = Some(Pad::Sides(*padding));

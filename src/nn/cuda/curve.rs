@@ -1,4 +1,4 @@
-//! SiLU, GELU and the sigmoid on CUDA.
+//! SiLU, GELU in two ways and the sigmoid on CUDA.
 
 use candle_core::{Result, Tensor};
 
@@ -11,6 +11,7 @@ fn which(curve: Curve) -> Arg {
         Curve::Sigmoid => 0,
         Curve::Silu => 1,
         Curve::Gelu => 2,
+        Curve::QuickGelu => 3,
     })
 }
 

@@ -1,4 +1,4 @@
-// SiLU, GELU, the sigmoid, and products of maps with numbers of channels and of images.
+// SiLU, GELU in two ways, the sigmoid, and products of maps with numbers of channels and of images.
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
@@ -7,21 +7,28 @@ __device__ __forceinline__ float below(float x) { return 0.5f * erfcf(-0.7071067
 
 #define SIGMOID 0
 #define SILU 1
+#define GELU 2
+#define STEEPER 1.702f // of the sigmoid that is QuickGELU's
 
 __device__ __forceinline__ float curve_at(int which, float x) {
-    if (which > SILU) return x * below(x);
+    if (which == GELU) return x * below(x);
+    if (which > GELU) return x * sigmoid(STEEPER * x);
     float part = sigmoid(x);
     return which == SILU ? x * part : part;
 }
 
 __device__ __forceinline__ float slope_at(int which, float x) {
     // The second term has the height of the bell, 1 / sqrt(2 pi).
-    if (which > SILU) return below(x) + x * (0.39894228f * expf(-0.5f * x * x));
+    if (which == GELU) return below(x) + x * (0.39894228f * expf(-0.5f * x * x));
+    if (which > GELU) {
+        float steep = STEEPER * x, part = sigmoid(steep);
+        return part * (1.0f + steep * (1.0f - part));
+    }
     float part = sigmoid(x);
     return which == SILU ? part * (1.0f + x * (1.0f - part)) : part * (1.0f - part);
 }
 
-// The sigmoid, SiLU or GELU.
+// The sigmoid, SiLU, GELU or QuickGELU.
 template <typename T, int N> __device__ __forceinline__ void curve_of(unsigned count, int which, const T *x, T *y) {
     EACH(i, count / N) {
         float value[N];
