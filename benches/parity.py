@@ -460,6 +460,7 @@ class Torch:
                  "vit_b_": ["conv_proj", "class_token", "encoder.pos_embedding", "encoder.layers.encoder_layer_0.ln_1"],
                  "vit": ["patch_embed.proj", "cls_token", "pos_embed", "blocks.0.norm1"],
                  "dinov2": ["patch_embed.proj", "cls_token", "pos_embed", "blocks.0.norm1"],
+                 "clip": ["patch_embed.proj", "cls_token", "pos_embed", "norm_pre"],
                  "inception": ["Conv2d_1a_3x3.conv", "Conv2d_1a_3x3.bn", "Conv2d_2a_3x3.conv"],
                  "mobilenet": ["features.0.0", "features.0.1", "features.1.conv.0.0"], "squeezenet": ["features.0", "features.3.squeeze"]}
         for layer in next(layers for arch, layers in table.items() if self.arch.startswith(arch)):
@@ -733,6 +734,8 @@ if not fixtures:
 
     compare("vit_small_patch16", of_timm("vit_small_patch16_224"), Torch, (224, small), width, images=16, lr=1e-5)
     compare("dinov2_vits14", of_timm("vit_small_patch14_dinov2"), Torch, (224, 56), width, images=16, lr=1e-5)
+    compare("clip_vitb32", of_timm("vit_base_patch32_clip_quickgelu_224"), Torch, (224, small), width, images=16, lr=1e-5)
+    compare("clip_vitb16_gelu", of_timm("vit_base_patch16_clip_224"), Torch, (224, small), width, images=16, lr=1e-5)
 compare("mobilenet_v2_torchvision", V.mobilenet_v2, Torch, (224, small), mobile, images=16, lr=1e-5)
 if fixtures:
     tables = [("vgg16", A.VGG16, 224), ("vgg19", A.VGG19, 224), ("inception_v3", A.InceptionV3, 299), ("resnet50", A.ResNet50, 224), ("mobilenet_v1", A.MobileNet, 224), ("mobilenet_v2", A.MobileNetV2, 224),
@@ -794,6 +797,48 @@ if not fixtures:
         off = relative(ours["logits"], found.numpy())
         print(f"| {arch} | transformers {hub.__version__} {type(model).__name__} | safetensors | | {off:.1e} | | | | | |", flush=True)
         failures.extend([] if off < 1e-4 else [f"transformers {arch}"])
+if not fixtures:
+    import open_clip
+    # Both sides of CLIP, as files on the hub have them, and what stands before the way to the texts.
+    def of_hub(name):
+        activation = "quick_gelu" if name == "clip_vitb32" else "gelu"
+        sides = dict(vision_config=dict(patch_size=32, hidden_act=activation), text_config=dict(num_hidden_layers=2))
+        model = hub.CLIPModel(hub.CLIPConfig(**sides))
+        return model, f"transformers {hub.__version__} CLIPModel", lambda x: model.vision_model(x).pooler_output
+
+    def of_open_clip(name):
+        model = open_clip.create_model("ViT-B-32-quickgelu" if name == "clip_vitb32" else "ViT-B-32")
+        side = model.visual
+        def features(x):
+            way, side.proj = side.proj, None
+            found, side.proj = side(x), way
+            return found
+        return model, f"open_clip {open_clip.__version__}", features
+
+    for arch in ("clip_vitb32", "clip_vitb32_gelu"):
+        for make in (of_hub, of_open_clip):
+            if only and only not in arch:
+                continue
+            torch.manual_seed(0)
+            model, whose, features = make(arch)
+            model.eval()
+            with torch.no_grad():
+                for value in model.state_dict().values():
+                    value.uniform_(0.5, 1.5) if value.ndim == 1 and (value == 1).all() else value.normal_(0, 0.05) if value.is_floating_point() and value.ndim else value
+            if make is of_hub:
+                model.save_pretrained(f"{work}/hub")
+                path = f"{work}/hub/model.safetensors"
+            else:
+                path = f"{work}/open_clip.safetensors"
+                save_torch({k: v.contiguous() for k, v in model.state_dict().items()}, path)
+            ours = run({"arch": arch, "width": 1.0, "input": 224, "weights": path, "images": 4, "cuts": [], "frozen": 0,
+                        "steps": 0, "lr": 0.0, "momentum": 0.0, "out": f"{work}/out.safetensors"})
+            with torch.no_grad():
+                found = features(batch(0, 4, 224)[0]).numpy()
+            # Without a classifier, ours gives all tokens: the first is what goes on.
+            off = relative(ours["logits"][:, :, 0, 0], found)
+            print(f"| {arch} | {whose} | safetensors | | {off:.1e} | | | | | |", flush=True)
+            failures.extend([] if off < 1e-4 else [f"{whose} {arch}"])
 if not fixtures:
     import peft
     # PEFT's low-rank additions on timm's models: they train, and all of the model stands still.

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . benches/peers.sh
 
-peers "torch, torchvision, keras, timm, transformers, peft, h5py, safetensors" "torch torchvision keras timm transformers peft h5py safetensors numpy"
+peers "torch, torchvision, keras, timm, transformers, open_clip, peft, h5py, safetensors" "torch torchvision keras timm transformers open_clip_torch peft h5py safetensors numpy"
 cargo build --release
 binary=$(built parity)
 TL_SWEEP=target/release/tl-sweep exec target/peers/bin/python benches/parity.py "$binary" "$@"

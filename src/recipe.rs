@@ -160,6 +160,8 @@ pub enum Preprocess {
     Tf,
     /// x / 255, minus (.485, .456, .406), over (.229, .224, .225).
     Torch,
+    /// x / 255, minus (.48145466, .4578275, .40821073), over (.26862954, .26130258, .27577711): CLIP's (Radford et al., 2021).
+    Clip,
     /// x minus 255 (.48235, .45882, .40784), no scaling: torchvision's VGG16 features of Caffe's lineage.
     CaffeRgb,
     /// x / 255.
@@ -169,7 +171,7 @@ pub enum Preprocess {
 }
 
 /// The words of `Preprocess`, for messages.
-pub const PREPROCESSES: &str = "'caffe', 'tf', 'torch', 'caffe-rgb', 'zero-one' or 'none'";
+pub const PREPROCESSES: &str = "'caffe', 'tf', 'torch', 'clip', 'caffe-rgb', 'zero-one' or 'none'";
 
 /// Between the preprocessing that a file asks for and the one that its weights came with: `torch instead of tf`.
 pub const OVERRIDE: &str = " instead of ";
@@ -181,6 +183,7 @@ impl Preprocess {
             Self::Caffe => "caffe",
             Self::Tf => "tf",
             Self::Torch => "torch",
+            Self::Clip => "clip",
             Self::CaffeRgb => "caffe-rgb",
             Self::ZeroOne => "zero-one",
             Self::None => "none",

@@ -8,6 +8,7 @@ mod builder;
 mod bundles;
 mod calibration;
 mod chosen;
+mod clip;
 mod corruptions;
 mod datasets;
 mod disks;

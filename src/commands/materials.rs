@@ -10,8 +10,9 @@ use crate::frame::Resize;
 use crate::model::arch::{Arch, NAMES, family, prepares_images};
 use crate::model::catalogue::{self, Known, identify};
 use crate::model::sketch::Sketch;
+use crate::model::vit::twin;
 use crate::model::weights::file::WeightFile;
-use crate::model::weights::recognised;
+use crate::model::weights::{fit, recognised};
 use crate::recipe::{PREPROCESSES, Preprocess, word};
 use crate::value::Value;
 
@@ -103,6 +104,17 @@ pub fn arch_of(
         Some(known) => Some(Arch::new(known.arch, known.input, known.width)),
         None => recognised(&WeightFile::open(path).map_err(|error| Usage(format!("{error:#}")))?),
     };
+    if let Some(arch) = found.as_ref().filter(|_| known.is_none())
+        && let Some(twin) = twin(&arch.name)
+    {
+        let name = &arch.name;
+        return Err(Usage(format!(
+            "'{}' fits {name} (OpenAI's weights) and {twin} (LAION's, DataComp's and others), which differ in an activation that no \
+             tensor tells: say which with --arch, or as FILE=ARCH to `rank`",
+            path.display()
+        ))
+        .into());
+    }
     Ok(found.map(|arch| Arch { input: input.unwrap_or(arch.input), ..arch }))
 }
 
@@ -128,6 +140,8 @@ pub fn prepared(asked: &Seen, devices: &Devices, common: &Common) -> anyhow::Res
     let arch = arch_of(&weights, known, asked.arch.as_deref(), asked.input, asked.width)?.ok_or_else(|| {
         Usage(format!("'{}' fits none of the known architectures: say which with --arch", asked.from))
     })?;
+    let fits = WeightFile::open(&weights).and_then(|file| fit(&file, &arch, "features"));
+    fits.map_err(|error| Usage(format!("{error:#}")))?;
     let preprocess = preprocess(asked, &arch, known)?;
     let resize = match (&asked.resize, known) {
         (Some(text), _) => Resize::parse(text).map_err(Usage)?,

@@ -12,9 +12,10 @@ pub fn planes(preprocess: Preprocess) -> [(usize, f32, f32); 3] {
     match preprocess {
         Preprocess::Caffe => [(2, 1.0, -103.939), (1, 1.0, -116.779), (0, 1.0, -123.68)],
         Preprocess::Tf => [0, 1, 2].map(|channel| (channel, 1.0 / 127.5, -1.0)),
-        Preprocess::Torch => {
-            let (mean, deviation) = ([0.485f32, 0.456, 0.406], [0.229f32, 0.224, 0.225]);
-            [0, 1, 2].map(|channel| (channel, 1.0 / (255.0 * deviation[channel]), -mean[channel] / deviation[channel]))
+        Preprocess::Torch => standardised([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        Preprocess::Clip => {
+            // To the digits that f32 has.
+            standardised([0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_6, 0.275_777_1])
         }
         Preprocess::CaffeRgb => {
             let mean = [0.48235f32, 0.45882, 0.40784];
@@ -23,6 +24,11 @@ pub fn planes(preprocess: Preprocess) -> [(usize, f32, f32); 3] {
         Preprocess::ZeroOne => [0, 1, 2].map(|channel| (channel, 1.0 / 255.0, 0.0)),
         Preprocess::None => [0, 1, 2].map(|channel| (channel, 1.0, 0.0)),
     }
+}
+
+/// Of what is between 0 and 1: minus the mean, over the deviation.
+fn standardised(mean: [f32; 3], deviation: [f32; 3]) -> [(usize, f32, f32); 3] {
+    [0, 1, 2].map(|channel| (channel, 1.0 / (255.0 * deviation[channel]), -mean[channel] / deviation[channel]))
 }
 
 /// Appends one image, RGB bytes row by row, to `batch` as three planes of f32.

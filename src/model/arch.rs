@@ -118,7 +118,7 @@ pub fn family(name: &str) -> Option<Family> {
         });
     }
     if let Some(vit) = vit::named(name) {
-        return Some(family([224, vit.patch], vit.taps(), Torch));
+        return Some(family([224, vit.patch], vit.taps(), vit.preprocess()));
     }
     if convnext::NAMES.contains(&name) {
         return Some(family([224, 32], ["classifier.0", "features.3.last", "features.7.last"], Torch));
@@ -183,8 +183,8 @@ impl Arch {
             Some(own) => own.graph(self.input, classes).map_err(|(_, message)| format!("{}: {message}", self.name))?,
             None => self.built_in(classes)?,
         };
-        let scales =
-            ["mobilenet", "efficientnet", "convnext", "vit_", "dinov2"].iter().any(|own| self.name.starts_with(own));
+        let scales = ["mobilenet", "efficientnet", "convnext", "vit_", "dinov2", "clip_"];
+        let scales = scales.iter().any(|own| self.name.starts_with(own));
         let scales_itself = self.own.is_none() && scales;
         Ok(if self.width == 1.0 || scales_itself { graph } else { graph.thinned(self.width) })
     }

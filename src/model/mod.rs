@@ -23,5 +23,5 @@ mod squeezenet;
 pub mod summary;
 pub mod trained;
 mod vgg;
-mod vit;
+pub mod vit;
 pub mod weights;

@@ -1,12 +1,14 @@
-//! Vision transformers (Dosovitskiy et al., 2021): torchvision's, those under timm's names, which DeiT, DINO and MAE have too, and
-//! DINOv2 (Oquab et al., 2024), with registers (Darcet et al., 2024) and without.
+//! Vision transformers (Dosovitskiy et al., 2021): torchvision's, those under timm's names, which DeiT, DINO and MAE have too,
+//! DINOv2 (Oquab et al., 2024), with registers (Darcet et al., 2024) and without, and the images' side of CLIP (Radford et al., 2021).
 
 use super::graph::{Activation, Framework, Graph, Op, Shape};
+use crate::recipe::Preprocess;
 
 /// Numbers of a token that one head attends with, in all of them but the largest.
 const DEPTH: usize = 64;
-/// Of all layer norms.
+/// Of all layer norms, and of CLIP's.
 const EPS: f64 = 1e-6;
+const CLIP_EPS: f64 = 1e-5;
 /// What DINOv2's scales began at.
 const SCALE: f64 = 1e-5;
 /// DINOv2's registers.
@@ -18,6 +20,10 @@ pub enum Style {
     Torchvision,
     Timm,
     Dinov2,
+    /// With the activation of OpenAI's own, or with the one of those that others have trained since.
+    Clip {
+        quick: bool,
+    },
 }
 
 /// One of the transformers.
@@ -53,15 +59,34 @@ pub const NAMES: &[&str] = &[
     "dinov2_vitb14_reg",
     "dinov2_vitl14",
     "dinov2_vitl14_reg",
+    "clip_vitb32",
+    "clip_vitb32_gelu",
+    "clip_vitb16",
+    "clip_vitb16_gelu",
+    "clip_vitl14",
+    "clip_vitl14_gelu",
+    "clip_vith14_gelu",
 ];
+
+/// What LAION's and DataComp's networks are called behind OpenAI's of the same size.
+const GELU: &str = "_gelu";
+
+/// The network that has the same tensors and another activation, if there is one.
+pub fn twin(name: &str) -> Option<&'static str> {
+    let own = name.strip_prefix("clip_")?;
+    let other = own.strip_suffix(GELU).map_or_else(|| format!("clip_{own}{GELU}"), |plain| format!("clip_{plain}"));
+    NAMES.iter().find(|name| **name == other).copied()
+}
 
 /// The transformer of a listed name.
 pub fn named(name: &str) -> Option<Vit> {
     let name = NAMES.contains(&name).then_some(name)?;
-    let base = name.strip_suffix("_reg").unwrap_or(name);
-    let registers = if base == name { 0 } else { REGISTERS };
+    let base = name.strip_suffix("_reg").or_else(|| name.strip_suffix(GELU)).unwrap_or(name);
+    let registers = if name.ends_with("_reg") { REGISTERS } else { 0 };
     let (style, size, patch) = if let Some(rest) = base.strip_prefix("dinov2_vit") {
         (Style::Dinov2, &rest[..1], &rest[1..])
+    } else if let Some(rest) = base.strip_prefix("clip_vit") {
+        (Style::Clip { quick: base == name }, &rest[..1], &rest[1..])
     } else if let Some((size, patch)) = base.strip_prefix("vit_")?.split_once("_patch") {
         (Style::Timm, size, patch)
     } else {
@@ -144,7 +169,7 @@ impl Vit {
     fn names(&self) -> &'static Names {
         match self.style {
             Style::Torchvision => &TORCHVISION,
-            Style::Timm | Style::Dinov2 => &TIMM,
+            Style::Timm | Style::Dinov2 | Style::Clip { .. } => &TIMM,
         }
     }
 
@@ -152,8 +177,21 @@ impl Vit {
     pub fn taps(&self) -> [&'static str; 3] {
         match self.style {
             Style::Torchvision => ["token", "encoder.layers.encoder_layer_2.last", "encoder.ln"],
-            Style::Timm | Style::Dinov2 => ["token", "blocks.2.last", "norm"],
+            Style::Timm | Style::Dinov2 | Style::Clip { .. } => ["token", "blocks.2.last", "norm"],
         }
+    }
+
+    /// How pixels come before it.
+    pub fn preprocess(&self) -> Preprocess {
+        if self.is_clip() { Preprocess::Clip } else { Preprocess::Torch }
+    }
+
+    fn is_clip(&self) -> bool {
+        matches!(self.style, Style::Clip { .. })
+    }
+
+    fn norm(&self) -> Op {
+        Op::LayerNorm { eps: if self.is_clip() { CLIP_EPS } else { EPS } }
     }
 
     /// The network with `width` times the heads.
@@ -173,17 +211,21 @@ impl Vit {
         let heads = ((self.heads as f64 * width).round() as usize).max(1);
         let channels = heads * self.depth;
         let mut graph = Graph::new(arch, Framework::Torch, input);
-        let patches = Op::conv(channels, [self.patch; 2], self.patch, [0; 4]).biased(Activation::Linear);
+        let patches = Op::conv(channels, [self.patch; 2], self.patch, [0; 4]);
+        let patches = if self.is_clip() { patches } else { patches.biased(Activation::Linear) };
         graph.then("embedding", names.patches, patches);
         graph.then("embedding", names.class, Op::Tokens { at: 0, count: 1 });
         graph.then("embedding", names.positions, Op::Positions);
         if self.registers > 0 {
             graph.then("embedding", "register_tokens", Op::Tokens { at: 1, count: self.registers });
         }
+        if self.is_clip() {
+            graph.then("embedding", "norm_pre", self.norm());
+        }
         for block in 0..self.blocks {
             self.block(&mut graph, &format!("{}{block}", names.block), heads);
         }
-        graph.then("top", names.norm, Op::LayerNorm { eps: EPS });
+        graph.then("top", names.norm, self.norm());
         graph.then("top", "token", Op::Token(0));
         graph.then("top", names.head, Op::Linear { out: classes, activation: Activation::Linear });
         Ok(graph)
@@ -195,7 +237,7 @@ impl Vit {
         let [norm, qkv, attention, project, scale, sum, then @ ..] = &self.names().parts;
         let [second_norm, wide, curve, narrow, second_scale, second_sum] = then;
         let mut push = |name: &str, op| graph.then(block, format!("{block}.{name}"), op);
-        let from = push(norm, Op::LayerNorm { eps: EPS }) - 1;
+        let from = push(norm, self.norm()) - 1;
         push(qkv, Op::Pointwise { out: 3 * channels });
         push(attention, Op::Attention { heads });
         let mut main = push(project, Op::Pointwise { out: channels });
@@ -204,9 +246,10 @@ impl Vit {
         }
         let from = graph.push(block, format!("{block}.{sum}"), Op::Add, &[main, from]);
         let mut push = |name: &str, op| graph.then(block, format!("{block}.{name}"), op);
-        push(second_norm, Op::LayerNorm { eps: EPS });
+        push(second_norm, self.norm());
         push(wide, Op::Pointwise { out: 4 * channels });
-        push(curve, Op::Activation(Activation::Gelu));
+        let quick = self.style == Style::Clip { quick: true };
+        push(curve, Op::Activation(if quick { Activation::QuickGelu } else { Activation::Gelu }));
         let mut main = push(narrow, Op::Pointwise { out: channels });
         if scaled {
             main = push(second_scale, Op::LayerScale { init: SCALE });

@@ -49,7 +49,7 @@ pub static KEYS: &[Key] = &[
         "preprocess",
         "comes with known weights; else the usual one of the arch",
         |v| recipe::word::<Preprocess>(v, recipe::PREPROCESSES).map(drop),
-        r#"{"enum":["caffe","tf","torch","caffe-rgb","zero-one","none"]}"#,
+        r#"{"enum":["caffe","tf","torch","clip","caffe-rgb","zero-one","none"]}"#,
         "How pixels become inputs. Required for a weight file that the catalogue does not know."
     ),
     key!(

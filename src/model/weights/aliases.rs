@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::hub;
+use super::{clip, hub};
 use crate::model::graph::{Framework, Graph, Op};
 
 /// Other frameworks' names of this network's layers.
@@ -52,6 +52,7 @@ pub(super) fn aliases(graph: &Graph) -> HashMap<String, usize> {
         }
     }
     hub::names(graph, &mut names);
+    clip::names(graph, &mut names);
     if graph.arch.starts_with("densenet") && graph.framework == Framework::Torch {
         // The published files are older than the names: `norm.1` for `norm1`.
         for (layer, found) in graph.layers.iter().enumerate() {

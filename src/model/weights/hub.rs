@@ -26,7 +26,7 @@ fn is_there(graph: &Graph) -> bool {
 }
 
 /// The number of a block and the part of it that a layer is.
-fn block(name: &str) -> Option<(&str, &str)> {
+pub(super) fn block(name: &str) -> Option<(&str, &str)> {
     name.strip_prefix("blocks.")?.split_once('.')
 }
 
@@ -57,20 +57,27 @@ pub(super) fn names(graph: &Graph, names: &mut HashMap<String, usize>) {
     }
 }
 
-/// Their tensors that are a third of one of ours, with the layer, the parameter and which third.
-pub(super) fn thirds(graph: &Graph) -> HashMap<String, (usize, &'static str, usize)> {
-    let mut thirds = HashMap::new();
+/// A tensor of queries, keys and values under a name that is no layer's.
+#[derive(Clone, Copy)]
+pub(super) struct Packed {
+    pub layer: usize,
+    pub param: &'static str,
+    /// Which third of the parameter it is, if it is not all of it.
+    pub third: Option<usize>,
+}
+
+/// Their tensors that are a third of one of ours.
+pub(super) fn packed(graph: &Graph, thirds: &mut HashMap<String, Packed>) {
     let packed = graph.layers.iter().enumerate().filter(|_| is_there(graph));
     for (layer, found) in packed {
         let Some((number, "attn.qkv")) = block(&found.name) else { continue };
         for (third, word) in ["query", "key", "value"].into_iter().enumerate() {
             for (prefix, param) in PREFIXES.iter().flat_map(|prefix| ["weight", "bias"].map(|param| (prefix, param))) {
                 let name = format!("{prefix}encoder.layer.{number}.attention.attention.{word}.{param}");
-                thirds.insert(name, (layer, param, third));
+                thirds.insert(name, Packed { layer, param, third: Some(third) });
             }
         }
     }
-    thirds
 }
 
 /// Why a tensor that has no place here is left out, if there is a reason.

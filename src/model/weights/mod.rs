@@ -1,6 +1,7 @@
 //! The numbers of a network by `layer.parameter`, from a file of any framework, and to safetensors.
 
 mod aliases;
+mod clip;
 pub mod export;
 pub mod file;
 mod hub;

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::aliases::{aliases, torch_name};
 use super::file::{Format, Kind, WeightFile};
-use super::hub;
 use super::keras::class_and_number;
 use super::positions::{Grids, Stretch, stretched};
+use super::{clip, hub};
 use crate::model::graph::{Framework, Graph, Op, Param};
 use crate::model::summary::class;
 
@@ -136,6 +136,10 @@ pub fn matched(file: &WeightFile, graph: &Graph) -> Match {
 /// How a tensor must change to have this shape; nothing if no rule leads there.
 fn place(graph: &Graph, found: &Found, file: &[usize], shape: &[usize]) -> Option<Placed> {
     let Found { stored, layer, param, axes, order, third } = *found;
+    // Rows of tokens, as other files have them: without an axis of images.
+    let row = |op: &Op| matches!(op, Op::Tokens { .. } | Op::Positions) && file.len() < 3;
+    let row = row(&graph.layers[layer].op).then(|| [&[1, 1, 1][file.len()..], file].concat());
+    let file = row.as_deref().unwrap_or(file);
     let keras = axes == Framework::Keras;
     let change = match (&graph.layers[layer].op, file, param) {
         _ if let Some(third) = third => {
@@ -334,7 +338,9 @@ fn by_name(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
     let mut found = Vec::new();
     let others = aliases(graph);
     let special = special_names(graph, &others);
-    let thirds = hub::thirds(graph);
+    let mut packed = HashMap::new();
+    hub::packed(graph, &mut packed);
+    clip::packed(graph, &mut packed);
     for (index, stored) in file.stored.iter().enumerate() {
         if stored.name.ends_with("num_batches_tracked") {
             result.left_out.push((stored.name.clone(), "a counter".to_owned()));
@@ -344,12 +350,12 @@ fn by_name(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
             result.left_out.push((stored.name.clone(), "the auxiliary head, which only training uses".to_owned()));
             continue;
         }
-        if let Some(why) = hub::left_out(&stored.name) {
+        if let Some(why) = hub::left_out(&stored.name).or_else(|| clip::left_out(graph, &stored.name)) {
             result.left_out.push((stored.name.clone(), why.to_owned()));
             continue;
         }
         let whole = special.get(&stored.name).map(|(layer, param)| (*layer, *param, None));
-        let part = || thirds.get(&stored.name).map(|(layer, param, third)| (*layer, *param, Some(*third)));
+        let part = || packed.get(&stored.name).map(|packed| (packed.layer, packed.param, packed.third));
         if let Some((layer, param, third)) = whole.or_else(part) {
             let (axes, order) = (Framework::Torch, graph.framework);
             found.push(Found { stored: index, layer, param, axes, order, third });

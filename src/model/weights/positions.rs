@@ -10,7 +10,7 @@ pub enum Stretch {
     Corners,
     /// As DINOv2's own code: a tenth of a patch is added to the new side before both are compared.
     Offset,
-    /// Smoothed where the grid shrinks: timm 1.0's `resample_abs_pos_embed`.
+    /// Smoothed where the grid shrinks: timm 1.0's `resample_abs_pos_embed`, and open_clip's `resize_pos_embed`.
     Smooth,
 }
 
@@ -19,7 +19,7 @@ impl Stretch {
     pub fn of(graph: &Graph) -> Self {
         match graph.arch.as_str() {
             arch if arch.starts_with("dinov2") => Self::Offset,
-            arch if arch.contains("_patch") => Self::Smooth,
+            arch if arch.contains("_patch") || arch.starts_with("clip_") => Self::Smooth,
             _ => Self::Corners,
         }
     }
