@@ -110,6 +110,29 @@ fn a_file_without_a_classifier_has_no_leep_and_one_that_sees_nothing_is_clearly_
     assert!((leep("blind.safetensors").unwrap() - (1.0f64 / 3.0).ln()).abs() < 1e-6, "{blind:?}");
 }
 
+/// Files that come from different places: each with its own word for how its images were prepared.
+#[test]
+fn what_a_file_does_not_say_is_said_beside_it() {
+    let world = world();
+    let files = ["small.safetensors=vgg_small,tf", "res.safetensors=resnet8", "deep.safetensors"];
+    let found = said(&world, &files, &["--out", "x.toml"]);
+    let plain = said(&world, &FILES, &[]);
+    assert_ne!(of(&found, "small.safetensors"), of(&plain, "small.safetensors"), "prepared otherwise");
+    for name in &FILES[1..] {
+        assert_eq!(of(&found, name), of(&plain, name));
+    }
+    let written = std::fs::read_to_string(world.path("x.toml")).unwrap();
+    for line in ["preprocess = [\"tf\", \"torch\", \"torch\"]", "arch = [\"vgg_small\", \"resnet8\", \"resnet20\"]"] {
+        assert!(written.contains(line), "{written}");
+    }
+    assert!(written.contains("weights = [\"small.safetensors\", "), "{written}");
+    world.run(&["check", "x.toml"]).exits(0);
+    let said = world.run(&["rank", "mine", "res.safetensors=resnet20,torch"]).exits(2);
+    assert!(said.err.contains("do not fit resnet20") && said.err.contains("arch = \"resnet8\""), "{}", said.err);
+    let said = world.run(&["rank", "mine", "res.safetensors=resnet8,tourch"]).exits(2);
+    assert!(said.err.contains("'caffe', 'tf', 'torch', 'clip'"), "{}", said.err);
+}
+
 #[test]
 fn what_cannot_be_ranked_is_said() {
     let world = world().file("there.toml", "mine");

@@ -79,9 +79,9 @@ pub struct Rank {
     /// A dataset: a folder, .tar, .tar.gz or .csv
     #[arg(value_name = "DATA")]
     pub dataset: String,
-    /// Weight files, or names of known ones
+    /// Weight files, or names of known ones; FILE=ARCH or FILE=ARCH,PREPROCESS where neither the file nor the catalogue says
     #[arg(required = true, value_name = "WEIGHTS")]
-    pub files: Vec<String>,
+    pub files: Vec<Ranked>,
     /// How inputs of files are prepared that the catalogue does not know
     #[arg(long)]
     pub preprocess: Option<String>,
@@ -105,6 +105,27 @@ pub struct Rank {
     pub out: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
+}
+
+/// A weight file among others, with what it does not say itself.
+#[derive(Clone, Debug)]
+pub struct Ranked {
+    pub name: String,
+    pub arch: Option<String>,
+    pub preprocess: Option<String>,
+}
+
+impl std::str::FromStr for Ranked {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // What ends like a file is one, whatever stands in its name.
+        let Some((name, said)) = text.rsplit_once('=').filter(|(_, said)| !said.contains('.')) else {
+            return Ok(Self { name: text.to_owned(), arch: None, preprocess: None });
+        };
+        let (arch, preprocess) = said.split_once(',').map_or((said, None), |(arch, how)| (arch, Some(how.to_owned())));
+        Ok(Self { name: name.to_owned(), arch: Some(arch.to_owned()), preprocess })
+    }
 }
 
 /// What is to be answered.

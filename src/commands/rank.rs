@@ -7,7 +7,7 @@ use super::devices::Devices;
 use super::materials::{self, Prepared};
 use super::recommend::{self, SEED};
 use super::{Exit, NoDevice, Usage, findings, print, ranked, table_style};
-use crate::cli::{Common, Format, Rank, Seen};
+use crate::cli::{Common, Format, Rank, Ranked, Seen};
 use crate::data::split::{glance, left_out_together};
 use crate::data::{Dataset, packed};
 use crate::model::catalogue::identify;
@@ -24,7 +24,7 @@ pub fn run(asked: &Rank, common: &Common) -> anyhow::Result<Exit> {
         return Err(Usage(format!("'{}' exists already; it is not touched", out.display())).into());
     }
     let devices = Devices::choose(&common.devices)?;
-    let prepared = asked.files.iter().map(|name| prepared(asked, name, &devices, common));
+    let prepared = asked.files.iter().map(|file| prepared(asked, file, &devices, common));
     let prepared = prepared.collect::<anyhow::Result<Vec<Prepared>>>()?;
     let dataset = super::data::opened(&asked.dataset, &asked.test, common)?;
     let store = asked.against.as_ref().map(|name| tested(name, common)).transpose()?;
@@ -34,7 +34,7 @@ pub fn run(asked: &Rank, common: &Common) -> anyhow::Result<Exit> {
     recommend::enough(&dataset.manifest, &samples, &groups, asked.images)?;
     devices.tell(common);
     let mut files = Vec::new();
-    for (name, prepared) in asked.files.iter().zip(&prepared) {
+    for (Ranked { name, .. }, prepared) in asked.files.iter().zip(&prepared) {
         let Prepared { arch, weights, preprocess, resize, precision } = prepared;
         let what = Survey {
             arch: arch.clone(),
@@ -78,15 +78,15 @@ pub fn run(asked: &Rank, common: &Common) -> anyhow::Result<Exit> {
 }
 
 /// One of the files; what is said of preprocessing is for those that the catalogue does not know.
-fn prepared(asked: &Rank, name: &str, devices: &Devices, common: &Common) -> anyhow::Result<Prepared> {
-    let known = identify(&materials::weights(name, common)?)?.known.is_some();
+fn prepared(asked: &Rank, file: &Ranked, devices: &Devices, common: &Common) -> anyhow::Result<Prepared> {
+    let known = identify(&materials::weights(&file.name, common)?)?.known.is_some();
     let seen = Seen {
-        from: name.to_owned(),
+        from: file.name.clone(),
         dataset: asked.dataset.clone(),
-        arch: None,
+        arch: file.arch.clone(),
         width: 1.0,
         input: asked.input,
-        preprocess: asked.preprocess.clone().filter(|_| !known),
+        preprocess: file.preprocess.clone().or_else(|| asked.preprocess.clone().filter(|_| !known)),
         resize: None,
         precision: asked.precision.clone(),
         test: asked.test.clone(),

@@ -47,7 +47,7 @@ lr     = {{ log = [1e-3, 1e-1], n = 3 }}
 /// The weights as they were named, and what does not come with them.
 fn zip(asked: &Rank, prepared: &[Prepared]) -> anyhow::Result<String> {
     let list = |values: Vec<String>| values.join(", ");
-    let mut text = format!("weights = [{}]\n", list(asked.files.iter().map(|name| quoted(name)).collect()));
+    let mut text = format!("weights = [{}]\n", list(asked.files.iter().map(|file| quoted(&file.name)).collect()));
     let mut unknown = false;
     for one in prepared {
         unknown |= identify(&one.weights)?.known.is_none();
