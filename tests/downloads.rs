@@ -26,6 +26,8 @@ enum Answer {
     /// This status, the first so many times.
     Failing(u16, usize, Vec<u8>),
     Redirect(String),
+    /// The same from a server that says a hash of what is there, in a header of its own.
+    Hub(String, String),
 }
 
 /// What was asked: path, and the first byte of the part that was wanted.
@@ -111,16 +113,18 @@ fn serve(stream: &TcpStream, log: &Asked, answers: &HashMap<String, Answer>) {
         Some(Answer::Broken(bytes, sent)) => part(bytes, *sent),
         Some(Answer::Failing(code, times, _)) if before < *times => status(*code),
         Some(Answer::Failing(_, _, bytes)) => part(bytes, usize::MAX),
-        Some(Answer::Redirect(to)) => {
-            format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-                .into_bytes()
-        }
+        Some(Answer::Redirect(to)) => moved(to, ""),
+        Some(Answer::Hub(to, hash)) => moved(to, &format!("X-Linked-Etag: \"{hash}\"\r\n")),
     };
     // The client may have gone away.
     let mut stream = stream;
     let _ = stream.write_all(&said);
     let _ = stream.shutdown(std::net::Shutdown::Write);
     let _ = stream.read(&mut [0; 1]);
+}
+
+fn moved(to: &str, more: &str) -> Vec<u8> {
+    format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\n{more}Connection: close\r\nContent-Length: 0\r\n\r\n").into_bytes()
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -165,6 +169,41 @@ fn weights_come_from_an_address_once_and_nothing_is_written_over() {
     assert_eq!(std::fs::read(world.path("lib/w.safetensors")).unwrap(), bytes);
     assert!(get("/w.safetensors", "12").exits(2).err.contains("8 to 64 hexadecimal digits"));
     assert!(get("/", &sha256(&bytes)).exits(2).err.contains("name of a file"));
+}
+
+/// The hub has many files of one name, and says their hashes: they have names of their own here, and go on where they stopped.
+#[test]
+fn a_model_of_the_hub_comes_by_its_name_with_the_hash_that_the_hub_has() {
+    let world = World::new();
+    let bytes = some_weights(&world);
+    let server = Server::new([
+        ("/me/small-net/resolve/main/model.safetensors", Answer::Hub("/cdn/1".to_owned(), sha256(&bytes))),
+        ("/cdn/1", Answer::Broken(bytes.clone(), 150_000)),
+        (
+            "/me/other/resolve/main/open_clip_model.safetensors",
+            Answer::Hub("/cdn/2".to_owned(), sha256(b"another file")),
+        ),
+        ("/cdn/2", Answer::Well(bytes.clone())),
+        ("/me/plain/resolve/main/model.safetensors", Answer::Well(bytes.clone())),
+    ]);
+    let get = |what: &str| world.run(&["weights", "get", what, "--from", &server.address, "--weights", "lib"]);
+    let said = get("hf:me/small-net").exits(0).out;
+    assert!(said.contains(&sha256(&bytes)) && !said.contains("no hash of it is published"), "{said}");
+    let usage = "weights = \"small-net.safetensors\"\narch = \"resnet8\"\npreprocess = \"torch\"";
+    assert!(said.contains(usage), "what an experiment must say: {said}");
+    let cdn = server.asked().into_iter().filter(|(path, _)| path == "/cdn/1").map(|(_, from)| from);
+    let cdn: Vec<usize> = cdn.collect();
+    assert!(cdn.len() > 1 && cdn[1] == 150_000, "with a hash it goes on where it stopped: {cdn:?}");
+    assert_eq!(std::fs::read(world.path("lib/small-net.safetensors")).unwrap(), bytes);
+    assert!(get("hf:me/small-net").exits(0).out.contains("is here already"));
+
+    let said = get("hf:me/other/open_clip_model.safetensors").exits(1);
+    assert!(said.err.contains(&sha256(b"another file")) && said.err.contains("Nothing was kept"), "{}", said.err);
+    assert!(get("hf:me/plain").exits(0).out.contains("no hash of it is published"));
+    let said = get("hf:me/none").exits(1);
+    assert!(said.err.contains("the server answers 404: the hub has no such file"), "{}", said.err);
+    assert!(get("hf:none").exits(2).err.contains("hf:OWNER/NAME"));
+    assert_eq!(leftovers(&world, "lib"), ["plain.safetensors", "small-net.safetensors"]);
 }
 
 #[test]
@@ -230,7 +269,7 @@ fn other_bytes_than_those_that_are_known_do_not_stay() {
 
     let get = |path: &str| world.run(&["weights", "get", &server.url(path), "--weights", "lib"]);
     assert!(get("/busy.safetensors").exits(0).out.contains("no hash of it is published"));
-    assert!(get("/later.safetensors").exits(1).err.contains("the server answers 503"));
+    assert!(get("/later.safetensors").exits(1).err.contains("the server is not ready: it answers 503"));
     assert_eq!(leftovers(&world, "lib"), ["busy.safetensors"]);
 
     // Names: a slip, one that is published only as another file, and what `check` says of a known one.

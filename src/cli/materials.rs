@@ -194,12 +194,13 @@ pub enum WeightsVerb {
     List,
     /// Fetch a weight file, and check its bytes
     Get {
-        /// A name of `weights list`, or an address
+        /// A name of `weights list`, an address, or hf:OWNER/NAME of the Hugging Face hub (hf:OWNER/NAME/FILE where the file is not
+        /// its model.safetensors)
         file: String,
         /// What the SHA-256 must be, or how it begins; for known files it need not be said
         #[arg(long, value_name = "HEX")]
         sha256: Option<String>,
-        /// A folder on a server that has the known files under their names
+        /// A folder on a server that has the known files under their names, or a server in the hub's place
         #[arg(long, value_name = "URL")]
         from: Option<String>,
     },

@@ -14,6 +14,11 @@ use crate::model::catalogue::{Hash, Identity, identify};
 /// So often a transfer that brings nothing more is begun again.
 const TRIES: u32 = 4;
 
+const AGENT: &str = concat!("tl-sweep/", env!("CARGO_PKG_VERSION"));
+
+/// Before the status of a server that will not give a file.
+pub const REFUSED: &str = "the server answers ";
+
 /// A server that is silent for so long is gone.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -98,6 +103,22 @@ pub fn fetch(url: &str, to: &Path, expected: &Expected, quiet: bool) -> anyhow::
     Ok(found)
 }
 
+/// The SHA-256 that the Hugging Face hub has of a file, which its server says before it sends one to where the bytes are; none where
+/// it says none.
+pub fn hash_by_word(url: &str) -> Option<String> {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .user_agent(AGENT)
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .timeout_global(Some(SILENCE))
+        .build()
+        .into();
+    let response = agent.head(url).call().ok()?;
+    let word = response.headers().get("x-linked-etag")?.to_str().ok()?.trim_matches('"').to_ascii_lowercase();
+    (word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(word)
+}
+
 fn bar(quiet: bool) -> ProgressBar {
     if quiet || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -109,7 +130,7 @@ fn bar(quiet: bool) -> ProgressBar {
 /// Begins again as long as that brings something.
 fn transfer(url: &str, file: &mut File, resume: bool, bar: &ProgressBar) -> anyhow::Result<()> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
-        .user_agent(concat!("tl-sweep/", env!("CARGO_PKG_VERSION")))
+        .user_agent(AGENT)
         .http_status_as_error(false)
         .timeout_connect(Some(Duration::from_secs(30)))
         .timeout_recv_response(Some(SILENCE))
@@ -159,9 +180,9 @@ fn attempt(agent: &ureq::Agent, url: &str, file: &mut File, bar: &ProgressBar) -
             return Ok(Err(Broken::Off("the server does not go on where a transfer stopped".to_owned())));
         }
         status @ (408 | 425 | 429 | 500..=599) => {
-            return Ok(Err(Broken::Off(format!("the server answers {status}"))));
+            return Ok(Err(Broken::Off(format!("the server is not ready: it answers {status}"))));
         }
-        status => return Ok(Err(Broken::Refused(format!("the server answers {status}")))),
+        status => return Ok(Err(Broken::Refused(format!("{REFUSED}{status}")))),
     }
     let whole = length.map(|length| have + length);
     bar.set_length(whole.unwrap_or(0));

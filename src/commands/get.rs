@@ -5,15 +5,21 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::download::{Expected, fetch};
+use super::download::{Expected, REFUSED, fetch, hash_by_word};
 use super::gc::megabytes;
+use super::hub::{OfHub, of_hub};
 use super::{Exit, Usage, data, materials, print, table_style};
 use crate::cli::Common;
 use crate::data::known::{KNOWN, Known, Remote};
 use crate::data::unpack::lay_out;
+use crate::model::arch::family;
 use crate::model::catalogue::{self, identify};
 use crate::model::weights::file::WeightFile;
 use crate::report::table::table;
+
+/// What stands behind most refusals of the hub.
+const HUB_HINT: &str =
+    ": the hub has no such file (name it: hf:OWNER/NAME/FILE), or gives it only to those who have asked for it";
 
 /// Fetches a known weight file, or one by its address.
 ///
@@ -22,7 +28,13 @@ use crate::report::table::table;
 pub fn weights(what: &str, sha256: Option<&str>, from: Option<&str>, common: &Common) -> anyhow::Result<Exit> {
     let folder = materials::folder(common);
     let asked = sha256.map(digits).transpose()?;
+    let hub = of_hub(what, from)?;
+    let is_of_hub = hub.is_some();
     let (url, name, expected) = match (what.contains("://"), from) {
+        _ if let Some(OfHub { url, name }) = hub => {
+            let expected = if folder.join(&name).exists() { None } else { hash_by_word(&url) };
+            (url, name, expected.map_or(Expected::Unknown, Expected::Sha256))
+        }
         (true, Some(_)) => {
             return Err(Usage("--from is for known files: an address says where it is".to_owned()).into());
         }
@@ -45,7 +57,9 @@ pub fn weights(what: &str, sha256: Option<&str>, from: Option<&str>, common: &Co
         return Ok(Exit::Complete);
     }
     let found = fetch(&url, &to, &expected, common.quiet).map_err(|error| {
-        anyhow::anyhow!("{error:#}\nfetched in another way and put at '{}', it is used from there", to.display())
+        let said = format!("{error:#}");
+        let hint = if is_of_hub && said.contains(REFUSED) { HUB_HINT } else { "" };
+        anyhow::anyhow!("{said}{hint}\nfetched in another way and put at '{}', it is used from there", to.display())
     })?;
     if let Err(error) = WeightFile::open(&to) {
         std::fs::remove_file(&to).with_context(|| format!("cannot remove '{}'", to.display()))?;
@@ -57,9 +71,30 @@ pub fn weights(what: &str, sha256: Option<&str>, from: Option<&str>, common: &Co
     }
     match found.known {
         Some(known) => print(&format!("known as {}: weights = \"{}\" under [backbone]", known.name, known.name))?,
-        None => print("not in the catalogue: an experiment must say `arch` and `preprocess` under [backbone]")?,
+        None => print(&how_to_use(&to)?)?,
     }
     Ok(Exit::Complete)
+}
+
+/// What an experiment must say of a file that the catalogue does not know.
+fn how_to_use(file: &Path) -> anyhow::Result<String> {
+    let name = file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let not = "not in the catalogue: an experiment must say `arch` and `preprocess` under [backbone]";
+    Ok(match materials::arch_of(file, None, None, None, 1.0) {
+        Ok(Some(arch)) => {
+            let width = if arch.width == 1.0 { String::new() } else { format!("\nwidth = {}", arch.width) };
+            let usual = family(&arch.name).map_or("", |family| family.preprocess.word());
+            format!(
+                "{not}, such as\n\n[backbone]\nweights = \"{name}\"\narch = \"{}\"{width}\npreprocess = \"{usual}\"    # as \
+                 most that fit it; its authors say how theirs is prepared",
+                arch.name
+            )
+        }
+        Ok(None) => format!("{not}; it fits none of the known architectures"),
+        // It fits two of them.
+        Err(error) if error.is::<Usage>() => format!("{not}; {error}"),
+        Err(error) => return Err(error),
+    })
 }
 
 /// Fetches a known dataset and lays it out.

@@ -65,7 +65,7 @@ fn told(all: &[Labels], style: Style, most: usize) -> String {
     let mut parts: Vec<String> = all.iter().map(one).collect();
     if all.iter().any(|labels| labels.in_question().next().is_some()) {
         parts.push(
-            "that they are sure does not make a label wrong: with --out PAGE.html the images can be looked at"
+            "that they are sure does not make a label wrong, least where they are often wrong: --out PAGE.html shows the images"
                 .to_owned(),
         );
     }

@@ -17,6 +17,7 @@ mod gc;
 mod get;
 mod gpus;
 mod host;
+mod hub;
 mod init;
 pub mod jobs;
 mod keep;

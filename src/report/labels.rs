@@ -248,7 +248,7 @@ pub fn json(experiment: &str, all: &[Labels]) -> Value {
 /// What the page says before its pictures.
 const LEGEND: &str = "An answer is sure of a class where its probability is no less than the mean that the class has over the images that \
     are labelled so (Northcutt et al., 2021). None of these trials learned from the image that it answered. That most recipes are \
-    sure of another class does not make a label wrong: look.";
+    sure of another class does not make a label wrong, least where they are often wrong: look.";
 
 /// A page of pictures of those in question, one list for each of `all`.
 pub fn html(experiment: &str, all: &[Labels], pictures: &[Vec<Shown>]) -> String {
