@@ -11,8 +11,9 @@ use tl_sweep::data::open::Source;
 use tl_sweep::data::split::split;
 use tl_sweep::data::synthetic::Family;
 use tl_sweep::data::{Dataset, Manifest, Part, Sample, Spec, open};
-use tl_sweep::frame::{Frame, Resize};
+use tl_sweep::frame::{Filter, Frame, Resize};
 use tl_sweep::key::Key;
+use tl_sweep::model::catalogue::KNOWN;
 use tl_sweep::recipe::Preprocess;
 use tl_sweep::seed::{Stream, stream};
 
@@ -392,22 +393,86 @@ fn what_of_an_image_is_kept_is_what_was_asked() {
     assert_eq!(row("crop", 8), [40, 50, 60, 70, 80, 90, 100, 110]);
     assert_eq!(row("crop 0.5", 4), [60, 70, 80, 90]);
     assert_eq!(row("stretch", 8)[3..5], [65, 85]);
-    for wrong in ["crops", "crop 2", "crop 0.01", "stretch 0.5", "crop x"] {
+    for wrong in
+        ["crops", "crop 2", "crop 0.01", "stretch 0.5", "crop x", "bicubic", "crop  bicubic", "crop bicubic bicubic"]
+    {
         assert!(Resize::parse(wrong).unwrap_err().contains("'crop 0.875'"), "{wrong}");
     }
-    assert_eq!(Resize::parse("crop 0.875").unwrap().to_string(), "crop 0.875");
+    for text in ["crop", "crop 0.875", "stretch", "crop 0.9 bicubic", "stretch bicubic"] {
+        assert_eq!(Resize::parse(text).unwrap().to_string(), text);
+    }
 }
 
-/// python 3.11, Pillow 13: an image of side 5 with pixel (y * 5 + x) * 10 in all channels, resize((3, 3), BILINEAR).
+/// python 3.11, Pillow 13: an image of side 5 with pixel (y * 5 + x) * 10 in all channels, resized by BILINEAR and BICUBIC.
 #[test]
 fn the_resampler_is_pillows() {
     let pixels: Vec<u8> = (0..25u8).flat_map(|at| [at * 10; 3]).collect();
     let image = tl_sweep::data::decode::Rgb { width: 5, height: 5, pixels };
-    let found: Vec<u8> =
-        square(&image, Frame { side: 3, resize: Resize::WHOLE }).unwrap().chunks(3).map(|pixel| pixel[0]).collect();
-    assert_eq!(found, PILLOW);
+    let found = |side: usize, resize: &str| -> Vec<u8> {
+        let frame = Frame { side, resize: Resize::parse(resize).unwrap() };
+        square(&image, frame).unwrap().chunks(3).map(|pixel| pixel[0]).collect()
+    };
+    assert_eq!(found(3, "crop"), [25, 41, 57, 104, 120, 136, 183, 199, 215]);
+    assert_eq!(found(3, "crop bicubic"), [22, 38, 54, 104, 120, 136, 186, 202, 218]);
+    let larger = [
+        [0, 2, 10, 17, 24, 32, 38],
+        [24, 30, 38, 45, 52, 60, 66],
+        [63, 69, 77, 84, 91, 99, 105],
+        [99, 105, 113, 120, 127, 135, 141],
+        [135, 141, 149, 156, 163, 171, 177],
+        [174, 180, 188, 195, 202, 210, 216],
+        [202, 208, 216, 223, 230, 238, 244],
+    ];
+    let off = found(7, "stretch bicubic")
+        .into_iter()
+        .zip(larger.concat())
+        .map(|(own, theirs): (u8, u8)| own.abs_diff(theirs));
+    assert!(off.max().unwrap() <= 1);
 }
-const PILLOW: [u8; 9] = [25, 41, 57, 104, 120, 136, 183, 199, 215];
+
+/// The same of noise in three channels: pixel ((7 y^2 + 3 x^3 + 11 x y) >> channel) mod 256 of side 11, to side 5. Theirs rounds at
+/// other places: a step of 255 lies between, at most.
+#[test]
+fn resamplers_are_pillows_on_noise() {
+    let number = |x: usize, y: usize| 7 * y * y + 3 * x * x * x + 11 * x * y;
+    let pixel = |at: usize| (0..3).map(move |channel| (number(at % 11, at / 11) >> channel) as u8);
+    let image = tl_sweep::data::decode::Rgb { width: 11, height: 11, pixels: (0..121).flat_map(pixel).collect() };
+    let off = |resize: Resize, pillow: [[u8; 15]; 5]| {
+        let found = square(&image, Frame { side: 5, resize }).unwrap();
+        found.iter().zip(pillow.concat()).map(|(own, theirs)| own.abs_diff(theirs)).max().unwrap()
+    };
+    let bicubic = [
+        [9, 4, 2, 103, 53, 23, 154, 138, 110, 92, 46, 92, 139, 96, 88],
+        [86, 36, 18, 162, 117, 53, 97, 111, 136, 125, 148, 141, 158, 164, 111],
+        [169, 116, 52, 124, 142, 107, 117, 118, 145, 104, 108, 108, 125, 147, 175],
+        [116, 138, 104, 93, 97, 173, 142, 136, 127, 119, 131, 126, 126, 120, 89],
+        [107, 99, 177, 110, 142, 153, 131, 138, 128, 125, 126, 122, 117, 119, 139],
+    ];
+    let bilinear = [
+        [22, 10, 5, 104, 57, 28, 143, 128, 106, 101, 57, 92, 139, 98, 92],
+        [89, 44, 22, 151, 111, 55, 107, 112, 132, 122, 144, 132, 154, 161, 116],
+        [159, 113, 57, 124, 135, 103, 115, 120, 142, 106, 107, 113, 123, 140, 160],
+        [116, 133, 111, 98, 105, 163, 137, 132, 126, 122, 134, 127, 126, 121, 96],
+        [108, 104, 171, 109, 136, 154, 131, 137, 130, 126, 127, 122, 117, 121, 138],
+    ];
+    assert!(off(Resize::WHOLE.bicubic(), bicubic) <= 1 && off(Resize::WHOLE, bilinear) <= 1);
+    assert!(off(Resize::WHOLE, bicubic) > 10, "they are not the same");
+}
+
+/// What their authors measured them with comes with known weights.
+#[test]
+fn known_weights_bring_their_filter() {
+    let resize = |name: &str| KNOWN.iter().find(|known| known.name == name).unwrap().resize.to_string();
+    assert_eq!(resize("dinov2_vits14_pretrain"), "crop 0.875 bicubic");
+    assert_eq!(resize("efficientnet_b0_rwightman-7f5810bc"), "crop 0.875 bicubic");
+    assert_eq!(resize("vit_b_16_swag-9ac1b537"), "crop bicubic");
+    assert_eq!(resize("resnet50-0676ba61"), "crop 0.875");
+    let bicubic = KNOWN
+        .iter()
+        .filter(|known| known.lineage.contains("bicubic"))
+        .all(|known| known.resize.filter == Filter::Bicubic);
+    assert!(bicubic, "whatever a lineage says of it holds");
+}
 
 #[test]
 fn preprocessing_in_numbers() {

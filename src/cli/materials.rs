@@ -27,7 +27,7 @@ pub struct Seen {
     /// How inputs are prepared; it comes with known files
     #[arg(long)]
     pub preprocess: Option<String>,
-    /// How images are brought to its size: crop, 'crop 0.875' or stretch; it comes with known files
+    /// How images are brought to its size: crop, 'crop 0.875', stretch, or 'crop bicubic' for another filter; it comes with known files
     #[arg(long)]
     pub resize: Option<String>,
     /// How products round on a GPU: f32, tf32 or bf16

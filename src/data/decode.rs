@@ -6,11 +6,16 @@ use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::{ImageDecoder, ImageReader};
 
-use crate::frame::{Frame, Resize};
+use crate::frame::{Filter, Frame, Kept};
 
-/// The name of the resampler in keys: triangle filter over the source pixels that each target pixel covers
-/// (Pillow's antialiased bilinear).
-pub const RESAMPLER: &str = "bilinear-antialias";
+/// The name of a resampler in keys: a triangle over the source pixels that each target pixel covers, or Keys' curve over twice
+/// as many (Pillow's antialiased bilinear and bicubic).
+pub fn resampler(filter: Filter) -> &'static str {
+    match filter {
+        Filter::Bilinear => "bilinear-antialias",
+        Filter::Bicubic => "bicubic-antialias",
+    }
+}
 
 /// Images with more pixels than this are refused before they are decoded.
 pub const MAX_PIXELS: u64 = 100_000_000;
@@ -56,27 +61,31 @@ pub fn is_image(path: &std::path::Path, bytes: &[u8]) -> bool {
     image::ImageFormat::from_path(path).is_ok() || content()
 }
 
-/// The square that networks read, by `RESAMPLER`. An image that is such a square already stays as it is.
+/// The square that networks read, by `resampler`. An image that is such a square already stays as it is.
 ///
 /// # Errors
 /// The resizer refuses the sizes.
 pub fn square(image: &Rgb, frame: Frame) -> Result<Vec<u8>, String> {
     let side = frame.side as u32;
-    let whole = matches!(frame.resize, Resize::Stretch | Resize::WHOLE);
+    let whole = matches!(frame.resize.kept, Kept::All | Kept::Middle(1000));
     if whole && image.width == side && image.height == side {
         return Ok(image.pixels.clone());
     }
     let (width, height) = (f64::from(image.width), f64::from(image.height));
-    let [kept_width, kept_height] = match frame.resize {
-        Resize::Stretch => [width, height],
-        Resize::Crop(thousandths) => [width.min(height) * f64::from(thousandths) / 1000.0; 2],
+    let [kept_width, kept_height] = match frame.resize.kept {
+        Kept::All => [width, height],
+        Kept::Middle(thousandths) => [width.min(height) * f64::from(thousandths) / 1000.0; 2],
     };
     let source =
         ImageRef::new(image.width, image.height, &image.pixels, PixelType::U8x3).map_err(|error| error.to_string())?;
     let mut target = Image::new(side, side, PixelType::U8x3);
     let (left, top) = ((width - kept_width) / 2.0, (height - kept_height) / 2.0);
+    let filter = match frame.resize.filter {
+        Filter::Bilinear => FilterType::Bilinear,
+        Filter::Bicubic => FilterType::CatmullRom,
+    };
     let options = ResizeOptions::new()
-        .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
+        .resize_alg(ResizeAlg::Convolution(filter))
         .crop(left, top, kept_width, kept_height)
         .use_alpha(false);
     Resizer::new().resize(&source, &mut target, &options).map_err(|error| error.to_string())?;

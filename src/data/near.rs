@@ -126,7 +126,7 @@ pub fn of_packed(manifest: &Manifest, packed: &Packed, there: &[bool]) -> anyhow
     pairs(manifest, |index| Ok(there[index].then(|| image(index))))
 }
 
-const FRAME: Frame = Frame { side: SIDE, resize: Resize::Stretch };
+const FRAME: Frame = Frame { side: SIDE, resize: Resize::STRETCH };
 
 /// The training images that a test image is a near-duplicate of.
 fn near(test: u32, thumbnail: &Thumbnail, train: &[(u32, Thumbnail)], coarse: &[[i16; COARSE]]) -> Vec<Pair> {
@@ -238,7 +238,7 @@ mod tests {
     fn photograph(index: usize) -> Rgb {
         let family = Family { classes: 2, shift: 0.0, task: 0, train: 100, test: 100 };
         let small = family.image(&format!("train/000/{index:05}")).expect("an image");
-        let pixels = square(&small, Frame { side: 64, resize: Resize::Stretch }).expect("a square");
+        let pixels = square(&small, Frame { side: 64, resize: Resize::STRETCH }).expect("a square");
         Rgb { width: 64, height: 64, pixels }
     }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::decode::RESAMPLER;
+use super::decode::resampler;
 use super::manifest::Manifest;
 use super::near::{METHOD, Pair, of_packed};
 use super::open::Dataset;
@@ -26,7 +26,7 @@ pub struct Packed {
 
 /// What the pixels depend on: the bytes of the data, the size and the resampler.
 pub fn key(fingerprint: Key, frame: Frame) -> Key {
-    Key::of("pixels", &(fingerprint, frame, RESAMPLER))
+    Key::of("pixels", &(fingerprint, frame, resampler(frame.resize.filter)))
 }
 
 fn paths(folder: &Path, key: Key) -> (PathBuf, PathBuf) {

@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use super::feature_file::{Facts, Writer};
 use super::source::Source;
 use crate::data::Manifest;
-use crate::data::decode::RESAMPLER;
+use crate::data::decode::resampler;
 use crate::data::packed::Packed;
 use crate::device::Precision;
 use crate::exec::{AT_ONCE, Encoder, Network, Parts};
@@ -134,7 +134,7 @@ fn facts(what: &Extraction, manifest: &Manifest, shape: &[usize]) -> anyhow::Res
         ("lineage", identity.known.map_or("unknown", |known| known.lineage).to_owned()),
         ("preprocess", what.preprocess.word().to_owned()),
         ("resize", what.resize.to_string()),
-        ("resampler", RESAMPLER.to_owned()),
+        ("resampler", resampler(what.resize.filter).to_owned()),
         ("tap", what.tap.clone()),
         ("pool", pool),
         ("precision", what.precision.name().to_owned()),

@@ -58,7 +58,7 @@ pub static KEYS: &[Key] = &[
         "comes with known weights; else crop",
         |v| Resize::parse(&recipe::name(v)?).map(drop),
         TEXT,
-        "How images are brought to the input: `crop` (the middle square of the whole shorter side), `crop 0.875` (of that share of it), or `stretch` (all of the image)."
+        "How images are brought to the input: `crop` (the middle square of the whole shorter side), `crop 0.875` (of that share of it), or `stretch` (all of the image); with `bicubic` behind it, as `crop 0.875 bicubic`, by that filter instead of the bilinear one."
     ),
     key!(
         Recipe,

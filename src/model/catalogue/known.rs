@@ -13,14 +13,14 @@ pub static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {
     let keras = KERAS.iter().flat_map(|(arch, folder, lineage, files)| {
         files.map(|(name, md5)| Known {
             hash: md5.map_or(Hash::Unpublished, Hash::Md5),
-            resize: Resize::Stretch,
+            resize: Resize::STRETCH,
             lineage,
             published: Published::Keras(folder),
             ..usual(name, ".h5", arch)
         })
     });
     let torch = TORCHVISION.iter().map(|(arch, name, crop, lineage)| Known {
-        resize: Resize::Crop(*crop),
+        resize: filtered(Resize::crop(*crop), lineage),
         lineage,
         published: Published::Torch,
         ..usual(name, ".pth", arch)
@@ -35,7 +35,7 @@ pub static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {
         published: Published::Below(folder),
         // Only DeiT's names end with the first digits of their hashes.
         hash: if name.starts_with("deit") { usual(name, ".pth", arch).hash } else { Hash::Unpublished },
-        resize: Resize::Crop(875),
+        resize: filtered(Resize::crop(875), lineage),
         ..usual(name, ".pth", arch)
     });
     let mut all: Vec<Known> = converted().into_iter().chain(keras).chain(torch).chain(cifar).chain(meta).collect();
@@ -53,6 +53,11 @@ pub static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {
     }
     all
 });
+
+/// With the filter that a lineage names.
+fn filtered(resize: Resize, lineage: &str) -> Resize {
+    if lineage.ends_with("bicubic resizing") { resize.bicubic() } else { resize }
+}
 
 /// A file for an architecture as it usually is; the digits behind the last hyphen of PyTorch's names begin its SHA-256.
 fn usual(name: &'static str, ending: &'static str, arch: &'static str) -> Known {
