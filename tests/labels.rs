@@ -127,9 +127,22 @@ fn only_what_was_tested_is_said_and_only_of_the_same_images() {
 
     // Trials of before confidences were stored.
     let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
-    store.execute("UPDATE prediction SET confidence = NULL", []).unwrap();
+    let forget =
+        "UPDATE prediction SET confidence = NULL WHERE trial IN (SELECT trial FROM result WHERE replicate >= ?)";
+    store.execute(forget, [2]).unwrap();
+    let said = world.run(&["labels", "e.toml"]).exits(0);
+    assert!(
+        said.out.contains("; trials that ran before it was stored how sure they were are not counted: 1"),
+        "{}",
+        said.out
+    );
+    store.execute(forget, [0]).unwrap();
     let said = world.run(&["labels", "e.toml"]).exits(2);
     assert!(said.err.contains("of 3 trials on 'mine' it is not known how sure they were"), "{}", said.err);
+    assert!(said.err.contains("`tl-sweep rerun e.toml --only \"dataset == 'mine'\"` runs them again"), "{}", said.err);
+    std::fs::rename(world.path("mine/red/red-03.png"), world.path("mine/green/red-03.png")).unwrap();
+    world.run(&["rerun", "e.toml", "--quiet", "--only", "dataset == 'mine' && recipe == 'probe'"]).exits(0);
+    assert!(!world.run(&["labels", "e.toml"]).exits(0).out.contains("are not counted"));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use anyhow::Context;
 
 use super::{Exit, Usage, findings, opened, print, table_style, world};
-use crate::cli::{Common, Format, LabelsOf};
+use crate::cli::{Asked, Common, Format, LabelsOf};
 use crate::data::Dataset;
 use crate::data::picture::Picture;
 use crate::experiment::Experiment;
@@ -29,7 +29,7 @@ pub fn run(asked: &LabelsOf, common: &Common) -> anyhow::Result<Exit> {
     let experiment = Experiment::load(&asked.asked.file, &asked.asked.set)?;
     let store = Store::read(&common.db)?;
     let found = findings::gather(&store, Some(&experiment.name))?;
-    let heard = heard(&store, &found)?;
+    let heard = heard(&store, &found, &asked.asked)?;
     if heard.is_empty() {
         let cure = format!("`tl-sweep run {}` first", asked.asked);
         return Err(Usage(format!("no trial of '{}' has finished: {cure}", experiment.name)).into());
@@ -73,7 +73,7 @@ fn told(all: &[Labels], style: Style, most: usize) -> String {
 }
 
 /// What all recipes say of each dataset that they were tested on, with its images.
-fn heard(store: &Store, found: &Findings) -> anyhow::Result<Vec<(Labels, Images)>> {
+fn heard(store: &Store, found: &Findings, asked: &Asked) -> anyhow::Result<Vec<(Labels, Images)>> {
     let mut datasets: Vec<&str> = Vec::new();
     for arm in &found.arms {
         let name = arm.context_value("dataset");
@@ -81,10 +81,10 @@ fn heard(store: &Store, found: &Findings) -> anyhow::Result<Vec<(Labels, Images)
             datasets.push(name);
         }
     }
-    datasets.into_iter().map(|name| of_dataset(store, found, name)).collect()
+    datasets.into_iter().map(|name| of_dataset(store, found, name, asked)).collect()
 }
 
-fn of_dataset(store: &Store, found: &Findings, name: &str) -> anyhow::Result<(Labels, Images)> {
+fn of_dataset(store: &Store, found: &Findings, name: &str, asked: &Asked) -> anyhow::Result<(Labels, Images)> {
     let arms: Vec<&Arm> = found.arms.iter().filter(|arm| arm.context_value("dataset") == name).collect();
     let trials: Vec<Vec<Key>> =
         arms.into_iter().map(|arm| arm.tested().iter().map(|trial| trial.key).collect()).collect();
@@ -102,10 +102,13 @@ fn of_dataset(store: &Store, found: &Findings, name: &str) -> anyhow::Result<(La
         recipes.extend(Some(own).filter(|own| !own.is_empty()));
     }
     if recipes.is_empty() {
-        let why = "they ran before it was stored; `tl-sweep rerun FILE --only \"steps > 0\"` runs them again";
-        return Err(Usage(format!("of {without} trials on '{name}' it is not known how sure they were: {why}")).into());
+        return Err(Usage(format!(
+            "of {without} trials on '{name}' it is not known how sure they were: they ran before it was stored; `tl-sweep rerun {asked} \
+             --only \"dataset == '{name}'\"` runs them again"
+        ))
+        .into());
     }
-    Ok((Labels::of(name, &images.classes, &images.list, &recipes), images))
+    Ok((Labels { without, ..Labels::of(name, &images.classes, &images.list, &recipes) }, images))
 }
 
 /// Both parts as one; none of a trial that ran before confidences were stored.

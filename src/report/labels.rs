@@ -53,6 +53,8 @@ pub struct Labels {
     /// Images that are learned from or tested.
     pub images: usize,
     pub recipes: usize,
+    /// Trials that are not counted: they ran before it was stored how sure they were.
+    pub without: usize,
     /// The share of answers that are the label: of the recipe with the fewest, and of the one with the most.
     pub right: [f64; 2],
     /// The least probable label first.
@@ -89,7 +91,7 @@ impl Labels {
             })
             .collect();
         examined.sort_by(|one, other| one.probability.total_cmp(&other.probability));
-        Self { dataset: dataset.to_owned(), images: images.len(), recipes: recipes.len(), right, examined }
+        Self { dataset: dataset.to_owned(), images: images.len(), recipes: recipes.len(), without: 0, right, examined }
     }
 
     /// Those that most recipes surely take for one other class; the least probable label first.
@@ -111,7 +113,11 @@ impl Labels {
             format!("{held} images that some trial did not learn from ({images} in all)")
         };
         let first = if found > 1 { ", the least probable label first" } else { "" };
-        format!("{dataset}: {found} of {of} are surely taken for another class {by}{first}")
+        let without = match self.without {
+            0 => String::new(),
+            some => format!("; trials that ran before it was stored how sure they were are not counted: {some}"),
+        };
+        format!("{dataset}: {found} of {of} are surely taken for another class {by}{first}{without}")
     }
 
     pub const HEADING: [&str; 5] = ["image", "label", "taken for", "by", "probability of the label"];
