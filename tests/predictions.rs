@@ -94,6 +94,51 @@ fn an_exported_network_answers_as_in_its_trial_to_the_bit() {
 }
 
 #[test]
+fn what_is_not_sure_enough_is_left_open() {
+    let world =
+        World::new().images("mine", &["ants", "bees", "cats"], 12, 8).file("x.toml", experiment(&["two-phases"]));
+    network(&world, "w.safetensors", &Arch::new("resnet8", 32, 1.0));
+    world.run(&["run", "x.toml"]).exits(0);
+    world.run(&["export", "x.toml", "--best", "few", "--out", "m.safetensors"]).exits(0);
+    let all = predict(&world, &["m.safetensors", "mine/test"]);
+    let images = all["images"].as_array().unwrap();
+    assert!(images.iter().all(|image| image["unsure"].is_null()) && all["sure"].is_null());
+    // A bound in the middle: half of the answers stand.
+    let mut sure: Vec<f64> = images.iter().map(|image| image["probability"].as_f64().unwrap()).collect();
+    sure.sort_by(f64::total_cmp);
+    let bound = f64::midpoint(sure[9], sure[10]);
+    let text = bound.to_string();
+    let some = predict(&world, &["m.safetensors", "mine/test", "--sure", &text]);
+    let (mut right, mut of) = (0, 0);
+    for (image, before) in some["images"].as_array().unwrap().iter().zip(images) {
+        assert_eq!(image["probabilities"], before["probabilities"]);
+        let stands = before["probability"].as_f64().unwrap() >= bound;
+        assert_eq!(image["unsure"], !stands, "{image}");
+        of += usize::from(stands);
+        let class = before["class"].as_str().unwrap();
+        right += usize::from(stands && before["image"].as_str().unwrap().contains(&format!("/{class}/")));
+    }
+    assert_eq!(of, 14);
+    let agreement = &some["agreement"];
+    assert_eq!((agreement["right"].as_u64(), agreement["of"].as_u64()), (Some(right as u64), Some(14)));
+    let said = world.run(&["predict", "m.safetensors", "mine/test", "--sure", &text]).exits(0).out;
+    assert!(said.contains("10 of 24 answers are less sure than ") && said.contains(" and are left open"), "{said}");
+    assert!(said.contains(&format!("of the others {right} of 14 are what their folders say")), "{said}");
+    assert_eq!(said.matches("unsure: ").count(), 10, "{said}");
+    let csv = world.run(&["predict", "m.safetensors", "mine/test", "--sure", &text, "--format", "csv"]).exits(0).out;
+    assert_eq!(
+        (csv.matches(",true,").count(), csv.lines().next().unwrap().ends_with("seen,unsure,problem")),
+        (10, true),
+        "{csv}"
+    );
+    // Where nothing stands nothing is counted.
+    let none = world.run(&["predict", "m.safetensors", "mine/test", "--sure", "1"]).exits(0).out;
+    assert!(none.contains("24 of 24 answers are less sure than 1.000") && !none.contains("of the others"), "{none}");
+    let said = world.run(&["predict", "m.safetensors", "mine/test", "--sure", "90"]).exits(2);
+    assert!(said.err.contains("--sure takes a probability between 0 and 1"), "{}", said.err);
+}
+
+#[test]
 fn a_flattened_head_under_the_names_of_another_framework_answers_alike() {
     let experiment = experiment(&["solved", "hidden"])
         .replace("\"resnet8\"", "\"vgg16\"\nwidth = 0.0625\ninput = 64").replace("[recipes.solved]", "[recipes.hidden]\nfreeze = \"all\"\npool = \"flatten\"\nhead = { mlp = [16] }\n[recipes.solved]\npool = \"flatten\"");

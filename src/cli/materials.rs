@@ -139,6 +139,9 @@ pub struct Predict {
     /// So many of the likeliest classes of each image; json has all
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub top: usize,
+    /// Leave open what is less sure than this, such as 0.9
+    #[arg(long, value_name = "PROBABILITY")]
+    pub sure: Option<f64>,
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
 }

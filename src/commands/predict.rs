@@ -18,6 +18,9 @@ const NAMED: usize = 5;
 
 pub fn run(asked: &Predict, common: &Common) -> anyhow::Result<Exit> {
     let usage = |error: anyhow::Error| Usage(format!("{error:#}"));
+    if asked.sure.is_some_and(|sure| !(0.0..=1.0).contains(&sure)) {
+        return Err(Usage("--sure takes a probability between 0 and 1".to_owned()).into());
+    }
     let devices = Devices::choose(&common.devices)?;
     let trained = Opened::read(&asked.model).map_err(usage)?;
     let files = loose::list(&asked.images).map_err(usage)?;
@@ -28,7 +31,7 @@ pub fn run(asked: &Predict, common: &Common) -> anyhow::Result<Exit> {
     }
     let Opened { model, mut facts, .. } = trained;
     facts.insert("file".to_owned(), asked.model.display().to_string());
-    let predictions = Predictions { facts, classes: model.classes, images };
+    let predictions = Predictions { facts, classes: model.classes, images, sure: asked.sure };
     let text = match asked.format {
         Format::Table => predictions.table(table_style(), asked.top),
         Format::Md => predictions.table(Style::Markdown, asked.top),
@@ -70,8 +73,9 @@ fn sorted(model: &Trained, files: Vec<Loose>, said: Vec<Said>) -> (Vec<Answered>
 /// What a person should know beside the answers. A machine that reads them finds all of it there.
 fn close(predictions: &Predictions, others: &[Loose], format: Format, common: &Common) -> anyhow::Result<Exit> {
     let people = matches!(format, Format::Table | Format::Md);
-    if let Some(agreement) = predictions.agreement().filter(|_| people) {
-        print(&agreement.said())?;
+    for line in [predictions.left_open_words(), predictions.agreement_words()].into_iter().flatten().filter(|_| people)
+    {
+        print(&line)?;
     }
     if !common.quiet && !others.is_empty() {
         let names: Vec<String> = others.iter().take(NAMED).map(|file| file.path.display().to_string()).collect();

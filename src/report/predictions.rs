@@ -25,6 +25,8 @@ pub struct Predictions {
     pub facts: BTreeMap<String, String>,
     pub classes: Vec<String>,
     pub images: Vec<Answered>,
+    /// What is less sure is left open.
+    pub sure: Option<f64>,
 }
 
 /// How many answers are what the folders say.
@@ -55,16 +57,38 @@ impl Answered {
 }
 
 impl Predictions {
-    /// Of images in folders that are all called as classes are; nothing otherwise.
+    /// Whether an answer is not sure enough; never without a bound.
+    fn is_open(&self, image: &Answered) -> bool {
+        let first = image.ranked().first().map(|(_, probability)| *probability);
+        self.sure.zip(first).is_some_and(|(sure, probability)| probability < sure)
+    }
+
+    /// How many answers are not sure enough, for people; nothing without a bound.
+    pub fn left_open_words(&self) -> Option<String> {
+        let sure = self.sure?;
+        let open = self.images.iter().filter(|image| self.is_open(image)).count();
+        let all = self.images.iter().filter(|image| image.found.is_ok()).count();
+        Some(format!("{open} of {all} answers are less sure than {} and are left open", fraction(sure)))
+    }
+
+    /// Of images in folders that are all called as classes are, those that are not left open; nothing otherwise.
     pub fn agreement(&self) -> Option<Agreement> {
         let mut agreement = Agreement { right: 0, of: 0, seen: 0 };
         for image in self.images.iter().filter(|image| image.found.is_ok()) {
             let truth = image.folder().and_then(|folder| self.classes.iter().position(|class| class == folder))?;
+            if self.is_open(image) {
+                continue;
+            }
             agreement.of += 1;
             agreement.right += usize::from(image.ranked().first().is_some_and(|(class, _)| *class == truth));
             agreement.seen += usize::from(image.seen);
         }
         (agreement.of > 0).then_some(agreement)
+    }
+
+    /// The same in a sentence.
+    pub fn agreement_words(&self) -> Option<String> {
+        Some(self.agreement()?.said(if self.sure.is_some() { "of the others " } else { "" }))
     }
 
     /// Images that could not be answered.
@@ -86,13 +110,14 @@ impl Predictions {
         let mut row = vec![image.path.display().to_string()];
         match &image.found {
             Err(reason) => row.push(format!("no answer: {reason}")),
-            Ok(_) => row.extend(
-                image
-                    .ranked()
-                    .into_iter()
-                    .take(top)
-                    .map(|(class, probability)| format!("{} {}", self.classes[class], fraction(probability))),
-            ),
+            Ok(_) => {
+                let cell =
+                    |(class, probability): (usize, f64)| format!("{} {}", self.classes[class], fraction(probability));
+                row.extend(image.ranked().into_iter().take(top).map(cell));
+                if self.is_open(image) {
+                    row[1] = format!("unsure: {}", row[1]);
+                }
+            }
         }
         row.resize(top + 1, String::new());
         row
@@ -105,8 +130,10 @@ impl Predictions {
     pub fn csv(&self, top: usize) -> anyhow::Result<String> {
         let top = top.min(self.classes.len());
         let places = (0..top).flat_map(|place| [numbered("class", place), numbered("probability", place)]);
-        let names: Vec<String> =
-            std::iter::once("image".to_owned()).chain(places).chain(["seen", "problem"].map(str::to_owned)).collect();
+        let names: Vec<String> = std::iter::once("image".to_owned())
+            .chain(places)
+            .chain(["seen", "unsure", "problem"].map(str::to_owned))
+            .collect();
         let columns: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut csv = Csv::new(&columns)?;
         for image in &self.images {
@@ -116,6 +143,7 @@ impl Predictions {
                 row.insert(numbered("probability", place), probability.to_string());
             }
             row.insert("seen".to_owned(), image.seen.to_string());
+            row.extend(self.sure.map(|_| ("unsure".to_owned(), self.is_open(image).to_string())));
             row.extend(image.found.as_ref().err().map(|reason| ("problem".to_owned(), reason.clone())));
             csv.push(&row)?;
         }
@@ -134,6 +162,7 @@ impl Predictions {
                 "probability": ranked.first().map(|(_, probability)| probability),
                 "probabilities": all,
                 "seen": image.seen,
+                "unsure": self.sure.map(|_| self.is_open(image)),
                 "problem": image.found.as_ref().err(),
             })
         };
@@ -141,6 +170,7 @@ impl Predictions {
             "version": 1,
             "model": self.facts,
             "classes": self.classes,
+            "sure": self.sure,
             "images": self.images.iter().map(image).collect::<Vec<_>>(),
             "agreement": self.agreement().map(|found| json!({
                 "right": found.right, "of": found.of, "seen": found.seen, "ci95": found.interval(),
@@ -159,12 +189,12 @@ impl Agreement {
         share_interval(self.right, self.of)
     }
 
-    /// A sentence for people.
-    pub fn said(&self) -> String {
+    /// A sentence for people, which begins so.
+    fn said(&self, begin: &str) -> String {
         let [low, high] = self.interval();
         let share = fraction(self.right as f64 / self.of as f64);
         let mut text = format!(
-            "{} of {} are what their folders say: {share} [{}, {}]",
+            "{begin}{} of {} are what their folders say: {share} [{}, {}]",
             self.right,
             self.of,
             fraction(low),
