@@ -12,6 +12,7 @@ use tl_sweep::model::weights::Weights;
 use tl_sweep::recipe::Preprocess;
 
 use crate::builder::World;
+use crate::downloads::{Answer, Server};
 
 /// Four patches and one head.
 fn arch(name: &str) -> Arch {
@@ -151,6 +152,12 @@ fn which_activation_it_is_must_be_said() {
     assert_eq!([twin("clip_vith14_gelu"), twin("vit_b_16")], [None, None]);
     let own = init::fresh(&arch("clip_vitb32").graph(10).unwrap(), 0, 1, 0).unwrap();
     renamed(&own, true).write(&world.path("clip.safetensors")).unwrap();
+    let bytes = std::fs::read(world.path("clip.safetensors")).unwrap();
+    let server = Server::new([("/openai/clip/resolve/main/model.safetensors", Answer::Well(bytes))]);
+    let said = world.run(&["weights", "get", "hf:openai/clip", "--from", &server.address, "--weights", "lib"]).exits(0);
+    let lines = "weights = \"clip.safetensors\"\narch = \"clip_vitb32\"    # OpenAI's; \"clip_vitb32_gelu\" are LAION's, DataComp's \
+                 and others\nwidth = 0.0625\npreprocess = \"clip\"\nresize = \"crop bicubic\"\n";
+    assert!(said.out.contains(lines), "{}", said.out);
     let said = world.run(&["weights", "inspect", "clip.safetensors"]).exits(2);
     let told = "fits clip_vitb32 (OpenAI's weights) and clip_vitb32_gelu (LAION's, DataComp's and others), which differ in an \
                 activation that no tensor tells: say which with --arch, or as FILE=ARCH to `rank`";

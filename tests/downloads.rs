@@ -16,7 +16,7 @@ use crate::materials::network;
 
 /// How a file is served. A line serves one request, and says so: a client would send the next one into a dead line.
 #[derive(Clone)]
-enum Answer {
+pub enum Answer {
     /// As a good server does, parts included.
     Well(Vec<u8>),
     /// Whole, whatever part was asked for.
@@ -33,14 +33,14 @@ enum Answer {
 /// What was asked: path, and the first byte of the part that was wanted.
 type Asked = Arc<Mutex<Vec<(String, usize)>>>;
 
-struct Server {
-    address: String,
+pub struct Server {
+    pub address: String,
     asked: Asked,
     answers: Arc<Mutex<HashMap<String, Answer>>>,
 }
 
 impl Server {
-    fn new(answers: impl IntoIterator<Item = (&'static str, Answer)>) -> Self {
+    pub fn new(answers: impl IntoIterator<Item = (&'static str, Answer)>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let asked = Asked::default();
@@ -191,6 +191,7 @@ fn a_model_of_the_hub_comes_by_its_name_with_the_hash_that_the_hub_has() {
     assert!(said.contains(&sha256(&bytes)) && !said.contains("no hash of it is published"), "{said}");
     let usage = "weights = \"small-net.safetensors\"\narch = \"resnet8\"\npreprocess = \"torch\"";
     assert!(said.contains(usage), "what an experiment must say: {said}");
+    assert!(!said.contains("resize ="), "{said}");
     let cdn = server.asked().into_iter().filter(|(path, _)| path == "/cdn/1").map(|(_, from)| from);
     let cdn: Vec<usize> = cdn.collect();
     assert!(cdn.len() > 1 && cdn[1] == 150_000, "with a hash it goes on where it stopped: {cdn:?}");

@@ -14,7 +14,9 @@ use crate::data::known::{KNOWN, Known, Remote};
 use crate::data::unpack::lay_out;
 use crate::model::arch::family;
 use crate::model::catalogue::{self, identify};
+use crate::model::vit;
 use crate::model::weights::file::WeightFile;
+use crate::model::weights::recognised;
 use crate::report::table::table;
 
 /// What stands behind most refusals of the hub.
@@ -80,21 +82,18 @@ pub fn weights(what: &str, sha256: Option<&str>, from: Option<&str>, common: &Co
 fn how_to_use(file: &Path) -> anyhow::Result<String> {
     let name = file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let not = "not in the catalogue: an experiment must say `arch` and `preprocess` under [backbone]";
-    Ok(match materials::arch_of(file, None, None, None, 1.0) {
-        Ok(Some(arch)) => {
-            let width = if arch.width == 1.0 { String::new() } else { format!("\nwidth = {}", arch.width) };
-            let usual = family(&arch.name).map_or("", |family| family.preprocess.word());
-            format!(
-                "{not}, such as\n\n[backbone]\nweights = \"{name}\"\narch = \"{}\"{width}\npreprocess = \"{usual}\"    # as \
-                 most that fit it; its authors say how theirs is prepared",
-                arch.name
-            )
-        }
-        Ok(None) => format!("{not}; it fits none of the known architectures"),
-        // It fits two of them.
-        Err(error) if error.is::<Usage>() => format!("{not}; {error}"),
-        Err(error) => return Err(error),
-    })
+    let Some(arch) = recognised(&WeightFile::open(file)?) else {
+        return Ok(format!("{not}; it fits none of the known architectures"));
+    };
+    let mut lines = vec![format!("weights = \"{name}\""), format!("arch = \"{}\"", arch.name)];
+    if let Some(twin) = vit::twin(&arch.name) {
+        lines[1].push_str(&format!("    # OpenAI's; \"{twin}\" are LAION's, DataComp's and others"));
+    }
+    lines.extend((arch.width != 1.0).then(|| format!("width = {}", arch.width)));
+    lines.extend(family(&arch.name).map(|family| format!("preprocess = \"{}\"", family.preprocess.word())));
+    lines.extend(vit::named(&arch.name).map(|vit| format!("resize = \"{}\"", vit.resize())));
+    let usual = "what is said of images is what is usual for this network: its authors say how theirs come before it";
+    Ok(format!("{not}, such as\n\n[backbone]\n{}\n\n{usual}", lines.join("\n")))
 }
 
 /// Fetches a known dataset and lays it out.

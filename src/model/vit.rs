@@ -2,6 +2,7 @@
 //! DINOv2 (Oquab et al., 2024), with registers (Darcet et al., 2024) and without, and the images' side of CLIP (Radford et al., 2021).
 
 use super::graph::{Activation, Framework, Graph, Op, Shape};
+use crate::frame::Resize;
 use crate::recipe::Preprocess;
 
 /// Numbers of a token that one head attends with, in all of them but the largest.
@@ -184,6 +185,15 @@ impl Vit {
     /// How pixels come before it.
     pub fn preprocess(&self) -> Preprocess {
         if self.is_clip() { Preprocess::Clip } else { Preprocess::Torch }
+    }
+
+    /// How its authors bring images to its size.
+    pub fn resize(&self) -> Resize {
+        match self.style {
+            Style::Torchvision => Resize::crop(875),
+            Style::Timm | Style::Dinov2 => Resize::crop(875).bicubic(),
+            Style::Clip { .. } => Resize::WHOLE.bicubic(),
+        }
     }
 
     fn is_clip(&self) -> bool {

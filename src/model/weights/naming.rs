@@ -136,10 +136,10 @@ pub fn matched(file: &WeightFile, graph: &Graph) -> Match {
 /// How a tensor must change to have this shape; nothing if no rule leads there.
 fn place(graph: &Graph, found: &Found, file: &[usize], shape: &[usize]) -> Option<Placed> {
     let Found { stored, layer, param, axes, order, third } = *found;
-    // Rows of tokens, as other files have them: without an axis of images.
-    let row = |op: &Op| matches!(op, Op::Tokens { .. } | Op::Positions) && file.len() < 3;
-    let row = row(&graph.layers[layer].op).then(|| [&[1, 1, 1][file.len()..], file].concat());
-    let file = row.as_deref().unwrap_or(file);
+    // Other files have tokens without an axis of images.
+    let tokens = matches!(graph.layers[layer].op, Op::Tokens { .. } | Op::Positions) && file.len() < 3;
+    let padded = if tokens { [&[1, 1, 1][file.len()..], file].concat() } else { file.to_vec() };
+    let file = &padded[..];
     let keras = axes == Framework::Keras;
     let change = match (&graph.layers[layer].op, file, param) {
         _ if let Some(third) = third => {
