@@ -1,9 +1,8 @@
 //! `labels FILE`: which images of an experiment are probably labelled wrong, by all that its recipes answered; with `--out`,
 //! as a page of pictures.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Mutex;
 
 use anyhow::Context;
 
@@ -156,16 +155,11 @@ fn pictures(
 fn shown(dataset: &Dataset, labels: &Labels, most: usize) -> anyhow::Result<Vec<Shown>> {
     let images: Vec<_> = labels.in_question().take(most).collect();
     let wanted: Vec<usize> = images.iter().map(|image| image.sample as usize).collect();
-    let found = Mutex::new(BTreeMap::new());
-    dataset.squares(&wanted, Frame { side: SIDE, resize: Resize::WHOLE }, &|index, pixels| {
-        let mut found = found.lock().map_err(|_| anyhow::anyhow!("an image has failed"))?;
-        found.insert(index, Picture::square(SIDE, pixels).png()?);
-        Ok(())
-    })?;
-    let mut found = found.into_inner()?;
+    let squares = dataset.few_squares(&wanted, Frame { side: SIDE, resize: Resize::WHOLE })?;
     let picture = |image: &&labels::Examined| {
-        let png = found.remove(&(image.sample as usize)).with_context(|| format!("'{}' was not read", image.image))?;
-        Ok(Shown { png, caption: labels::caption(image), width: SIDE })
+        let pixels =
+            squares.get(&(image.sample as usize)).with_context(|| format!("'{}' was not read", image.image))?;
+        Ok(Shown { png: Picture::square(SIDE, pixels).png()?, caption: labels::caption(image), width: SIDE })
     };
     images.iter().map(picture).collect()
 }

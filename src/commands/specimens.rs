@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Mutex;
 
 use anyhow::Context;
 
@@ -147,12 +146,7 @@ fn squares(dataset: &Dataset, part: Part, many: usize, side: usize) -> anyhow::R
     );
     let many = many.min(own.len());
     let wanted: Vec<usize> = (0..many).map(|index| own[index * own.len() / many]).collect();
-    let found = Mutex::new(BTreeMap::new());
-    dataset.squares(&wanted, Frame { side, resize: Resize::WHOLE }, &|index, pixels| {
-        found.lock().map_err(|_| anyhow::anyhow!("an image has failed"))?.insert(index, pixels.to_vec());
-        Ok(())
-    })?;
-    Ok(found.into_inner()?.into_iter().collect())
+    Ok(dataset.few_squares(&wanted, Frame { side, resize: Resize::WHOLE })?.into_iter().collect())
 }
 
 fn picture(side: usize, pixels: &[u8], caption: String) -> anyhow::Result<Shown> {

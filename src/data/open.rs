@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use rayon::prelude::*;
@@ -181,6 +181,19 @@ impl Dataset {
                 }
             }
         })
+    }
+
+    /// The same of a few samples, all at once, by their places.
+    ///
+    /// # Errors
+    /// As `squares`.
+    pub fn few_squares(&self, wanted: &[usize], frame: Frame) -> anyhow::Result<BTreeMap<usize, Vec<u8>>> {
+        let found = Mutex::new(BTreeMap::new());
+        self.squares(wanted, frame, &|index, pixels| {
+            found.lock().map_err(|_| anyhow::anyhow!("an image has failed"))?.insert(index, pixels.to_vec());
+            Ok(())
+        })?;
+        Ok(found.into_inner()?)
     }
 
     /// Decodes the samples in `wanted` (indices into the manifest) and hands each to `take`, in parallel.
