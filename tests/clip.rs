@@ -158,6 +158,16 @@ fn which_activation_it_is_must_be_said() {
     let lines = "weights = \"clip.safetensors\"\narch = \"clip_vitb32\"    # OpenAI's; \"clip_vitb32_gelu\" are LAION's, DataComp's \
                  and others\nwidth = 0.0625\npreprocess = \"clip\"\nresize = \"crop bicubic\"\n";
     assert!(said.out.contains(lines), "{}", said.out);
+    // Of timm's transformers no file says which of two preparations it wants either: both are named.
+    let plain = arch("vit_base_patch32");
+    init::fresh(&plain.graph(10).unwrap(), 0, 1, 0).unwrap().write(&world.path("vit.safetensors")).unwrap();
+    server.answers(
+        "/google/vit/resolve/main/model.safetensors",
+        Answer::Well(std::fs::read(world.path("vit.safetensors")).unwrap()),
+    );
+    let said = world.run(&["weights", "get", "hf:google/vit", "--from", &server.address, "--weights", "lib"]).exits(0);
+    let line = "preprocess = \"torch\"    # \"tf\" for AugReg's and Google's own\nresize = \"crop 0.875 bicubic\"\n";
+    assert!(said.out.contains(line), "{}", said.out);
     let said = world.run(&["weights", "inspect", "clip.safetensors"]).exits(2);
     let told = "fits clip_vitb32 (OpenAI's weights) and clip_vitb32_gelu (LAION's, DataComp's and others), which differ in an \
                 activation that no tensor tells: say which with --arch, or as FILE=ARCH to `rank`";

@@ -61,7 +61,7 @@ impl Server {
         format!("{}{path}", self.address)
     }
 
-    fn answers(&self, path: &str, answer: Answer) {
+    pub fn answers(&self, path: &str, answer: Answer) {
         self.answers.lock().unwrap().insert(path.to_owned(), answer);
     }
 
@@ -188,7 +188,7 @@ fn a_model_of_the_hub_comes_by_its_name_with_the_hash_that_the_hub_has() {
     ]);
     let get = |what: &str| world.run(&["weights", "get", what, "--from", &server.address, "--weights", "lib"]);
     let said = get("hf:me/small-net").exits(0).out;
-    assert!(said.contains(&sha256(&bytes)) && !said.contains("no hash of it is published"), "{said}");
+    assert!(said.contains(&sha256(&bytes)) && !said.contains("did not say its hash"), "{said}");
     let usage = "weights = \"small-net.safetensors\"\narch = \"resnet8\"\npreprocess = \"torch\"";
     assert!(said.contains(usage), "what an experiment must say: {said}");
     assert!(!said.contains("resize ="), "{said}");
@@ -200,7 +200,7 @@ fn a_model_of_the_hub_comes_by_its_name_with_the_hash_that_the_hub_has() {
 
     let said = get("hf:me/other/open_clip_model.safetensors").exits(1);
     assert!(said.err.contains(&sha256(b"another file")) && said.err.contains("Nothing was kept"), "{}", said.err);
-    assert!(get("hf:me/plain").exits(0).out.contains("no hash of it is published"));
+    assert!(get("hf:me/plain").exits(0).out.contains("the hub did not say its hash"));
     let said = get("hf:me/none").exits(1);
     assert!(said.err.contains("the server answers 404: the hub has no such file"), "{}", said.err);
     assert!(get("hf:none").exits(2).err.contains("hf:OWNER/NAME"));

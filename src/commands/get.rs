@@ -69,7 +69,8 @@ pub fn weights(what: &str, sha256: Option<&str>, from: Option<&str>, common: &Co
     }
     print(&format!("'{}': {}, sha256 {}", to.display(), megabytes(found.bytes), found.sha256))?;
     if matches!(expected, Expected::Unknown) {
-        print("no hash of it is published: with --sha256 another machine can make sure that it gets the same bytes")?;
+        let none = if is_of_hub { "the hub did not say its hash" } else { "no hash of it is published" };
+        print(&format!("{none}: with --sha256 another machine can make sure that it gets the same bytes"))?;
     }
     match found.known {
         Some(known) => print(&format!("known as {}: weights = \"{}\" under [backbone]", known.name, known.name))?,
@@ -90,8 +91,12 @@ fn how_to_use(file: &Path) -> anyhow::Result<String> {
         lines[1].push_str(&format!("    # OpenAI's; \"{twin}\" are LAION's, DataComp's and others"));
     }
     lines.extend((arch.width != 1.0).then(|| format!("width = {}", arch.width)));
-    lines.extend(family(&arch.name).map(|family| format!("preprocess = \"{}\"", family.preprocess.word())));
-    lines.extend(vit::named(&arch.name).map(|vit| format!("resize = \"{}\"", vit.resize())));
+    let vit = vit::named(&arch.name);
+    let others = vit
+        .and_then(|vit| vit.others())
+        .map_or_else(String::new, |(other, whose)| format!("    # \"{}\" for {whose}", other.word()));
+    lines.extend(family(&arch.name).map(|family| format!("preprocess = \"{}\"{others}", family.preprocess.word())));
+    lines.extend(vit.map(|vit| format!("resize = \"{}\"", vit.resize())));
     let usual = "what is said of images is what is usual for this network: its authors say how theirs come before it";
     Ok(format!("{not}, such as\n\n[backbone]\n{}\n\n{usual}", lines.join("\n")))
 }

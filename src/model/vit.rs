@@ -187,6 +187,12 @@ impl Vit {
         if self.is_clip() { Preprocess::Clip } else { Preprocess::Torch }
     }
 
+    /// Another way of preparing them, and whose weights of the same network want it (timm 1.0 and Hugging Face's `google/vit-*`: mean
+    /// and deviation of one half).
+    pub fn others(&self) -> Option<(Preprocess, &'static str)> {
+        (self.style == Style::Timm).then_some((Preprocess::Tf, "AugReg's and Google's own"))
+    }
+
     /// How its authors bring images to its size.
     pub fn resize(&self) -> Resize {
         match self.style {

@@ -62,7 +62,7 @@ pub(super) fn packed(graph: &Graph, packed: &mut HashMap<String, Packed>) {
     }
 }
 
-/// Of the side of texts; the first of open_clip's lists has its names where the side of images has a prefix.
+/// How the names of the side of texts begin: Hugging Face's, and open_clip's, where only the side of images has a prefix.
 const TEXTS: [&str; 10] = [
     "text_model.",
     "text_projection",
