@@ -9,8 +9,8 @@ use super::{Network, Tape};
 use crate::model::graph::{self, Op};
 use crate::nn::activation::Activation;
 use crate::nn::optim::clip;
-use crate::nn::{self, activation, attention, buffer, conv, curve, gate, join};
-use crate::nn::{layer_norm, layout, linear, norm, pointwise, pool, tokens};
+use crate::nn::{self, activation, attention, attention_pool, buffer, conv, curve, gate, join};
+use crate::nn::{layer_norm, layout, linear, norm, pointwise, pool, rotary, swiglu, tokens};
 
 /// Gradients of learned parameters, per layer in the order of `Graph::params`; empty where nothing trains.
 pub struct Gradients(pub Vec<Vec<Tensor>>);
@@ -152,15 +152,28 @@ impl Network {
             }
             Op::Pointwise { .. } => {
                 let x = if weighs { Some(&**input()?) } else { None };
-                let (dx, own) = pointwise::backward(x, &params[0], &dy, want[0])?;
-                let alone = (adds && !weighs).then(|| conv::bias_gradient(&dy)).transpose()?;
-                Ok((vec![dx.map(Value::new)], own.into_iter().flatten().chain(alone).collect()))
+                let [dx, dw] = pointwise::backward(x, &params[0], &dy, want[0])?;
+                let db = adds.then(|| conv::bias_gradient(&dy)).transpose()?;
+                Ok((vec![dx.map(Value::new)], dw.into_iter().chain(db).collect()))
             }
             Op::LayerNorm { eps } => {
                 let (dx, own) = layer_norm::backward(input()?, &params[0], *eps, &dy)?;
                 Ok((vec![Some(Value::new(dx))], own.into_iter().filter(|_| learn).collect()))
             }
             Op::Attention { heads } => only(attention::backward(input()?, &dy, *heads)?),
+            Op::Rotary { .. } => {
+                let dx = rotary::backward(&dy, &self.turn(index)?)?;
+                let own = if learn { rotary::bias_gradients(&dx)?.into() } else { Vec::new() };
+                Ok((vec![Some(Value::new(dx))], own))
+            }
+            Op::SwiGlu => {
+                let [dgate, dx] = swiglu::backward(input()?, tape.output(layer.inputs[1])?, &dy)?;
+                Ok((vec![Some(Value::new(dgate)), Some(Value::new(dx))], Vec::new()))
+            }
+            Op::AttentionPool { heads } => {
+                let [dx, dkeys] = attention_pool::backward(input()?, tape.output(layer.inputs[1])?, &dy, *heads)?;
+                Ok((vec![Some(Value::new(dx)), Some(Value::new(dkeys))], Vec::new()))
+            }
             Op::Tokens { at, count } => {
                 let [dx, own] = tokens::insert_backward(&dy, *at, *count)?;
                 let dx = Value::new(dx).reshaped((tape.images, shape[1], shape[2], shape[0]))?;

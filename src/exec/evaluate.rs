@@ -137,9 +137,9 @@ impl Network {
         let convolves = |index: &usize| matches!(layers[*index].op, Op::Conv { .. } | Op::Pointwise { .. });
         let product = |index: usize| {
             let [channels, height, width] = layers[self.source(index)].shape;
-            if let (Op::Pointwise { .. }, [w, bias]) = (&layers[index].op, &self.params[index][..]) {
+            if let (Op::Pointwise { .. }, [w, bias @ ..]) = (&layers[index].op, &self.params[index][..]) {
                 let conv = pointwise::ready([height, width, channels], w)?;
-                return Ok((index, Product { conv, bias: Some(bias.clone()), activation: Activation::Linear }));
+                return Ok((index, Product { conv, bias: bias.first().cloned(), activation: Activation::Linear }));
             }
             let (w, bias, activation) = self.product(index, false)?;
             let conv = Ready::new(&self.geometry(index), [height, width, channels], &w)?;

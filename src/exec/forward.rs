@@ -15,7 +15,9 @@ use crate::nn::conv::{self, Ready};
 use crate::nn::curve;
 use crate::nn::norm::{self, Follow, Norm, Statistics};
 use crate::nn::pool;
-use crate::nn::{attention, gate, join, layer_norm, layout, linear, pointwise, tokens};
+use crate::nn::{
+    attention, attention_pool, gate, join, layer_norm, layout, linear, pointwise, rotary, swiglu, tokens,
+};
 use crate::seed::Rng;
 
 /// How a pass runs.
@@ -220,10 +222,13 @@ impl Network {
             }
             Op::Pointwise { .. } => match ready.get(&index) {
                 Some(product) => product.conv.apply(x, product.bias.as_ref(), product.activation)?,
-                None => pointwise::forward(x, &params[0], &params[1])?,
+                None => pointwise::forward(x, &params[0], params.get(1))?,
             },
             Op::LayerNorm { eps } => layer_norm::forward(x, &params[0], &params[1], *eps)?,
             Op::Attention { heads } => attention::forward(x, *heads)?,
+            Op::Rotary { .. } => rotary::forward(x, [&params[0], &params[1]], &self.turn(index)?)?,
+            Op::SwiGlu => swiglu::forward(x, tape.output(layer.inputs[1])?)?,
+            Op::AttentionPool { heads } => attention_pool::forward(x, tape.output(layer.inputs[1])?, *heads)?,
             Op::Tokens { at, .. } => tokens::insert(x, &params[0], *at)?,
             Op::Positions => tokens::place(x, &params[0])?,
             Op::Token(at) => tokens::take(x, *at, 1)?,

@@ -13,6 +13,7 @@ pub(super) fn curve(activation: graph::Activation) -> Option<Curve> {
         graph::Activation::Sigmoid => Some(Curve::Sigmoid),
         graph::Activation::Gelu => Some(Curve::Gelu),
         graph::Activation::QuickGelu => Some(Curve::QuickGelu),
+        graph::Activation::GeluTanh => Some(Curve::GeluTanh),
         graph::Activation::Linear | graph::Activation::Relu | graph::Activation::Relu6 => None,
     }
 }
@@ -26,7 +27,8 @@ pub(super) fn function(activation: graph::Activation) -> Activation {
         | graph::Activation::Silu
         | graph::Activation::Sigmoid
         | graph::Activation::Gelu
-        | graph::Activation::QuickGelu => Activation::Linear,
+        | graph::Activation::QuickGelu
+        | graph::Activation::GeluTanh => Activation::Linear,
     }
 }
 

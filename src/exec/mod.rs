@@ -3,6 +3,7 @@
 
 mod backward;
 mod evaluate;
+mod fixed;
 mod forward;
 mod front;
 mod mask;

@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use candle_core::{Device, Result, Tensor};
 
 use super::Tape;
+use super::fixed::{angles, fixed};
 use super::meaning::{curve, geometry};
 use crate::model::graph::{Activation, Graph, Op, Reduce};
 use crate::model::selected::Selected;
 use crate::model::weights::Weights;
 use crate::nn::conv::Conv;
 use crate::nn::norm::Norm;
+use crate::nn::rotary::Turn;
 use crate::recipe::BatchNorm;
 use crate::trains::Trains;
 
@@ -40,6 +42,8 @@ pub struct Network {
     ones: Vec<Option<Tensor>>,
     /// Per layer: a scale and a shift that never change, as a batch norm.
     fixed: Vec<Option<Norm>>,
+    /// Per layer: the angles that it turns by.
+    angles: Vec<Option<Tensor>>,
 }
 
 impl Network {
@@ -74,6 +78,7 @@ impl Network {
         let ones = ones.collect::<Result<_>>()?;
         let fixed = (0..graph.layers.len()).map(|index| fixed(&graph.layers[index].op, &params[index], device));
         let fixed = fixed.collect::<Result<_>>()?;
+        let angles = (0..graph.layers.len()).map(|index| angles(&graph, index, device)).collect::<Result<_>>()?;
         let (device, batch_norm, selected) = (device.clone(), BatchNorm::Train, Selected::of(&graph, &Trains::All));
         Ok(Self {
             graph,
@@ -88,6 +93,7 @@ impl Network {
             pads,
             ones,
             fixed,
+            angles,
         })
     }
 
@@ -203,6 +209,7 @@ impl Network {
                 Op::Pointwise { .. } => (self.learns(index, 0), false),
                 Op::BatchNorm { .. } | Op::Scale | Op::Rescale(_) | Op::Normalize => (true, false),
                 Op::LayerNorm { .. } | Op::Attention { .. } | Op::LayerScale { .. } => (true, false),
+                Op::SwiGlu | Op::AttentionPool { .. } => (true, false),
                 Op::Activation(activation) if curve(*activation).is_some() => (true, false),
                 Op::Activation(_) => (false, !self.is_absorbed(index) || self.adds(layer.inputs[0])),
                 Op::Pool { reduce: Reduce::Max, .. } | Op::GridPool { reduce: Reduce::Max, .. } => (true, true),
@@ -325,6 +332,14 @@ impl Network {
         }
     }
 
+    /// How a layer of rotary positions turns.
+    pub(super) fn turn(&self, index: usize) -> Result<Turn<'_>> {
+        match (&self.graph.layers[index].op, &self.angles[index]) {
+            (Op::Rotary { heads, skip, .. }, Some(table)) => Ok(Turn { heads: *heads, skip: *skip, table }),
+            _ => candle_core::bail!("layer {index} turns nothing"),
+        }
+    }
+
     /// All tensors by name, on the CPU.
     ///
     /// # Errors
@@ -391,19 +406,4 @@ fn fused(graph: &Graph, index: usize) -> Option<Activation> {
         }
         _ => None,
     }
-}
-
-/// The layers that scale and shift every channel by numbers of no batch, as batch norms; a learned scale takes its place later.
-fn fixed(op: &Op, params: &[Tensor], device: &Device) -> Result<Option<Norm>> {
-    let (weight, mean, var) = match (op, params) {
-        (Op::Rescale(by), _) => {
-            let weight = by.iter().map(|by| *by as f32).collect::<Vec<f32>>();
-            let weight = Tensor::from_slice(&weight, weight.len(), device)?;
-            (weight.clone(), weight.zeros_like()?, weight.ones_like()?)
-        }
-        (Op::LayerScale { .. }, [scale]) => (scale.clone(), scale.zeros_like()?, scale.ones_like()?),
-        (Op::Normalize, [mean, variance]) => (mean.ones_like()?, mean.clone(), variance.clone()),
-        _ => return Ok(None),
-    };
-    Ok(Some(Norm { bias: weight.zeros_like()?, weight, running_mean: mean, running_var: var }))
 }

@@ -187,6 +187,7 @@ impl<'a> Walk<'a> {
         let weights = self.network.params[index].first().map_or(0, |tensor| tensor.elem_count());
         let of_product = match &self.network.graph.layers[index].op {
             Op::Attention { heads } => return self.attention(index, *heads, backward),
+            Op::AttentionPool { heads } => return self.pooling(index, *heads, backward),
             Op::Conv { groups: 1, .. } | Op::Pointwise { .. } => [self.storage.number * weights, self.patches(index)],
             Op::Conv { .. } | Op::Linear { .. } if self.storage.number < F32 => [self.storage.number * weights, 0],
             _ => [0, 0],
@@ -207,6 +208,12 @@ impl<'a> Walk<'a> {
             true => work.extend([input, own, input, self.storage.number * between]),
         }
         work
+    }
+
+    /// A number for every token of each head, and another one's gradient.
+    fn pooling(&self, index: usize, heads: usize, backward: bool) -> Vec<usize> {
+        let [_, height, width] = self.network.graph.layers[self.network.graph.layers[index].inputs[1]].shape;
+        vec![F32 * self.images * heads * height * width; if backward { 2 } else { 1 }]
     }
 
     /// The forward pass; returns the bytes of the batch as it came.

@@ -56,9 +56,9 @@ fn block(graph: &mut Graph, group: &str, number: usize, channels: usize, drop: f
     let mut push = |name: &str, op| graph.then(group, format!("{own}.{name}"), op);
     push("block.0", Op::conv(channels, [7, 7], 1, [3; 4]).grouped(channels).biased(Activation::Linear));
     push("block.2", Op::LayerNorm { eps: EPS });
-    push("block.3", Op::Pointwise { out: 4 * channels });
+    push("block.3", Op::dense(4 * channels));
     push("block.4", Op::Activation(Activation::Gelu));
-    push("block.5", Op::Pointwise { out: channels });
+    push("block.5", Op::dense(channels));
     let mut main = push("layer_scale", Op::LayerScale { init: SCALE });
     if drop > 0.0 {
         main = push("stochastic_depth", Op::DropPath(drop));

@@ -86,9 +86,12 @@ impl Layer {
                 .collect(),
             Op::Normalize => ["mean", "variance"].map(|name| param(name, vec![input[0]], false)).to_vec(),
             Op::LayerNorm { .. } => ["weight", "bias"].map(|name| param(name, vec![input[0]], true)).to_vec(),
-            Op::Pointwise { out } => {
-                vec![param("weight", vec![*out, input[0]], true), param("bias", vec![*out], true)]
+            Op::Pointwise { out, bias } => {
+                let mut params = vec![param("weight", vec![*out, input[0]], true)];
+                params.extend(bias.then(|| param("bias", vec![*out], true)));
+                params
             }
+            Op::Rotary { .. } => ["q_bias", "v_bias"].map(|name| param(name, vec![input[0] / 3], true)).to_vec(),
             Op::Tokens { count, .. } => vec![param("weight", vec![1, *count, input[0]], true)],
             Op::Positions => vec![param("weight", vec![1, input[1] * input[2], input[0]], true)],
             Op::LayerScale { .. } => vec![param("weight", vec![input[0]], true)],
@@ -96,14 +99,14 @@ impl Layer {
         }
     }
 
-    /// Multiply-accumulates for one image; elementwise work is left out, as papers do.
-    pub fn macs(&self, input: Shape) -> u64 {
+    /// Multiply-accumulates for one image, given the shape of its last input; elementwise work is left out, as papers do.
+    fn macs(&self, input: Shape) -> u64 {
         let output: usize = self.shape.iter().product();
         let per_output = match &self.op {
             Op::Conv { kernel, groups, .. } => input[0] / groups * kernel[0] * kernel[1],
             Op::Linear { .. } | Op::Pointwise { .. } => input[0],
             // Of queries with keys, and of what comes of it with values.
-            Op::Attention { .. } => 2 * input[1] * input[2],
+            Op::Attention { .. } | Op::AttentionPool { .. } => 2 * input[1] * input[2],
             _ => 0,
         };
         (output * per_output) as u64
@@ -158,7 +161,8 @@ impl Graph {
     }
 
     pub fn macs(&self, index: usize) -> u64 {
-        self.layers[index].macs(self.input_shape(index))
+        let layer = &self.layers[index];
+        layer.macs(layer.inputs.last().map_or(layer.shape, |input| self.layers[*input].shape))
     }
 
     pub fn total_macs(&self) -> u64 {
@@ -246,7 +250,7 @@ impl Graph {
         for (index, layer) in self.layers.iter().enumerate().skip(1) {
             let mut op = layer.op.clone();
             match &mut op {
-                Op::Conv { out, .. } | Op::Linear { out, .. } | Op::Pointwise { out } if Some(index) != last => {
+                Op::Conv { out, .. } | Op::Linear { out, .. } | Op::Pointwise { out, .. } if Some(index) != last => {
                     *out = scaled(*out);
                 }
                 Op::Shortcut { channels, .. } => *channels = scaled(*channels),

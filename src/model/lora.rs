@@ -37,7 +37,8 @@ pub fn idle(graph: &Graph) -> usize {
 pub fn adapted(backbone: &Graph, frozen: usize, lora: Lora) -> Result<Vec<usize>, String> {
     let dense = |index: usize| matches!(backbone.layers[index].op, Op::Pointwise { .. });
     let attends = |index: usize| {
-        let reads = |layer: &Layer| matches!(layer.op, Op::Attention { .. }) && layer.inputs.contains(&index);
+        let attention = |layer: &Layer| matches!(layer.op, Op::Attention { .. } | Op::Rotary { .. });
+        let reads = |layer: &Layer| attention(layer) && layer.inputs.contains(&index);
         lora.on == Dense::All || backbone.layers.iter().any(reads)
     };
     let found: Vec<usize> = (0..backbone.layers.len()).filter(|index| dense(*index) && attends(*index)).collect();
@@ -66,12 +67,12 @@ pub fn with_lora(backbone: &Graph, frozen: usize, lora: Lora) -> Result<Graph, S
     for (index, layer) in backbone.layers.iter().enumerate().skip(1) {
         let inputs: Vec<usize> = layer.inputs.iter().map(|input| place[*input]).collect();
         let mut end = graph.push(&layer.block, layer.name.clone(), layer.op.clone(), &inputs);
-        if let Op::Pointwise { out } = layer.op
+        if let Op::Pointwise { out, .. } = layer.op
             && chosen.contains(&index)
         {
             let [a, b, sum] = PARTS.map(|part| format!("{}{part}", layer.name));
-            let a = graph.push(&layer.block, a, Op::Pointwise { out: lora.rank }, &inputs);
-            let b = graph.push(&layer.block, b, Op::Pointwise { out }, &[a]);
+            let a = graph.push(&layer.block, a, Op::dense(lora.rank), &inputs);
+            let b = graph.push(&layer.block, b, Op::dense(out), &[a]);
             end = graph.push(&layer.block, sum, Op::Add, &[end, b]);
         }
         place.push(end);

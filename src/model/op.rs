@@ -21,6 +21,9 @@ pub enum Activation {
     /// x / (1 + e^(-1.702 x)), which Hendrycks and Gimpel (2016) took for that, and OpenAI's CLIP for its activation.
     #[serde(rename = "quick-gelu")]
     QuickGelu,
+    /// x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, their other one, which JAX takes where nothing is said.
+    #[serde(rename = "gelu-tanh")]
+    GeluTanh,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,9 +101,11 @@ pub enum Op {
     LayerNorm {
         eps: f64,
     },
-    /// A linear layer over the channels of every pixel, with bias: the dense layers of transformers.
+    /// A linear layer over the channels of every pixel: the dense layers of transformers.
     Pointwise {
         out: usize,
+        #[serde(default = "always", skip_serializing_if = "Clone::clone")]
+        bias: bool,
     },
     /// Learned tokens among those of the image, in front of token `at`; the pixels of a map become a row of tokens, height first
     /// (the class token of Dosovitskiy et al., 2021; the registers of Darcet et al., 2024).
@@ -112,6 +117,21 @@ pub enum Op {
     Positions,
     /// Attention between all pixels: the input is queries, keys and values side by side, each head by head.
     Attention {
+        heads: usize,
+    },
+    /// Adds learned biases to queries and values, and turns queries and keys of the patches, which come behind `skip` other tokens, by
+    /// angles that follow from where a patch lies; the longest period is `base` times the shortest (rotary positions of DINOv3,
+    /// Siméoni et al., 2025).
+    Rotary {
+        heads: usize,
+        skip: usize,
+        base: f64,
+    },
+    /// The first input's SiLU times the second (SwiGLU; Shazeer, 2020).
+    SwiGlu,
+    /// Attention of one token, the first input, over all pixels of a map, the second, with keys and values side by side, each head
+    /// by head (Lee et al., 2019).
+    AttentionPool {
         heads: usize,
     },
     /// One token of a row.
@@ -126,7 +146,17 @@ pub enum Op {
     },
 }
 
+/// Whether a dense layer has a bias where a file does not say.
+fn always() -> bool {
+    true
+}
+
 impl Op {
+    /// A linear layer over the channels of every pixel, with bias.
+    pub fn dense(out: usize) -> Self {
+        Self::Pointwise { out, bias: true }
+    }
+
     /// A convolution without bias and activation.
     pub fn conv(out: usize, kernel: [usize; 2], stride: usize, padding: Padding) -> Self {
         let activation = Activation::Linear;

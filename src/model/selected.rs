@@ -26,7 +26,7 @@ impl Selected {
                 Trains::Lora(_) => added && name == "weight" || layer.block == HEAD,
                 _ if added => false,
                 Trains::Norms => norm || layer.block == HEAD,
-                Trains::Biases => name == "bias" || layer.block == HEAD,
+                Trains::Biases => name == "bias" || name.ends_with("_bias") || layer.block == HEAD,
                 Trains::All | Trains::Only(_) => layers[index],
             };
             graph.params(index).iter().map(|param| param.learned && chosen(param.name)).collect()

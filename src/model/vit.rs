@@ -254,19 +254,19 @@ impl Vit {
         let [second_norm, wide, curve, narrow, second_scale, second_sum] = then;
         let mut push = |name: &str, op| graph.then(block, format!("{block}.{name}"), op);
         let from = push(norm, self.norm()) - 1;
-        push(qkv, Op::Pointwise { out: 3 * channels });
+        push(qkv, Op::dense(3 * channels));
         push(attention, Op::Attention { heads });
-        let mut main = push(project, Op::Pointwise { out: channels });
+        let mut main = push(project, Op::dense(channels));
         if scaled {
             main = push(scale, Op::LayerScale { init: SCALE });
         }
         let from = graph.push(block, format!("{block}.{sum}"), Op::Add, &[main, from]);
         let mut push = |name: &str, op| graph.then(block, format!("{block}.{name}"), op);
         push(second_norm, self.norm());
-        push(wide, Op::Pointwise { out: 4 * channels });
+        push(wide, Op::dense(4 * channels));
         let quick = self.style == Style::Clip { quick: true };
         push(curve, Op::Activation(if quick { Activation::QuickGelu } else { Activation::Gelu }));
-        let mut main = push(narrow, Op::Pointwise { out: channels });
+        let mut main = push(narrow, Op::dense(channels));
         if scaled {
             main = push(second_scale, Op::LayerScale { init: SCALE });
         }

@@ -124,7 +124,7 @@ fn weights([queries, keys, _]: &[Part; 3], sizes: &Sizes) -> Vec<f32> {
 }
 
 on_every_path! {
-    fn softmax(scores: &mut [f32], pitch: usize, tokens: usize, scale: f32) {
+    pub(super) fn softmax(scores: &mut [f32], pitch: usize, tokens: usize, scale: f32) {
         let _ = FUSED;
         for row in scores.chunks_exact_mut(pitch).map(|row| &mut row[..tokens]) {
             let mut most = [f32::NEG_INFINITY; 16];
@@ -143,7 +143,7 @@ on_every_path! {
 
 on_every_path! {
     /// The gradient of scores from that of the weights, in its place.
-    fn softmax_gradient(weights: &[f32], slopes: &mut [f32], pitch: usize, tokens: usize, scale: f32) {
+    pub(super) fn softmax_gradient(weights: &[f32], slopes: &mut [f32], pitch: usize, tokens: usize, scale: f32) {
         for (weights, slopes) in weights.chunks_exact(pitch).zip(slopes.chunks_exact_mut(pitch)) {
             let (weights, slopes) = (&weights[..tokens], &mut slopes[..tokens]);
             let mut lanes = [0f32; 16];

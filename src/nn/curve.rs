@@ -1,4 +1,4 @@
-//! SiLU, GELU in two ways and the sigmoid, forward and backward. Nothing is fused and no system's `exp` is asked: all paths give the same bits. A
+//! SiLU, GELU in three ways and the sigmoid, forward and backward. Nothing is fused and no system's `exp` is asked: all paths give the same bits. A
 //! NaN stays a NaN.
 
 use candle_core::{Result, Tensor, bail};
@@ -21,6 +21,8 @@ pub enum Curve {
     Gelu,
     /// x / (1 + e^(-1.702 x)): the sigmoid in its place, as OpenAI's CLIP has it (Radford et al., 2021).
     QuickGelu,
+    /// x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, the other one that they name: JAX's default, and PyTorch's `tanh`.
+    GeluTanh,
 }
 
 /// How much steeper QuickGELU's sigmoid is.
@@ -28,7 +30,7 @@ const STEEPER: f32 = 1.702;
 
 /// 1 / (1 + e^-x).
 #[inline(always)]
-fn sigmoid(x: f32) -> f32 {
+pub(super) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exponential(-x))
 }
 
@@ -132,6 +134,30 @@ on_every_path! {
     }
 }
 
+/// 2 sqrt(2 / pi), and how much of a cube is added: (1 + tanh(u)) / 2 is the sigmoid of 2 u.
+const TANH: [f32; 2] = [1.595_769_1, 0.044_715];
+/// Where it is 0 or 1 in f32.
+const FLAT: f32 = 12.0;
+
+on_every_path! {
+    fn tanh_gelus(x: &[f32], y: &mut [f32]) {
+        let _ = FUSED;
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = x * sigmoid(TANH[0] * (x + TANH[1] * x * x * x)));
+    }
+}
+
+on_every_path! {
+    fn tanh_gelu_slopes(x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        let _ = FUSED;
+        for (dx, (x, dy)) in dx.iter_mut().zip(x.iter().zip(dy)) {
+            let part = sigmoid(TANH[0] * (x + TANH[1] * x * x * x));
+            // Where the sigmoid is flat a cube may be beyond f32.
+            let steep = if x.abs() > FLAT { 0.0 } else { TANH[0] * (x + 3.0 * TANH[1] * x * x * x) };
+            *dx = dy * (part * (1.0 + steep * (1.0 - part)));
+        }
+    }
+}
+
 /// Elementwise, any shape.
 ///
 /// # Errors
@@ -148,6 +174,7 @@ pub fn forward(x: &Tensor, curve: Curve) -> Result<Tensor> {
             Curve::Sigmoid => sigmoids(x, y),
             Curve::Gelu => gelus(x, y),
             Curve::QuickGelu => quick_gelus(x, y),
+            Curve::GeluTanh => tanh_gelus(x, y),
         });
     })?;
     tensor(y, x.shape().clone())
@@ -173,6 +200,7 @@ pub fn backward(x: &Tensor, dy: &Tensor, curve: Curve) -> Result<Tensor> {
                 Curve::Sigmoid => sigmoid_slopes(x, dy, dx),
                 Curve::Gelu => gelu_slopes(x, dy, dx),
                 Curve::QuickGelu => quick_gelu_slopes(x, dy, dx),
+                Curve::GeluTanh => tanh_gelu_slopes(x, dy, dx),
             },
         );
     })?;

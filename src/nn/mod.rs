@@ -12,6 +12,7 @@ use crate::device::Precision;
 
 pub mod activation;
 pub mod attention;
+pub mod attention_pool;
 pub mod buffer;
 pub mod coming;
 pub mod conv;
@@ -34,7 +35,9 @@ pub mod pointwise;
 pub mod pool;
 pub mod probe;
 pub mod pull;
+pub mod rotary;
 pub mod solve;
+pub mod swiglu;
 pub mod temperature;
 pub mod tokens;
 pub mod transferability;

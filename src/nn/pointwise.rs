@@ -24,33 +24,28 @@ pub fn ready(image: [usize; 3], w: &Tensor) -> Result<Ready> {
     Ready::new(&ONE, image, &kernel(w)?)
 }
 
-/// y = x w^T + bias; x [n, height, width, in], w [out, in], bias `[out]`.
+/// y = x w^T + bias; x [n, height, width, in], w [out, in], bias `[out]` if there is one.
 ///
 /// # Errors
 /// The shapes do not fit.
-pub fn forward(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    conv::forward(&ONE, x, &kernel(w)?, Some(bias), Activation::Linear)
+pub fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    conv::forward(&ONE, x, &kernel(w)?, bias, Activation::Linear)
 }
 
-/// The gradient of the input where `want_dx`, and of w and bias where the input `x` is given.
+/// The gradient of the input where `want_dx`, and of w where the input `x` is given.
 ///
 /// # Errors
 /// The shapes do not fit.
-pub fn backward(
-    x: Option<&Tensor>,
-    w: &Tensor,
-    dy: &Tensor,
-    want_dx: bool,
-) -> Result<(Option<Tensor>, Option<[Tensor; 2]>)> {
+pub fn backward(x: Option<&Tensor>, w: &Tensor, dy: &Tensor, want_dx: bool) -> Result<[Option<Tensor>; 2]> {
     let (images, height, width, _) = dy.dims4()?;
     let (out, channels) = w.dims2()?;
     let shape = [images, height, width, channels];
     let of_device = if w.device().is_cuda() { x } else { None };
     let [dx, dw] = conv::backward(&ONE, shape, of_device, &kernel(w)?, dy, want_dx)?;
-    let Some(x) = x else { return Ok((dx, None)) };
+    let Some(x) = x else { return Ok([dx, None]) };
     let dw = match dw {
         Some(dw) => dw.reshape((out, channels))?,
         None => tensor(with([x, dy], |[x, dy]| gradient(dy, out, x, channels))?, (out, channels))?,
     };
-    Ok((dx, Some([dw, conv::bias_gradient(dy)?])))
+    Ok([dx, Some(dw)])
 }

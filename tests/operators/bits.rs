@@ -197,9 +197,9 @@ fn attending() -> Graph {
     graph.then("stem", "patches", Op::conv(24, [4, 4], 4, [0; 4]).biased(Behind::Linear));
     let stem = graph.then("stem", "stem_norm", Op::LayerNorm { eps: 1e-6 });
     graph.then("map", "depthwise", Op::conv(24, [7, 7], 1, [3; 4]).grouped(24).biased(Behind::Gelu));
-    graph.then("map", "wide", Op::Pointwise { out: 40 });
+    graph.then("map", "wide", Op::dense(40));
     graph.then("map", "gelu", Op::Activation(Behind::Gelu));
-    graph.then("map", "narrow", Op::Pointwise { out: 24 });
+    graph.then("map", "narrow", Op::dense(24));
     graph.then("map", "map_scale", Op::LayerScale { init: 0.5 });
     let main = graph.then("map", "drop", Op::DropPath(0.4));
     graph.push("map", "map_add", Op::Add, &[main, stem]);
@@ -207,9 +207,9 @@ fn attending() -> Graph {
     graph.then("rows", "positions", Op::Positions);
     let rows = graph.then("rows", "registers", Op::Tokens { at: 1, count: 3 });
     graph.then("block", "norm", Op::LayerNorm { eps: 1e-6 });
-    graph.then("block", "qkv", Op::Pointwise { out: 72 });
+    graph.then("block", "qkv", Op::dense(72));
     graph.then("block", "attention", Op::Attention { heads: 2 });
-    graph.then("block", "project", Op::Pointwise { out: 24 });
+    graph.then("block", "project", Op::dense(24));
     let main = graph.then("block", "scale", Op::LayerScale { init: 2.0 });
     graph.push("block", "add", Op::Add, &[main, rows]);
     graph.then("top", "top_norm", Op::LayerNorm { eps: 1e-6 });
@@ -218,10 +218,38 @@ fn attending() -> Graph {
     graph
 }
 
+/// A network of what DINOv3 and SigLIP have beside those: dense layers without biases, rotary positions, SwiGLU, GELU by its tanh, and
+/// the attention of one token.
+fn turning() -> Graph {
+    let mut graph = Graph::new("turning", Framework::Torch, [3, 20, 20]);
+    graph.then("rows", "patches", Op::conv(24, [4, 4], 4, [0; 4]).biased(Behind::Linear));
+    let rows = graph.then("rows", "class", Op::Tokens { at: 0, count: 2 });
+    graph.then("block", "norm", Op::LayerNorm { eps: 1e-5 });
+    graph.then("block", "qkv", Op::Pointwise { out: 72, bias: false });
+    graph.then("block", "turn", Op::Rotary { heads: 2, skip: 2, base: 100.0 });
+    graph.then("block", "attention", Op::Attention { heads: 2 });
+    let main = graph.then("block", "project", Op::dense(24));
+    let sum = graph.push("block", "add", Op::Add, &[main, rows]);
+    let gate = graph.push("units", "gate", Op::dense(40), &[sum]);
+    let let_through = graph.push("units", "through", Op::dense(40), &[sum]);
+    graph.push("units", "swiglu", Op::SwiGlu, &[gate, let_through]);
+    let main = graph.then("units", "narrow", Op::dense(24));
+    let map = graph.push("units", "unit_add", Op::Add, &[main, sum]);
+    let keys = graph.push("pool", "keys", Op::dense(48), &[map]);
+    graph.push("pool", "asks", Op::Tokens { at: 0, count: 1 }, &[map]);
+    graph.then("pool", "alone", Op::Token(0));
+    let query = graph.then("pool", "query", Op::dense(24));
+    graph.push("pool", "pool", Op::AttentionPool { heads: 3 }, &[query, keys]);
+    graph.then("pool", "wide", Op::dense(30));
+    graph.then("pool", "gelu", Op::Activation(Behind::GeluTanh));
+    graph.then("top", "out", Op::Linear { out: 5, activation: Behind::Linear });
+    graph
+}
+
 pub(super) fn networks() -> Vec<Graph> {
     let known = [("resnet8", 16), ("vgg_small", 16), ("mobilenet_v1", 32)];
     let known = known.map(|(name, input)| Arch::new(name, input, 0.25).graph(10).unwrap());
-    known.into_iter().chain([everything(), gated(), attending()]).collect()
+    known.into_iter().chain([everything(), gated(), attending(), turning()]).collect()
 }
 
 pub(super) fn network(graph: Graph) -> Network {

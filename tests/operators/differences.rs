@@ -81,6 +81,7 @@ fn curves_and_gates() {
     check("silu", one, &[twin::silu_backward(&x, &dy)], |i| twin::silu(&i[0]), &dy);
     check("gelu", one, &[twin::gelu_backward(&x, &dy)], |i| twin::gelu(&i[0]), &dy);
     check("quick_gelu", one, &[twin::quick_gelu_backward(&x, &dy)], |i| twin::quick_gelu(&i[0]), &dy);
+    check("tanh_gelu", one, &[twin::tanh_gelu_backward(&x, &dy)], |i| twin::tanh_gelu(&i[0]), &dy);
     // Two images of fifteen pixels and four channels.
     let gradients = [twin::scale(&dy, &gate, 15, 4), twin::gate_gradient(&x, &dy, 15, 4)];
     check("scale", &[x.clone(), gate], &gradients, |i| twin::scale(&i[0], &i[1], 15, 4), &dy);

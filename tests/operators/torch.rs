@@ -11,7 +11,8 @@ use tl_sweep::nn::loss::{Targets, cross_entropy};
 use tl_sweep::nn::norm::{self, Follow, Norm};
 use tl_sweep::nn::optim::{Rule, State, Step, clip};
 use tl_sweep::nn::pool::{self, Pool, Reduce, Windows};
-use tl_sweep::nn::{attention, gate, layer_norm};
+use tl_sweep::nn::rotary::{self, Turn};
+use tl_sweep::nn::{attention, attention_pool, gate, layer_norm, swiglu};
 
 use super::twin::size;
 use super::{close, floats, on_path, tensor, uniform};
@@ -113,14 +114,18 @@ fn pools() {
     }
 }
 
-/// SiLU, GELU in two ways and the sigmoid of eight times the inputs.
+/// SiLU, GELU in three ways and the sigmoid of eight times the inputs.
 #[test]
 fn curves() {
     on_path();
     let fixture = fixture();
-    for (name, own) in
-        [("silu", Curve::Silu), ("sigmoid", Curve::Sigmoid), ("gelu", Curve::Gelu), ("quick_gelu", Curve::QuickGelu)]
-    {
+    for (name, own) in [
+        ("silu", Curve::Silu),
+        ("sigmoid", Curve::Sigmoid),
+        ("gelu", Curve::Gelu),
+        ("quick_gelu", Curve::QuickGelu),
+        ("tanh_gelu", Curve::GeluTanh),
+    ] {
         let case = &fixture[name];
         let x = (channels_last(&inputs(case)[0]).unwrap() * 8.0).unwrap();
         same(name, &curve::forward(&x, own).unwrap(), &case["y"]);
@@ -167,6 +172,53 @@ fn attention_of_heads() {
     close("y", &attention::forward(&x, 2).unwrap(), &list(&case["y"]));
     let dy = dy(case).reshape((2, 7, 1, 8)).unwrap();
     close("dx", &attention::backward(&x, &dy, 2).unwrap(), &list(&case["grads"][0]));
+}
+
+/// Two heads of eight numbers, of two tokens and four patches of two images.
+#[test]
+fn rotary_positions() {
+    on_path();
+    let fixture = fixture();
+    let case = &fixture["rotary"];
+    let [x, of_queries, of_values] = <[Tensor; 3]>::try_from(inputs(case)).unwrap();
+    let table: Vec<f64> = rotary::table(2, 8, 100.0).into_iter().map(f64::from).collect();
+    let table = tensor(&table, &[4, 4, 2]);
+    let turn = Turn { heads: 2, skip: 2, table: &table };
+    let y = rotary::forward(&x.reshape((2, 6, 1, 48)).unwrap(), [&of_queries, &of_values], &turn).unwrap();
+    close("y", &y, &list(&case["y"]));
+    let dx = rotary::backward(&dy(case).reshape((2, 6, 1, 48)).unwrap(), &turn).unwrap();
+    close("dx", &dx, &list(&case["grads"][0]));
+    let [dq, dv] = rotary::bias_gradients(&dx).unwrap();
+    close("of queries", &dq, &list(&case["grads"][1]));
+    close("of values", &dv, &list(&case["grads"][2]));
+}
+
+/// Two heads of four numbers, over seven tokens of two images.
+#[test]
+fn attention_of_one_token() {
+    on_path();
+    let fixture = fixture();
+    let case = &fixture["attention_pool"];
+    let [queries, keys] = <[Tensor; 2]>::try_from(inputs(case)).unwrap();
+    let (queries, keys) = (queries.reshape((2, 1, 1, 8)).unwrap(), keys.reshape((2, 7, 1, 16)).unwrap());
+    close("y", &attention_pool::forward(&queries, &keys, 2).unwrap(), &list(&case["y"]));
+    let dy = dy(case).reshape((2, 1, 1, 8)).unwrap();
+    let [dq, dk] = attention_pool::backward(&queries, &keys, &dy, 2).unwrap();
+    close("queries", &dq, &list(&case["grads"][0]));
+    close("keys and values", &dk, &list(&case["grads"][1]));
+}
+
+#[test]
+fn gated_units() {
+    on_path();
+    let fixture = fixture();
+    let case = &fixture["swiglu"];
+    let [by, x] = <[Tensor; 2]>::try_from(inputs(case)).unwrap().map(|tensor| channels_last(&tensor).unwrap());
+    let by = (by * 8.0).unwrap();
+    same("y", &swiglu::forward(&by, &x).unwrap(), &case["y"]);
+    let [dgate, dx] = swiglu::backward(&by, &x, &channels_last(&dy(case)).unwrap()).unwrap();
+    same("gate", &(dgate * 8.0).unwrap(), &case["grads"][0]);
+    same("x", &dx, &case["grads"][1]);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! definitions in f64.
 
 use proptest::prelude::*;
-use tl_sweep::nn::{attention, layer_norm, pointwise, tokens};
+use tl_sweep::nn::rotary::{self, Turn};
+use tl_sweep::nn::{attention, attention_pool, layer_norm, pointwise, swiglu, tokens};
 
 use super::differences::check;
 use super::twin::{self, size};
@@ -111,6 +112,63 @@ fn attended_backward(x: &[f64], dy: &[f64], images: usize, heads: usize, depth: 
     dx
 }
 
+/// Queries, keys and values [images, tokens, 3, heads, depth] with biases of queries and values; queries and keys of patches turned.
+fn turned(x: &[f64], biases: [&[f64]; 2], heads: usize, skip: usize, side: usize) -> Vec<f64> {
+    let channels = biases[0].len();
+    let depth = channels / heads;
+    let mut y = x.to_vec();
+    for (row, y) in y.chunks_mut(channels).enumerate() {
+        let (kind, token) = (row % 3, row / 3 % (skip + side * side));
+        if kind != 1 {
+            y.iter_mut().zip(biases[kind / 2]).for_each(|(y, bias)| *y += bias);
+        }
+        if kind == 2 || token < skip {
+            continue;
+        }
+        let patch = token - skip;
+        for head in y.chunks_mut(depth) {
+            let before = head.to_vec();
+            for at in 0..depth / 2 {
+                let (axis, number) = (at / (depth / 4), at % (depth / 4));
+                let place = [patch / side, patch % side][axis] as f64;
+                let centre = (2.0 * place + 1.0) / side as f64 - 1.0;
+                let angle = std::f64::consts::TAU * centre / 100f64.powf(number as f64 / (depth / 4) as f64);
+                let (a, b) = (before[at], before[at + depth / 2]);
+                (head[at], head[at + depth / 2]) = (a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin());
+            }
+        }
+    }
+    y
+}
+
+/// Queries [images, heads, depth], keys and values [images, tokens, 2, heads, depth].
+fn pooled(queries: &[f64], keys: &[f64], images: usize, heads: usize) -> Vec<f64> {
+    let channels = queries.len() / images;
+    let depth = channels / heads;
+    let mut y = vec![0.0; queries.len()];
+    for (unit, y) in y.chunks_mut(depth).enumerate() {
+        let rows = keys.chunks(keys.len() / images).nth(unit / heads).unwrap().chunks(2 * channels);
+        let first = unit % heads * depth;
+        let own: Vec<Vec<f64>> = rows.clone().map(|row| row[first..][..depth].to_vec()).collect();
+        let weights = weights(&[queries[unit * depth..][..depth].to_vec()], &own).remove(0);
+        for (weight, row) in weights.iter().zip(rows) {
+            y.iter_mut().zip(&row[channels + first..]).for_each(|(y, value)| *y += weight * value);
+        }
+    }
+    y
+}
+
+/// Differences of sum(dy * output) by one input, where a definition's gradient is not written down.
+fn slopes(input: &[f64], dy: &[f64], output: impl Fn(&[f64]) -> Vec<f64>) -> Vec<f64> {
+    let total = |input: &[f64]| output(input).iter().zip(dy).map(|(y, dy)| y * dy).sum::<f64>();
+    let moved = |at: usize, by: f64| {
+        let mut input = input.to_vec();
+        input[at] += by;
+        total(&input)
+    };
+    (0..input.len()).map(|at| (moved(at, 1e-5) - moved(at, -1e-5)) / 2e-5).collect()
+}
+
 #[test]
 fn definitions_have_the_slopes_of_finite_differences() {
     let (x, weight, bias, dy) = (uniform(40, 1), uniform(8, 2), uniform(8, 3), uniform(40, 4));
@@ -124,6 +182,66 @@ fn definitions_have_the_slopes_of_finite_differences() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn rotary_positions_of_any_shape(images in 1usize..3, side in 1usize..5, skip in 0usize..4, heads in 1usize..4, quarter in 1usize..9, seed in 0u64..1000) {
+        on_path();
+        let (depth, tokens) = (4 * quarter, skip + side * side);
+        let (channels, dims) = (heads * depth, [images, tokens, 1, 3 * heads * depth]);
+        let (x, dy) = (uniform(size(&dims), seed), uniform(size(&dims), seed + 1));
+        let biases = [uniform(channels, seed + 2), uniform(channels, seed + 3)];
+        let table: Vec<f64> = rotary::table(side, depth, 100.0).into_iter().map(f64::from).collect();
+        let table = tensor(&table, &[side * side, depth / 2, 2]);
+        let turn = Turn { heads, skip, table: &table };
+        let [of_queries, of_values] = [0, 1].map(|which| tensor(&biases[which], &[channels]));
+        let y = rotary::forward(&tensor(&x, &dims), [&of_queries, &of_values], &turn).unwrap();
+        prop_assert_eq!(y.dims(), &dims);
+        close_among("y", &y, &turned(&x, [&biases[0], &biases[1]], heads, skip, side), 2.0);
+        // What was turned is turned back: a rotation's gradient is its inverse.
+        let none = vec![0.0; channels];
+        let dx = rotary::backward(&tensor(&turned(&dy, [&none, &none], heads, skip, side), &dims), &turn).unwrap();
+        close_among("dx", &dx, &dy, 2.0);
+        let sums = |kind: usize| {
+            let of = |channel: usize| dy.iter().skip(kind * channels + channel).step_by(3 * channels).sum::<f64>();
+            (0..channels).map(of).collect::<Vec<f64>>()
+        };
+        let [dq, dv] = rotary::bias_gradients(&dx).unwrap();
+        close_among("of queries", &dq, &sums(0), (images * tokens) as f64 / 2.0);
+        close_among("of values", &dv, &sums(2), (images * tokens) as f64 / 2.0);
+        let other = Turn { skip: skip + 1, ..turn };
+        prop_assert!(rotary::backward(&dx, &other).is_err());
+    }
+
+    #[test]
+    fn attention_of_one_token_of_any_shape(images in 1usize..3, count in 1usize..9, heads in 1usize..4, depth in 1usize..20, seed in 0u64..1000) {
+        on_path();
+        let channels = heads * depth;
+        let (dims, rows) = ([images, 1, 1, channels], [images, count, 1, 2 * channels]);
+        let queries: Vec<f64> = uniform(size(&dims), seed).iter().map(|x| 3.0 * x).collect();
+        let (keys, dy) = (uniform(size(&rows), seed + 1), uniform(size(&dims), seed + 2));
+        let (asked, among) = (tensor(&queries, &dims), tensor(&keys, &rows));
+        let y = attention_pool::forward(&asked, &among, heads).unwrap();
+        prop_assert_eq!(y.dims(), &dims);
+        close_among("y", &y, &pooled(&queries, &keys, images, heads), 3.0);
+        let [dq, dk] = attention_pool::backward(&asked, &among, &tensor(&dy, &dims), heads).unwrap();
+        close_among("queries", &dq, &slopes(&queries, &dy, |queries| pooled(queries, &keys, images, heads)), 10.0);
+        close_among("keys and values", &dk, &slopes(&keys, &dy, |keys| pooled(&queries, keys, images, heads)), 10.0);
+        prop_assert!(attention_pool::forward(&among, &among, heads).is_err());
+    }
+
+    #[test]
+    fn gated_units_of_any_shape(count in 1usize..40_000, seed in 0u64..1000) {
+        on_path();
+        let by: Vec<f64> = uniform(count, seed).iter().map(|x| f64::from((8.0 * x) as f32)).collect();
+        let (x, dy) = (uniform(count, seed + 1), uniform(count, seed + 2));
+        let [own, given, gradient] = [&by, &x, &dy].map(|values| tensor(values, &[count]));
+        let silu = twin::silu(&by);
+        let product = |left: &[f64], right: &[f64]| left.iter().zip(right).map(|(l, r)| l * r).collect::<Vec<f64>>();
+        close_among("y", &swiglu::forward(&own, &given).unwrap(), &product(&silu, &x), 4.0);
+        let [dgate, dx] = swiglu::backward(&own, &given, &gradient).unwrap();
+        close_among("gate", &dgate, &twin::silu_backward(&by, &product(&dy, &x)), 4.0);
+        close_among("x", &dx, &product(&silu, &dy), 4.0);
+    }
 
     #[test]
     fn layer_norms_of_any_shape(images in 1usize..4, pixels in 1usize..40, channels in 2usize..150, seed in 0u64..1000) {
@@ -151,17 +269,17 @@ proptest! {
         let (x, w, b) = (uniform(size(&dims), seed), uniform(out * channels, seed + 1), uniform(out, seed + 2));
         let dy = uniform(rows * out, seed + 3);
         let (image, weights) = (tensor(&x, &dims), tensor(&w, &[out, channels]));
-        let y = pointwise::forward(&image, &weights, &tensor(&b, &[out])).unwrap();
+        let y = pointwise::forward(&image, &weights, Some(&tensor(&b, &[out]))).unwrap();
         close_among("y", &y, &twin::linear(&x, &w, &b), channels as f64 / 4.0);
         let gradient = tensor(&dy, &[images, pixels, 1, out]);
-        let (dx, own) = pointwise::backward(Some(&image), &weights, &gradient, true).unwrap();
-        let [expected, of_weights, of_bias] = twin::linear_backward(&x, &w, &b, &dy);
+        let [dx, dw] = pointwise::backward(Some(&image), &weights, &gradient, true).unwrap();
+        let [expected, of_weights, _] = twin::linear_backward(&x, &w, &b, &dy);
         close_among("dx", &dx.unwrap(), &expected, out as f64 / 4.0);
-        let [dw, db] = own.unwrap();
-        close_among("dw", &dw, &of_weights, rows as f64 / 4.0);
-        close_among("db", &db, &of_bias, rows as f64 / 4.0);
-        let (none, own) = pointwise::backward(None, &weights, &gradient, true).unwrap();
-        prop_assert!(none.is_some() && own.is_none());
+        close_among("dw", &dw.unwrap(), &of_weights, rows as f64 / 4.0);
+        let [same, none] = pointwise::backward(None, &weights, &gradient, true).unwrap();
+        prop_assert!(same.is_some() && none.is_none());
+        let plain = pointwise::forward(&image, &weights, None).unwrap();
+        close_among("without a bias", &plain, &twin::linear(&x, &w, &vec![0.0; out]), channels as f64 / 4.0);
     }
 
     #[test]

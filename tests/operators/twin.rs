@@ -164,6 +164,26 @@ pub fn quick_gelu_backward<F: Float>(x: &[F], dy: &[F]) -> Vec<F> {
     silu_backward(&steep, dy)
 }
 
+/// 1 + tanh(u), halved, of GELU's approximation, and how steep u is.
+fn bent(x: f64) -> [f64; 2] {
+    let peak = (2.0 / std::f64::consts::PI).sqrt();
+    [0.5 * (1.0 + (peak * (x + 0.044715 * x.powi(3))).tanh()), peak * (1.0 + 3.0 * 0.044715 * x * x)]
+}
+
+/// x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
+pub fn tanh_gelu(x: &[f64]) -> Vec<f64> {
+    x.iter().map(|x| x * bent(*x)[0]).collect()
+}
+
+pub fn tanh_gelu_backward(x: &[f64], dy: &[f64]) -> Vec<f64> {
+    let slope = |x: f64| {
+        let [part, steep] = bent(x);
+        // Of (1 + t) / 2 with t = tanh(u): (1 - t^2) / 2 times the slope of u.
+        part + x * 2.0 * part * (1.0 - part) * steep
+    };
+    x.iter().zip(dy).map(|(x, dy)| slope(*x) * dy).collect()
+}
+
 fn below<F: Float>(x: F) -> F {
     f(0.5 * libm::erfc(-x.to_f64().unwrap() / std::f64::consts::SQRT_2))
 }

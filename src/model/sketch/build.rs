@@ -31,10 +31,14 @@ const OPS: &[&str] = &[
     "layer-norm",
     "gelu",
     "quick-gelu",
+    "gelu-tanh",
     "pointwise",
     "tokens",
     "positions",
     "attention",
+    "attention-pool",
+    "rotary",
+    "swiglu",
     "token",
     "patches",
     "layer-scale",
@@ -57,7 +61,18 @@ pub(super) fn fits(graph: &Graph, op: &Op, inputs: &[usize]) -> Result<(), Strin
         Op::Scale if shapes[1] != [channels, 1, 1] => {
             Err(format!("cannot scale {:?} by {:?}: it would have to be {:?}", shapes[0], shapes[1], [channels, 1, 1]))
         }
-        Op::Add | Op::Concat | Op::Scale => Ok(()),
+        Op::SwiGlu if inputs.len() != 2 || shapes[0] != shapes[1] => {
+            Err(format!("needs two `inputs` of one shape, a gate and what it lets through, not {shapes:?}"))
+        }
+        Op::AttentionPool { .. } if inputs.len() != 2 => {
+            Err("needs two `inputs`: a token that asks, and a map of keys and values".to_owned())
+        }
+        Op::AttentionPool { heads }
+            if *heads == 0 || channels % heads != 0 || height * width != 1 || shapes[1][0] != 2 * channels =>
+        {
+            Err(format!("{:?} of {heads} heads cannot ask keys and values of {:?}", shapes[0], shapes[1]))
+        }
+        Op::Add | Op::Concat | Op::Scale | Op::SwiGlu | Op::AttentionPool { .. } => Ok(()),
         _ if inputs.len() > 1 => Err("reads one layer only".to_owned()),
         Op::Conv { groups, out, .. } if *groups == 0 || channels % groups != 0 || out % groups != 0 => {
             Err(format!("{groups} groups do not divide {channels} channels in and {out} out"))
@@ -92,13 +107,19 @@ pub(super) fn fits(graph: &Graph, op: &Op, inputs: &[usize]) -> Result<(), Strin
         Op::Token(at) if *at >= height * width => {
             Err(format!("there is no token {at} among {}, counted from 0", height * width))
         }
-        Op::Patches { skip }
+        Op::Patches { skip } | Op::Rotary { skip, .. }
             if (height * width).checked_sub(*skip).is_none_or(|own| own == 0 || own.isqrt().pow(2) != own) =>
         {
             Err(format!(
                 "{} tokens from token {skip} on are no square of patches",
                 (height * width).saturating_sub(*skip)
             ))
+        }
+        Op::Rotary { heads, .. } if *heads == 0 || channels % (12 * heads) != 0 => Err(format!(
+            "{channels} channels are no queries, keys and values of {heads} heads whose numbers four angles share"
+        )),
+        Op::Rotary { base, .. } if !(*base > 0.0 && base.is_finite()) => {
+            Err(format!("`base` = {base} is no number of times"))
         }
         Op::Attention { heads } if *heads == 0 || channels % (3 * heads) != 0 => {
             Err(format!("{channels} channels are no queries, keys and values of {heads} heads"))
@@ -172,6 +193,7 @@ impl Entry {
             "sigmoid" => Op::Activation(Activation::Sigmoid),
             "gelu" => Op::Activation(Activation::Gelu),
             "quick-gelu" => Op::Activation(Activation::QuickGelu),
+            "gelu-tanh" => Op::Activation(Activation::GeluTanh),
             "linear-activation" => Op::Activation(Activation::Linear),
             "zero-pad" => Op::ZeroPad(padding),
             word @ ("max-pool" | "avg-pool" | "avg-pool-padded") => {
@@ -196,12 +218,22 @@ impl Entry {
             "rescale" => Op::Rescale(rest.by.take().ok_or_else(|| needed("by"))?),
             "normalize" => Op::Normalize,
             "layer-norm" => Op::LayerNorm { eps: rest.eps.take().unwrap_or(1e-6) },
-            "pointwise" => Op::Pointwise { out: out.ok_or_else(|| needed("out"))? },
+            "pointwise" => Op::Pointwise {
+                out: out.ok_or_else(|| needed("out"))?,
+                bias: rest.bias.take().unwrap_or(true),
+            },
             "tokens" => {
                 Op::Tokens { at: rest.at.take().unwrap_or(0), count: rest.count.take().ok_or_else(|| needed("count"))? }
             }
             "positions" => Op::Positions,
             "attention" => Op::Attention { heads: rest.heads.take().ok_or_else(|| needed("heads"))? },
+            "attention-pool" => Op::AttentionPool { heads: rest.heads.take().ok_or_else(|| needed("heads"))? },
+            "rotary" => Op::Rotary {
+                heads: rest.heads.take().ok_or_else(|| needed("heads"))?,
+                skip: rest.at.take().unwrap_or(0),
+                base: rest.base.take().unwrap_or(100.0),
+            },
+            "swiglu" => Op::SwiGlu,
             "token" => Op::Token(rest.at.take().unwrap_or(0)),
             "patches" => Op::Patches { skip: rest.at.take().ok_or_else(|| needed("at"))? },
             "layer-scale" => Op::LayerScale { init: rest.init.take().unwrap_or(1.0) },
@@ -239,6 +271,7 @@ impl Entry {
             ("at", self.at.is_some()),
             ("count", self.count.is_some()),
             ("heads", self.heads.is_some()),
+            ("base", self.base.is_some()),
             ("init", self.init.is_some()),
         ];
         match wrong.iter().find(|(_, wrong)| *wrong) {

@@ -42,6 +42,7 @@ impl Entry {
             Op::Activation(Activation::Sigmoid) => "sigmoid".to_owned(),
             Op::Activation(Activation::Gelu) => "gelu".to_owned(),
             Op::Activation(Activation::QuickGelu) => "quick-gelu".to_owned(),
+            Op::Activation(Activation::GeluTanh) => "gelu-tanh".to_owned(),
             Op::Input | Op::Activation(Activation::Linear) => "linear-activation".to_owned(),
             Op::ZeroPad(padding) => {
                 entry.padding = Some(Pad::Sides(*padding));
@@ -87,8 +88,9 @@ impl Entry {
                 entry.eps = Some(*eps);
                 "layer-norm".to_owned()
             }
-            Op::Pointwise { out } => {
+            Op::Pointwise { out, bias } => {
                 entry.out = outputs(*out);
+                entry.bias = (!bias).then_some(false);
                 "pointwise".to_owned()
             }
             Op::Tokens { at, count } => {
@@ -100,6 +102,15 @@ impl Entry {
                 entry.heads = Some(*heads);
                 "attention".to_owned()
             }
+            Op::AttentionPool { heads } => {
+                entry.heads = Some(*heads);
+                "attention-pool".to_owned()
+            }
+            Op::Rotary { heads, skip, base } => {
+                (entry.heads, entry.at, entry.base) = (Some(*heads), Some(*skip), Some(*base));
+                "rotary".to_owned()
+            }
+            Op::SwiGlu => "swiglu".to_owned(),
             Op::Token(at) => {
                 entry.at = Some(*at);
                 "token".to_owned()

@@ -1,4 +1,4 @@
-//! SiLU, GELU in two ways and the sigmoid on CUDA.
+//! SiLU, GELU in three ways and the sigmoid on CUDA.
 
 use candle_core::{Result, Tensor};
 
@@ -12,6 +12,7 @@ fn which(curve: Curve) -> Arg {
         Curve::Silu => 1,
         Curve::Gelu => 2,
         Curve::QuickGelu => 3,
+        Curve::GeluTanh => 4,
     })
 }
 

@@ -138,3 +138,21 @@ BOTH(without, WITHOUT, (n, size, all, first, before, skip, x, y))
 BOTH(alone_in, ALONE_IN, (n, size, all, first, x, y))
 #define POSITIONED(T) (unsigned n, unsigned size, const T *x, const float *positions, T *y)
 BOTH(positioned, POSITIONED, (n, size, x, positions, y))
+
+#define ROTARY(T)                                                                                                    \
+    (unsigned pairs, int tokens, int skip, int heads, int half, float sign, const float *table, const float *of_queries, \
+     const float *of_values, const T *x, T *y)
+BOTH(rotary, ROTARY, (pairs, tokens, skip, heads, half, sign, table, of_queries, of_values, x, y))
+#define POOL_DOTS(T)                                                                                                 \
+    (unsigned n, int tokens, int heads, int depth, int kind, const T *vectors, const T *rows, float *found)
+BOTH(pool_dots, POOL_DOTS, (n, tokens, heads, depth, kind, vectors, rows, found))
+#define POOL_SUMS(T) (unsigned n, int tokens, int heads, int depth, int kind, const float *weights, const T *rows, T *y)
+BOTH(pool_sums, POOL_SUMS, (n, tokens, heads, depth, kind, weights, rows, y))
+#define POOL_SPREAD(T)                                                                                               \
+    (unsigned n, int tokens, int heads, int depth, const float *slopes, const float *weights, const T *queries,          \
+     const T *dy, T *y)
+BOTH(pool_spread, POOL_SPREAD, (n, tokens, heads, depth, slopes, weights, queries, dy, y))
+#define SWIGLU(T) (unsigned n, const T *gate, const T *x, T *y)
+BOTH(swiglu, SWIGLU, (n, gate, x, y))
+#define SWIGLU_GRADIENT(T) (unsigned n, const T *gate, const T *x, const T *dy, T *dgate, T *dx)
+BOTH(swiglu_gradient, SWIGLU_GRADIENT, (n, gate, x, dy, dgate, dx))

@@ -5,6 +5,7 @@
 pub(super) mod activation;
 mod alone;
 pub(super) mod attention;
+pub(super) mod attention_pool;
 pub(super) mod conv;
 #[cfg(feature = "cudnn")]
 mod cudnn;
@@ -25,7 +26,9 @@ pub mod pixels;
 pub(super) mod pool;
 pub(super) mod product;
 pub mod recording;
+pub(super) mod rotary;
 mod space;
+pub(super) mod swiglu;
 pub mod target;
 pub(super) mod tokens;
 mod winograd;

@@ -1,4 +1,4 @@
-// SiLU, GELU in two ways, the sigmoid, and products of maps with numbers of channels and of images.
+// SiLU, GELU in three ways, the sigmoid, SwiGLU, and products of maps with numbers of channels and of images.
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
@@ -8,11 +8,19 @@ __device__ __forceinline__ float below(float x) { return 0.5f * erfcf(-0.7071067
 #define SIGMOID 0
 #define SILU 1
 #define GELU 2
+#define GELU_TANH 4
 #define STEEPER 1.702f // of the sigmoid that is QuickGELU's
+
+// Twice what the tanh in GELU is taken of, and how steep that is times x: 2 sqrt(2 / pi) = 1.5957691.
+__device__ __forceinline__ float bent(float x) { return 1.5957691f * (x + 0.044715f * x * x * x); }
+__device__ __forceinline__ float bent_slope(float x) {
+    // Where the sigmoid is flat a cube may be beyond f32.
+    return fabsf(x) > 12.0f ? 0.0f : 1.5957691f * (x + 3.0f * 0.044715f * x * x * x);
+}
 
 __device__ __forceinline__ float curve_at(int which, float x) {
     if (which == GELU) return x * below(x);
-    if (which > GELU) return x * sigmoid(STEEPER * x);
+    if (which > GELU) return x * sigmoid(which == GELU_TANH ? bent(x) : STEEPER * x);
     float part = sigmoid(x);
     return which == SILU ? x * part : part;
 }
@@ -21,14 +29,15 @@ __device__ __forceinline__ float slope_at(int which, float x) {
     // The second term has the height of the bell, 1 / sqrt(2 pi).
     if (which == GELU) return below(x) + x * (0.39894228f * expf(-0.5f * x * x));
     if (which > GELU) {
-        float steep = STEEPER * x, part = sigmoid(steep);
+        float steep = which == GELU_TANH ? bent_slope(x) : STEEPER * x;
+        float part = sigmoid(which == GELU_TANH ? bent(x) : steep);
         return part * (1.0f + steep * (1.0f - part));
     }
     float part = sigmoid(x);
     return which == SILU ? part * (1.0f + x * (1.0f - part)) : part * (1.0f - part);
 }
 
-// The sigmoid, SiLU, GELU or QuickGELU.
+// The sigmoid, SiLU or one of the GELUs.
 template <typename T, int N> __device__ __forceinline__ void curve_of(unsigned count, int which, const T *x, T *y) {
     EACH(i, count / N) {
         float value[N];
@@ -53,6 +62,38 @@ __device__ __forceinline__ void slope_of(unsigned count, int which, const T *x, 
 }
 template <typename T> __device__ void slope(unsigned count, int which, const T *x, const T *dy, T *dx) {
     IN_LOTS(count % LOT == 0 && level(x, dy, dx), slope, (count, which, x, dy, dx))
+}
+
+// silu(gate) * x.
+template <typename T, int N> __device__ __forceinline__ void swiglu_of(unsigned count, const T *gate, const T *x, T *y) {
+    EACH(i, count / N) {
+        float at[N], value[N];
+        take<T, N>(gate + i * N, at);
+        take<T, N>(x + i * N, value);
+        EVERY(k) value[k] *= curve_at(SILU, at[k]);
+        give<T, N>(y + i * N, value);
+    }
+}
+template <typename T> __device__ void swiglu(unsigned count, const T *gate, const T *x, T *y) {
+    IN_LOTS(count % LOT == 0 && level(gate, x, y), swiglu, (count, gate, x, y))
+}
+
+template <typename T, int N>
+__device__ __forceinline__ void swiglu_gradient_of(unsigned count, const T *gate, const T *x, const T *dy, T *dgate, T *dx) {
+    EACH(i, count / N) {
+        float at[N], value[N], slope[N];
+        take<T, N>(gate + i * N, at);
+        take<T, N>(x + i * N, value);
+        take<T, N>(dy + i * N, slope);
+        EVERY(k) value[k] *= slope[k] * slope_at(SILU, at[k]);
+        give<T, N>(dgate + i * N, value);
+        EVERY(k) slope[k] *= curve_at(SILU, at[k]);
+        give<T, N>(dx + i * N, slope);
+    }
+}
+template <typename T>
+__device__ void swiglu_gradient(unsigned count, const T *gate, const T *x, const T *dy, T *dgate, T *dx) {
+    IN_LOTS(count % LOT == 0 && level(gate, x, dy) && level(dgate, dx), swiglu_gradient, (count, gate, x, dy, dgate, dx))
 }
 
 // x [n, pixels, channels] times gate [n, channels].

@@ -1,4 +1,5 @@
-// What transformers need beside products: layer norms, the softmax of attention, and tokens put in order.
+// What transformers need beside products: layer norms, the softmax of attention, rotary positions, the attention of one token, and
+// tokens put in order.
 
 // Rows of a block, threadIdx.y; 32 threads share one, threadIdx.x.
 #define ROWS_AT_ONCE 8
@@ -182,4 +183,65 @@ template <typename T> __device__ void alone_in(unsigned count, unsigned size, un
 // x [images, size] plus positions [size].
 template <typename T> __device__ void positioned(unsigned count, unsigned size, const T *x, const float *positions, T *y) {
     EACH(i, count) y[i] = put<T>(get(x[i]) + positions[i % size]);
+}
+
+// Queries, keys and values x [images, tokens, 3, heads, 2 x half], with biases of queries and of values where there are any; queries
+// and keys behind `skip` tokens are turned by angles whose cosines and sines are table [tokens - skip, half, 2].
+template <typename T>
+__device__ void rotary(unsigned pairs, int tokens, int skip, int heads, int half, float sign, const float *table,
+                       const float *of_queries, const float *of_values, const T *x, T *y) {
+    EACH(i, pairs) {
+        unsigned at = i % half, head = i / half, first = head * 2 * half + at;
+        unsigned own = head % heads, kind = head / heads % 3, token = head / heads / 3 % tokens;
+        float a = get(x[first]), b = get(x[first + half]);
+        const float *bias = kind == 0 ? of_queries : kind == 2 ? of_values : nullptr;
+        if (bias) a += bias[own * 2 * half + at], b += bias[own * 2 * half + half + at];
+        if (kind < 2 && token >= unsigned(skip)) {
+            const float *angle = table + ((token - skip) * half + at) * 2;
+            float cosine = angle[0], sine = angle[1] * sign, turned = a * cosine - b * sine;
+            b = b * cosine + a * sine;
+            a = turned;
+        }
+        y[first] = put<T>(a);
+        y[first + half] = put<T>(b);
+    }
+}
+
+// found [images, heads, tokens]: vectors [images, heads, depth] times keys (kind 0) or values (1) of rows [images, tokens, 2, heads, depth].
+template <typename T>
+__device__ void pool_dots(unsigned count, int tokens, int heads, int depth, int kind, const T *vectors, const T *rows,
+                          float *found) {
+    EACH(i, count) {
+        unsigned token = i % tokens, head = i / tokens % heads, image = i / tokens / heads;
+        const T *vector = vectors + (image * heads + head) * depth;
+        const T *row = rows + (((image * tokens + token) * 2 + kind) * heads + head) * depth;
+        float sum = 0.0f;
+        for (int k = 0; k < depth; ++k) sum = fmaf(get(vector[k]), get(row[k]), sum);
+        found[i] = sum;
+    }
+}
+
+// y [images, heads, depth]: keys or values times weights [images, heads, tokens], summed over tokens.
+template <typename T>
+__device__ void pool_sums(unsigned count, int tokens, int heads, int depth, int kind, const float *weights, const T *rows, T *y) {
+    EACH(i, count) {
+        unsigned at = i % (heads * depth), image = i / (heads * depth), head = at / depth;
+        const float *weight = weights + (image * heads + head) * tokens;
+        float sum = 0.0f;
+        for (int token = 0; token < tokens; ++token)
+            sum = fmaf(weight[token], get(rows[((image * tokens + token) * 2 + kind) * heads * depth + at]), sum);
+        y[i] = put<T>(sum);
+    }
+}
+
+// The gradients of keys, slopes times queries, and of values, weights times dy: y [images, tokens, 2, heads, depth].
+template <typename T>
+__device__ void pool_spread(unsigned count, int tokens, int heads, int depth, const float *slopes, const float *weights,
+                            const T *queries, const T *dy, T *y) {
+    EACH(i, count) {
+        unsigned channels = heads * depth, at = i % channels, kind = i / channels % 2, token = i / channels / 2 % tokens;
+        unsigned image = i / channels / 2 / tokens, head = at / depth;
+        float by = (kind ? weights : slopes)[(image * heads + head) * tokens + token];
+        y[i] = put<T>(by * get((kind ? dy : queries)[image * channels + at]));
+    }
 }
