@@ -346,7 +346,7 @@ class Torch:
             for leaf, value in module.named_parameters(recurse=False):
                 # What has names of its own: tokens, positions, packed projections, scales.
                 if leaf not in ("weight", "bias"):
-                    kind = "kernel" if leaf == "in_proj_weight" else "scale" if leaf in ("gamma", "layer_scale") else "other"
+                    kind = "kernel" if leaf == "in_proj_weight" else "scale" if leaf in ("gamma", "layer_scale", "gamma_1", "gamma_2") else "other"
                     described.append((value, kind, tuple(value.shape), int(np.prod(value.shape[1:]) or 1)))
             for leaf in ("weight", "bias", "running_mean", "running_var"):
                 value = getattr(module, leaf, None)
@@ -413,7 +413,10 @@ class Torch:
         [hook.remove() for hook in hooks]
         if "vit" in self.arch:
             # Rows of tokens are maps that are one pixel wide.
-            return [found[n].permute(0, 2, 1).unsqueeze(-1).numpy() for n in names]
+            rows = [found[n].permute(0, 2, 1).unsqueeze(-1).numpy() for n in names]
+            # Where no token stands beside an image's own, the map is still one here.
+            side = self.side // 16 if "siglip" in self.arch else 0
+            return [row.reshape(*row.shape[:2], side, side) for row in rows] if side else rows
         return [found[n].numpy().reshape(found[n].shape[:2]) if found[n].ndim == 4 and found[n].shape[2:] == (1, 1) else found[n].numpy() for n in names]
 
     def logits(self, x, training=False):
@@ -460,7 +463,9 @@ class Torch:
                  "vit_b_": ["conv_proj", "class_token", "encoder.pos_embedding", "encoder.layers.encoder_layer_0.ln_1"],
                  "vit": ["patch_embed.proj", "cls_token", "pos_embed", "blocks.0.norm1"],
                  "dinov2": ["patch_embed.proj", "cls_token", "pos_embed", "blocks.0.norm1"],
+                 "dinov3": ["patch_embed.proj", "cls_token", "reg_token", "blocks.0.norm1"],
                  "clip": ["patch_embed.proj", "cls_token", "pos_embed", "norm_pre"],
+                 "siglip": ["patch_embed.proj", "pos_embed", "blocks.0.norm1", "blocks.0.attn.qkv"],
                  "inception": ["Conv2d_1a_3x3.conv", "Conv2d_1a_3x3.bn", "Conv2d_2a_3x3.conv"],
                  "mobilenet": ["features.0.0", "features.0.1", "features.1.conv.0.0"], "squeezenet": ["features.0", "features.3.squeeze"]}
         for layer in next(layers for arch, layers in table.items() if self.arch.startswith(arch)):
@@ -729,13 +734,17 @@ compare("convnext_tiny", convnext, Torch, (224, small), width, images=16, lr=1e-
 compare("vit_b_16", vit, Torch, (224, small), 1 / 12 if fixtures else 1.0, images=16, lr=1e-5)
 if not fixtures:
     import timm
-    def of_timm(name):
-        return lambda **own: timm.create_model(name, pretrained=False, **own)
+    def of_timm(name, **more):
+        return lambda **own: timm.create_model(name, pretrained=False, **more, **own)
 
     compare("vit_small_patch16", of_timm("vit_small_patch16_224"), Torch, (224, small), width, images=16, lr=1e-5)
     compare("dinov2_vits14", of_timm("vit_small_patch14_dinov2"), Torch, (224, 56), width, images=16, lr=1e-5)
     compare("clip_vitb32", of_timm("vit_base_patch32_clip_quickgelu_224"), Torch, (224, small), width, images=16, lr=1e-5)
     compare("clip_vitb16_gelu", of_timm("vit_base_patch16_clip_224"), Torch, (224, small), width, images=16, lr=1e-5)
+    compare("dinov3_vits16", of_timm("vit_small_patch16_dinov3_qkvb", global_pool="token"), Torch, (224, small), width, images=16, lr=1e-5)
+    compare("dinov3_vits16plus", of_timm("vit_small_plus_patch16_dinov3_qkvb", global_pool="token"), Torch, (224, small), width, images=16, lr=1e-5)
+    # The activation that its numbers were trained with; timm has another one for the first generation.
+    compare("siglip_vitb16", of_timm("vit_base_patch16_siglip_224", act_layer="gelu_tanh"), Torch, (224, small), width, images=16, lr=1e-5)
 compare("mobilenet_v2_torchvision", V.mobilenet_v2, Torch, (224, small), mobile, images=16, lr=1e-5)
 if fixtures:
     tables = [("vgg16", A.VGG16, 224), ("vgg19", A.VGG19, 224), ("inception_v3", A.InceptionV3, 299), ("resnet50", A.ResNet50, 224), ("mobilenet_v1", A.MobileNet, 224), ("mobilenet_v2", A.MobileNetV2, 224),
@@ -751,12 +760,14 @@ if not fixtures:
     import timm
     for name, arch, side in (("vgg19", "vgg19", 224), ("resnet50", "resnet50_torchvision", 224), ("inception_v3", "inception_v3_torchvision", 299), ("mobilenetv2_100", "mobilenet_v2_torchvision", 224),
                              ("resnet18", "resnet18", 224), ("densenet121", "densenet121_torchvision", 224), ("efficientnet_b0", "efficientnet_b0_torchvision", 224),
-                             ("convnext_tiny", "convnext_tiny", 224), ("vit_base_patch16_224", "vit_base_patch16", 224), ("vit_small_patch14_reg4_dinov2", "dinov2_vits14_reg", 224)):
+                             ("convnext_tiny", "convnext_tiny", 224), ("vit_base_patch16_224", "vit_base_patch16", 224), ("vit_small_patch14_reg4_dinov2", "dinov2_vits14_reg", 224),
+                             ("vit_small_patch16_dinov3", "dinov3_vits16", 256), ("vit_so400m_patch14_siglip_224", "siglip_so400m14", 224)):
         if only and only not in f"timm {name}":
             continue
         # timm's names and layouts (VGG's dense layers as convolutions), as its .safetensors on the hub have them.
         torch.manual_seed(0)
         options = dict(img_size=side) if "vit" in name else {}
+        options |= dict(global_pool="token") if "dinov3" in name else dict(act_layer="gelu_tanh") if "siglip" in name else {}
         model = timm.create_model(name, pretrained=False, num_classes=10 if "dinov2" in name else 1000, **options).eval()
         state = model.state_dict()
         with torch.no_grad():
@@ -779,7 +790,9 @@ if not fixtures:
     small = dict(image_size=224, patch_size=14, num_labels=1000)
     for arch, make in (("vit_base_patch16", lambda: hub.ViTForImageClassification(hub.ViTConfig(num_labels=1000))),
                        ("dinov2_vits14", lambda: hub.Dinov2Model(hub.Dinov2Config(hidden_size=384, num_attention_heads=6, **small))),
-                       ("dinov2_vits14_reg", lambda: hub.Dinov2WithRegistersModel(hub.Dinov2WithRegistersConfig(hidden_size=384, num_attention_heads=6, **small)))):
+                       ("dinov2_vits14_reg", lambda: hub.Dinov2WithRegistersModel(hub.Dinov2WithRegistersConfig(hidden_size=384, num_attention_heads=6, **small))),
+                       ("dinov3_vits16", lambda: hub.DINOv3ViTModel(hub.DINOv3ViTConfig(num_register_tokens=4))),
+                       ("dinov3_vits16plus", lambda: hub.DINOv3ViTModel(hub.DINOv3ViTConfig(num_register_tokens=4, use_gated_mlp=True, hidden_act="silu")))):
         if only and only not in f"transformers {arch}":
             continue
         torch.manual_seed(0)
@@ -839,6 +852,23 @@ if not fixtures:
             off = relative(ours["logits"][:, :, 0, 0], found)
             print(f"| {arch} | {whose} | safetensors | | {off:.1e} | | | | | |", flush=True)
             failures.extend([] if off < 1e-4 else [f"{whose} {arch}"])
+if not fixtures and (not only or only in "transformers siglip_vitb16"):
+    # Both sides of SigLIP, as files on the hub have them, and what its token gives.
+    torch.manual_seed(0)
+    model = hub.SiglipModel(hub.SiglipConfig(vision_config=dict(), text_config=dict(num_hidden_layers=1))).eval()
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.uniform_(0.5, 1.5) if value.ndim == 1 and (value == 1).all() else value.normal_(0, 0.05) if value.is_floating_point() and value.ndim else value
+    model.save_pretrained(f"{work}/hub")
+    from safetensors.torch import load_file as load_torch
+    head = {"head.weight": 0.05 * torch.randn(10, 768), "head.bias": 0.05 * torch.randn(10)}
+    save_torch(load_torch(f"{work}/hub/model.safetensors") | head, f"{work}/siglip.safetensors")
+    ours = run({"arch": "siglip_vitb16", "width": 1.0, "input": 224, "weights": f"{work}/siglip.safetensors", "images": 4, "cuts": [], "frozen": 0, "steps": 0, "lr": 0.0, "momentum": 0.0, "out": f"{work}/out.safetensors"})
+    with torch.no_grad():
+        found = torch.nn.functional.linear(model.vision_model(batch(0, 4, 224)[0]).pooler_output, *head.values()).numpy()
+    off = relative(ours["logits"], found)
+    print(f"| siglip_vitb16 | transformers {hub.__version__} SiglipModel | safetensors | | {off:.1e} | | | | | |", flush=True)
+    failures.extend([] if off < 1e-4 else ["transformers siglip_vitb16"])
 if not fixtures:
     import peft
     # PEFT's low-rank additions on timm's models: they train, and all of the model stands still.

@@ -41,6 +41,7 @@ mod shifts;
 mod side;
 mod sweeps;
 mod taps;
+mod today;
 mod transfers;
 mod tuning;
 mod verdicts;

@@ -11,7 +11,7 @@ use tl_sweep::model::sketch::Sketch;
 use tl_sweep::model::weights::Weights;
 use tl_sweep::model::weights::export::{Exported, exported};
 use tl_sweep::model::weights::file::WeightFile;
-use tl_sweep::model::weights::positions::{Grids, Stretch, stretched};
+use tl_sweep::model::weights::positions::{Class, Grids, Stretch, stretched};
 use tl_sweep::recipe::Preprocess;
 
 use crate::builder::World;
@@ -265,7 +265,7 @@ fn positions_are_stretched_as_their_authors_do() {
         let [from, to] = grids[..] else { panic!("{grids:?}") };
         let values: Vec<f32> = crate::operators::uniform((1 + from * from) * 3, 1).iter().map(|x| *x as f32).collect();
         for (name, own) in [("corners", Stretch::Corners), ("offset", Stretch::Offset), ("smooth", Stretch::Smooth)] {
-            let found = stretched(&values, Grids { from, to, class: true }, own);
+            let found = stretched(&values, Grids { from, to, class: Class::Kept }, own);
             let expected: Vec<f64> = serde_json::from_value(expected[name].clone()).unwrap();
             assert_eq!(found.len(), expected.len());
             let worst = found.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);

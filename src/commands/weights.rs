@@ -136,6 +136,10 @@ fn verdict(file: &WeightFile, fitted: &Fitted, arch: &Arch) -> String {
             .filter(|(_, why)| why != "a counter")
             .map(|(name, why)| format!("  left out: {name}: {why}")),
     );
+    if !found.zero.is_empty() {
+        lines
+            .push(format!("  not in the file: {} biases of queries and values, which are zero then", found.zero.len()));
+    }
     let classes = graph.layers.last().map_or(0, |layer| layer.shape[0]);
     lines.push(match fitted.headless {
         true => "no classifier: a head is always new".to_owned(),

@@ -183,7 +183,7 @@ impl Arch {
             Some(own) => own.graph(self.input, classes).map_err(|(_, message)| format!("{}: {message}", self.name))?,
             None => self.built_in(classes)?,
         };
-        let scales = ["mobilenet", "efficientnet", "convnext", "vit_", "dinov2", "clip_"];
+        let scales = ["mobilenet", "efficientnet", "convnext", "vit_", "dinov", "clip_", "siglip_"];
         let scales = scales.iter().any(|own| self.name.starts_with(own));
         let scales_itself = self.own.is_none() && scales;
         Ok(if self.width == 1.0 || scales_itself { graph } else { graph.thinned(self.width) })

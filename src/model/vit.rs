@@ -1,5 +1,6 @@
 //! Vision transformers (Dosovitskiy et al., 2021): torchvision's, those under timm's names, which DeiT, DINO and MAE have too,
-//! DINOv2 (Oquab et al., 2024), with registers (Darcet et al., 2024) and without, and the images' side of CLIP (Radford et al., 2021).
+//! DINOv2 (Oquab et al., 2024), with registers (Darcet et al., 2024) and without, DINOv3 (Siméoni et al., 2025), and the images' side of
+//! CLIP (Radford et al., 2021) and of SigLIP (Zhai et al., 2023; Tschannen et al., 2025).
 
 use super::graph::{Activation, Framework, Graph, Op, Shape};
 use crate::frame::Resize;
@@ -7,13 +8,15 @@ use crate::recipe::Preprocess;
 
 /// Numbers of a token that one head attends with, in all of them but the largest.
 const DEPTH: usize = 64;
-/// Of all layer norms, and of CLIP's.
+/// Of all layer norms, and of CLIP's and DINOv3's.
 const EPS: f64 = 1e-6;
-const CLIP_EPS: f64 = 1e-5;
-/// What DINOv2's scales began at.
+const LARGER_EPS: f64 = 1e-5;
+/// What the scales of DINOv2 and DINOv3 began at.
 const SCALE: f64 = 1e-5;
-/// DINOv2's registers.
+/// Their registers.
 const REGISTERS: usize = 4;
+/// How many times DINOv3's longest period of positions is its shortest.
+const BASE: f64 = 100.0;
 
 /// By whom a network is called what it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,10 +24,12 @@ pub enum Style {
     Torchvision,
     Timm,
     Dinov2,
+    Dinov3,
     /// With the activation of OpenAI's own, or with the one of those that others have trained since.
     Clip {
         quick: bool,
     },
+    Siglip,
 }
 
 /// One of the transformers.
@@ -37,6 +42,10 @@ pub struct Vit {
     heads: usize,
     depth: usize,
     registers: usize,
+    /// How many times wider a block is between its dense layers, as a fraction.
+    wider: [usize; 2],
+    /// Whether a gate is there (SwiGLU).
+    gated: bool,
 }
 
 /// All that there are.
@@ -60,6 +69,11 @@ pub const NAMES: &[&str] = &[
     "dinov2_vitb14_reg",
     "dinov2_vitl14",
     "dinov2_vitl14_reg",
+    "dinov3_vits16",
+    "dinov3_vits16plus",
+    "dinov3_vitb16",
+    "dinov3_vitl16",
+    "dinov3_vith16plus",
     "clip_vitb32",
     "clip_vitb32_gelu",
     "clip_vitb16",
@@ -67,6 +81,11 @@ pub const NAMES: &[&str] = &[
     "clip_vitl14",
     "clip_vitl14_gelu",
     "clip_vith14_gelu",
+    "siglip_vitb16",
+    "siglip_vitb32",
+    "siglip_vitl16",
+    "siglip_so400m14",
+    "siglip_so400m16",
 ];
 
 /// What LAION's and DataComp's networks are called behind OpenAI's of the same size.
@@ -82,10 +101,16 @@ pub fn twin(name: &str) -> Option<&'static str> {
 /// The transformer of a listed name.
 pub fn named(name: &str) -> Option<Vit> {
     let name = NAMES.contains(&name).then_some(name)?;
-    let base = name.strip_suffix("_reg").or_else(|| name.strip_suffix(GELU)).unwrap_or(name);
-    let registers = if name.ends_with("_reg") { REGISTERS } else { 0 };
+    let base = ["_reg", GELU, "plus"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name);
+    let registers = if name.ends_with("_reg") || name.starts_with("dinov3") { REGISTERS } else { 0 };
     let (style, size, patch) = if let Some(rest) = base.strip_prefix("dinov2_vit") {
         (Style::Dinov2, &rest[..1], &rest[1..])
+    } else if let Some(rest) = base.strip_prefix("dinov3_vit") {
+        (Style::Dinov3, &rest[..1], &rest[1..])
+    } else if let Some(patch) = base.strip_prefix("siglip_so400m") {
+        (Style::Siglip, "so400m", patch)
+    } else if let Some(rest) = base.strip_prefix("siglip_vit") {
+        (Style::Siglip, &rest[..1], &rest[1..])
     } else if let Some(rest) = base.strip_prefix("clip_vit") {
         (Style::Clip { quick: base == name }, &rest[..1], &rest[1..])
     } else if let Some((size, patch)) = base.strip_prefix("vit_")?.split_once("_patch") {
@@ -94,16 +119,28 @@ pub fn named(name: &str) -> Option<Vit> {
         let (size, patch) = base.strip_prefix("vit_")?.split_once('_')?;
         (Style::Torchvision, size, patch)
     };
-    // Table 1 of Dosovitskiy et al., and the small ones of Touvron et al. (2021).
+    // Table 1 of Dosovitskiy et al., the small ones of Touvron et al. (2021), and the shape of Alabdulmohsin et al. (2023).
     let (blocks, heads, depth) = match size {
         "tiny" => (12, 3, DEPTH),
         "s" | "small" => (12, 6, DEPTH),
         "b" | "base" => (12, 12, DEPTH),
         "l" | "large" => (24, 16, DEPTH),
+        "h" if style == Style::Dinov3 => (32, 20, DEPTH),
         "h" => (32, 16, 80),
+        "so400m" => (27, 16, 72),
         _ => return None,
     };
-    Some(Vit { style, patch: patch.parse().ok()?, blocks, heads, depth, registers })
+    let wider = if size == "so400m" { [4304, 1152] } else { [4, 1] };
+    Some(Vit {
+        style,
+        patch: patch.parse().ok()?,
+        blocks,
+        heads,
+        depth,
+        registers,
+        wider,
+        gated: name.ends_with("plus"),
+    })
 }
 
 /// What the parts of a network are called.
@@ -143,6 +180,25 @@ const TIMM: Names = Names {
     head: "head",
 };
 
+/// timm's names of DINOv3's layers; what turns queries and keys has the name of their biases there.
+const DINOV3: Names = Names {
+    parts: [
+        "norm1",
+        "attn.qkv",
+        "attn.heads",
+        "attn.proj",
+        "gamma_1",
+        "add1",
+        "norm2",
+        "mlp.fc1",
+        "mlp.act",
+        "mlp.fc2",
+        "gamma_2",
+        "add2",
+    ],
+    ..TIMM
+};
+
 const TORCHVISION: Names = Names {
     patches: "conv_proj",
     class: "class_token",
@@ -170,7 +226,8 @@ impl Vit {
     fn names(&self) -> &'static Names {
         match self.style {
             Style::Torchvision => &TORCHVISION,
-            Style::Timm | Style::Dinov2 | Style::Clip { .. } => &TIMM,
+            Style::Timm | Style::Dinov2 | Style::Clip { .. } | Style::Siglip => &TIMM,
+            Style::Dinov3 => &DINOV3,
         }
     }
 
@@ -178,13 +235,18 @@ impl Vit {
     pub fn taps(&self) -> [&'static str; 3] {
         match self.style {
             Style::Torchvision => ["token", "encoder.layers.encoder_layer_2.last", "encoder.ln"],
-            Style::Timm | Style::Dinov2 | Style::Clip { .. } => ["token", "blocks.2.last", "norm"],
+            Style::Siglip => ["attn_pool.add", "blocks.2.last", "norm"],
+            Style::Timm | Style::Dinov2 | Style::Dinov3 | Style::Clip { .. } => ["token", "blocks.2.last", "norm"],
         }
     }
 
     /// How pixels come before it.
     pub fn preprocess(&self) -> Preprocess {
-        if self.is_clip() { Preprocess::Clip } else { Preprocess::Torch }
+        match self.style {
+            Style::Clip { .. } => Preprocess::Clip,
+            Style::Siglip => Preprocess::Tf,
+            _ => Preprocess::Torch,
+        }
     }
 
     /// Another way of preparing them, and whose weights of the same network want it (timm 1.0 and Hugging Face's `google/vit-*`: mean
@@ -198,7 +260,8 @@ impl Vit {
         match self.style {
             Style::Torchvision => Resize::crop(875),
             Style::Timm | Style::Dinov2 => Resize::crop(875).bicubic(),
-            Style::Clip { .. } => Resize::WHOLE.bicubic(),
+            Style::Dinov3 | Style::Clip { .. } => Resize::WHOLE.bicubic(),
+            Style::Siglip => Resize::STRETCH.bicubic(),
         }
     }
 
@@ -207,7 +270,21 @@ impl Vit {
     }
 
     fn norm(&self) -> Op {
-        Op::LayerNorm { eps: if self.is_clip() { CLIP_EPS } else { EPS } }
+        let larger = self.is_clip() || self.style == Style::Dinov3;
+        Op::LayerNorm { eps: if larger { LARGER_EPS } else { EPS } }
+    }
+
+    fn curve(&self) -> Op {
+        Op::Activation(match self.style {
+            Style::Clip { quick: true } => Activation::QuickGelu,
+            Style::Siglip => Activation::GeluTanh,
+            _ => Activation::Gelu,
+        })
+    }
+
+    /// Numbers between the dense layers of a block of `channels`.
+    fn wide(&self, channels: usize) -> usize {
+        channels * self.wider[0] / self.wider[1]
     }
 
     /// The network with `width` times the heads.
@@ -230,10 +307,15 @@ impl Vit {
         let patches = Op::conv(channels, [self.patch; 2], self.patch, [0; 4]);
         let patches = if self.is_clip() { patches } else { patches.biased(Activation::Linear) };
         graph.then("embedding", names.patches, patches);
-        graph.then("embedding", names.class, Op::Tokens { at: 0, count: 1 });
-        graph.then("embedding", names.positions, Op::Positions);
+        if self.style != Style::Siglip {
+            graph.then("embedding", names.class, Op::Tokens { at: 0, count: 1 });
+        }
+        if self.style != Style::Dinov3 {
+            graph.then("embedding", names.positions, Op::Positions);
+        }
         if self.registers > 0 {
-            graph.then("embedding", "register_tokens", Op::Tokens { at: 1, count: self.registers });
+            let name = if self.style == Style::Dinov3 { "reg_token" } else { "register_tokens" };
+            graph.then("embedding", name, Op::Tokens { at: 1, count: self.registers });
         }
         if self.is_clip() {
             graph.then("embedding", "norm_pre", self.norm());
@@ -242,34 +324,68 @@ impl Vit {
             self.block(&mut graph, &format!("{}{block}", names.block), heads);
         }
         graph.then("top", names.norm, self.norm());
-        graph.then("top", "token", Op::Token(0));
+        match self.style {
+            Style::Siglip => self.pool(&mut graph, heads),
+            _ => _ = graph.then("top", "token", Op::Token(0)),
+        }
         graph.then("top", names.head, Op::Linear { out: classes, activation: Activation::Linear });
         Ok(graph)
     }
 
     fn block(&self, graph: &mut Graph, block: &str, heads: usize) {
         let channels = heads * self.depth;
-        let scaled = self.style == Style::Dinov2;
+        let scaled = matches!(self.style, Style::Dinov2 | Style::Dinov3);
         let [norm, qkv, attention, project, scale, sum, then @ ..] = &self.names().parts;
-        let [second_norm, wide, curve, narrow, second_scale, second_sum] = then;
         let mut push = |name: &str, op| graph.then(block, format!("{block}.{name}"), op);
         let from = push(norm, self.norm()) - 1;
-        push(qkv, Op::dense(3 * channels));
+        if self.style == Style::Dinov3 {
+            push(qkv, Op::Pointwise { out: 3 * channels, bias: false });
+            push("attn", Op::Rotary { heads, skip: 1 + self.registers, base: BASE });
+        } else {
+            push(qkv, Op::dense(3 * channels));
+        }
         push(attention, Op::Attention { heads });
         let mut main = push(project, Op::dense(channels));
         if scaled {
             main = push(scale, Op::LayerScale { init: SCALE });
         }
         let from = graph.push(block, format!("{block}.{sum}"), Op::Add, &[main, from]);
+        let [norm, wide, curve, narrow, scale, sum] = then;
         let mut push = |name: &str, op| graph.then(block, format!("{block}.{name}"), op);
-        push(second_norm, self.norm());
-        push(wide, Op::dense(4 * channels));
-        let quick = self.style == Style::Clip { quick: true };
-        push(curve, Op::Activation(if quick { Activation::QuickGelu } else { Activation::Gelu }));
+        let normed = push(norm, self.norm());
+        if self.gated {
+            let gate = push(&format!("{wide}_g"), Op::dense(self.wide(channels)));
+            let through = graph.push(block, format!("{block}.{wide}_x"), Op::dense(self.wide(channels)), &[normed]);
+            graph.push(block, format!("{block}.{curve}"), Op::SwiGlu, &[gate, through]);
+        } else {
+            push(wide, Op::dense(self.wide(channels)));
+            push(curve, self.curve());
+        }
+        let mut push = |name: &str, op| graph.then(block, format!("{block}.{name}"), op);
         let mut main = push(narrow, Op::dense(channels));
         if scaled {
-            main = push(second_scale, Op::LayerScale { init: SCALE });
+            main = push(scale, Op::LayerScale { init: SCALE });
         }
-        graph.push(block, format!("{block}.{second_sum}"), Op::Add, &[main, from]);
+        graph.push(block, format!("{block}.{sum}"), Op::Add, &[main, from]);
+    }
+
+    /// What SigLIP has in a class token's place: a learned token that asks all others once, behind them.
+    fn pool(&self, graph: &mut Graph, heads: usize) {
+        let channels = heads * self.depth;
+        let tokens = graph.last();
+        let mut push = |name: &str, op| graph.then("top", format!("attn_pool.{name}"), op);
+        let keys = push("kv", Op::dense(2 * channels));
+        graph.push("top", "attn_pool.latent", Op::Tokens { at: 0, count: 1 }, &[tokens]);
+        let mut push = |name: &str, op| graph.then("top", format!("attn_pool.{name}"), op);
+        push("token", Op::Token(0));
+        let query = push("q", Op::dense(channels));
+        graph.push("top", "attn_pool.heads", Op::AttentionPool { heads }, &[query, keys]);
+        let mut push = |name: &str, op| graph.then("top", format!("attn_pool.{name}"), op);
+        let from = push("proj", Op::dense(channels));
+        push("norm", self.norm());
+        push("mlp.fc1", Op::dense(self.wide(channels)));
+        push("mlp.act", self.curve());
+        let main = push("mlp.fc2", Op::dense(channels));
+        graph.push("top", "attn_pool.add", Op::Add, &[main, from]);
     }
 }

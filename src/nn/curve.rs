@@ -135,7 +135,7 @@ on_every_path! {
 }
 
 /// 2 sqrt(2 / pi), and how much of a cube is added: (1 + tanh(u)) / 2 is the sigmoid of 2 u.
-const TANH: [f32; 2] = [1.595_769_1, 0.044_715];
+const TANH: [f32; 2] = [1.595_769, 0.044_715];
 /// Where it is 0 or 1 in f32.
 const FLAT: f32 = 12.0;
 

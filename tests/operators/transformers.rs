@@ -134,7 +134,8 @@ fn turned(x: &[f64], biases: [&[f64]; 2], heads: usize, skip: usize, side: usize
                 let centre = (2.0 * place + 1.0) / side as f64 - 1.0;
                 let angle = std::f64::consts::TAU * centre / 100f64.powf(number as f64 / (depth / 4) as f64);
                 let (a, b) = (before[at], before[at + depth / 2]);
-                (head[at], head[at + depth / 2]) = (a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin());
+                (head[at], head[at + depth / 2]) =
+                    (a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin());
             }
         }
     }

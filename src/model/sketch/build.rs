@@ -218,10 +218,9 @@ impl Entry {
             "rescale" => Op::Rescale(rest.by.take().ok_or_else(|| needed("by"))?),
             "normalize" => Op::Normalize,
             "layer-norm" => Op::LayerNorm { eps: rest.eps.take().unwrap_or(1e-6) },
-            "pointwise" => Op::Pointwise {
-                out: out.ok_or_else(|| needed("out"))?,
-                bias: rest.bias.take().unwrap_or(true),
-            },
+            "pointwise" => {
+                Op::Pointwise { out: out.ok_or_else(|| needed("out"))?, bias: rest.bias.take().unwrap_or(true) }
+            }
             "tokens" => {
                 Op::Tokens { at: rest.at.take().unwrap_or(0), count: rest.count.take().ok_or_else(|| needed("count"))? }
             }

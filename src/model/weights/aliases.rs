@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{clip, hub};
+use super::{clip, dinov3, hub, siglip};
 use crate::model::graph::{Framework, Graph, Op};
 
 /// Other frameworks' names of this network's layers.
@@ -53,6 +53,8 @@ pub(super) fn aliases(graph: &Graph) -> HashMap<String, usize> {
     }
     hub::names(graph, &mut names);
     clip::names(graph, &mut names);
+    siglip::names(graph, &mut names);
+    dinov3::names(graph, &mut names);
     if graph.arch.starts_with("densenet") && graph.framework == Framework::Torch {
         // The published files are older than the names: `norm.1` for `norm1`.
         for (layer, found) in graph.layers.iter().enumerate() {
@@ -105,7 +107,9 @@ fn other_convnext(graph: &Graph, names: &mut HashMap<String, usize>) {
 pub(super) fn torch_name(op: &Op, layer: &str, param: &str) -> String {
     match op {
         Op::Tokens { .. } | Op::Positions => layer.to_owned(),
-        Op::LayerScale { .. } if layer.ends_with(".layer_scale") => layer.to_owned(),
+        Op::LayerScale { .. } if [".layer_scale", ".gamma_1", ".gamma_2"].iter().any(|own| layer.ends_with(own)) => {
+            layer.to_owned()
+        }
         Op::LayerScale { .. } => format!("{layer}.gamma"),
         // MultiheadAttention has no module for it.
         Op::Pointwise { .. } if layer.ends_with(".in_proj") => format!("{layer}_{param}"),

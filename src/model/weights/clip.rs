@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use super::hub::{Packed, block};
+use super::naming::Piece;
 use crate::model::graph::Graph;
 
 /// Ours, open_clip's and Hugging Face's, of what is in no block.
@@ -49,14 +50,14 @@ pub(super) fn names(graph: &Graph, names: &mut HashMap<String, usize>) {
 }
 
 /// Their tensors of queries, keys and values: all of them in one, or each by itself.
-pub(super) fn packed(graph: &Graph, packed: &mut HashMap<String, Packed>) {
+pub(super) fn packed(graph: &Graph, packed: &mut HashMap<String, Vec<Packed>>) {
     for (layer, found) in graph.layers.iter().enumerate().filter(|_| is_clip(graph)) {
         let Some((number, "attn.qkv")) = block(&found.name) else { continue };
         for param in ["weight", "bias"] {
-            packed.insert(format!("{}{number}.attn.in_proj_{param}", BLOCKS[0]), Packed { layer, param, third: None });
+            let mut add = |name: String, piece| packed.entry(name).or_default().push(Packed { layer, param, piece });
+            add(format!("{}{number}.attn.in_proj_{param}", BLOCKS[0]), Piece::Whole);
             for (third, letter) in ["q", "k", "v"].into_iter().enumerate() {
-                let name = format!("{}{number}.self_attn.{letter}_proj.{param}", BLOCKS[1]);
-                packed.insert(name, Packed { layer, param, third: Some(third) });
+                add(format!("{}{number}.self_attn.{letter}_proj.{param}", BLOCKS[1]), Piece::Third(third));
             }
         }
     }
@@ -78,7 +79,7 @@ const TEXTS: [&str; 10] = [
 
 /// Why a tensor that has no place here is left out, if there is a reason.
 pub(super) fn left_out(graph: &Graph, name: &str) -> Option<&'static str> {
-    if !is_clip(graph) {
+    if !is_clip(graph) && !graph.arch.starts_with("siglip_") {
         return None;
     }
     match name {

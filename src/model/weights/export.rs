@@ -59,8 +59,9 @@ pub fn exported(graph: &Graph, weights: &Weights, names: Framework) -> anyhow::R
             found.push(match names {
                 Framework::Torch => {
                     let name = torch_name(&graph.layers[layer].op, base, param.name);
-                    // A scale that is no module's is there for maps whose channels come first.
-                    let bare = matches!(graph.layers[layer].op, Op::LayerScale { .. }) && name == *base;
+                    // torchvision's scales are there for maps whose channels come first.
+                    let bare =
+                        matches!(graph.layers[layer].op, Op::LayerScale { .. }) && base.ends_with(".layer_scale");
                     let shape = if bare { vec![values.len(), 1, 1] } else { param.shape };
                     Exported { name, shape, values }
                 }

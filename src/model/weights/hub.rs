@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use super::naming::Piece;
 use crate::model::graph::{Graph, Op};
 
 /// Before the names of a network that something stands on.
@@ -62,19 +63,18 @@ pub(super) fn names(graph: &Graph, names: &mut HashMap<String, usize>) {
 pub(super) struct Packed {
     pub layer: usize,
     pub param: &'static str,
-    /// Which third of the parameter it is, if it is not all of it.
-    pub third: Option<usize>,
+    pub piece: Piece,
 }
 
 /// Their tensors that are a third of one of ours.
-pub(super) fn packed(graph: &Graph, thirds: &mut HashMap<String, Packed>) {
+pub(super) fn packed(graph: &Graph, thirds: &mut HashMap<String, Vec<Packed>>) {
     let packed = graph.layers.iter().enumerate().filter(|_| is_there(graph));
     for (layer, found) in packed {
         let Some((number, "attn.qkv")) = block(&found.name) else { continue };
         for (third, word) in ["query", "key", "value"].into_iter().enumerate() {
             for (prefix, param) in PREFIXES.iter().flat_map(|prefix| ["weight", "bias"].map(|param| (prefix, param))) {
                 let name = format!("{prefix}encoder.layer.{number}.attention.attention.{word}.{param}");
-                thirds.insert(name, Packed { layer, param, third: Some(third) });
+                thirds.entry(name).or_default().push(Packed { layer, param, piece: Piece::Third(third) });
             }
         }
     }

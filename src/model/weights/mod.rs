@@ -2,6 +2,7 @@
 
 mod aliases;
 mod clip;
+mod dinov3;
 pub mod export;
 pub mod file;
 mod hub;
@@ -9,6 +10,7 @@ mod keras;
 pub mod naming;
 mod pickle;
 pub mod positions;
+mod siglip;
 mod torch;
 
 use std::collections::{BTreeMap, HashMap};
@@ -85,11 +87,13 @@ impl Weights {
     pub fn exactly(file: &WeightFile, graph: &Graph) -> anyhow::Result<Self> {
         let found = matched(file, graph);
         let of = |names: Vec<&String>| listed(&names);
+        let zero: Vec<String> =
+            found.zero.iter().map(|(layer, param, _)| format!("{}.{param}", graph.layers[*layer].name)).collect();
         anyhow::ensure!(
-            found.missing.is_empty() && found.unused.is_empty() && found.differing.is_empty(),
+            found.missing.is_empty() && found.unused.is_empty() && found.differing.is_empty() && found.zero.is_empty(),
             "'{}' does not hold the network that it names.\n  missing: {}\n  left over: {}\n  of another shape: {}",
             file.shown,
-            of(found.missing.iter().map(|(_, name)| name).collect()),
+            of(found.missing.iter().map(|(_, name)| name).chain(&zero).collect()),
             of(found.unused.iter().collect()),
             of(found.differing.iter().map(|(_, name, ..)| name).collect()),
         );
@@ -117,6 +121,10 @@ impl Weights {
                 }
                 _ => whole.0 = values,
             }
+        }
+        for (layer, param, shape) in fitted.found.zero.iter().filter(|(layer, ..)| wanted(*layer)) {
+            let name = format!("{}.{param}", fitted.graph.layers[*layer].name);
+            found.insert(name, (vec![0.0; shape.iter().product()], shape));
         }
         let tensors =
             found.into_iter().map(|(name, (values, shape))| Ok((name, Tensor::from_vec(values, shape, &Device::Cpu)?)));

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::aliases::{aliases, torch_name};
 use super::file::{Format, Kind, WeightFile};
+use super::hub::Packed;
 use super::keras::class_and_number;
 use super::positions::{Grids, Stretch, stretched};
-use super::{clip, hub};
+use super::{clip, dinov3, hub, siglip};
 use crate::model::graph::{Framework, Graph, Op, Param};
 use crate::model::summary::class;
 
@@ -28,6 +29,18 @@ pub enum Change {
     Stretched(Grids, Stretch),
     /// Rows of a packed projection: the queries, the keys or the values.
     Third(usize),
+    /// Some thirds of a packed tensor: from which on, and up to which.
+    Rows([usize; 2]),
+}
+
+/// How much of a tensor is how much of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    Whole,
+    /// It is this third of the parameter.
+    Third(usize),
+    /// The parameter is these thirds of it: from which on, and up to which.
+    Rows([usize; 2]),
 }
 
 /// A tensor of the file in its place.
@@ -48,6 +61,10 @@ impl Placed {
         let change = match self.change {
             Change::None => "",
             Change::Stretched(Grids { from, to, .. }, _) if from == to => "a class token without a position",
+            Change::Rows(rows) => {
+                let parts = &["queries", "keys", "values"][rows[0]..rows[1]];
+                return format!("its {}", parts.join(" and "));
+            }
             Change::Stretched(Grids { from, to, .. }, stretch) => {
                 return format!("{from} x {from} patches to {to} x {to}, as {} does", stretch.said());
             }
@@ -77,6 +94,8 @@ pub struct Match {
     pub unused: Vec<String>,
     /// Layer, parameter, the network's shape and the file's.
     pub differing: Vec<(usize, String, Vec<usize>, Vec<usize>)>,
+    /// Parameters that the file lacks and that are zero then: layer, name and shape.
+    pub zero: Vec<(usize, &'static str, Vec<usize>)>,
     /// How the tensors were found, in words.
     pub how: &'static str,
 }
@@ -90,8 +109,7 @@ struct Found {
     axes: Framework,
     /// In whose order a flattened map is read.
     order: Framework,
-    /// Which third of the parameter it is, if it is not all of it.
-    third: Option<usize>,
+    piece: Piece,
 }
 
 /// Lays a file beside a network.
@@ -101,7 +119,7 @@ pub fn matched(file: &WeightFile, graph: &Graph) -> Match {
         Format::KerasV3 => by_class(file, graph),
         Format::Safetensors | Format::Torch => by_name(file, graph),
     };
-    let mut wanted: BTreeMap<(usize, &str), Vec<usize>> = BTreeMap::new();
+    let mut wanted: BTreeMap<(usize, &'static str), Vec<usize>> = BTreeMap::new();
     for layer in 0..graph.layers.len() {
         for param in graph.params(layer) {
             wanted.insert((layer, param.name), param.shape);
@@ -112,7 +130,11 @@ pub fn matched(file: &WeightFile, graph: &Graph) -> Match {
         let (layer, param) = (found.layer, found.param);
         let tensor = &file.stored[found.stored];
         let seen = thirds.entry((layer, param)).or_default();
-        let shape = match found.third.map(|third| std::mem::replace(&mut seen[third], true)) {
+        let again = match found.piece {
+            Piece::Third(third) => Some(std::mem::replace(&mut seen[third], true)),
+            Piece::Whole | Piece::Rows(_) => None,
+        };
+        let shape = match again {
             // All three take the place of one.
             Some(false) if *seen != [true; 3] => wanted.get(&(layer, param)).cloned(),
             Some(true) => None,
@@ -128,6 +150,12 @@ pub fn matched(file: &WeightFile, graph: &Graph) -> Match {
             _ => result.differing.push((layer, name, shape, tensor.shape.clone())),
         }
     }
+    let lacks = |layer: &usize| dinov3::may_lack(graph, *layer);
+    let able = (0..graph.layers.len()).filter(lacks).map(|layer| graph.params(layer).len()).sum::<usize>();
+    let zero: Vec<_> = wanted.keys().filter(|(layer, _)| lacks(layer)).copied().collect();
+    if zero.len() == able {
+        result.zero = zero.into_iter().filter_map(|key| Some((key.0, key.1, wanted.remove(&key)?))).collect();
+    }
     result.missing =
         wanted.keys().map(|(layer, name)| (*layer, format!("{}.{name}", graph.layers[*layer].name))).collect();
     result
@@ -135,16 +163,20 @@ pub fn matched(file: &WeightFile, graph: &Graph) -> Match {
 
 /// How a tensor must change to have this shape; nothing if no rule leads there.
 fn place(graph: &Graph, found: &Found, file: &[usize], shape: &[usize]) -> Option<Placed> {
-    let Found { stored, layer, param, axes, order, third } = *found;
+    let Found { stored, layer, param, axes, order, piece } = *found;
     // Other files have tokens without an axis of images.
     let tokens = matches!(graph.layers[layer].op, Op::Tokens { .. } | Op::Positions) && file.len() < 3;
     let padded = if tokens { [&[1, 1, 1][file.len()..], file].concat() } else { file.to_vec() };
     let file = &padded[..];
     let keras = axes == Framework::Keras;
     let change = match (&graph.layers[layer].op, file, param) {
-        _ if let Some(third) = third => {
+        _ if let Piece::Third(third) = piece => {
             let whole = [&[3 * file.first()?], &file[1..]].concat();
             (whole == shape).then_some(Change::Third(third))
+        }
+        _ if let Piece::Rows(rows) = piece => {
+            let own = [&[file.first()? / 3 * (rows[1] - rows[0])], &file[1..]].concat();
+            (own == shape && file[0].is_multiple_of(3)).then_some(Change::Rows(rows))
         }
         (Op::Conv { groups, .. }, [h, w, c, m], "weight") if keras && *groups > 1 => {
             (shape == [c * m, 1, *h, *w]).then_some(Change::Depthwise)
@@ -155,7 +187,9 @@ fn place(graph: &Graph, found: &Found, file: &[usize], shape: &[usize]) -> Optio
         (Op::Pointwise { .. }, [o, i, 1, 1], "weight") => (shape == [*o, *i]).then_some(Change::None),
         (Op::LayerScale { .. }, [c, 1, 1], _) => (shape == [*c]).then_some(Change::None),
         (Op::Positions, [1, from, c], _) if file != shape => {
-            let grids = Grids::of(*from, shape[1]).filter(|_| shape[2] == *c);
+            let below = &graph.layers[graph.layers[layer].inputs[0]].op;
+            let class = matches!(below, Op::Tokens { .. });
+            let grids = Grids::of(*from, shape[1], class).filter(|_| shape[2] == *c);
             grids.map(|grids| Change::Stretched(grids, Stretch::of(graph)))
         }
         (Op::Linear { .. }, [o, c, h, w], "weight") => (shape == [*o, c * h * w]).then_some(Change::Convolved),
@@ -188,6 +222,7 @@ impl Placed {
             (Change::Depthwise, [o, one, h, w]) => {
                 permuted(&values, [*o, *one, *h, *w], |[o_, _, h_, w_]| (h_ * w + w_) * o + o_)
             }
+            (Change::Rows([from, to]), _) => values[values.len() / 3 * from..values.len() / 3 * to].to_vec(),
             (Change::Stretched(grids, stretch), _) => stretched(&values, grids, stretch),
             (Change::Dense, [o, i]) => permuted(&values, [*o, *i, 1, 1], |[o_, i_, ..]| i_ * o + o_),
             _ => values,
@@ -267,7 +302,7 @@ fn pairs(file: &WeightFile, graph: &Graph, layers: &[usize], how: &'static str) 
             match (layer, param) {
                 (Some(layer), Some(param)) => {
                     let keras = Framework::Keras;
-                    found.push(Found { stored: *stored, layer, param, axes: keras, order: keras, third: None })
+                    found.push(Found { stored: *stored, layer, param, axes: keras, order: keras, piece: Piece::Whole })
                 }
                 _ => result.unused.push(name.clone()),
             }
@@ -300,6 +335,8 @@ fn leaf(name: &str) -> Option<(&'static str, Option<Framework>)> {
     Some(match name {
         "weight" => ("weight", None),
         "bias" => ("bias", None),
+        "q_bias" => ("q_bias", None),
+        "v_bias" => ("v_bias", None),
         "running_mean" => ("running_mean", None),
         "running_var" => ("running_var", None),
         "kernel" | "depthwise_kernel" | "gamma" => ("weight", Some(Framework::Keras)),
@@ -341,6 +378,8 @@ fn by_name(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
     let mut packed = HashMap::new();
     hub::packed(graph, &mut packed);
     clip::packed(graph, &mut packed);
+    siglip::packed(graph, &mut packed);
+    dinov3::packed(graph, &mut packed);
     for (index, stored) in file.stored.iter().enumerate() {
         if stored.name.ends_with("num_batches_tracked") {
             result.left_out.push((stored.name.clone(), "a counter".to_owned()));
@@ -350,15 +389,17 @@ fn by_name(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
             result.left_out.push((stored.name.clone(), "the auxiliary head, which only training uses".to_owned()));
             continue;
         }
-        if let Some(why) = hub::left_out(&stored.name).or_else(|| clip::left_out(graph, &stored.name)) {
+        let why = hub::left_out(&stored.name).or_else(|| clip::left_out(graph, &stored.name));
+        if let Some(why) = why.or_else(|| dinov3::left_out(graph, &stored.name)) {
             result.left_out.push((stored.name.clone(), why.to_owned()));
             continue;
         }
-        let whole = special.get(&stored.name).map(|(layer, param)| (*layer, *param, None));
-        let part = || packed.get(&stored.name).map(|packed| (packed.layer, packed.param, packed.third));
-        if let Some((layer, param, third)) = whole.or_else(part) {
+        let whole = special.get(&stored.name);
+        let whole = whole.map(|(layer, param)| vec![Packed { layer: *layer, param, piece: Piece::Whole }]);
+        if let Some(pieces) = whole.or_else(|| packed.get(&stored.name).cloned()) {
             let (axes, order) = (Framework::Torch, graph.framework);
-            found.push(Found { stored: index, layer, param, axes, order, third });
+            let piece = |Packed { layer, param, piece }| Found { stored: index, layer, param, axes, order, piece };
+            found.extend(pieces.into_iter().map(piece));
             continue;
         }
         let split = stored.name.rfind(['.', '/']).map(|at| (&stored.name[..at], &stored.name[at + 1..]));
@@ -373,7 +414,14 @@ fn by_name(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
             let own = graph.find(base).map(|layer| (layer, layout, layout.or(written).unwrap_or(graph.framework)));
             let other = || others.get(base).map(|layer| (*layer, layout, Framework::Torch));
             let (layer, axes, order) = own.or_else(other)?;
-            Some(Found { stored: index, layer, param, axes: axes.unwrap_or(Framework::Torch), order, third: None })
+            Some(Found {
+                stored: index,
+                layer,
+                param,
+                axes: axes.unwrap_or(Framework::Torch),
+                order,
+                piece: Piece::Whole,
+            })
         });
         match place {
             Some(place) => found.push(place),

@@ -19,7 +19,9 @@ impl Stretch {
     pub fn of(graph: &Graph) -> Self {
         match graph.arch.as_str() {
             arch if arch.starts_with("dinov2") => Self::Offset,
-            arch if arch.contains("_patch") || arch.starts_with("clip_") => Self::Smooth,
+            arch if arch.contains("_patch") || ["clip_", "siglip_"].iter().any(|own| arch.starts_with(own)) => {
+                Self::Smooth
+            }
             _ => Self::Corners,
         }
     }
@@ -86,28 +88,45 @@ fn smooth(centre: f64, step: f64, from: usize) -> Vec<f64> {
 pub struct Grids {
     pub from: usize,
     pub to: usize,
-    /// Whether the file has a position for the class token, too: timm has none of DINOv2's with registers.
-    pub class: bool,
+    pub class: Class,
+}
+
+/// The position of a class token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// In the file, too.
+    Kept,
+    /// Not in the file, and zero: timm has none of DINOv2's with registers.
+    New,
+    /// There is no such token.
+    Absent,
 }
 
 impl Grids {
-    /// From the numbers of positions, where they differ: the network's is a class token and a square.
-    pub fn of(file: usize, network: usize) -> Option<Self> {
+    /// From the numbers of positions, where they differ: the network's is a square, with a `class` token or without.
+    pub fn of(file: usize, network: usize, class: bool) -> Option<Self> {
         let side = |tokens: usize| Some(tokens.isqrt()).filter(|side| *side > 0 && side * side == tokens);
-        let to = side(network.checked_sub(1)?)?;
-        let with_class = file.checked_sub(1).and_then(side).map(|from| Self { from, to, class: true });
-        let grids = with_class.or_else(|| side(file).map(|from| Self { from, to, class: false }));
+        let to = side(network.checked_sub(usize::from(class))?)?;
+        let grid = |tokens: usize, class: Class| side(tokens).map(|from| Self { from, to, class });
+        let grids = match class {
+            true => file.checked_sub(1).and_then(|file| grid(file, Class::Kept)).or_else(|| grid(file, Class::New)),
+            false => grid(file, Class::Absent),
+        };
         grids.filter(|_| file != network)
     }
 }
 
-/// `values` [from x from, channels], behind those of the class token if it has a position, for a grid of `to` x `to` and a class
-/// token, whose own stay.
+/// `values` [from x from, channels], behind those of the class token if it has a position, for a grid of `to` x `to`, behind those
+/// of a class token if there is one, which stay.
 pub fn stretched(values: &[f32], grids: Grids, stretch: Stretch) -> Vec<f32> {
     let Grids { from, to, class } = grids;
-    let channels = values.len() / (usize::from(class) + from * from);
+    let channels = values.len() / (usize::from(class == Class::Kept) + from * from);
     let none = vec![0.0; channels];
-    let (class, grid) = if class { values.split_at(channels) } else { (&none[..], values) };
+    let (class, grid) = match class {
+        Class::Kept => values.split_at(channels),
+        Class::New => (&none[..], values),
+        Class::Absent => (&[][..], values),
+    };
     if from == to {
         return [class, grid].concat();
     }
@@ -140,21 +159,27 @@ mod tests {
     fn a_constant_stays_one_and_a_grid_of_the_same_size_is_itself() {
         for stretch in [Stretch::Corners, Stretch::Offset, Stretch::Smooth] {
             for (from, to) in [(7, 3), (3, 7), (14, 24), (37, 16)] {
-                let found = stretched(&vec![0.7; 2 * (1 + from * from)], Grids { from, to, class: true }, stretch);
+                let found =
+                    stretched(&vec![0.7; 2 * (1 + from * from)], Grids { from, to, class: Class::Kept }, stretch);
                 assert_eq!(found.len(), 2 * (1 + to * to));
                 assert!(found.iter().all(|value| (value - 0.7).abs() < 1e-6), "{stretch:?} {from} {to}");
+                let alone = stretched(&vec![0.7; 2 * from * from], Grids { from, to, class: Class::Absent }, stretch);
+                assert_eq!(alone, found[2..], "{stretch:?} {from} {to}");
             }
         }
         let values: Vec<f32> = (1..17).map(|value| value as f32).collect();
-        let found = stretched(&values, Grids { from: 4, to: 4, class: false }, Stretch::Offset);
+        let found = stretched(&values, Grids { from: 4, to: 4, class: Class::New }, Stretch::Offset);
         assert_eq!((found[0], &found[1..]), (0.0, &values[..]));
     }
 
     #[test]
     fn only_squares_are_grids() {
-        assert_eq!(Grids::of(1370, 257), Some(Grids { from: 37, to: 16, class: true }));
-        assert_eq!(Grids::of(1369, 257), Some(Grids { from: 37, to: 16, class: false }));
-        assert_eq!(Grids::of(256, 257), Some(Grids { from: 16, to: 16, class: false }));
-        assert_eq!([Grids::of(257, 257), Grids::of(198, 197), Grids::of(0, 197), Grids::of(5, 0)], [None; 4]);
+        let of = |file, network| Grids::of(file, network, true);
+        assert_eq!(of(1370, 257), Some(Grids { from: 37, to: 16, class: Class::Kept }));
+        assert_eq!(of(1369, 257), Some(Grids { from: 37, to: 16, class: Class::New }));
+        assert_eq!(of(256, 257), Some(Grids { from: 16, to: 16, class: Class::New }));
+        assert_eq!([of(257, 257), of(198, 197), of(0, 197), of(5, 0)], [None; 4]);
+        assert_eq!(Grids::of(1369, 256, false), Some(Grids { from: 37, to: 16, class: Class::Absent }));
+        assert_eq!([Grids::of(1370, 256, false), Grids::of(256, 256, false)], [None; 2]);
     }
 }

@@ -1,0 +1,292 @@
+//! DINOv3 and SigLIP's side of images: the names that their files have elsewhere, what such files lack, and sweeps that start from
+//! them.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Tensor};
+use tl_sweep::model::arch::Arch;
+use tl_sweep::model::init;
+use tl_sweep::model::weights::Weights;
+
+use crate::builder::World;
+
+/// Four patches of 32 pixels or sixteen of 16, and one head of 64 numbers.
+fn arch(name: &str) -> Arch {
+    let width = if name.starts_with("dinov3") { 1.0 / 6.0 } else { 1.0 / 12.0 };
+    Arch::new(name, 64, width)
+}
+
+fn tensors(weights: &Weights) -> BTreeMap<String, Vec<f32>> {
+    let numbers = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    weights.0.iter().map(|(name, tensor)| (name.clone(), numbers(tensor))).collect()
+}
+
+/// Fresh weights below the head, with other numbers in every tensor.
+fn fresh(arch: &Arch) -> Weights {
+    let mut own = init::fresh(&arch.graph(10).unwrap(), 0, 1, 0).unwrap();
+    own.0.retain(|name, _| !name.starts_with("head"));
+    for (at, tensor) in own.0.values_mut().enumerate() {
+        *tensor = (&*tensor + (at as f64 * 1e-3)).unwrap();
+    }
+    own
+}
+
+fn thirds(tensor: &Tensor) -> [Tensor; 3] {
+    let size = tensor.dim(0).unwrap() / 3;
+    [0, 1, 2].map(|third| tensor.narrow(0, third * size, size).unwrap().contiguous().unwrap())
+}
+
+/// A name with the first part that fits replaced.
+fn renamed(name: &str, parts: &[[&str; 2]]) -> String {
+    parts
+        .iter()
+        .find(|[here, _]| name.contains(here))
+        .map_or(name.to_owned(), |[here, there]| name.replace(here, there))
+}
+
+const META: [[&str; 2]; 6] = [
+    ["reg_token.weight", "storage_tokens"],
+    ["gamma_1.weight", "ls1.gamma"],
+    ["gamma_2.weight", "ls2.gamma"],
+    ["fc1_g", "w1"],
+    ["fc1_x", "w2"],
+    ["mlp.fc2", "mlp.w3"],
+];
+
+const HUB: [[&str; 2]; 9] = [
+    ["patch_embed.proj", "embeddings.patch_embeddings"],
+    ["cls_token.weight", "embeddings.cls_token"],
+    ["reg_token.weight", "embeddings.register_tokens"],
+    ["gamma_1.weight", "layer_scale1.lambda1"],
+    ["gamma_2.weight", "layer_scale2.lambda1"],
+    ["attn.proj", "attention.o_proj"],
+    ["mlp.fc1_g", "mlp.gate_proj"],
+    ["mlp.fc1_x", "mlp.up_proj"],
+    ["mlp.fc2", "mlp.down_proj"],
+];
+
+/// DINOv3 as Hugging Face's transformers write it.
+fn hub(own: &Weights) -> Weights {
+    let mut other = Weights::default();
+    for (name, tensor) in &own.0 {
+        let there = renamed(name, &HUB).replace("blocks.", "layer.");
+        if let Some(block) = there.strip_suffix("attn.qkv.weight") {
+            for (part, letter) in thirds(tensor).into_iter().zip(["q", "k", "v"]) {
+                other.0.insert(format!("{block}attention.{letter}_proj.weight"), part);
+            }
+        } else {
+            let there =
+                there.replace("attn.q_bias", "attention.q_proj.bias").replace("attn.v_bias", "attention.v_proj.bias");
+            other.0.insert(there, tensor.clone());
+        }
+    }
+    other.0.insert("embeddings.mask_token".to_owned(), Tensor::zeros((1, 1, 64), DType::F32, &Device::Cpu).unwrap());
+    other
+}
+
+/// DINOv3 as Meta's own files have it: biases of keys are there, and a mask says that they are none.
+fn meta(own: &Weights) -> Weights {
+    let mut other = Weights::default();
+    for (name, tensor) in &own.0 {
+        if let Some(block) = name.strip_suffix("q_bias") {
+            let values = &own.0[&format!("{block}v_bias")];
+            let keys = Tensor::full(7f32, 64, &Device::Cpu).unwrap();
+            let all = Tensor::cat(&[tensor, &keys, values], 0).unwrap();
+            other.0.insert(format!("{block}qkv.bias"), all.clone());
+            other.0.insert(format!("{block}qkv.bias_mask"), all);
+        } else if !name.ends_with("v_bias") {
+            other.0.insert(renamed(name, &META).replace("cls_token.weight", "cls_token"), tensor.clone());
+        }
+    }
+    other.0.insert("rope_embed.periods".to_owned(), Tensor::zeros(16, DType::F32, &Device::Cpu).unwrap());
+    other.0.insert("mask_token".to_owned(), Tensor::zeros((1, 64), DType::F32, &Device::Cpu).unwrap());
+    other
+}
+
+/// DINOv3 as timm writes it.
+fn timm(own: &Weights) -> Weights {
+    let bare = ["cls_token.weight", "reg_token.weight", "gamma_1.weight", "gamma_2.weight"];
+    let name = |name: &String| match bare.iter().any(|own| name.ends_with(own)) {
+        true => name.trim_end_matches(".weight").to_owned(),
+        false => name.clone(),
+    };
+    Weights(own.0.iter().map(|(own, tensor)| (name(own), tensor.clone())).collect())
+}
+
+#[test]
+fn files_of_dinov3_are_read_whoever_wrote_them() {
+    let world = World::new();
+    let path = world.path("dinov3.safetensors");
+    for name in ["dinov3_vits16", "dinov3_vits16plus"] {
+        let arch = arch(name);
+        let own = fresh(&arch);
+        for (whose, mut other) in [("hub", hub(&own)), ("meta", meta(&own)), ("timm", timm(&own))] {
+            if name == "dinov3_vits16" {
+                // Its plain dense layers have other names there.
+                let plain = |name: &String| name.replace("mlp.fc1", "mlp.up_proj").replace("mlp.w3", "mlp.fc2");
+                let there =
+                    |name: &String| if whose == "hub" { plain(name) } else { name.replace("mlp.w3", "mlp.fc2") };
+                other = Weights(other.0.iter().map(|(name, tensor)| (there(name), tensor.clone())).collect());
+            }
+            other.write(&path).unwrap();
+            let (found, fitted) = Weights::load(&path, &arch, "features").unwrap();
+            assert_eq!(tensors(&found), tensors(&own), "{name} {whose}");
+            assert!(fitted.found.zero.is_empty() && fitted.headless);
+            // Positions follow from the size: at another one the same file fits as it is.
+            let (wider, _) = Weights::load(&path, &Arch { input: 96, ..arch.clone() }, "features").unwrap();
+            assert_eq!(tensors(&wider), tensors(&own));
+        }
+    }
+}
+
+#[test]
+fn biases_that_are_all_missing_are_zero_and_some_are_an_error() {
+    let world = World::new();
+    let (path, arch) = (world.path("timm.safetensors"), arch("dinov3_vits16"));
+    let own = fresh(&arch);
+    let mut other = timm(&own);
+    other.0.retain(|name, _| !name.ends_with("_bias"));
+    other.write(&path).unwrap();
+    let (found, fitted) = Weights::load(&path, &arch, "features").unwrap();
+    assert_eq!((fitted.found.zero.len(), found.0.len()), (24, own.0.len()));
+    for (name, numbers) in tensors(&found) {
+        let expected = &tensors(&own)[&name];
+        assert!(if name.ends_with("_bias") { numbers == [0.0; 64] } else { numbers == *expected }, "{name}");
+    }
+    let asked =
+        ["weights", "inspect", "timm.safetensors", "--arch", "dinov3_vits16", "--width", "0.16666666", "--input", "64"];
+    let said = world.run(&asked).exits(0);
+    assert!(said.out.contains("24 biases of queries and values, which are zero then"), "{}", said.out);
+    other.0.insert("blocks.4.attn.q_bias".to_owned(), own.0["blocks.4.attn.q_bias"].clone());
+    other.write(&path).unwrap();
+    let message = format!("{:#}", Weights::load(&path, &arch, "features").map(|_| ()).unwrap_err());
+    assert!(
+        message.contains("in the network, not in the file: blocks.0.attn.q_bias, blocks.0.attn.v_bias"),
+        "{message}"
+    );
+}
+
+const SIGLIP: [[&str; 2]; 12] = [
+    ["patch_embed.proj", "embeddings.patch_embedding"],
+    ["pos_embed.weight", "embeddings.position_embedding.weight"],
+    ["attn_pool.latent.weight", "head.probe"],
+    ["attn_pool.proj", "head.attention.out_proj"],
+    ["attn_pool.norm", "head.layernorm"],
+    ["attn_pool.mlp", "head.mlp"],
+    ["attn.proj", "self_attn.out_proj"],
+    ["norm1", "layer_norm1"],
+    ["norm2", "layer_norm2"],
+    ["mlp.fc1", "mlp.fc1"],
+    ["mlp.fc2", "mlp.fc2"],
+    ["norm.", "post_layernorm."],
+];
+
+/// SigLIP as transformers write both of its sides, with what stands beside the images'.
+fn siglip_of_the_hub(own: &Weights) -> Weights {
+    let mut other = Weights::default();
+    for (name, tensor) in &own.0 {
+        let there = format!("vision_model.{}", renamed(name, &SIGLIP).replace("blocks.", "encoder.layers."));
+        let tensor = if name == "pos_embed.weight" { tensor.squeeze(0).unwrap() } else { tensor.clone() };
+        if let Some((block, leaf)) = there.split_once("attn.qkv.") {
+            for (part, letter) in thirds(&tensor).into_iter().zip(["q", "k", "v"]) {
+                other.0.insert(format!("{block}self_attn.{letter}_proj.{leaf}"), part);
+            }
+        } else if let Some(leaf) = name.strip_prefix("attn_pool.q.") {
+            let all = Tensor::cat(&[&tensor, &own.0[&format!("attn_pool.kv.{leaf}")]], 0).unwrap();
+            other.0.insert(format!("vision_model.head.attention.in_proj_{leaf}"), all);
+        } else if !name.starts_with("attn_pool.kv.") {
+            other.0.insert(there, tensor);
+        }
+    }
+    let nothing = Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap();
+    let beside = ["text_model.encoder.layers.0.mlp.fc1.weight", "logit_scale", "logit_bias"];
+    other.0.extend(beside.map(|name| (name.to_owned(), nothing.clone())));
+    other
+}
+
+#[test]
+fn files_of_siglip_are_read_whoever_wrote_them() {
+    let world = World::new();
+    let (path, arch) = (world.path("siglip.safetensors"), arch("siglip_vitb16"));
+    let own = fresh(&arch);
+    let both = siglip_of_the_hub(&own);
+    let mut alone = Weights::default();
+    let side =
+        |(name, tensor): (&String, &Tensor)| Some((name.strip_prefix("vision_model.")?.to_owned(), tensor.clone()));
+    alone.0.extend(both.0.iter().filter_map(side));
+    let bare = |name: &String| renamed(name, &[["pos_embed.weight", "pos_embed"], ["latent.weight", "latent"]]);
+    let trunk =
+        Weights(own.0.iter().map(|(name, tensor)| (format!("visual.trunk.{}", bare(name)), tensor.clone())).collect());
+    let timm = Weights(own.0.iter().map(|(name, tensor)| (bare(name), tensor.clone())).collect());
+    for (whose, mut other) in [("hub", both), ("its side of images", alone), ("open_clip", trunk), ("timm", timm)] {
+        other.write(&path).unwrap();
+        let (found, _) = Weights::load(&path, &arch, "features").unwrap();
+        assert_eq!(tensors(&found), tensors(&own), "{whose}");
+        // Positions of a grid without a class token are stretched.
+        let (wider, _) = Weights::load(&path, &Arch { input: 96, ..arch.clone() }, "features").unwrap();
+        assert_eq!(wider.0["pos_embed.weight"].dims(), [1, 36, 64]);
+        let part =
+            other.0.keys().find(|name| name.contains("in_proj_bias") || name.ends_with("attn_pool.kv.bias")).unwrap();
+        other.0.remove(&part.clone()).unwrap();
+        other.write(&path).unwrap();
+        let message = format!("{:#}", Weights::load(&path, &arch, "features").map(|_| ()).unwrap_err());
+        assert!(message.contains("attn_pool.kv.bias"), "{whose}: {message}");
+    }
+}
+
+#[test]
+fn what_is_exported_is_read_again_by_name() {
+    let world = World::new();
+    for name in ["dinov3_vits16plus", "siglip_vitb16"] {
+        let arch = arch(name);
+        let own = fresh(&arch);
+        own.write(&world.path("own.safetensors")).unwrap();
+        let width = arch.width.to_string();
+        let asked = ["weights", "convert", "own.safetensors", "--arch", name, "--width", &width, "--input", "64"];
+        world.run(&[&asked[..], &["--names", "torch", "--out", "torch.safetensors"]].concat()).exits(0);
+        let (found, _) = Weights::load(&world.path("torch.safetensors"), &arch, "features").unwrap();
+        assert_eq!(tensors(&found), tensors(&own), "{name}");
+    }
+}
+
+#[test]
+fn sweeps_start_from_such_files() {
+    for (name, preprocess) in [("dinov3_vits16plus", "torch"), ("siglip_vitb32", "tf")] {
+        let arch = arch(name);
+        let file = format!(
+            "
+[experiment]
+name = \"today\"
+replicates = 1
+[backbone]
+weights = \"own.safetensors\"
+arch = \"{name}\"
+width = {}
+input = 64
+preprocess = \"{preprocess}\"
+[datasets.mine]
+path = \"mine\"
+[scenarios.all]
+dataset = \"mine\"
+[train]
+steps = 6
+batch = 8
+lr = 0.001
+[recipes.lora]
+trains = {{ lora = 2 }}
+[recipes.bitfit]
+trains = \"biases\"
+[axes]
+recipe = [\"linear-probe\", \"fine-tune\", \"lora\", \"bitfit\"]
+",
+            arch.width
+        );
+        let world = World::new().images("mine", &["a", "b"], 8, 4).file("e.toml", &file);
+        fresh(&arch).write(&world.path("own.safetensors")).unwrap();
+        world.run(&["run", "e.toml", "--weights", "."]).exits(0);
+        world.run(&["verify", "e.toml", "--weights", ".", "--all"]).exits(0);
+        world.run(&["export", "e.toml", "--best", "all", "--out", "best.safetensors", "--weights", "."]).exits(0);
+        world.run(&["predict", "best.safetensors", "mine/test"]).exits(0);
+        world.run(&["look", "best.safetensors", "mine/test", "--out", "look.html"]).exits(0);
+    }
+}
