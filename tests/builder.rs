@@ -63,9 +63,19 @@ impl World {
         let program = std::env::var_os("TL_SWEEP_TEST_PROGRAM");
         let mut command = Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_tl-sweep").into()));
         command.args(args).current_dir(self.folder.path());
-        for name in ["TL_SWEEP_DATA", "TL_SWEEP_WEIGHTS", "TL_SWEEP_CPU_PATH", "COLUMNS"] {
+        for name in [
+            "TL_SWEEP_DATA",
+            "TL_SWEEP_WEIGHTS",
+            "TL_SWEEP_CPU_PATH",
+            "COLUMNS",
+            "HF_TOKEN",
+            "HF_TOKEN_PATH",
+            "HF_ENDPOINT",
+        ] {
             command.env_remove(name);
         }
+        // Whoever runs the tests may have a token of the hub.
+        command.env("HF_HOME", self.path("of-nobody"));
         command
     }
 

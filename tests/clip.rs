@@ -156,7 +156,7 @@ fn which_activation_it_is_must_be_said() {
     let server = Server::new([("/openai/clip/resolve/main/model.safetensors", Answer::Well(bytes))]);
     let said = world.run(&["weights", "get", "hf:openai/clip", "--from", &server.address, "--weights", "lib"]).exits(0);
     let lines = "weights = \"clip.safetensors\"\narch = \"clip_vitb32\"    # OpenAI's; \"clip_vitb32_gelu\" are LAION's, DataComp's \
-                 and others\nwidth = 0.0625\npreprocess = \"clip\"\nresize = \"crop bicubic\"\n";
+                 and others\nwidth = 0.0625\ninput = 224    # its own positions are those of 64 pixels\npreprocess = \"clip\"\nresize = \"crop bicubic\"\n";
     assert!(said.out.contains(lines), "{}", said.out);
     // Of timm's transformers no file says which of two preparations it wants either: both are named.
     let plain = arch("vit_base_patch32");

@@ -28,6 +28,10 @@ pub enum Answer {
     Redirect(String),
     /// The same from a server that says a hash of what is there, in a header of its own.
     Hub(String, String),
+    /// That, for those who show this token; 401 for others.
+    Gated(&'static str, Box<Answer>),
+    /// 400 for those who show one: they have told it somebody whom they had not asked.
+    Stranger(Vec<u8>),
 }
 
 /// What was asked: path, and the first byte of the part that was wanted.
@@ -74,11 +78,12 @@ fn serve(stream: &TcpStream, log: &Asked, answers: &HashMap<String, Answer>) {
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
     let Some(first) = lines.next() else { return };
     let path = first.split(' ').nth(1).unwrap().to_owned();
-    let range = lines.filter_map(|line| {
-        let line = line.to_lowercase();
-        line.strip_prefix("range: bytes=").map(|from| from.trim_end_matches('-').parse::<usize>().unwrap())
-    });
-    let from = range.last().unwrap_or(0);
+    let headers: HashMap<String, String> = lines
+        .filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned())))
+        .collect();
+    let range = headers.get("range").map(|range| range.trim_start_matches("bytes=").trim_end_matches('-').to_owned());
+    let from = range.map_or(0, |from| from.parse::<usize>().unwrap());
+    let shown = headers.get("authorization").and_then(|value| value.strip_prefix("Bearer "));
     let before = {
         let mut log = log.lock().unwrap();
         log.push((path.clone(), from));
@@ -106,15 +111,21 @@ fn serve(stream: &TcpStream, log: &Asked, answers: &HashMap<String, Answer>) {
     };
     let status =
         |status: u16| format!("HTTP/1.1 {status} No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").into_bytes();
-    let said = match answers.get(&path) {
-        None => status(404),
-        Some(Answer::Well(bytes)) => part(bytes, usize::MAX),
-        Some(Answer::Whole(bytes)) => whole(bytes),
-        Some(Answer::Broken(bytes, sent)) => part(bytes, *sent),
-        Some(Answer::Failing(code, times, _)) if before < *times => status(*code),
-        Some(Answer::Failing(_, _, bytes)) => part(bytes, usize::MAX),
-        Some(Answer::Redirect(to)) => moved(to, ""),
-        Some(Answer::Hub(to, hash)) => moved(to, &format!("X-Linked-Etag: \"{hash}\"\r\n")),
+    let answer = match answers.get(&path) {
+        Some(Answer::Gated(token, behind)) => (shown == Some(*token)).then_some(&**behind).ok_or(401),
+        other => other.ok_or(404),
+    };
+    let said = match answer {
+        Err(code) => status(code),
+        Ok(Answer::Gated(..)) => status(500),
+        Ok(Answer::Stranger(_)) if shown.is_some() => status(400),
+        Ok(Answer::Well(bytes) | Answer::Stranger(bytes)) => part(bytes, usize::MAX),
+        Ok(Answer::Whole(bytes)) => whole(bytes),
+        Ok(Answer::Broken(bytes, sent)) => part(bytes, *sent),
+        Ok(Answer::Failing(code, times, _)) if before < *times => status(*code),
+        Ok(Answer::Failing(_, _, bytes)) => part(bytes, usize::MAX),
+        Ok(Answer::Redirect(to)) => moved(to, ""),
+        Ok(Answer::Hub(to, hash)) => moved(to, &format!("X-Linked-Etag: \"{hash}\"\r\n")),
     };
     // The client may have gone away.
     let mut stream = stream;
@@ -205,6 +216,45 @@ fn a_model_of_the_hub_comes_by_its_name_with_the_hash_that_the_hub_has() {
     assert!(said.err.contains("the server answers 404: the hub has no such file"), "{}", said.err);
     assert!(get("hf:none").exits(2).err.contains("hf:OWNER/NAME"));
     assert_eq!(leftovers(&world, "lib"), ["plain.safetensors", "small-net.safetensors"]);
+}
+
+/// Some models are given only to those who have accepted their terms, which a token shows. Where the bytes are it is not told.
+#[test]
+fn a_model_that_is_not_for_all_comes_with_a_token() {
+    let world = World::new().file("hf/token", "hf_mine\n").file("empty", " \n");
+    let bytes = some_weights(&world);
+    let server = Server::new([("/elsewhere", Answer::Stranger(bytes.clone()))]);
+    let elsewhere = server.url("/elsewhere").replace("127.0.0.1", "localhost");
+    let gated = |to| Answer::Gated("hf_mine", Box::new(to));
+    server.answers("/me/gated/resolve/main/model.safetensors", gated(Answer::Hub(elsewhere, sha256(&bytes))));
+    let get = |more: &[&str], variables: &[(&str, &str)]| {
+        let mut command = world.command(&[&["weights", "get", "hf:me/gated", "--weights", "lib"], more].concat());
+        let output = command.env("HF_ENDPOINT", &server.address).envs(variables.iter().copied()).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    };
+    let nobody = [("HF_HOME", "nowhere")];
+    let (code, _, err) = get(&[], &nobody);
+    let told = format!(
+        "401: there is no such model, or the hub gives it only to those who have accepted its terms. Accept them on {}/me/gated",
+        server.address
+    );
+    assert!(code == 1 && err.contains(&told) && err.contains("into HF_TOKEN"), "{code} {err}");
+    let (code, _, err) = get(&[], &[("HF_TOKEN", "hf_other")]);
+    assert!(code == 1 && err.contains("your token does not open it") && !err.contains("hf_other"), "{code} {err}");
+    let (code, _, err) = get(&[], &[("HF_TOKEN_PATH", "empty")]);
+    assert!(code == 2 && err.contains("empty holds no token"), "{code} {err}");
+    // A server that is named in the hub's place is not told either.
+    let (code, _, err) = get(&["--from", &server.address], &[("HF_TOKEN", "hf_mine")]);
+    assert!(code == 1 && err.contains("answers 401\n"), "{code} {err}");
+    assert_eq!(leftovers(&world, "lib"), Vec::<String>::new());
+
+    let (code, out, err) = get(&[], &[("HF_TOKEN", "hf_mine")]);
+    assert!(code == 0 && out.contains(&sha256(&bytes)) && !out.contains("did not say its hash"), "{code} {out} {err}");
+    std::fs::remove_file(world.path("lib/gated.safetensors")).unwrap();
+    // The file that Hugging Face's own programs keep one in.
+    let (code, _, err) = get(&[], &[("HF_HOME", "hf")]);
+    assert_eq!((code, std::fs::read(world.path("lib/gated.safetensors")).unwrap()), (0, bytes), "{err}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+use ureq::config::RedirectAuthHeaders;
 
 use crate::model::catalogue::{Hash, Identity, identify};
 
@@ -61,12 +62,12 @@ enum Broken {
 }
 
 /// Fetches `url` to `to`, by way of `to.part`, which stays where the network fails and something was published to check it by:
-/// the next call goes on behind it.
+/// the next call goes on behind it. The `token` says who asks; no other server than the one that is asked first sees it.
 ///
 /// # Errors
 /// The network or the server fails four times without a byte between, another process fetches the same, the bytes are not what
 /// was published, or the disk cannot take them.
-pub fn fetch(url: &str, to: &Path, expected: &Expected, quiet: bool) -> anyhow::Result<Identity> {
+pub fn fetch(url: &str, token: Option<&str>, to: &Path, expected: &Expected, quiet: bool) -> anyhow::Result<Identity> {
     let mut name = to.as_os_str().to_owned();
     name.push(".part");
     let part = PathBuf::from(name);
@@ -83,7 +84,7 @@ pub fn fetch(url: &str, to: &Path, expected: &Expected, quiet: bool) -> anyhow::
     // Nothing would tell bytes of two versions that were put together.
     let resume = !matches!(expected, Expected::Unknown);
     let bar = bar(quiet);
-    let done = transfer(url, &mut file, resume, &bar);
+    let done = transfer(url, token, &mut file, resume, &bar);
     bar.finish_and_clear();
     if let Err(error) = done {
         if !resume || file.metadata()?.len() == 0 {
@@ -105,7 +106,7 @@ pub fn fetch(url: &str, to: &Path, expected: &Expected, quiet: bool) -> anyhow::
 
 /// The SHA-256 that the Hugging Face hub has of a file, which its server says before it sends one to where the bytes are; none where
 /// it says none.
-pub fn hash_by_word(url: &str) -> Option<String> {
+pub fn hash_by_word(url: &str, token: Option<&str>) -> Option<String> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .user_agent(AGENT)
         .http_status_as_error(false)
@@ -114,9 +115,18 @@ pub fn hash_by_word(url: &str) -> Option<String> {
         .timeout_global(Some(SILENCE))
         .build()
         .into();
-    let response = agent.head(url).call().ok()?;
+    let request = agent.head(url);
+    let response = match token {
+        Some(token) => request.header("Authorization", bearer(token)),
+        None => request,
+    };
+    let response = response.call().ok()?;
     let word = response.headers().get("x-linked-etag")?.to_str().ok()?.trim_matches('"').to_ascii_lowercase();
     (word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(word)
+}
+
+fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
 }
 
 fn bar(quiet: bool) -> ProgressBar {
@@ -128,10 +138,11 @@ fn bar(quiet: bool) -> ProgressBar {
 }
 
 /// Begins again as long as that brings something.
-fn transfer(url: &str, file: &mut File, resume: bool, bar: &ProgressBar) -> anyhow::Result<()> {
+fn transfer(url: &str, token: Option<&str>, file: &mut File, resume: bool, bar: &ProgressBar) -> anyhow::Result<()> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .user_agent(AGENT)
         .http_status_as_error(false)
+        .redirect_auth_headers(RedirectAuthHeaders::SameHost)
         .timeout_connect(Some(Duration::from_secs(30)))
         .timeout_recv_response(Some(SILENCE))
         .timeout_per_read(Some(SILENCE))
@@ -143,7 +154,7 @@ fn transfer(url: &str, file: &mut File, resume: bool, bar: &ProgressBar) -> anyh
             file.set_len(0)?;
         }
         let before = file.metadata()?.len();
-        match attempt(&agent, url, file, bar)? {
+        match attempt(&agent, url, token, file, bar)? {
             Ok(()) => return Ok(()),
             Err(Broken::Refused(why)) => anyhow::bail!(why),
             Err(Broken::Off(why)) => {
@@ -156,9 +167,18 @@ fn transfer(url: &str, file: &mut File, resume: bool, bar: &ProgressBar) -> anyh
 }
 
 /// Asks for what is not there yet. An error outside is the disk's.
-fn attempt(agent: &ureq::Agent, url: &str, file: &mut File, bar: &ProgressBar) -> anyhow::Result<Result<(), Broken>> {
+fn attempt(
+    agent: &ureq::Agent,
+    url: &str,
+    token: Option<&str>,
+    file: &mut File,
+    bar: &ProgressBar,
+) -> anyhow::Result<Result<(), Broken>> {
     let mut have = file.metadata()?.len();
     let mut request = agent.get(url);
+    if let Some(token) = token {
+        request = request.header("Authorization", bearer(token));
+    }
     if have > 0 {
         request = request.header("Range", format!("bytes={have}-"));
     }

@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use super::download::{Expected, REFUSED, fetch, hash_by_word};
 use super::gc::megabytes;
-use super::hub::{OfHub, of_hub};
+use super::hub::{self, OfHub, of_hub};
 use super::{Exit, Usage, data, materials, print, table_style};
 use crate::cli::Common;
 use crate::data::known::{KNOWN, Known, Remote};
@@ -16,12 +16,9 @@ use crate::model::arch::family;
 use crate::model::catalogue::{self, identify};
 use crate::model::vit;
 use crate::model::weights::file::WeightFile;
-use crate::model::weights::recognised;
+use crate::model::weights::naming::Change;
+use crate::model::weights::{fit, recognised};
 use crate::report::table::table;
-
-/// What stands behind most refusals of the hub.
-const HUB_HINT: &str =
-    ": the hub has no such file (name it: hf:OWNER/NAME/FILE), or gives it only to those who have asked for it";
 
 /// Fetches a known weight file, or one by its address.
 ///
@@ -30,11 +27,14 @@ const HUB_HINT: &str =
 pub fn weights(what: &str, sha256: Option<&str>, from: Option<&str>, common: &Common) -> anyhow::Result<Exit> {
     let folder = materials::folder(common);
     let asked = sha256.map(digits).transpose()?;
-    let hub = of_hub(what, from)?;
+    let hub = of_hub(what, &from.map_or_else(hub::server, str::to_owned))?;
     let is_of_hub = hub.is_some();
+    // A server that was named in the hub's place is not told who asks.
+    let token = if is_of_hub && from.is_none() { hub::token()? } else { None };
+    let token = token.as_deref();
     let (url, name, expected) = match (what.contains("://"), from) {
         _ if let Some(OfHub { url, name }) = hub => {
-            let expected = if folder.join(&name).exists() { None } else { hash_by_word(&url) };
+            let expected = if folder.join(&name).exists() { None } else { hash_by_word(&url, token) };
             (url, name, expected.map_or(Expected::Unknown, Expected::Sha256))
         }
         (true, Some(_)) => {
@@ -58,9 +58,12 @@ pub fn weights(what: &str, sha256: Option<&str>, from: Option<&str>, common: &Co
         print(&format!("'{}' is here already: sha256 {}", to.display(), found.sha256))?;
         return Ok(Exit::Complete);
     }
-    let found = fetch(&url, &to, &expected, common.quiet).map_err(|error| {
+    let found = fetch(&url, token, &to, &expected, common.quiet).map_err(|error| {
         let said = format!("{error:#}");
-        let hint = if is_of_hub && said.contains(REFUSED) { HUB_HINT } else { "" };
+        let refused = said.split_once(REFUSED).map(|(_, status)| status);
+        // Whom a server in the hub's place lets in is for it to say.
+        let of_hub = refused.filter(|status| is_of_hub && (from.is_none() || status.starts_with("404")));
+        let hint = of_hub.map_or_else(String::new, |status| hub::hint(what, status, token.is_some()));
         anyhow::anyhow!("{said}{hint}\nfetched in another way and put at '{}', it is used from there", to.display())
     })?;
     if let Err(error) = WeightFile::open(&to) {
@@ -83,7 +86,8 @@ pub fn weights(what: &str, sha256: Option<&str>, from: Option<&str>, common: &Co
 fn how_to_use(file: &Path) -> anyhow::Result<String> {
     let name = file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let not = "not in the catalogue: an experiment must say `arch` and `preprocess` under [backbone]";
-    let Some(arch) = recognised(&WeightFile::open(file)?) else {
+    let weights = WeightFile::open(file)?;
+    let Some(arch) = recognised(&weights) else {
         return Ok(format!("{not}; it fits none of the known architectures"));
     };
     let mut lines = vec![format!("weights = \"{name}\""), format!("arch = \"{}\"", arch.name)];
@@ -92,6 +96,13 @@ fn how_to_use(file: &Path) -> anyhow::Result<String> {
     }
     lines.extend((arch.width != 1.0).then(|| format!("width = {}", arch.width)));
     let vit = vit::named(&arch.name);
+    let grid = fit(&weights, &arch, "features")?.found.placed.iter().find_map(|placed| match placed.change {
+        Change::Stretched(grids, _) if grids.from != grids.to => Some(grids.from),
+        _ => None,
+    });
+    lines.extend(vit.zip(grid).map(|(vit, side)| {
+        format!("input = {}    # its own positions are those of {} pixels", arch.input, side * vit.patch)
+    }));
     let others = vit
         .and_then(|vit| vit.others())
         .map_or_else(String::new, |(other, whose)| format!("    # \"{}\" for {whose}", other.word()));
@@ -186,7 +197,7 @@ fn file(remote: &Remote, work: &Path, from: Option<&str>, common: &Common) -> an
     if !common.quiet {
         eprintln!("fetching {url}");
     }
-    let found = fetch(&url, &to, &expected, common.quiet)?;
+    let found = fetch(&url, None, &to, &expected, common.quiet)?;
     if remote.sha256.is_none() {
         print(&format!("{url}: sha256 {}; none is published", found.sha256))?;
     }
