@@ -1,5 +1,5 @@
-//! DINOv3 and SigLIP's side of images: the names that their files have elsewhere, what such files lack, and sweeps that start from
-//! them.
+//! Weights that people start from today: the names that files of DINOv3, of SigLIP's side of images, and of the hub's ResNets and
+//! ConvNeXts have elsewhere, what such files lack, and sweeps that start from them.
 
 use std::collections::BTreeMap;
 
@@ -288,5 +288,78 @@ recipe = [\"linear-probe\", \"fine-tune\", \"lora\", \"bitfit\"]
         world.run(&["export", "e.toml", "--best", "all", "--out", "best.safetensors", "--weights", "."]).exits(0);
         world.run(&["predict", "best.safetensors", "mine/test"]).exits(0);
         world.run(&["look", "best.safetensors", "mine/test", "--out", "look.html"]).exits(0);
+    }
+}
+
+/// A name of torchvision's as transformers have it: of ResNets, of ConvNeXts, and of DINOv3's ConvNeXts.
+fn of_maps(name: &str, whose: &str) -> String {
+    let words: Vec<&str> = name.split('.').collect();
+    let leaf = words[words.len() - 1];
+    let number = |word: &str| word.parse::<usize>().unwrap();
+    match (whose, &words[..words.len() - 1]) {
+        ("resnet", ["conv1"]) => format!("resnet.embedder.embedder.convolution.{leaf}"),
+        ("resnet", ["bn1"]) => format!("resnet.embedder.embedder.normalization.{leaf}"),
+        ("resnet", [stage, block, part @ ..]) => {
+            let stage = number(&stage[5..]) - 1;
+            let place = match part {
+                ["downsample", which] => format!("shortcut.{}", ["convolution", "normalization"][number(which)]),
+                [part] if part.starts_with("conv") => format!("layer.{}.convolution", number(&part[4..]) - 1),
+                [part] => format!("layer.{}.normalization", number(&part[2..]) - 1),
+                other => panic!("{other:?}"),
+            };
+            format!("resnet.encoder.stages.{stage}.layers.{block}.{place}.{leaf}")
+        }
+        ("convnext", ["features", "0", which]) => {
+            format!("convnext.embeddings.{}.{leaf}", ["patch_embeddings", "layernorm"][number(which)])
+        }
+        ("dinov3", ["features", "0", which]) => format!("stages.0.downsample_layers.{which}.{leaf}"),
+        ("convnext", ["features", group, block, "layer_scale"]) => {
+            format!("convnext.encoder.stages.{}.layers.{block}.layer_scale_parameter", number(group) / 2)
+        }
+        ("dinov3", ["features", group, block, "layer_scale"]) => {
+            format!("stages.{}.layers.{block}.gamma", number(group) / 2)
+        }
+        (_, ["features", group, block, "block", part]) => {
+            let place = ["0", "2", "3", "5"].iter().position(|own| own == part).unwrap();
+            let stage = format!("stages.{}.layers.{block}", number(group) / 2);
+            let dinov3 = ["depthwise_conv", "layer_norm", "pointwise_conv1", "pointwise_conv2"][place];
+            let plain = ["dwconv", "layernorm", "pwconv1", "pwconv2"][place];
+            if whose == "dinov3" {
+                format!("{stage}.{dinov3}.{leaf}")
+            } else {
+                format!("convnext.encoder.{stage}.{plain}.{leaf}")
+            }
+        }
+        (_, ["features", group, which]) => {
+            let stage = number(group) / 2;
+            match whose {
+                "dinov3" => format!("stages.{stage}.downsample_layers.{which}.{leaf}"),
+                _ => format!("convnext.encoder.stages.{stage}.downsampling_layer.{which}.{leaf}"),
+            }
+        }
+        ("convnext", ["classifier", "0"]) => format!("convnext.layernorm.{leaf}"),
+        ("dinov3", ["classifier", "0"]) => format!("layer_norm.{leaf}"),
+        (_, other) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn files_of_the_hub_of_resnets_and_convnexts_are_read() {
+    let world = World::new();
+    let path = world.path("hub.safetensors");
+    for (name, whose) in [
+        ("resnet18", "resnet"),
+        ("resnet50_torchvision", "resnet"),
+        ("convnext_tiny", "convnext"),
+        ("convnext_tiny", "dinov3"),
+    ] {
+        let arch = Arch::new(name, 64, 0.0625);
+        let mut own = fresh(&arch);
+        own.0.retain(|name, _| !name.starts_with("fc.") && !name.starts_with("classifier.2"));
+        let there = |(name, tensor): (&String, &Tensor)| (of_maps(name, whose), tensor.clone());
+        Weights(own.0.iter().map(there).collect()).write(&path).unwrap();
+        let (found, fitted) = Weights::load(&path, &arch, "features").unwrap();
+        assert_eq!(tensors(&found), tensors(&own), "{name} {whose}");
+        assert!(fitted.headless);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{clip, dinov3, hub, siglip};
+use super::{clip, dinov3, hub, hub_maps, siglip};
 use crate::model::graph::{Framework, Graph, Op};
 
 /// Other frameworks' names of this network's layers.
@@ -52,6 +52,7 @@ pub(super) fn aliases(graph: &Graph) -> HashMap<String, usize> {
         }
     }
     hub::names(graph, &mut names);
+    hub_maps::names(graph, &mut names);
     clip::names(graph, &mut names);
     siglip::names(graph, &mut names);
     dinov3::names(graph, &mut names);

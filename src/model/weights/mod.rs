@@ -6,6 +6,7 @@ mod dinov3;
 pub mod export;
 pub mod file;
 mod hub;
+mod hub_maps;
 mod keras;
 pub mod naming;
 mod pickle;
