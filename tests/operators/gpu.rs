@@ -80,6 +80,8 @@ fn a_step_takes_the_memory_that_was_predicted() {
         ("efficientnet_b0", 64, 8),
         ("convnext_tiny", 64, 8),
         ("vit_small_patch8", 64, 8),
+        ("dinov3_vits16plus", 128, 8),
+        ("siglip_vitb16", 128, 8),
     ] {
         for (half, recompute, precision) in [
             (false, false, Precision::F32),
