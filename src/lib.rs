@@ -27,7 +27,7 @@
 //! stage leaves. **verdict**: what the trials say of a rule.
 //!
 //! Modules in reading order: [`cli`] and [`commands`] (start at `commands/run.rs`); the nouns [`value`], [`scenario`],
-//! [`freeze`], [`trains`], [`frame`], [`corruption`], [`augmentation`], [`recipe`], [`phase`], [`outcome`], [`key`], [`seed`], [`device`], [`spelling`], [`temporary`]; then the steps
+//! [`freeze`], [`trains`], [`frame`], [`preprocess`], [`corruption`], [`augmentation`], [`recipe`], [`phase`], [`outcome`], [`key`], [`seed`], [`device`], [`spelling`], [`temporary`]; then the steps
 //! [`experiment`], [`plan`], [`schedule`], [`data`], [`model`], [`nn`], [`exec`], [`train`], [`store`], [`report`].
 
 pub mod augmentation;
@@ -46,6 +46,7 @@ pub mod nn;
 pub mod outcome;
 pub mod phase;
 pub mod plan;
+pub mod preprocess;
 pub mod recipe;
 pub mod report;
 pub mod scenario;

@@ -150,46 +150,8 @@ pub enum KeepWeights {
     Best,
 }
 
-/// How pixels become the numbers that a weight file expects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Preprocess {
-    /// RGB to BGR, minus (103.939, 116.779, 123.68), no scaling (Keras' VGG).
-    Caffe,
-    /// x / 127.5 - 1.
-    Tf,
-    /// x / 255, minus (.485, .456, .406), over (.229, .224, .225).
-    Torch,
-    /// x / 255, minus (.48145466, .4578275, .40821073), over (.26862954, .26130258, .27577711): CLIP's (Radford et al., 2021).
-    Clip,
-    /// x minus 255 (.48235, .45882, .40784), no scaling: torchvision's VGG16 features of Caffe's lineage.
-    CaffeRgb,
-    /// x / 255.
-    ZeroOne,
-    /// x as it is, 0 to 255: for networks that begin with the preparation of images.
-    None,
-}
-
-/// The words of `Preprocess`, for messages.
-pub const PREPROCESSES: &str = "'caffe', 'tf', 'torch', 'clip', 'caffe-rgb', 'zero-one' or 'none'";
-
 /// Between the preprocessing that a file asks for and the one that its weights came with: `torch instead of tf`.
 pub const OVERRIDE: &str = " instead of ";
-
-impl Preprocess {
-    /// The word for it in files and tables.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Caffe => "caffe",
-            Self::Tf => "tf",
-            Self::Torch => "torch",
-            Self::Clip => "clip",
-            Self::CaffeRgb => "caffe-rgb",
-            Self::ZeroOne => "zero-one",
-            Self::None => "none",
-        }
-    }
-}
 
 /// What selects a setting and what rules compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

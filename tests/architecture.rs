@@ -24,6 +24,7 @@ const NOUNS: &[&str] = &[
     "value",
     "scenario",
     "frame",
+    "preprocess",
     "corruption",
     "augmentation",
     "freeze",

@@ -3,7 +3,7 @@
 use tl_sweep::model::arch::{Arch, NAMES, family};
 use tl_sweep::model::sketch::Sketch;
 use tl_sweep::model::summary::rows;
-use tl_sweep::recipe::Preprocess;
+use tl_sweep::preprocess::Preprocess;
 
 use crate::builder::World;
 

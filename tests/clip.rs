@@ -9,7 +9,7 @@ use tl_sweep::model::graph::{Activation, Op};
 use tl_sweep::model::init;
 use tl_sweep::model::vit::twin;
 use tl_sweep::model::weights::Weights;
-use tl_sweep::recipe::Preprocess;
+use tl_sweep::preprocess::Preprocess;
 
 use crate::builder::World;
 use crate::downloads::{Answer, Server};

@@ -14,7 +14,7 @@ use tl_sweep::data::{Dataset, Manifest, Part, Sample, Spec, open};
 use tl_sweep::frame::{Filter, Frame, Resize};
 use tl_sweep::key::Key;
 use tl_sweep::model::catalogue::KNOWN;
-use tl_sweep::recipe::Preprocess;
+use tl_sweep::preprocess::Preprocess;
 use tl_sweep::seed::{Stream, stream};
 
 use crate::builder::{World, png};

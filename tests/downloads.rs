@@ -209,6 +209,16 @@ fn a_model_of_the_hub_comes_by_its_name_with_the_hash_that_the_hub_has() {
     assert_eq!(std::fs::read(world.path("lib/small-net.safetensors")).unwrap(), bytes);
     assert!(get("hf:me/small-net").exits(0).out.contains("is here already"));
 
+    // What the model says of images is what an experiment is told to say, from the first file that says it.
+    let beside = |name: &str| format!("/me/small-net/resolve/main/{name}");
+    let says = r#"{"pretrained_cfg":{"mean":[0.43,0.411,0.296],"std":[0.213,0.156,0.143],"interpolation":"bicubic","crop_pct":0.9}}"#;
+    server.answers(&beside("preprocessor_config.json"), Answer::Well(br#"{"model_type":"resnet"}"#.to_vec()));
+    server.answers(&beside("config.json"), Answer::Well(says.into()));
+    std::fs::remove_file(world.path("lib/small-net.safetensors")).unwrap();
+    let said = get("hf:me/small-net").exits(0).out;
+    let lines = "preprocess = \"mean 0.43 0.411 0.296 std 0.213 0.156 0.143\"\nresize = \"crop 0.9 bicubic\"\n";
+    assert!(said.contains(lines) && said.contains("what config.json says on the hub"), "{said}");
+
     let said = get("hf:me/other/open_clip_model.safetensors").exits(1);
     assert!(said.err.contains(&sha256(b"another file")) && said.err.contains("Nothing was kept"), "{}", said.err);
     assert!(get("hf:me/plain").exits(0).out.contains("the hub did not say its hash"));

@@ -363,3 +363,50 @@ fn files_of_the_hub_of_resnets_and_convnexts_are_read() {
         assert!(fitted.headless);
     }
 }
+
+/// A mean and a deviation of one's own come with what was trained; those that have a word are that word.
+#[test]
+fn a_preparation_may_be_said_in_numbers() {
+    let file = |preprocess: &str| {
+        format!(
+            "
+[experiment]
+name = \"numbers\"
+replicates = 1
+[backbone]
+weights = \"own.safetensors\"
+arch = \"resnet8\"
+preprocess = \"{preprocess}\"
+[datasets.mine]
+path = \"mine\"
+[scenarios.all]
+dataset = \"mine\"
+[train]
+steps = 6
+batch = 8
+[axes]
+recipe = [\"linear-probe\", \"fine-tune\"]
+"
+        )
+    };
+    let satellites = "mean 0.430 0.411 0.296 std 0.213 0.156 0.143";
+    let world = World::new()
+        .images("mine", &["a", "b"], 8, 4)
+        .file("word.toml", file("torch"))
+        .file("numbers.toml", file("mean 0.485 0.456 0.406 std 0.229 0.224 0.225"))
+        .file("own.toml", file(satellites))
+        .file("wrong.toml", file("mean 123 117 104 std 58 57 57"));
+    fresh(&Arch::new("resnet8", 32, 1.0)).write(&world.path("own.safetensors")).unwrap();
+    let run = |file: &str| world.run(&["run", file, "--weights", "."]);
+    run("word.toml").exits(0);
+    let said = run("numbers.toml").exits(0);
+    assert!(format!("{}{}", said.out, said.err).contains("2 in the store, 0 to run"), "{} {}", said.out, said.err);
+    run("own.toml").exits(0);
+    world.run(&["verify", "own.toml", "--weights", ".", "--all"]).exits(0);
+    world.run(&["export", "own.toml", "--best", "all", "--out", "best.safetensors", "--weights", "."]).exits(0);
+    let bytes = std::fs::read(world.path("best.safetensors")).unwrap();
+    assert!(String::from_utf8_lossy(&bytes).contains("mean 0.43 0.411 0.296 std 0.213 0.156 0.143"));
+    world.run(&["predict", "best.safetensors", "mine/test"]).exits(0);
+    let said = run("wrong.toml").exits(2);
+    assert!(said.err.contains("of numbers from 0 to 1"), "{}", said.err);
+}

@@ -12,7 +12,7 @@ use tl_sweep::model::weights::Weights;
 use tl_sweep::model::weights::export::{Exported, exported};
 use tl_sweep::model::weights::file::WeightFile;
 use tl_sweep::model::weights::positions::{Class, Grids, Stretch, stretched};
-use tl_sweep::recipe::Preprocess;
+use tl_sweep::preprocess::Preprocess;
 
 use crate::builder::World;
 use crate::side::{self, Side};

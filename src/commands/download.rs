@@ -23,6 +23,9 @@ pub const REFUSED: &str = "the server answers ";
 /// A server that is silent for so long is gone.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// Bytes of a small file, at most.
+const SMALL: u64 = 1 << 20;
+
 /// What the bytes must be.
 pub enum Expected {
     /// Or its first digits.
@@ -123,6 +126,22 @@ pub fn hash_by_word(url: &str, token: Option<&str>) -> Option<String> {
     let response = response.call().ok()?;
     let word = response.headers().get("x-linked-etag")?.to_str().ok()?.trim_matches('"').to_ascii_lowercase();
     (word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(word)
+}
+
+/// The text of a small file; none where there is none, or it is not so small.
+pub fn small(url: &str, token: Option<&str>) -> Option<String> {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .user_agent(AGENT)
+        .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+        .timeout_global(Some(SILENCE))
+        .build()
+        .into();
+    let request = agent.get(url);
+    let response = match token {
+        Some(token) => request.header("Authorization", bearer(token)),
+        None => request,
+    };
+    response.call().ok()?.into_body().with_config().limit(SMALL).read_to_string().ok()
 }
 
 fn bearer(token: &str) -> String {

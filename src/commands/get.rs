@@ -8,11 +8,12 @@ use anyhow::Context;
 use super::download::{Expected, REFUSED, fetch, hash_by_word};
 use super::gc::megabytes;
 use super::hub::{self, OfHub, of_hub};
+use super::hub_config::Told;
 use super::{Exit, Usage, data, materials, print, table_style};
 use crate::cli::Common;
 use crate::data::known::{KNOWN, Known, Remote};
 use crate::data::unpack::lay_out;
-use crate::model::arch::family;
+use crate::model::arch::{Arch, family, prepares_images};
 use crate::model::catalogue::{self, identify};
 use crate::model::vit;
 use crate::model::weights::file::WeightFile;
@@ -28,12 +29,13 @@ pub fn weights(what: &str, sha256: Option<&str>, from: Option<&str>, common: &Co
     let folder = materials::folder(common);
     let asked = sha256.map(digits).transpose()?;
     let hub = of_hub(what, &from.map_or_else(hub::server, str::to_owned))?;
+    let model = hub.clone();
     let is_of_hub = hub.is_some();
     // A server that was named in the hub's place is not told who asks.
     let token = if is_of_hub && from.is_none() { hub::token()? } else { None };
     let token = token.as_deref();
     let (url, name, expected) = match (what.contains("://"), from) {
-        _ if let Some(OfHub { url, name }) = hub => {
+        _ if let Some(OfHub { url, name, .. }) = hub => {
             let expected = if folder.join(&name).exists() { None } else { hash_by_word(&url, token) };
             (url, name, expected.map_or(Expected::Unknown, Expected::Sha256))
         }
@@ -77,13 +79,14 @@ pub fn weights(what: &str, sha256: Option<&str>, from: Option<&str>, common: &Co
     }
     match found.known {
         Some(known) => print(&format!("known as {}: weights = \"{}\" under [backbone]", known.name, known.name))?,
-        None => print(&how_to_use(&to)?)?,
+        None => print(&how_to_use(&to, model.and_then(|model| model.told(token)))?)?,
     }
     Ok(Exit::Complete)
 }
 
-/// What an experiment must say of a file that the catalogue does not know.
-fn how_to_use(file: &Path) -> anyhow::Result<String> {
+/// What an experiment must say of a file that the catalogue does not know; of images what its model says on the hub, else what is
+/// usual.
+fn how_to_use(file: &Path, told: Option<(&str, Told)>) -> anyhow::Result<String> {
     let name = file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let not = "not in the catalogue: an experiment must say `arch` and `preprocess` under [backbone]";
     let weights = WeightFile::open(file)?;
@@ -95,21 +98,49 @@ fn how_to_use(file: &Path) -> anyhow::Result<String> {
         lines[1].push_str(&format!("    # OpenAI's; \"{twin}\" are LAION's, DataComp's and others"));
     }
     lines.extend((arch.width != 1.0).then(|| format!("width = {}", arch.width)));
+    let (whose, told) = told.unzip();
+    let told = told.unwrap_or_default();
+    lines.extend(image_lines(&weights, &arch, told)?);
+    let said = match whose {
+        Some(name) => {
+            format!("what is said of images is what {name} says on the hub, and else what is usual for this network")
+        }
+        None => "what is said of images is what is usual for this network: its authors say how theirs come before it"
+            .to_owned(),
+    };
+    Ok(format!("{not}, such as\n\n[backbone]\n{}\n\n{said}", lines.join("\n")))
+}
+
+/// The lines of how images come before a network.
+fn image_lines(weights: &WeightFile, arch: &Arch, told: Told) -> anyhow::Result<Vec<String>> {
+    let mut lines = Vec::new();
     let vit = vit::named(&arch.name);
-    let grid = fit(&weights, &arch, "features")?.found.placed.iter().find_map(|placed| match placed.change {
+    let grid = fit(weights, arch, "features")?.found.placed.iter().find_map(|placed| match placed.change {
         Change::Stretched(grids, _) if grids.from != grids.to => Some(grids.from),
         _ => None,
     });
-    lines.extend(vit.zip(grid).map(|(vit, side)| {
-        format!("input = {}    # its own positions are those of {} pixels", arch.input, side * vit.patch)
-    }));
+    // Whole patches only.
+    let whole = |side: usize| vit.map_or(side, |vit| (side / vit.patch).max(1) * vit.patch);
+    match (told.input, vit.zip(grid)) {
+        (Some(input), _) if whole(input) != arch.input => lines.push(format!("input = {}", whole(input))),
+        (None, Some((vit, side))) => {
+            let (input, own) = (arch.input, side * vit.patch);
+            lines.push(format!("input = {input}    # its own positions are those of {own} pixels"));
+        }
+        _ => {}
+    }
     let others = vit
         .and_then(|vit| vit.others())
-        .map_or_else(String::new, |(other, whose)| format!("    # \"{}\" for {whose}", other.word()));
-    lines.extend(family(&arch.name).map(|family| format!("preprocess = \"{}\"{others}", family.preprocess.word())));
-    lines.extend(vit.map(|vit| format!("resize = \"{}\"", vit.resize())));
-    let usual = "what is said of images is what is usual for this network: its authors say how theirs come before it";
-    Ok(format!("{not}, such as\n\n[backbone]\n{}\n\n{usual}", lines.join("\n")))
+        .filter(|_| told.preprocess.is_none())
+        .map_or_else(String::new, |(other, whose)| format!("    # \"{other}\" for {whose}"));
+    let preprocess = told
+        .preprocess
+        .filter(|_| !prepares_images(&arch.name))
+        .or_else(|| family(&arch.name).map(|family| family.preprocess));
+    lines.extend(preprocess.map(|own| format!("preprocess = \"{own}\"{others}")));
+    let resize = told.resize.or_else(|| vit.map(|vit| vit.resize()));
+    lines.extend(resize.map(|own| format!("resize = \"{own}\"")));
+    Ok(lines)
 }
 
 /// Fetches a known dataset and lays it out.

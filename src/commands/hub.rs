@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 
 use super::Usage;
+use super::download::small;
+use super::hub_config::{FILES, Told, told};
 
 /// What the words begin with.
 const PREFIX: &str = "hf:";
@@ -13,11 +15,20 @@ const SERVER: &str = "https://huggingface.co";
 const USUAL: &str = "model.safetensors";
 
 /// A file of the hub.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OfHub {
     pub url: String,
     /// Of the file here: models there share the names of their files.
     pub name: String,
+    /// Before the names of the model's other files.
+    beside: String,
+}
+
+impl OfHub {
+    /// What the model says of the images that come before it, and the file that says it.
+    pub fn told(&self, token: Option<&str>) -> Option<(&'static str, Told)> {
+        FILES.into_iter().find_map(|name| Some((name, told(&small(&format!("{}{name}", self.beside), token)?)?)))
+    }
 }
 
 /// The file of `server` that `what` means: `hf:OWNER/NAME`, or one of its files behind another slash. None of what does not begin so.
@@ -46,6 +57,7 @@ pub fn of_hub(what: &str, server: &str) -> anyhow::Result<Option<OfHub>> {
     let server = server.trim_end_matches('/');
     Ok(Some(OfHub {
         url: format!("{server}/{owner}/{name}/resolve/main/{path}"),
+        beside: format!("{server}/{owner}/{name}/resolve/main/"),
         name: format!("{name}{beside}.{ending}"),
     }))
 }

@@ -13,7 +13,8 @@ use crate::model::sketch::Sketch;
 use crate::model::vit::twin;
 use crate::model::weights::file::WeightFile;
 use crate::model::weights::{fit, recognised};
-use crate::recipe::{PREPROCESSES, Preprocess, word};
+use crate::preprocess::{PREPROCESSES, Preprocess};
+use crate::recipe::word;
 use crate::value::Value;
 
 /// Endings that a name without one may have.
@@ -153,17 +154,17 @@ pub fn prepared(asked: &Seen, devices: &Devices, common: &Common) -> anyhow::Res
 /// Comes with a known file; for another it must be said.
 fn preprocess(asked: &Seen, arch: &Arch, known: Option<&Known>) -> anyhow::Result<Preprocess> {
     match (&asked.preprocess, known) {
-        (Some(text), _) if prepares_images(&arch.name) && text != Preprocess::None.word() => Err(Usage(format!(
+        (Some(text), _) if prepares_images(&arch.name) && *text != Preprocess::None.to_string() => Err(Usage(format!(
             "--preprocess: {} prepares images itself, in its first layers: with '{text}' they would be prepared twice",
             arch.name
         ))
         .into()),
-        (Some(text), _) => Ok(word(&Value::Text(text.clone()), PREPROCESSES).map_err(Usage)?),
+        (Some(text), _) => Ok(Preprocess::parse(text).map_err(|error| Usage(format!("--preprocess: {error}")))?),
         (None, Some(known)) => Ok(known.preprocess),
         (None, None) if prepares_images(&arch.name) => Ok(Preprocess::None),
         (None, None) => {
             let usual = family(&arch.name).map_or_else(String::new, |family| {
-                format!("; {} is usually prepared as '{}'", arch.name, family.preprocess.word())
+                format!("; {} is usually prepared as '{}'", arch.name, family.preprocess)
             });
             Err(Usage(format!(
                 "the catalogue does not know '{}': say with --preprocess how its inputs were prepared ({PREPROCESSES}){usual}",

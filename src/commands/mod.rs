@@ -18,6 +18,7 @@ mod get;
 mod gpus;
 mod host;
 mod hub;
+mod hub_config;
 mod init;
 pub mod jobs;
 mod keep;

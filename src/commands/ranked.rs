@@ -55,7 +55,7 @@ fn zip(asked: &Rank, prepared: &[Prepared]) -> anyhow::Result<String> {
     if unknown {
         let all = |of: fn(&Prepared) -> String| list(prepared.iter().map(of).collect());
         text.push_str(&format!("arch = [{}]\n", all(|one| quoted(&one.arch.name))));
-        text.push_str(&format!("preprocess = [{}]\n", all(|one| quoted(one.preprocess.word()))));
+        text.push_str(&format!("preprocess = [{}]\n", all(|one| quoted(&one.preprocess.to_string()))));
         text.push_str(&format!("width = [{}]\n", all(|one| format!("{:?}", one.arch.width))));
     }
     text.extend(asked.input.map(|input| format!("input = [{}]\n", vec![input.to_string(); prepared.len()].join(", "))));

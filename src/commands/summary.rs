@@ -7,7 +7,7 @@ use crate::model::freezing::{branch_note, frozen_layers};
 use crate::model::graph::Graph;
 use crate::model::sketch::Sketch;
 use crate::model::summary::{frozen_names, rows};
-use crate::recipe::Preprocess;
+use crate::preprocess::Preprocess;
 use crate::report::table::table;
 use crate::train::kept_bytes;
 use crate::value::Value;
@@ -60,7 +60,7 @@ pub fn run(asked: Asked) -> anyhow::Result<Exit> {
     ))?;
     print(&format!(
         "features are tapped at {features}, early features at {early}; inputs are prepared as {}",
-        preprocess.word()
+        preprocess
     ))?;
     let [kept, recomputed] = kept_bytes(&graph, frozen)?.map(|bytes| bytes as f64 / 1e6);
     print(&format!(

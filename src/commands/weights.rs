@@ -24,7 +24,7 @@ pub fn list(common: &Common) -> anyhow::Result<Exit> {
             if here { "  (here)" } else { "" },
             known.arch,
             known.input,
-            known.preprocess.word(),
+            known.preprocess,
             known.resize,
             known.lineage,
             known.source(),
@@ -92,7 +92,7 @@ fn described(known: &Known) -> String {
         known.lineage,
         known.source(),
         known.input,
-        known.preprocess.word(),
+        known.preprocess,
         known.resize
     )
 }

@@ -4,25 +4,16 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
-use crate::recipe::Preprocess;
+use crate::preprocess::{Change, Preprocess};
 use crate::seed::{Stream, stream};
 
 /// What preprocessing makes of the bytes of a pixel: for each plane the byte that it takes, and value * scale + shift.
 pub fn planes(preprocess: Preprocess) -> [(usize, f32, f32); 3] {
-    match preprocess {
-        Preprocess::Caffe => [(2, 1.0, -103.939), (1, 1.0, -116.779), (0, 1.0, -123.68)],
-        Preprocess::Tf => [0, 1, 2].map(|channel| (channel, 1.0 / 127.5, -1.0)),
-        Preprocess::Torch => standardised([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-        Preprocess::Clip => {
-            // To the digits that f32 has.
-            standardised([0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_6, 0.275_777_1])
+    match preprocess.change() {
+        Change::Standard(own) => standardised(own.mean(), own.deviation()),
+        Change::Minus { numbers, blue_first } => {
+            [0, 1, 2].map(|plane| (if blue_first { 2 - plane } else { plane }, 1.0, -numbers[plane]))
         }
-        Preprocess::CaffeRgb => {
-            let mean = [0.48235f32, 0.45882, 0.40784];
-            [0, 1, 2].map(|channel| (channel, 1.0, -255.0 * mean[channel]))
-        }
-        Preprocess::ZeroOne => [0, 1, 2].map(|channel| (channel, 1.0 / 255.0, 0.0)),
-        Preprocess::None => [0, 1, 2].map(|channel| (channel, 1.0, 0.0)),
     }
 }
 

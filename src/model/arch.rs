@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::graph::{Framework, Graph, Op};
 use super::sketch::Sketch;
 use super::{convnext, densenet, efficientnet, inception, mobilenet, resnet, resnet_cifar, squeezenet, vgg, vit};
-use crate::recipe::{AND, Preprocess};
+use crate::preprocess::Preprocess;
+use crate::recipe::AND;
 use crate::spelling::nearest;
 
 /// What decides a backbone's graph.

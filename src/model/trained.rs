@@ -15,7 +15,8 @@ use super::weights::file::WeightFile;
 use crate::device::Precision;
 use crate::frame::{Frame, Resize};
 use crate::key::Key;
-use crate::recipe::{Head, Pool, Preprocess};
+use crate::preprocess::Preprocess;
+use crate::recipe::{Head, Pool};
 use crate::trains::Lora;
 
 /// The fact of a safetensors file that holds what is not a tensor.

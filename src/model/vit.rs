@@ -4,7 +4,7 @@
 
 use super::graph::{Activation, Framework, Graph, Op, Shape};
 use crate::frame::Resize;
-use crate::recipe::Preprocess;
+use crate::preprocess::Preprocess;
 
 /// Numbers of a token that one head attends with, in all of them but the largest.
 const DEPTH: usize = 64;

@@ -19,6 +19,7 @@ use crate::model::arch::{Arch, family, prepares_images};
 use crate::model::freezing::{pools, taps};
 use crate::model::graph::Graph;
 use crate::model::sketch::Sketch;
+use crate::preprocess::Preprocess;
 use crate::recipe;
 use crate::value::{Layer, Value};
 
@@ -242,6 +243,10 @@ impl Settler<'_> {
                     .to_owned(),
             ));
         };
+        // What is written out is called by its word where there is one.
+        if let Some(own) = layer.get("preprocess").and_then(|own| Preprocess::parse(own.text()?).ok()) {
+            layer.insert("preprocess".to_owned(), preprocess(own));
+        }
         let known = self.known(&weights.to_string()).cloned();
         // Random weights in an experiment about a known file take that file's network.
         let base = self.experiment.base.get("weights").map_or_else(String::new, Value::to_string);
@@ -257,7 +262,7 @@ impl Settler<'_> {
             for (key, value) in fill {
                 layer.entry(key.to_owned()).or_insert(value);
             }
-            let own = [("preprocess", known.preprocess.word().to_owned()), ("resize", known.resize.to_string())];
+            let own = [("preprocess", known.preprocess.to_string()), ("resize", known.resize.to_string())];
             for (key, own) in own {
                 let asked = layer[key].to_string();
                 if self.known(&weights.to_string()).is_some() && asked != own {
@@ -299,7 +304,7 @@ impl Settler<'_> {
         layer.entry("input".to_owned()).or_insert(Value::Int(input as i64));
         layer.entry("preprocess".to_owned()).or_insert(preprocess(own_preprocess));
         let asked = layer["preprocess"].to_string();
-        if prepares && asked != recipe::Preprocess::None.word() {
+        if prepares && asked != Preprocess::None.to_string() {
             let asked = asked.split(recipe::OVERRIDE).next().unwrap_or_default().to_owned();
             let message = format!(
                 "{arch} prepares images itself, in its first layers: with '{asked}' they would be prepared twice; leave `preprocess` out, or say \"none\""
@@ -347,8 +352,8 @@ fn build(arch: &Arch, tap: &str) -> Result<Graph, String> {
     arch.backbone(tap)
 }
 
-fn preprocess(preprocess: recipe::Preprocess) -> Value {
-    Value::Text(preprocess.word().to_owned())
+fn preprocess(preprocess: Preprocess) -> Value {
+    Value::Text(preprocess.to_string())
 }
 
 fn difference(space: &mut Space, asked: &Layer, settled: &Layer) -> Vec<(usize, u16)> {

@@ -9,7 +9,8 @@ use crate::frame::Resize;
 use crate::key::Key;
 use crate::model::arch::Arch;
 use crate::phase::Phase;
-use crate::recipe::{self, Calibrate, Head, KeepWeights, Metric, Pool, Preprocess, Schedule};
+use crate::preprocess::Preprocess;
+use crate::recipe::{self, Calibrate, Head, KeepWeights, Metric, Pool, Schedule};
 use crate::value::{Layer, Value};
 
 /// A trial and what must be there before it.
@@ -126,7 +127,7 @@ pub fn arch(layer: &Layer, facts: &Facts) -> Result<Arch, String> {
 }
 
 fn preprocess(layer: &Layer) -> Result<Preprocess, String> {
-    recipe::word(&asked(layer, "preprocess")?, recipe::PREPROCESSES)
+    Preprocess::parse(asked(layer, "preprocess")?.text().unwrap_or_default())
 }
 
 fn precision(layer: &Layer) -> Result<Precision, String> {

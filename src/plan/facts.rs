@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::frame::Resize;
 use crate::key::Key;
 use crate::model::sketch::Sketch;
-use crate::recipe::Preprocess;
+use crate::preprocess::Preprocess;
 
 /// The world, as far as it bears on a plan.
 #[derive(Clone, Debug, Default)]

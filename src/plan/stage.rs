@@ -14,7 +14,8 @@ use crate::model::graph::Graph;
 use crate::model::lora::{frozen_in, of_phases, with_lora};
 use crate::model::selected::frozen_beside;
 use crate::phase::Phase;
-use crate::recipe::{Calibrate, Head, KeepWeights, Metric, Pool, Preprocess};
+use crate::preprocess::Preprocess;
+use crate::recipe::{Calibrate, Head, KeepWeights, Metric, Pool};
 use crate::trains::Lora;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -80,7 +80,7 @@ pub fn export(
         ("arch".to_owned(), stage.backbone.arch.name.clone()),
         ("width".to_owned(), stage.backbone.arch.width.to_string()),
         ("input".to_owned(), stage.backbone.arch.input.to_string()),
-        ("preprocess".to_owned(), stage.backbone.preprocess.word().to_owned()),
+        ("preprocess".to_owned(), stage.backbone.preprocess.to_string()),
         ("tap".to_owned(), stage.backbone.tap.clone()),
         ("format".to_owned(), names.unwrap_or(graph.framework).word().to_owned()),
     ]);

@@ -19,7 +19,8 @@ use crate::model::freezing::{pooled, pools};
 use crate::model::graph::{Framework, Graph};
 use crate::model::weights::Weights;
 use crate::nn::coming::Coming;
-use crate::recipe::{Pool, Preprocess};
+use crate::preprocess::Preprocess;
+use crate::recipe::Pool;
 
 /// Images of one pass on a CPU. Results do not depend on it.
 const BATCH: usize = 32;
@@ -132,7 +133,7 @@ fn facts(what: &Extraction, manifest: &Manifest, shape: &[usize]) -> anyhow::Res
         ("weights", name(&what.weights)),
         ("weights_sha256", identity.sha256),
         ("lineage", identity.known.map_or("unknown", |known| known.lineage).to_owned()),
-        ("preprocess", what.preprocess.word().to_owned()),
+        ("preprocess", what.preprocess.to_string()),
         ("resize", what.resize.to_string()),
         ("resampler", resampler(what.resize.filter).to_owned()),
         ("tap", what.tap.clone()),

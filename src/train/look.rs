@@ -8,7 +8,7 @@ use crate::exec::{AT_ONCE, Network};
 use crate::model::graph::Op;
 use crate::model::row;
 use crate::model::trained::Opened;
-use crate::recipe::Preprocess;
+use crate::preprocess::Preprocess;
 
 /// Places along a side where a patch is put, at most.
 const PLACES: usize = 12;

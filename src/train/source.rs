@@ -12,7 +12,7 @@ use crate::data::batch::normalise;
 use crate::data::mix::Mix;
 use crate::data::packed::Packed;
 use crate::model::graph::Shape;
-use crate::recipe::Preprocess;
+use crate::preprocess::Preprocess;
 use crate::seed::{Stream, stream};
 
 #[derive(Clone)]

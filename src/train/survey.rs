@@ -19,7 +19,8 @@ use crate::model::init;
 use crate::model::row::patches;
 use crate::model::weights::Weights;
 use crate::nn::probe::{Rows, neighbours_left_out, ridge_left_out};
-use crate::recipe::{AND, Pool, Preprocess};
+use crate::preprocess::Preprocess;
+use crate::recipe::{AND, Pool};
 
 /// Images of one pass on a CPU. Results do not depend on it.
 pub(super) const BATCH: usize = 32;

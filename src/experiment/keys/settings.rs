@@ -7,7 +7,8 @@ use crate::device::{PRECISIONS, Precision};
 use crate::frame::Resize;
 use crate::freeze::Freeze;
 use crate::phase;
-use crate::recipe::{self, Calibrate, Head, OptimizerName, Pool, Preprocess, Schedule};
+use crate::preprocess::Preprocess;
+use crate::recipe::{self, Calibrate, Head, OptimizerName, Pool, Schedule};
 use crate::trains::Trains;
 use crate::value::Value;
 
@@ -48,9 +49,9 @@ pub static KEYS: &[Key] = &[
         Backbone,
         "preprocess",
         "comes with known weights; else the usual one of the arch",
-        |v| recipe::word::<Preprocess>(v, recipe::PREPROCESSES).map(drop),
-        r#"{"enum":["caffe","tf","torch","clip","caffe-rgb","zero-one","none"]}"#,
-        "How pixels become inputs. Required for a weight file that the catalogue does not know."
+        |v| Preprocess::parse(&recipe::name(v)?).map(drop),
+        r#"{"anyOf":[{"enum":["caffe","tf","torch","clip","caffe-rgb","zero-one","none"]},{"type":"string","pattern":"^mean [0-9.]+ [0-9.]+ [0-9.]+ std [0-9.]+ [0-9.]+ [0-9.]+$"}]}"#,
+        "How pixels become inputs: a word, or the mean and deviation of red, green and blue that the weights want, of numbers from 0 to 1, as `mean 0.43 0.411 0.296 std 0.213 0.156 0.143`. Required for a weight file that the catalogue does not know."
     ),
     key!(
         Backbone,

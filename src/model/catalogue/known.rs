@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use super::{Hash, Known, Published};
 use crate::frame::Resize;
 use crate::model::arch::family;
-use crate::recipe::Preprocess;
+use crate::preprocess::Preprocess;
 
 /// All of them: what is published nowhere as it is, Keras', torchvision's, and others'.
 pub static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {

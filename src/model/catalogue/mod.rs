@@ -10,7 +10,7 @@ use sha2::Digest;
 
 pub use self::known::KNOWN;
 use crate::frame::Resize;
-use crate::recipe::Preprocess;
+use crate::preprocess::Preprocess;
 
 /// What is published about a file's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

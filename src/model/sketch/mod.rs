@@ -11,7 +11,7 @@ use toml::Spanned;
 
 use super::graph::{Activation, Framework, Graph, Padding};
 use crate::key::Key;
-use crate::recipe::Preprocess;
+use crate::preprocess::Preprocess;
 
 /// The file, key by key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
