@@ -17,7 +17,7 @@ use crate::model::arch::{Arch, family, prepares_images};
 use crate::model::catalogue::{self, identify};
 use crate::model::vit;
 use crate::model::weights::file::WeightFile;
-use crate::model::weights::naming::Change;
+use crate::model::weights::placing::Change;
 use crate::model::weights::{fit, recognised};
 use crate::report::table::table;
 

@@ -98,7 +98,7 @@ fn described(known: &Known) -> String {
 }
 
 fn tensors(file: &WeightFile, fitted: &Fitted) -> String {
-    let row = |placed: &crate::model::weights::naming::Placed| {
+    let row = |placed: &crate::model::weights::placing::Placed| {
         let stored = &file.stored[placed.stored];
         vec![
             stored.name.clone(),

@@ -48,7 +48,7 @@ fn depth(x: &Tensor, turn: &Turn) -> Result<usize> {
 }
 
 /// Queries and keys of patches turned, of x [n, tokens, 1, 3 x channels] as `attention` reads it. Before that `biases` of queries
-/// and of values, [channels] each, are added to all tokens; keys have none.
+/// and of values, `channels` each, are added to all tokens; keys have none.
 ///
 /// # Errors
 /// The shapes do not fit.

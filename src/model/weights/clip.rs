@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::hub::{Packed, block};
-use super::naming::Piece;
+use super::placing::Piece;
 use crate::model::graph::Graph;
 
 /// Ours, open_clip's and Hugging Face's, of what is in no block.

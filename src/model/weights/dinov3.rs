@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::hub::{Packed, block};
-use super::naming::Piece;
+use super::placing::Piece;
 use crate::model::graph::{Graph, Op};
 
 /// Before the names of a network that something stands on, of what is in no block and of blocks.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::aliases::{aliases, torch_name};
-use super::naming::{flattened_map, permuted};
+use super::placing::{flattened_map, permuted};
 use super::{Weights, save};
 use crate::model::arch::Arch;
 use crate::model::graph::{Framework, Graph, Op};

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::naming::Piece;
+use super::placing::Piece;
 use crate::model::graph::{Graph, Op};
 
 /// Before the names of a network that something stands on.

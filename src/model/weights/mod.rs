@@ -10,6 +10,7 @@ mod hub_maps;
 mod keras;
 pub mod naming;
 mod pickle;
+pub mod placing;
 pub mod positions;
 mod siglip;
 mod torch;
@@ -23,7 +24,8 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use self::file::{Format, WeightFile};
-use self::naming::{Change, Match, Placed, matched};
+use self::naming::{Match, matched};
+use self::placing::{Change, Placed};
 use super::arch::{Arch, NAMES, family};
 use super::graph::{Graph, Op};
 use crate::temporary;
