@@ -357,6 +357,9 @@ class Torch:
         with torch.no_grad():
             for (value, *_), values in zip(described, randomise([d[1:] for d in described], 7)):
                 value.copy_(torch.tensor(values))
+            if "efficientnet_v2" in arch:
+                # What forty blocks add up must not grow a thousandfold, which no trained network does.
+                [value.mul_(0.4) for name, value in self.model.named_parameters() if name.endswith(".1.weight") and "block" in name]
 
     def files(self):
         state = self.model.state_dict()
@@ -386,6 +389,7 @@ class Torch:
             "densenet121_torchvision": ["features.pool0"] + [f"features.transition{t}.pool" for t in (1, 2, 3)],
             "efficientnet_b0_torchvision": ["features.0.2"] + [f"features.{s}.{b}.add" for s, b in ((2, 1), (3, 1), (4, 2), (5, 2), (6, 3))] + ["features.8.2", "avgpool"],
             "efficientnet_b5_torchvision": ["features.0.2"] + [f"features.{s}.{b}.add" for s, b in ((1, 2), (2, 4), (3, 4), (4, 6), (5, 6), (6, 8), (7, 2))] + ["features.8.2", "avgpool"],
+            "efficientnet_v2_s": ["features.0.2", "features.1.1.add", "features.2.3.add", "features.3.3.add", "features.4.5.add", "features.5.8.add", "features.6.14.add", "features.7.2", "avgpool"],
             "resnet50_torchvision": ["maxpool", "layer1.2.relu3", "layer2.3.relu3", "layer3.5.relu3", "layer4.2.relu3", "avgpool"],
             "mobilenet_v2_torchvision": ["features.0.2"] + [f"features.{i}.add" for i in (3, 5, 6, 8, 9, 10, 12, 13, 15, 16)] + ["features.18.2"],
             "convnext_tiny": ["features.0.1"] + [f"features.{s}.{b}.add" for s, b in ((1, 0), (1, 2), (3, 2), (5, 4), (5, 8), (7, 2))] + ["features.4.1"],
@@ -724,6 +728,7 @@ if not fixtures:
     compare("resnet101_torchvision", V.resnet101, Torch, (224, small), width, images=16, lr=1e-8)
     compare("resnet101", A.ResNet101, Keras, (224, small), width, images=16, lr=1e-8)
     compare("efficientnet_b3", efficientnet(3), Keras, (300, small), width, images=16, lr=1e-5)
+    compare("efficientnet_v2_s", V.efficientnet_v2_s, Torch, (384, small), width, images=16, lr=1e-5)
     compare("efficientnet_b5_torchvision", V.efficientnet_b5, Torch, (456, small), width, images=16, lr=1e-5)
 compare("densenet121", A.DenseNet121, Keras, (224, small), width, images=16, lr=1e-6)
 compare("densenet121_torchvision", V.densenet121, Torch, (224, 96), width, images=16, lr=1e-6)

@@ -176,6 +176,21 @@ fn known_sizes_of_known_networks() {
     assert_eq!(count("squeezenet1_0", 224, 1.0, 1000).0, 1_248_424);
     // torchvision: resnet50 25,557,032 learned parameters and 53,120 running numbers.
     assert_eq!(count("resnet50_torchvision", 224, 1.0, 1000).0, 25_557_032 + 53_120);
+    // timm 1.0.31, with 1000 classes; of SigLIP at the sizes of its names.
+    for (name, input, params) in [
+        ("dinov3_vits16", 224, 21_981_160),
+        ("dinov3_vits16plus", 224, 29_077_480),
+        ("dinov3_vitb16", 224, 86_428_648),
+        ("dinov3_vitl16", 224, 304_153_576),
+        ("dinov3_vith16plus", 224, 841_872_360),
+        ("siglip_vitb16", 224, 93_653_224),
+        ("siglip_vitb32", 256, 95_321_320),
+        ("siglip_vitl16", 256, 316_981_224),
+        ("siglip_so400m14", 224, 428_833_704),
+        ("siglip_so400m16", 256, 429_041_064),
+    ] {
+        assert_eq!(count(name, input, 1.0, 1000).0, params, "{name}");
+    }
     // torchvision's documentation: learned parameters of each; running statistics beside them.
     let learned = |name: &str, input: usize| {
         let graph = Arch::new(name, input, 1.0).graph(1000).unwrap();
@@ -198,6 +213,9 @@ fn known_sizes_of_known_networks() {
         ("efficientnet_b5_torchvision", 456, 30_389_784, 10.27),
         ("efficientnet_b6_torchvision", 528, 43_040_704, 19.07),
         ("efficientnet_b7_torchvision", 600, 66_347_960, 37.75),
+        ("efficientnet_v2_s", 384, 21_458_488, 8.366),
+        ("efficientnet_v2_m", 480, 54_139_356, 24.582),
+        ("efficientnet_v2_l", 480, 118_515_272, 56.08),
         ("convnext_tiny", 224, 28_589_128, 4.46),
         ("convnext_small", 224, 50_223_688, 8.68),
         ("convnext_base", 224, 88_591_464, 15.36),

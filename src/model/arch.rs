@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::graph::{Framework, Graph, Op};
 use super::sketch::Sketch;
-use super::{convnext, densenet, efficientnet, inception, mobilenet, resnet, resnet_cifar, squeezenet, vgg, vit};
+use super::{
+    convnext, densenet, efficientnet, efficientnet_v2, inception, mobilenet, resnet, resnet_cifar, squeezenet, vgg, vit,
+};
 use crate::preprocess::Preprocess;
 use crate::recipe::AND;
 use crate::spelling::nearest;
@@ -37,8 +39,9 @@ pub struct Family {
 }
 
 /// What `summary` and messages list.
-pub static NAMES: LazyLock<Vec<&str>> =
-    LazyLock::new(|| CONVOLUTIONAL.iter().chain(convnext::NAMES).chain(vit::NAMES).copied().collect());
+pub static NAMES: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    CONVOLUTIONAL.iter().chain(efficientnet_v2::NAMES).chain(convnext::NAMES).chain(vit::NAMES).copied().collect()
+});
 
 const CONVOLUTIONAL: &[&str] = &[
     "vgg16",
@@ -120,6 +123,10 @@ pub fn family(name: &str) -> Option<Family> {
     }
     if let Some(vit) = vit::named(name) {
         return Some(family([224, vit.patch], vit.taps(), vit.preprocess()));
+    }
+    if let Some((side, no_top)) = efficientnet_v2::facts(name) {
+        let preprocess = if name == "efficientnet_v2_l" { Tf } else { Torch };
+        return Some(family([side, 32], ["avgpool", "features.3.last", no_top], preprocess));
     }
     if convnext::NAMES.contains(&name) {
         return Some(family([224, 32], ["classifier.0", "features.3.last", "features.7.last"], Torch));
@@ -214,6 +221,9 @@ impl Arch {
         }
         if let Some(vit) = vit::named(&self.name) {
             return vit.graph(&self.name, self.width, input, classes);
+        }
+        if let Some(graph) = efficientnet_v2::torchvision(&self.name, self.width, input, classes) {
+            return Ok(graph);
         }
         if let Some(graph) = convnext::torchvision(&self.name, self.width, input, classes) {
             return Ok(graph);

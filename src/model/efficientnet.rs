@@ -25,7 +25,7 @@ const STAGES: [Stage; 7] = [
 ];
 
 /// The probability with which stochastic depth drops the last block; it grows from 0 at the first.
-const DROP_PATH: f64 = 0.2;
+pub(super) const DROP_PATH: f64 = 0.2;
 
 /// How one of the eight differs from B0.
 pub struct Scaling {
@@ -54,21 +54,21 @@ pub fn scaling(number: usize) -> Option<Scaling> {
 }
 
 /// A block of a network: an inverted residual with a gate.
-struct Block {
+pub(super) struct Block {
     /// Counted from 0: the stage, and the block within it.
-    stage: usize,
-    repeat: usize,
-    kernel: usize,
-    stride: usize,
-    from: usize,
-    inner: usize,
-    out: usize,
+    pub(super) stage: usize,
+    pub(super) repeat: usize,
+    pub(super) kernel: usize,
+    pub(super) stride: usize,
+    pub(super) from: usize,
+    pub(super) inner: usize,
+    pub(super) out: usize,
     /// Of stochastic depth.
-    drop: f64,
+    pub(super) drop: f64,
 }
 
 impl Block {
-    fn expands(&self) -> bool {
+    pub(super) fn expands(&self) -> bool {
         self.inner != self.from
     }
 
@@ -79,6 +79,16 @@ impl Block {
 
     fn is_residual(&self) -> bool {
         self.stride == 1 && self.from == self.out
+    }
+
+    /// Adds what the block reads to what it gives, where both are alike: torchvision's names.
+    pub(super) fn joins(&self, graph: &mut Graph, group: &str, own: &str, [mut main, from]: [usize; 2]) {
+        if self.is_residual() {
+            if self.drop > 0.0 {
+                main = graph.then(group, format!("{own}.stochastic_depth"), Op::DropPath(self.drop));
+            }
+            graph.push(group, format!("{own}.add"), Op::Add, &[main, from]);
+        }
     }
 }
 
@@ -202,7 +212,7 @@ fn norm_of(number: usize) -> Op {
     }
 }
 
-fn torch_block(graph: &mut Graph, block: &Block, norm: &Op) {
+pub(super) fn torch_block(graph: &mut Graph, block: &Block, norm: &Op) {
     let group = format!("features.{}", block.stage + 1);
     let own = format!("{group}.{}", block.repeat);
     let from = graph.last();
@@ -221,17 +231,12 @@ fn torch_block(graph: &mut Graph, block: &Block, norm: &Op) {
     graph.push(&group, name("mul"), Op::Scale, &[map, gate]);
     let name = |name: &str| format!("{own}.block.{}.{name}", part + 2);
     graph.then(&group, name("0"), Op::conv(block.out, [1, 1], 1, [0; 4]));
-    let mut main = graph.then(&group, name("1"), norm.clone());
-    if block.is_residual() {
-        if block.drop > 0.0 {
-            main = graph.then(&group, format!("{own}.stochastic_depth"), Op::DropPath(block.drop));
-        }
-        graph.push(&group, format!("{own}.add"), Op::Add, &[main, from]);
-    }
+    let main = graph.then(&group, name("1"), norm.clone());
+    block.joins(graph, &group, &own, [main, from]);
 }
 
 /// Convolution, batch norm and SiLU, numbered as torchvision does.
-fn convolved(graph: &mut Graph, group: &str, name: &str, conv: Op, norm: &Op) -> usize {
+pub(super) fn convolved(graph: &mut Graph, group: &str, name: &str, conv: Op, norm: &Op) -> usize {
     graph.then(group, format!("{name}.0"), conv);
     graph.then(group, format!("{name}.1"), norm.clone());
     graph.then(group, format!("{name}.2"), Op::Activation(Activation::Silu))

@@ -5,6 +5,7 @@ pub mod catalogue;
 mod convnext;
 mod densenet;
 mod efficientnet;
+mod efficientnet_v2;
 pub mod freezing;
 pub mod graph;
 mod inception;

@@ -50,7 +50,7 @@ pub static KEYS: &[Key] = &[
         "preprocess",
         "comes with known weights; else the usual one of the arch",
         |v| Preprocess::parse(&recipe::name(v)?).map(drop),
-        r#"{"anyOf":[{"enum":["caffe","tf","torch","clip","caffe-rgb","zero-one","none"]},{"type":"string","pattern":"^mean [0-9.]+ [0-9.]+ [0-9.]+ std [0-9.]+ [0-9.]+ [0-9.]+$"}]}"#,
+        r#"{"type":"string","anyOf":[{"enum":["caffe","tf","torch","clip","caffe-rgb","zero-one","none"]},{"pattern":"^mean [0-9.]+ [0-9.]+ [0-9.]+ std [0-9.]+ [0-9.]+ [0-9.]+$"}]}"#,
         "How pixels become inputs: a word, or the mean and deviation of red, green and blue that the weights want, of numbers from 0 to 1, as `mean 0.43 0.411 0.296 std 0.213 0.156 0.143`. Required for a weight file that the catalogue does not know."
     ),
     key!(

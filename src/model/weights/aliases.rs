@@ -35,7 +35,7 @@ pub(super) fn aliases(graph: &Graph) -> HashMap<String, usize> {
     if graph.arch.starts_with("mobilenet_v2_") {
         timm_mobilenet(graph, &mut names);
     }
-    if graph.arch.starts_with("efficientnet_") && graph.framework == Framework::Torch {
+    if graph.arch.starts_with("efficientnet_b") && graph.framework == Framework::Torch {
         timm_efficientnet(graph, &mut names);
     }
     if graph.arch.starts_with("convnext_") {
