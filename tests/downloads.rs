@@ -221,7 +221,11 @@ fn a_model_of_the_hub_comes_by_its_name_with_the_hash_that_the_hub_has() {
 
     let said = get("hf:me/other/open_clip_model.safetensors").exits(1);
     assert!(said.err.contains(&sha256(b"another file")) && said.err.contains("Nothing was kept"), "{}", said.err);
-    assert!(get("hf:me/plain").exits(0).out.contains("the hub did not say its hash"));
+    let says = r#"{"image_mean":[0.5,0.5,0.5],"image_std":[0.5,0.5,0.5],"resample":1,"size":{"height":32,"width":32}}"#;
+    server.answers("/me/plain/resolve/main/preprocessor_config.json", Answer::Well(says.into()));
+    let said = get("hf:me/plain").exits(0).out;
+    let lines = "preprocess = \"tf\"\nresize = \"crop\"    # usual; for what the hub says there is no word here\n";
+    assert!(said.contains("the hub did not say its hash") && said.contains(lines), "{said}");
     let said = get("hf:me/none").exits(1);
     assert!(said.err.contains("the server answers 404: the hub has no such file"), "{}", said.err);
     assert!(get("hf:none").exits(2).err.contains("hf:OWNER/NAME"));

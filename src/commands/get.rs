@@ -8,11 +8,12 @@ use anyhow::Context;
 use super::download::{Expected, REFUSED, fetch, hash_by_word};
 use super::gc::megabytes;
 use super::hub::{self, OfHub, of_hub};
-use super::hub_config::Told;
+use super::hub_config::{Said, Told};
 use super::{Exit, Usage, data, materials, print, table_style};
 use crate::cli::Common;
 use crate::data::known::{KNOWN, Known, Remote};
 use crate::data::unpack::lay_out;
+use crate::frame::Resize;
 use crate::model::arch::{Arch, family, prepares_images};
 use crate::model::catalogue::{self, identify};
 use crate::model::vit;
@@ -20,6 +21,9 @@ use crate::model::weights::file::WeightFile;
 use crate::model::weights::placing::Change;
 use crate::model::weights::{fit, recognised};
 use crate::report::table::table;
+
+/// Behind what is usual, where a model says something else.
+const NO_WORD: &str = "    # usual; for what the hub says there is no word here";
 
 /// Fetches a known weight file, or one by its address.
 ///
@@ -131,15 +135,19 @@ fn image_lines(weights: &WeightFile, arch: &Arch, told: Told) -> anyhow::Result<
     }
     let others = vit
         .and_then(|vit| vit.others())
-        .filter(|_| told.preprocess.is_none())
         .map_or_else(String::new, |(other, whose)| format!("    # \"{other}\" for {whose}"));
-    let preprocess = told
-        .preprocess
-        .filter(|_| !prepares_images(&arch.name))
-        .or_else(|| family(&arch.name).map(|family| family.preprocess));
-    lines.extend(preprocess.map(|own| format!("preprocess = \"{own}\"{others}")));
-    let resize = told.resize.or_else(|| vit.map(|vit| vit.resize()));
-    lines.extend(resize.map(|own| format!("resize = \"{own}\"")));
+    let usual = family(&arch.name).map(|family| family.preprocess.to_string());
+    lines.extend(match told.preprocess {
+        Said::This(own) if !prepares_images(&arch.name) => Some(format!("preprocess = \"{own}\"")),
+        Said::This(_) | Said::Nothing => usual.map(|own| format!("preprocess = \"{own}\"{others}")),
+        Said::Else => usual.map(|own| format!("preprocess = \"{own}\"{NO_WORD}")),
+    });
+    let usual = vit.map_or(Resize::WHOLE, |vit| vit.resize());
+    lines.extend(match told.resize {
+        Said::This(own) => Some(format!("resize = \"{own}\"")),
+        Said::Nothing => vit.map(|_| format!("resize = \"{usual}\"")),
+        Said::Else => Some(format!("resize = \"{usual}\"{NO_WORD}")),
+    });
     Ok(lines)
 }
 
