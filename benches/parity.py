@@ -389,6 +389,8 @@ class Torch:
             "densenet121_torchvision": ["features.pool0"] + [f"features.transition{t}.pool" for t in (1, 2, 3)],
             "efficientnet_b0_torchvision": ["features.0.2"] + [f"features.{s}.{b}.add" for s, b in ((2, 1), (3, 1), (4, 2), (5, 2), (6, 3))] + ["features.8.2", "avgpool"],
             "efficientnet_b5_torchvision": ["features.0.2"] + [f"features.{s}.{b}.add" for s, b in ((1, 2), (2, 4), (3, 4), (4, 6), (5, 6), (6, 8), (7, 2))] + ["features.8.2", "avgpool"],
+            "resnext50_32x4d": ["maxpool", "layer1.2.relu3", "layer2.3.relu3", "layer3.5.relu3", "layer4.2.relu3", "avgpool"],
+            "wide_resnet50_2": ["maxpool", "layer1.2.relu3", "layer2.3.relu3", "layer3.5.relu3", "layer4.2.relu3", "avgpool"],
             "efficientnet_v2_s": ["features.0.2", "features.1.1.add", "features.2.3.add", "features.3.3.add", "features.4.5.add", "features.5.8.add", "features.6.14.add", "features.7.2", "avgpool"],
             "resnet50_torchvision": ["maxpool", "layer1.2.relu3", "layer2.3.relu3", "layer3.5.relu3", "layer4.2.relu3", "avgpool"],
             "mobilenet_v2_torchvision": ["features.0.2"] + [f"features.{i}.add" for i in (3, 5, 6, 8, 9, 10, 12, 13, 15, 16)] + ["features.18.2"],
@@ -461,7 +463,7 @@ class Torch:
 
     def frozen_names(self):
         """The tensors of the first five layers of our list, under our names."""
-        table = {"vgg": ["block1_conv1", "block1_conv2", "block2_conv1"], "resnet": ["conv1", "bn1"], "densenet": ["features.conv0", "features.norm0"],
+        table = {"vgg": ["block1_conv1", "block1_conv2", "block2_conv1"], "resne": ["conv1", "bn1"], "wide_resnet": ["conv1", "bn1"], "densenet": ["features.conv0", "features.norm0"],
                  "efficientnet": ["features.0.0", "features.0.1", "features.1.0.block.0.0"],
                  "convnext": ["features.0.0", "features.0.1", "features.1.0.block.0", "features.1.0.block.2"],
                  "vit_b_": ["conv_proj", "class_token", "encoder.pos_embedding", "encoder.layers.encoder_layer_0.ln_1"],
@@ -723,6 +725,8 @@ if not fixtures:
     compare("resnet50_torchvision", V.resnet50, Torch, (224, small), width, images=16, lr=1e-6)
     compare("squeezenet1_0", V.squeezenet1_0, Torch, (224, small), width, lr=1e-4)
     for name, make in (("resnet18", V.resnet18), ("resnet34", V.resnet34)):
+        compare(name, make, Torch, (224, small), width, images=16, lr=1e-6)
+    for name, make in (("resnext50_32x4d", V.resnext50_32x4d), ("wide_resnet50_2", V.wide_resnet50_2)):
         compare(name, make, Torch, (224, small), width, images=16, lr=1e-6)
     # A hundred layers of random weights over two pixels each make much of a rounding error: smaller steps.
     compare("resnet101_torchvision", V.resnet101, Torch, (224, small), width, images=16, lr=1e-8)

@@ -364,6 +364,28 @@ fn files_of_the_hub_of_resnets_and_convnexts_are_read() {
     }
 }
 
+/// What a person reads of a network names what it is made of.
+#[test]
+fn a_summary_names_every_kind_of_layer() {
+    let world = World::new();
+    let classes = |name: &str| {
+        let said = world.run(&["summary", name]).exits(0).out;
+        ["GELU", "SwiGLU", "Rotary", "AttentionPool", "LayerScale", "ReLU"]
+            .map(|class| said.contains(&format!("┆ {class} ")))
+    };
+    assert_eq!(classes("dinov3_vits16plus"), [false, true, true, false, true, false]);
+    assert_eq!(classes("siglip_vitb16"), [true, false, false, true, false, false]);
+    assert_eq!(classes("resnext50_32x4d"), [false, false, false, false, false, true]);
+    let said = world.run(&["summary", "resnext50_32x4d", "--width", "0.1"]).exits(2);
+    assert!(said.err.contains("has groups of channels, which width = 0.1 does not leave whole"), "{}", said.err);
+    // A file of one's own may have all of these.
+    for name in ["dinov3_vits16plus", "siglip_vitb16"] {
+        let text = world.run(&["summary", name, "--toml"]).exits(0).out;
+        std::fs::write(world.path("own.toml"), text).unwrap();
+        world.run(&["summary", "own.toml"]).exits(0);
+    }
+}
+
 /// A mean and a deviation of one's own come with what was trained; those that have a word are that word.
 #[test]
 fn a_preparation_may_be_said_in_numbers() {

@@ -40,7 +40,8 @@ pub struct Family {
 
 /// What `summary` and messages list.
 pub static NAMES: LazyLock<Vec<&str>> = LazyLock::new(|| {
-    CONVOLUTIONAL.iter().chain(efficientnet_v2::NAMES).chain(convnext::NAMES).chain(vit::NAMES).copied().collect()
+    let more = [resnet::WIDER, efficientnet_v2::NAMES, convnext::NAMES, vit::NAMES];
+    CONVOLUTIONAL.iter().chain(more.into_iter().flatten()).copied().collect()
 });
 
 const CONVOLUTIONAL: &[&str] = &[
@@ -124,6 +125,9 @@ pub fn family(name: &str) -> Option<Family> {
     if let Some(vit) = vit::named(name) {
         return Some(family([224, vit.patch], vit.taps(), vit.preprocess()));
     }
+    if resnet::wider(name).is_some() {
+        return Some(family([224, 32], ["avgpool", "layer1.last", "layer4.last"], Torch));
+    }
     if let Some((side, no_top)) = efficientnet_v2::facts(name) {
         let preprocess = if name == "efficientnet_v2_l" { Tf } else { Torch };
         return Some(family([side, 32], ["avgpool", "features.3.last", no_top], preprocess));
@@ -194,7 +198,20 @@ impl Arch {
         let scales = ["mobilenet", "efficientnet", "convnext", "vit_", "dinov", "clip_", "siglip_"];
         let scales = scales.iter().any(|own| self.name.starts_with(own));
         let scales_itself = self.own.is_none() && scales;
-        Ok(if self.width == 1.0 || scales_itself { graph } else { graph.thinned(self.width) })
+        if self.width == 1.0 || scales_itself {
+            return Ok(graph);
+        }
+        let thin = graph.thinned(self.width);
+        let whole = |index: usize| match thin.layers[index].op {
+            Op::Conv { groups, out, .. } => thin.input_shape(index)[0] % groups == 0 && out % groups == 0,
+            _ => true,
+        };
+        match (0..thin.layers.len()).all(whole) {
+            true => Ok(thin),
+            false => {
+                Err(format!("{} has groups of channels, which width = {} does not leave whole", self.name, self.width))
+            }
+        }
     }
 
     fn built_in(&self, classes: usize) -> Result<Graph, String> {
@@ -209,7 +226,9 @@ impl Arch {
             let graph = match (series, framework) {
                 (Series::CifarResnet, _) => Some(resnet_cifar::resnet(number, input, classes)),
                 (Series::Resnet, Framework::Keras) => resnet::keras(number, input, classes),
-                (Series::Resnet, Framework::Torch) => resnet::torchvision(arch, number, input, classes),
+                (Series::Resnet, Framework::Torch) => {
+                    resnet::torchvision(arch, number, resnet::Inner::PLAIN, input, classes)
+                }
                 (Series::Densenet, Framework::Keras) => densenet::keras(number, input, classes),
                 (Series::Densenet, Framework::Torch) => densenet::torchvision(arch, number, input, classes),
                 (Series::Efficientnet, Framework::Keras) => efficientnet::keras(number, width, input, classes),
@@ -221,6 +240,9 @@ impl Arch {
         }
         if let Some(vit) = vit::named(&self.name) {
             return vit.graph(&self.name, self.width, input, classes);
+        }
+        if let Some((depth, inner)) = resnet::wider(&self.name) {
+            return resnet::torchvision(&self.name, depth, inner, input, classes).ok_or_else(unknown);
         }
         if let Some(graph) = efficientnet_v2::torchvision(&self.name, self.width, input, classes) {
             return Ok(graph);

@@ -14,12 +14,12 @@ const LAST: f64 = 1280.0;
 /// A stage: times the channels inside a block, stride of the first, channels, blocks.
 type Stage = (usize, usize, usize, usize);
 
-/// One of the three (Tan and Le, table 4; torchvision/models/efficientnet.py, 0.29): stages, of which so many are fused.
+/// Stages whose blocks are fused.
+const FUSED: usize = 3;
+
+/// One of the three (Tan and Le, table 4; torchvision/models/efficientnet.py, 0.29). The stem has the channels of the first stage.
 struct Network {
     stages: &'static [Stage],
-    fused: usize,
-    /// Channels of the stem.
-    stem: usize,
     /// Pixels of an image's side.
     side: usize,
     dropout: f64,
@@ -27,8 +27,6 @@ struct Network {
 
 const S: Network = Network {
     stages: &[(1, 1, 24, 2), (4, 2, 48, 4), (4, 2, 64, 4), (4, 2, 128, 6), (6, 1, 160, 9), (6, 2, 256, 15)],
-    fused: 3,
-    stem: 24,
     side: 384,
     dropout: 0.2,
 };
@@ -42,8 +40,6 @@ const M: Network = Network {
         (6, 2, 304, 18),
         (6, 1, 512, 5),
     ],
-    fused: 3,
-    stem: 24,
     side: 480,
     dropout: 0.3,
 };
@@ -57,8 +53,6 @@ const L: Network = Network {
         (6, 2, 384, 25),
         (6, 1, 640, 7),
     ],
-    fused: 3,
-    stem: 32,
     side: 480,
     dropout: 0.4,
 };
@@ -84,16 +78,17 @@ pub fn torchvision(name: &str, width: f64, input: Shape, classes: usize) -> Opti
     let channels = |channels: usize| divisible(channels as f64 * width);
     let norm = Op::torch_norm(1e-3);
     let mut graph = Graph::new(name, Framework::Torch, input);
-    convolved(&mut graph, "features.0", "features.0", Op::conv(channels(own.stem), [3, 3], 2, [1; 4]), &norm);
+    let stem = channels(own.stages.first()?.2);
+    convolved(&mut graph, "features.0", "features.0", Op::conv(stem, [3, 3], 2, [1; 4]), &norm);
     let all: usize = own.stages.iter().map(|stage| stage.3).sum();
-    let (mut from, mut seen) = (channels(own.stem), 0);
+    let (mut from, mut seen) = (stem, 0);
     for (stage, (expand, stride, out, repeats)) in own.stages.iter().enumerate() {
         for repeat in 0..*repeats {
             let stride = if repeat == 0 { *stride } else { 1 };
             let (inner, out) = (divisible((from * expand) as f64), channels(*out));
             let drop = DROP_PATH * f64::from(seen) / all as f64;
             let block = Block { stage, repeat, kernel: 3, stride, from, inner, out, drop };
-            if stage < own.fused {
+            if stage < FUSED {
                 fused_block(&mut graph, &block, &norm)
             } else {
                 torch_block(&mut graph, &block, &norm)

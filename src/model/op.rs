@@ -104,7 +104,7 @@ pub enum Op {
     /// A linear layer over the channels of every pixel: the dense layers of transformers.
     Pointwise {
         out: usize,
-        #[serde(default = "always", skip_serializing_if = "Clone::clone")]
+        #[serde(default = "usual", skip_serializing_if = "is_usual")]
         bias: bool,
     },
     /// Learned tokens among those of the image, in front of token `at`; the pixels of a map become a row of tokens, height first
@@ -120,8 +120,8 @@ pub enum Op {
         heads: usize,
     },
     /// Adds learned biases to queries and values, and turns queries and keys of the patches, which come behind `skip` other tokens, by
-    /// angles that follow from where a patch lies; the longest period is `base` times the shortest (rotary positions of DINOv3,
-    /// Siméoni et al., 2025).
+    /// angles that follow from where a patch lies, with periods from 1 up to, and without, `base` (rotary positions of DINOv3, Siméoni
+    /// et al., 2025).
     Rotary {
         heads: usize,
         skip: usize,
@@ -146,9 +146,13 @@ pub enum Op {
     },
 }
 
-/// Whether a dense layer has a bias where a file does not say.
-fn always() -> bool {
+/// Whether a dense layer has a bias where nothing is said of it.
+fn usual() -> bool {
     true
+}
+
+fn is_usual(bias: &bool) -> bool {
+    *bias == usual()
 }
 
 impl Op {

@@ -1,5 +1,6 @@
 //! The ImageNet ResNets (He et al., 2016), twice: Keras' (strides in the first 1x1 convolution, biases), and torchvision's
-//! (v1.5: strides in the 3x3 convolution, no biases).
+//! (v1.5: strides in the 3x3 convolution, no biases), with its ResNeXts (Xie et al., 2017) and wide ResNets (Zagoruyko and Komodakis,
+//! 2016).
 
 use super::graph::{Activation, Framework, Graph, Op, Reduce, Shape};
 use super::order::keras_order;
@@ -19,6 +20,40 @@ fn stages(depth: usize) -> Option<([usize; 4], bool)> {
 /// The inner channels of a stage; of bottlenecks four times as many come out.
 fn channels(stage: usize) -> usize {
     64 << stage
+}
+
+/// torchvision's ResNeXts and wide ResNets.
+pub const WIDER: &[&str] =
+    &["resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"];
+
+/// What a bottleneck's 3x3 convolution is made of.
+#[derive(Clone, Copy)]
+pub struct Inner {
+    groups: usize,
+    /// Channels of a group, in the first stage.
+    each: usize,
+}
+
+impl Inner {
+    /// Of the ResNets themselves.
+    pub const PLAIN: Self = Self { groups: 1, each: 64 };
+
+    fn channels(self, stage: usize) -> usize {
+        (self.groups * self.each) << stage
+    }
+}
+
+/// Depth and inner convolutions of one of them.
+pub fn wider(name: &str) -> Option<(usize, Inner)> {
+    let (depth, groups, each) = match name {
+        "resnext50_32x4d" => (50, 32, 4),
+        "resnext101_32x8d" => (101, 32, 8),
+        "resnext101_64x4d" => (101, 64, 4),
+        "wide_resnet50_2" => (50, 1, 128),
+        "wide_resnet101_2" => (101, 1, 128),
+        _ => return None,
+    };
+    Some((depth, Inner { groups, each }))
 }
 
 /// Keras' layers, in the order of its `model.layers`; depths 50, 101 and 152.
@@ -68,7 +103,7 @@ fn keras_block(graph: &mut Graph, from: usize, stage: usize, block: usize, chann
 }
 
 /// torchvision's modules in the order in which they run; depths 18, 34, 50, 101 and 152.
-pub fn torchvision(arch: &str, depth: usize, input: Shape, classes: usize) -> Option<Graph> {
+pub fn torchvision(arch: &str, depth: usize, inner: Inner, input: Shape, classes: usize) -> Option<Graph> {
     let (blocks, bottlenecks) = stages(depth)?;
     let mut graph = Graph::new(arch, Framework::Torch, input);
     graph.then("conv1", "conv1", Op::conv(64, [7, 7], 2, [3; 4]));
@@ -78,11 +113,13 @@ pub fn torchvision(arch: &str, depth: usize, input: Shape, classes: usize) -> Op
     for (stage, blocks) in blocks.into_iter().enumerate() {
         for block in 0..blocks {
             let stride = if stage > 0 && block == 0 { 2 } else { 1 };
+            let (own, wide) = (channels(stage), inner.channels(stage));
+            let conv = |out, kernel: usize, stride| Op::conv(out, [kernel; 2], stride, [kernel / 2; 4]);
             let convs = match bottlenecks {
-                true => vec![(1, 1, 1), (1, 3, stride), (4, 1, 1)],
-                false => vec![(1, 3, stride), (1, 3, 1)],
+                true => vec![conv(wide, 1, 1), conv(wide, 3, stride).grouped(inner.groups), conv(4 * own, 1, 1)],
+                false => vec![conv(own, 3, stride), conv(own, 3, 1)],
             };
-            last = torch_block(&mut graph, last, &format!("layer{}", stage + 1), block, channels(stage), &convs);
+            last = torch_block(&mut graph, last, &format!("layer{}", stage + 1), block, stride, convs);
         }
     }
     graph.push("avgpool", "avgpool", Op::GridPool { reduce: Reduce::Avg, grid: 1 }, &[last]);
@@ -91,38 +128,29 @@ pub fn torchvision(arch: &str, depth: usize, input: Shape, classes: usize) -> Op
     Some(graph)
 }
 
-/// One block of convolutions, each (times the channels, kernel, stride); a projection stands beside them where the first block
-/// of a stage changes the map.
-fn torch_block(
-    graph: &mut Graph,
-    from: usize,
-    stage: &str,
-    block: usize,
-    channels: usize,
-    convs: &[(usize, usize, usize)],
-) -> usize {
+/// One block of convolutions, which together have this stride; a projection stands beside them where the first block of a stage
+/// changes the map.
+fn torch_block(graph: &mut Graph, from: usize, stage: &str, block: usize, stride: usize, convs: Vec<Op>) -> usize {
     let name = |part: &str| format!("{stage}.{block}.{part}");
     let numbered = |part: &str, number: usize| format!("{stage}.{block}.{part}{number}");
     let norm = || Op::torch_norm(1e-5);
-    let mut main = from;
-    for (index, (times, kernel, stride)) in convs.iter().enumerate() {
-        let conv = Op::conv(times * channels, [*kernel; 2], *stride, [kernel / 2; 4]);
+    let (mut main, count) = (from, convs.len());
+    for (index, conv) in convs.into_iter().enumerate() {
         graph.push(stage, numbered("conv", index + 1), conv, &[main]);
         main = graph.then(stage, numbered("bn", index + 1), norm());
-        if index + 1 < convs.len() {
+        if index + 1 < count {
             main = graph.then(stage, numbered("relu", index + 1), Op::Activation(Activation::Relu));
         }
     }
     let ([before, ..], [after, ..]) = (graph.layers[from].shape, graph.layers[main].shape);
     let shortcut = if block == 0 && before != after {
-        let stride = convs.iter().map(|(.., stride)| stride).product();
         graph.push(stage, name("downsample.0"), Op::conv(after, [1, 1], stride, [0; 4]), &[from]);
         graph.then(stage, name("downsample.1"), norm())
     } else {
         from
     };
     graph.push(stage, name("add"), Op::Add, &[main, shortcut]);
-    graph.then(stage, numbered("relu", convs.len()), Op::Activation(Activation::Relu))
+    graph.then(stage, numbered("relu", count), Op::Activation(Activation::Relu))
 }
 
 fn pool(padding: usize) -> Op {

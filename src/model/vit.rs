@@ -15,7 +15,7 @@ const LARGER_EPS: f64 = 1e-5;
 const SCALE: f64 = 1e-5;
 /// Their registers.
 const REGISTERS: usize = 4;
-/// How many times DINOv3's longest period of positions is its shortest.
+/// Below what DINOv3's periods of positions stay.
 const BASE: f64 = 100.0;
 
 /// By whom a network is called what it is called.

@@ -4,39 +4,18 @@
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::attention;
+use super::attention::{self, Sizes};
 use super::buffer::{self, tensor, with};
 use super::kernel::{add_lanes, madd, on_every_path};
 
-/// Sizes of a pooling.
-#[derive(Clone, Copy, Debug)]
-pub struct Sizes {
-    pub images: usize,
-    pub tokens: usize,
-    pub heads: usize,
-    /// Numbers of a query, key or value, of one head.
-    pub depth: usize,
-}
-
-impl Sizes {
-    /// Of queries [n, 1, 1, channels] and of keys and values side by side, [n, height, width, 2 x channels].
-    fn of(queries: &Tensor, keys: &Tensor, heads: usize) -> Result<Self> {
-        let (images, height, width, numbers) = keys.dims4()?;
-        let channels = numbers / 2;
-        if queries.dims() != [images, 1, 1, channels] || numbers % 2 != 0 || heads == 0 || channels % heads != 0 {
-            bail!("queries of {:?} with {heads} heads do not fit keys and values {:?}", queries.shape(), keys.shape());
-        }
-        Ok(Self { images, tokens: height * width, heads, depth: channels / heads })
+/// Of queries [n, 1, 1, channels] and of keys and values side by side, [n, height, width, 2 x channels].
+fn sizes(queries: &Tensor, keys: &Tensor, heads: usize) -> Result<Sizes> {
+    let (images, height, width, numbers) = keys.dims4()?;
+    let channels = numbers / 2;
+    if queries.dims() != [images, 1, 1, channels] || numbers % 2 != 0 || heads == 0 || channels % heads != 0 {
+        bail!("queries of {:?} with {heads} heads do not fit keys and values {:?}", queries.shape(), keys.shape());
     }
-
-    pub fn channels(&self) -> usize {
-        self.heads * self.depth
-    }
-
-    /// What scores are multiplied with.
-    pub fn scale(&self) -> f32 {
-        1.0 / (self.depth as f32).sqrt()
-    }
+    Ok(Sizes { images, tokens: height * width, heads, depth: channels / heads })
 }
 
 /// What the token of every image takes from the others: queries [n, 1, 1, channels], keys and values [n, height, width, 2 x channels]
@@ -45,7 +24,7 @@ impl Sizes {
 /// # Errors
 /// The shapes do not fit.
 pub fn forward(queries: &Tensor, keys: &Tensor, heads: usize) -> Result<Tensor> {
-    let sizes = Sizes::of(queries, keys, heads)?;
+    let sizes = sizes(queries, keys, heads)?;
     #[cfg(feature = "cuda")]
     if keys.device().is_cuda() {
         return super::cuda::attention_pool::forward(queries, keys, &sizes);
@@ -70,7 +49,7 @@ pub fn forward(queries: &Tensor, keys: &Tensor, heads: usize) -> Result<Tensor> 
 /// # Errors
 /// The shapes do not fit.
 pub fn backward(queries: &Tensor, keys: &Tensor, dy: &Tensor, heads: usize) -> Result<[Tensor; 2]> {
-    let sizes = Sizes::of(queries, keys, heads)?;
+    let sizes = sizes(queries, keys, heads)?;
     if dy.shape() != queries.shape() {
         bail!("a gradient of {:?} does not fit {:?}", dy.shape(), queries.shape());
     }

@@ -116,10 +116,10 @@ pub(super) fn fits(graph: &Graph, op: &Op, inputs: &[usize]) -> Result<(), Strin
             ))
         }
         Op::Rotary { heads, .. } if *heads == 0 || channels % (12 * heads) != 0 => Err(format!(
-            "{channels} channels are no queries, keys and values of {heads} heads whose numbers four angles share"
+            "{channels} channels are no queries, keys and values of {heads} heads of a multiple of four numbers"
         )),
         Op::Rotary { base, .. } if !(*base > 0.0 && base.is_finite()) => {
-            Err(format!("`base` = {base} is no number of times"))
+            Err(format!("`base` = {base} is no length of a period"))
         }
         Op::Attention { heads } if *heads == 0 || channels % (3 * heads) != 0 => {
             Err(format!("{channels} channels are no queries, keys and values of {heads} heads"))

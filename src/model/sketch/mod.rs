@@ -85,7 +85,7 @@ pub struct Entry {
     pub count: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heads: Option<usize>,
-    /// How many times the longest period of rotary positions is the shortest.
+    /// Below what periods of rotary positions stay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<f64>,
     /// What a scale begins at.

@@ -3,7 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::{Arg, Threads, at, count, device_of, empty, int, launch, launch_of, memory};
-use crate::nn::attention_pool::Sizes;
+use crate::nn::attention::Sizes;
 
 /// The product of each head's vector [n, channels] with its keys or its values: [n, heads, tokens].
 fn dots(vectors: &Tensor, rows: &Tensor, values: bool, sizes: &Sizes) -> Result<Tensor> {
