@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+use ureq::RequestBuilder;
 use ureq::config::RedirectAuthHeaders;
+use ureq::typestate::WithoutBody;
 
 use crate::model::catalogue::{Hash, Identity, identify};
 
@@ -118,12 +120,7 @@ pub fn hash_by_word(url: &str, token: Option<&str>) -> Option<String> {
         .timeout_global(Some(SILENCE))
         .build()
         .into();
-    let request = agent.head(url);
-    let response = match token {
-        Some(token) => request.header("Authorization", bearer(token)),
-        None => request,
-    };
-    let response = response.call().ok()?;
+    let response = told(agent.head(url), token).call().ok()?;
     let word = response.headers().get("x-linked-etag")?.to_str().ok()?.trim_matches('"').to_ascii_lowercase();
     (word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(word)
 }
@@ -136,16 +133,15 @@ pub fn small(url: &str, token: Option<&str>) -> Option<String> {
         .timeout_global(Some(SILENCE))
         .build()
         .into();
-    let request = agent.get(url);
-    let response = match token {
-        Some(token) => request.header("Authorization", bearer(token)),
-        None => request,
-    };
-    response.call().ok()?.into_body().with_config().limit(SMALL).read_to_string().ok()
+    told(agent.get(url), token).call().ok()?.into_body().with_config().limit(SMALL).read_to_string().ok()
 }
 
-fn bearer(token: &str) -> String {
-    format!("Bearer {token}")
+/// A request that says who asks.
+fn told(request: RequestBuilder<WithoutBody>, token: Option<&str>) -> RequestBuilder<WithoutBody> {
+    match token {
+        Some(token) => request.header("Authorization", format!("Bearer {token}")),
+        None => request,
+    }
 }
 
 fn bar(quiet: bool) -> ProgressBar {
@@ -194,10 +190,7 @@ fn attempt(
     bar: &ProgressBar,
 ) -> anyhow::Result<Result<(), Broken>> {
     let mut have = file.metadata()?.len();
-    let mut request = agent.get(url);
-    if let Some(token) = token {
-        request = request.header("Authorization", bearer(token));
-    }
+    let mut request = told(agent.get(url), token);
     if have > 0 {
         request = request.header("Range", format!("bytes={have}-"));
     }
