@@ -31,9 +31,11 @@ fn fresh(arch: &Arch) -> Weights {
     own
 }
 
-fn thirds(tensor: &Tensor) -> [Tensor; 3] {
-    let size = tensor.dim(0).unwrap() / 3;
-    [0, 1, 2].map(|third| tensor.narrow(0, third * size, size).unwrap().contiguous().unwrap())
+/// Queries, keys and values each by itself, under the names that their letters have.
+fn apart(all: &Tensor, name: impl Fn(&str) -> String) -> [(String, Tensor); 3] {
+    let size = all.dim(0).unwrap() / 3;
+    let part = |third: usize| all.narrow(0, third * size, size).unwrap().contiguous().unwrap();
+    [("q", 0), ("k", 1), ("v", 2)].map(|(letter, third)| (name(letter), part(third)))
 }
 
 /// A name with the first part that fits replaced.
@@ -71,9 +73,7 @@ fn hub(own: &Weights) -> Weights {
     for (name, tensor) in &own.0 {
         let there = renamed(name, &HUB).replace("blocks.", "layer.");
         if let Some(block) = there.strip_suffix("attn.qkv.weight") {
-            for (part, letter) in thirds(tensor).into_iter().zip(["q", "k", "v"]) {
-                other.0.insert(format!("{block}attention.{letter}_proj.weight"), part);
-            }
+            other.0.extend(apart(tensor, |letter| format!("{block}attention.{letter}_proj.weight")));
         } else {
             let there =
                 there.replace("attn.q_bias", "attention.q_proj.bias").replace("attn.v_bias", "attention.v_proj.bias");
@@ -188,9 +188,7 @@ fn siglip_of_the_hub(own: &Weights) -> Weights {
         let there = format!("vision_model.{}", renamed(name, &SIGLIP).replace("blocks.", "encoder.layers."));
         let tensor = if name == "pos_embed.weight" { tensor.squeeze(0).unwrap() } else { tensor.clone() };
         if let Some((block, leaf)) = there.split_once("attn.qkv.") {
-            for (part, letter) in thirds(&tensor).into_iter().zip(["q", "k", "v"]) {
-                other.0.insert(format!("{block}self_attn.{letter}_proj.{leaf}"), part);
-            }
+            other.0.extend(apart(&tensor, |letter| format!("{block}self_attn.{letter}_proj.{leaf}")));
         } else if let Some(leaf) = name.strip_prefix("attn_pool.q.") {
             let all = Tensor::cat(&[&tensor, &own.0[&format!("attn_pool.kv.{leaf}")]], 0).unwrap();
             other.0.insert(format!("vision_model.head.attention.in_proj_{leaf}"), all);

@@ -10,14 +10,16 @@ use crate::model::graph::{Graph, Op};
 const PREFIXES: [[&str; 2]; 3] = [["", "layer."], ["", "model.layer."], ["dinov3_vit.", "dinov3_vit.layer."]];
 
 /// Of no block, here, in transformers and in Meta's files.
-const OUTSIDE: [(&str, [&str; 2]); 3] = [
+const OUTSIDE: [(&str, [&str; 2]); 4] = [
     ("patch_embed.proj", ["embeddings.patch_embeddings", ""]),
     ("cls_token", ["embeddings.cls_token", ""]),
     ("reg_token", ["embeddings.register_tokens", "storage_tokens"]),
+    ("norm", ["norm", ""]),
 ];
 
 /// The same of the parts of a block. Where Meta's name is ours there is none.
-const PARTS: [(&str, [&str; 2]); 8] = [
+const PARTS: [(&str, [&str; 2]); 9] = [
+    ("norm1", ["norm1", ""]),
     ("attn.proj", ["attention.o_proj", ""]),
     ("gamma_1", ["layer_scale1.lambda1", "ls1.gamma"]),
     ("gamma_2", ["layer_scale2.lambda1", "ls2.gamma"]),
@@ -25,7 +27,7 @@ const PARTS: [(&str, [&str; 2]); 8] = [
     ("mlp.fc1_g", ["mlp.gate_proj", "mlp.w1"]),
     ("mlp.fc1_x", ["mlp.up_proj", "mlp.w2"]),
     ("mlp.fc2", ["mlp.down_proj", "mlp.w3"]),
-    ("norm1", ["norm1", ""]),
+    ("norm2", ["norm2", ""]),
 ];
 
 fn is_there(graph: &Graph) -> bool {
@@ -37,10 +39,7 @@ pub(super) fn names(graph: &Graph, names: &mut HashMap<String, usize>) {
     for (layer, found) in graph.layers.iter().enumerate().filter(|_| is_there(graph)) {
         let (number, part) = block(&found.name).unwrap_or(("", &found.name));
         let known = if number.is_empty() { &OUTSIDE[..] } else { &PARTS[..] };
-        // Both norms of a block are called as here.
-        let same = ["norm", "norm2"].contains(&part).then_some([part, ""]);
-        let others = known.iter().find(|(own, _)| *own == part).map(|(_, others)| *others);
-        let Some([hub, meta]) = others.or(same) else { continue };
+        let Some((_, [hub, meta])) = known.iter().find(|(own, _)| *own == part) else { continue };
         for [outside, blocks] in PREFIXES {
             names.insert(
                 if number.is_empty() { format!("{outside}{hub}") } else { format!("{blocks}{number}.{hub}") },
@@ -48,7 +47,7 @@ pub(super) fn names(graph: &Graph, names: &mut HashMap<String, usize>) {
             );
         }
         if !meta.is_empty() {
-            names.insert(if number.is_empty() { meta.to_owned() } else { format!("blocks.{number}.{meta}") }, layer);
+            names.insert(if number.is_empty() { (*meta).to_owned() } else { format!("blocks.{number}.{meta}") }, layer);
         }
     }
 }
