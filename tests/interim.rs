@@ -243,7 +243,7 @@ fn simulate_with(data: u64, effect: f64, run: [usize; 4]) -> (Inquiry, BTreeMap<
     let scores: BTreeMap<String, Vec<Scored>> =
         (0..4).map(|at| (names[at].to_owned(), simulated(data, at as u64, effects[at]))).collect();
     let answers = |arm: &Arm, _: Asked| Ok(scores[&arm.recipe][..arm.replicates].to_vec());
-    let repeats = Repeats { replicates: 5, tuned: 5, most: 20 };
+    let repeats = Repeats { replicates: 5, tuned: 5, share: None, most: 20 };
     let reach = Reach { matches: &|_, _| true, tests: &|_, _| false };
     let rules = [rule("a", "b"), rule("c", "d"), rule("a", "nobody")];
     (inquire(&rules, &trials, repeats, reach, &|_| None, &answers).unwrap(), scores)

@@ -36,6 +36,7 @@ mod predictions;
 mod published;
 mod ranking;
 mod rates;
+mod screening;
 mod sharing;
 mod shifts;
 mod side;

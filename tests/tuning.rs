@@ -226,7 +226,7 @@ fn of(recipe: &str, lr: &str, vals: &[f64]) -> Vec<Trial> {
 /// A setting that falls behind where it had not yet run, or diverges there, cannot stay selected: the next one runs.
 #[test]
 fn what_leads_on_few_replicates_must_lead_on_all() {
-    let repeats = Repeats { replicates: 4, tuned: 2, most: 4 };
+    let repeats = Repeats { replicates: 4, tuned: 2, share: None, most: 4 };
     let told = |trials: &[Trial]| {
         let arm = arms(trials, repeats).remove(0);
         let named = |index: usize| arm.settings[index].label.replace("lr = ", "");

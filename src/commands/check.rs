@@ -83,6 +83,10 @@ pub fn run(asked: &Asked, common: &Common) -> anyhow::Result<Exit> {
             print(&format!("warning: {told}"))?;
         }
     }
+    let has_short = plan.all_trials().iter().any(|trial| plan.cells[trial.cell].is_short());
+    if plan.tune_share.is_some() && !has_short {
+        print("warning: tune_share has no effect: no recipe has so many settings that it saves work")?;
+    }
     if plan.tune_replicates < plan.replicates && all.totals.trials == plan.distinct() * plan.replicates {
         print("warning: tune_replicates has no effect: every recipe has a single setting")?;
     }
@@ -95,8 +99,8 @@ pub fn run(asked: &Asked, common: &Common) -> anyhow::Result<Exit> {
     print(&format!(
         "{}: {} cells, {}{} trials{}, no problem found",
         asked.file.display(),
-        plan.cells.len(),
-        if plan.tune_replicates < plan.replicates { "about " } else { "" },
+        plan.whole().count(),
+        if plan.compares_first() { "about " } else { "" },
         all.totals.trials,
         if worth.at_most > 0 {
             format!(" and as many as {} more for open rules", worth.at_most)

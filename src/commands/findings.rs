@@ -71,7 +71,7 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         trials.push(trial(standing));
     })?;
     let (replicates, most) = (experiment.replicates, experiment.max_replicates);
-    let repeats = Repeats { replicates, tuned: experiment.tune_replicates, most };
+    let repeats = Repeats { replicates, tuned: experiment.tune_replicates, share: experiment.tune_share, most };
     let folds = store.folds_of(&experiment)?;
     let rules: Vec<Rule> = serde_json::from_str(&experiment.rules)?;
     let also = store.also_tested(&experiment)?;
@@ -148,8 +148,10 @@ fn counts(trials: &[Trial], arms: &[Arm]) -> Counts {
             "failed" | "blocked" => counts.failed += 1,
             _ => counts.missing += 1,
         }
-        counts.at_chance += usize::from(trial.at_chance);
-        counts.under_trained += usize::from(trial.under_trained);
+        if !trial.is_short() {
+            counts.at_chance += usize::from(trial.at_chance);
+            counts.under_trained += usize::from(trial.under_trained);
+        }
     }
     counts
 }

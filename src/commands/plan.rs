@@ -104,10 +104,11 @@ fn json(experiment: &Experiment, plan: &Plan, jobs: &Jobs, world: &World) -> ser
         "features": features.collect::<Vec<_>>(),
         "version": 1,
         "experiment": experiment.name,
-        "cells": plan.cells.len(),
+        "cells": plan.whole().count(),
         "distinct": plan.distinct(),
         "replicates": plan.replicates,
         "tune_replicates": plan.tune_replicates,
+        "tune_share": plan.tune_share,
         "max_replicates": plan.max_replicates,
         "trials": totals.trials,
         "done": totals.done,
@@ -122,8 +123,7 @@ fn json(experiment: &Experiment, plan: &Plan, jobs: &Jobs, world: &World) -> ser
 fn cells_csv(plan: &Plan) -> anyhow::Result<String> {
     let columns: Vec<&str> = ["key"].into_iter().chain(crate::store::schema::SETTINGS.iter().copied()).collect();
     let rows: Vec<_> = plan
-        .cells
-        .iter()
+        .whole()
         .map(|cell| {
             let mut row: std::collections::BTreeMap<String, String> =
                 plan.settled(cell).into_iter().map(|(key, value)| (key, value.to_string())).collect();
@@ -143,11 +143,11 @@ fn text(
     style: Style,
 ) -> String {
     let totals = &jobs.totals;
-    let (cells, replicates, trials) = (plan.cells.len(), plan.replicates, totals.trials);
+    let (cells, replicates, trials) = (plan.whole().count(), plan.replicates, totals.trials);
     let size = match shard {
-        None if plan.tune_replicates < replicates => format!(
-            "{cells} cells, settings compared on {} of {replicates} replicates: about {trials} distinct trials instead of {}",
-            plan.tune_replicates,
+        None if plan.compares_first() => format!(
+            "{cells} cells, settings compared {}: about {trials} distinct trials instead of {}",
+            compared(plan),
             plan.distinct() * replicates
         ),
         None => format!("{cells} cells x {replicates} replicates = {trials} distinct trials"),
@@ -171,6 +171,15 @@ fn text(
     parts.extend(collapsed(plan));
     parts.push(freezing::echo(plan, &world.facts));
     parts.join("\n\n")
+}
+
+/// On what settings are compared first.
+fn compared(plan: &Plan) -> String {
+    let Plan { replicates, tune_replicates, tune_share, .. } = plan;
+    let on_replicates =
+        (tune_replicates < replicates).then(|| format!("on {tune_replicates} of {replicates} replicates"));
+    let on_share = tune_share.map(|share| format!("on {share} of their budget first"));
+    [on_share, on_replicates].into_iter().flatten().collect::<Vec<_>>().join(", then ")
 }
 
 /// Where the features of each frozen prefix live, and the seconds of one slot that decided it.

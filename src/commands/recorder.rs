@@ -65,6 +65,7 @@ pub fn begin(
         metric: &metric,
         replicates: experiment.replicates,
         tune_replicates: experiment.tune_replicates,
+        tune_share: experiment.tune_share,
         max_replicates: experiment.max_replicates,
         seed: experiment.seed,
         rules: serde_json::to_string(&findings::rules(experiment))?,
@@ -81,10 +82,10 @@ pub fn begin(
     store.begin(&record, cells, circumstance)
 }
 
-/// The settings of a cell as the store has them: those that have an effect. What a person asked for labels the row, also
-/// where a word settles to a layer.
+/// The settings of a cell as the store has them: those that have an effect, and the whole budget beside the share that runs of it.
+/// What a person asked for labels the row, also where a word settles to a layer.
 pub fn labels(plan: &Plan, cell: &Cell) -> Layer {
-    let (mut settings, asked) = (plan.settled(cell), plan.asked(cell));
+    let (mut settings, asked) = (plan.uncut(cell), plan.asked(cell));
     settings.extend(
         ["freeze", "transfer", "tap"].into_iter().filter_map(|key| Some((key.to_owned(), asked.get(key)?.clone()))),
     );

@@ -92,8 +92,8 @@ pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> 
     Ok(exit)
 }
 
-/// A sweep, round by round: where settings are compared on the first replicates, the next round runs the others for what leads
-/// by validation; where rules are open after a look, the next one runs the replicates of another look.
+/// A sweep, round by round: where settings are compared on a share of their budget, the next round runs all of it for the best;
+/// where they are compared on the first replicates, the next one runs the others for what leads by validation; where rules are open after a look, the next one runs the replicates of another look.
 struct Rounds<'a> {
     experiment: Experiment,
     part: &'a Part,
@@ -104,7 +104,7 @@ struct Rounds<'a> {
     world: World,
     store: Store,
     board: Board,
-    /// Recipes, each in its context, whose settings are still to be compared.
+    /// Trials that will follow where settings are still to be compared.
     open: usize,
 }
 
@@ -128,7 +128,7 @@ impl Rounds<'_> {
         let begun = begin(store, experiment, plan, world, &circumstance)?;
         near::record(&near, store)?;
         let alone = self.part.shard.is_none() && self.part.only.is_none() && self.part.limit.is_none();
-        let later = if alone && !repeats { self.open * (plan.replicates - plan.tune_replicates) } else { 0 };
+        let later = if alone && !repeats { self.open } else { 0 };
         board.begin(plan, jobs, later, world, prepared.decoded);
         let ground = Ground { plan, jobs, world, circumstance: &circumstance, sweep: begun };
         let (end, cost) = execute(&ground, budget.as_ref(), store, board, again, interrupts)?;
@@ -143,8 +143,8 @@ impl Rounds<'_> {
     fn choose(&mut self) -> anyhow::Result<bool> {
         let of = if self.part.shard.is_some() { tuning::of_part } else { tuning::worth };
         let worth = of(&self.plan, &self.experiment, Some(&self.store))?;
-        self.open = worth.open.len();
         let more = self.plan.choose(worth.cells);
+        self.open = self.plan.more(&worth.open);
         if let Some(looked) = worth.looked.filter(|_| more && !self.common.quiet) {
             eprintln!("{looked}");
         }
@@ -222,7 +222,7 @@ fn shard_words(
     let done = store.finished()?.intersection(&own).count();
     let all = own.len();
     let none = if all == 0 { ": so many machines have nothing to do" } else { "" };
-    let what = match (plan.tune_replicates < plan.replicates, plan.replicates < plan.max_replicates) {
+    let what = match (plan.compares_first(), plan.replicates < plan.max_replicates) {
         (true, false) => Some("for the settings that lead"),
         (false, true) => Some("for the rules that are open"),
         (true, true) => Some("for the settings that lead and the rules that are open"),
@@ -245,7 +245,7 @@ fn chosen(plan: &Plan, part: &Part) -> anyhow::Result<Vec<usize>> {
         (0..plan.cells.len()).filter(|index| condition.holds(&plan.asked(&plan.cells[*index]))).collect();
     anyhow::ensure!(
         !cells.is_empty(),
-        Usage(format!("--only \"{text}\" matches none of the {} cells", plan.cells.len()))
+        Usage(format!("--only \"{text}\" matches none of the {} cells", plan.whole().count()))
     );
     Ok(cells)
 }
@@ -398,7 +398,8 @@ pub fn describe(plan: &Plan, what: &What) -> String {
         What::Trial { cell, replicate } => {
             let asked = plan.asked(&plan.cells[*cell]);
             let get = |key: &str| asked.get(key).map_or_else(String::new, Value::to_string);
-            format!("{} {} lr {} #{replicate}", get("scenario"), get("recipe"), get("lr"))
+            let share = asked.get("tune_share").map_or_else(String::new, |share| format!(", {share} of its budget"));
+            format!("{} {} lr {} #{replicate}{share}", get("scenario"), get("recipe"), get("lr"))
         }
     }
 }

@@ -2,7 +2,7 @@
 //! that lead by validation, as soon as all settings of their arm have been compared; where rules are open, for those that they
 //! speak of.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::findings::{answers, rules};
@@ -11,7 +11,7 @@ use crate::experiment::condition::like;
 use crate::experiment::{AlsoTest, Experiment};
 use crate::key::Key;
 use crate::plan::{Plan, trial_key};
-use crate::report::arm::{Arm, Repeats, Settings, Trial};
+use crate::report::arm::{Arm, Repeats, Screening, Setting, Settings, Trial};
 use crate::report::inquiry::{Inquiry, inquire};
 use crate::report::verdict::{Asked, Reach};
 use crate::store::Store;
@@ -22,9 +22,9 @@ use crate::store::schema::SETTINGS;
 pub struct Worth {
     /// On how many replicates cells are to run that are worth more than a comparison.
     pub cells: HashMap<Key, usize>,
-    /// Of arms whose settings have not all been compared the first each: it stands for the one that will lead, in number and
-    /// cost.
-    pub open: HashSet<Key>,
+    /// The same for arms whose settings have not all been compared, where what follows is not known: their first settings stand for
+    /// those that will, in number and cost.
+    pub open: HashMap<Key, usize>,
     /// Trials that follow if no rule is settled before its recipes have run all the replicates that they may.
     pub at_most: usize,
     /// What the last look found, where recipes run on.
@@ -57,13 +57,17 @@ pub fn of_part(plan: &Plan, experiment: &Experiment, store: Option<&Store>) -> a
     Ok(standing.worth)
 }
 
-/// The same for what cannot be known before anything runs: one setting of every arm is worth all replicates.
+/// The same for what cannot be known before anything runs: one setting of every arm is worth all replicates, and where they are
+/// compared on a share of their budget, so many are worth all of that.
 ///
 /// # Errors
 /// As `worth`.
 pub fn foreseen(plan: &Plan, experiment: &Experiment, store: Option<&Store>) -> anyhow::Result<Worth> {
     let mut worth = worth(plan, experiment, store)?;
-    worth.cells.extend(worth.open.iter().map(|cell| (*cell, plan.replicates)));
+    for (cell, replicates) in &worth.open {
+        let known = worth.cells.entry(*cell).or_default();
+        *known = (*known).max(*replicates);
+    }
     Ok(worth)
 }
 
@@ -80,8 +84,9 @@ struct Standing {
 
 impl Standing {
     fn of(plan: &Plan, experiment: &Experiment, store: Option<&Store>) -> anyhow::Result<Self> {
-        let repeats = Repeats { replicates: plan.replicates, tuned: plan.tune_replicates, most: plan.max_replicates };
-        if repeats.tuned == repeats.most {
+        let (replicates, tuned, most) = (plan.replicates, plan.tune_replicates, plan.max_replicates);
+        let repeats = Repeats { replicates, tuned, share: plan.tune_share, most };
+        if tuned == most && repeats.share.is_none() {
             return Ok(Self::default());
         }
         let metric = metric_name(experiment)?;
@@ -97,9 +102,8 @@ impl Standing {
         };
         let reach = Reach { matches: &like, tests: &tests };
         let inquiry = inquire(&rules(experiment), &trials, repeats, reach, &|_| None, &answers)?;
-        let stages = stages(&inquiry);
-        let compared = |arm: &&Arm| arm.worth.is_empty() && !arm.all_diverged() && repeats.tuned < repeats.replicates;
-        let open = inquiry.asked(0).filter(compared).map(|arm| arm.settings[0].cell).collect();
+        let stages = stages(&inquiry, repeats);
+        let open = inquiry.asked(0).flat_map(|arm| to_follow(arm, repeats)).collect();
         let taken = inquiry.looks.last().map_or(0, |(look, _)| look.replicates);
         let at_most = inquiry.unsettled() * (repeats.most - taken);
         let worth = Worth { cells: HashMap::new(), open, at_most, looked: inquiry.told() };
@@ -109,7 +113,7 @@ impl Standing {
     /// Whether everything has run that is to run where cells are worth so many replicates.
     fn finished(&self, plan: &Plan, worth: &HashMap<Key, usize>) -> bool {
         plan.cells.iter().all(|cell| {
-            let replicates = worth.get(&cell.key).copied().unwrap_or(plan.tune_replicates);
+            let replicates = plan.worth(worth, cell.key);
             let done = |replicate: usize| {
                 let result = self.results.get(&trial_key(cell.key, replicate));
                 result.is_some_and(|(status, _)| matches!(status.as_str(), "done" | "diverged"))
@@ -119,7 +123,7 @@ impl Standing {
     }
 }
 
-/// All trials on which settings are compared, and the later ones that have a result.
+/// All trials on which settings may be compared, and the later ones that have a result.
 fn trials(plan: &Plan, repeats: Repeats, results: &HashMap<Key, (String, Option<f64>)>) -> Vec<Trial> {
     let mut trials = Vec::new();
     for cell in &plan.cells {
@@ -129,7 +133,7 @@ fn trials(plan: &Plan, repeats: Repeats, results: &HashMap<Key, (String, Option<
         for replicate in 0..repeats.most {
             let key = trial_key(cell.key, replicate);
             let result = results.get(&key);
-            if result.is_none() && replicate >= repeats.tuned {
+            if replicate >= repeats.tuned && (result.is_none() || cell.is_short()) {
                 continue;
             }
             trials.push(Trial {
@@ -149,19 +153,61 @@ fn trials(plan: &Plan, repeats: Repeats, results: &HashMap<Key, (String, Option<
     trials
 }
 
-/// Look by look, first what has a single setting, then of each arm one more of the settings that have led.
-fn stages(inquiry: &Inquiry) -> Vec<HashMap<Key, usize>> {
+/// What an arm is compared on first: all of its settings on a share of their budget, or on the whole.
+fn first(arm: &Arm, repeats: Repeats) -> impl Iterator<Item = (Key, usize)> {
+    let cell = |setting: &Setting| arm.screening.as_ref().and(setting.short_cell).unwrap_or(setting.cell);
+    arm.settings.iter().map(move |setting| (cell(setting), repeats.tuned))
+}
+
+/// The settings that are worth their whole budget, by what they reached on a share of it.
+fn kept(arm: &Arm) -> impl Iterator<Item = &Setting> {
+    let kept = arm.screening.iter().filter_map(|screening| screening.kept.as_ref()).flatten();
+    kept.map(|index| &arm.settings[*index])
+}
+
+/// Cells in place of those that will follow from the comparison of an arm's settings, and how many replicates of each.
+fn to_follow(arm: &Arm, repeats: Repeats) -> Vec<(Key, usize)> {
+    if !arm.worth.is_empty() || arm.all_diverged() {
+        return Vec::new();
+    }
+    let mut cells: Vec<(Key, usize)> = match &arm.screening {
+        None => vec![(arm.settings[0].cell, repeats.tuned)],
+        Some(Screening { kept: Some(_), .. }) => kept(arm).map(|setting| (setting.cell, repeats.tuned)).collect(),
+        Some(Screening { most, .. }) => {
+            arm.settings.iter().take(*most).map(|setting| (setting.cell, repeats.tuned)).collect()
+        }
+    };
+    cells.iter_mut().take(1).for_each(|(_, replicates)| *replicates = repeats.replicates);
+    cells
+}
+
+/// Look by look, first what has a single setting, then what a comparison on a share of the budget leaves, then of each arm one
+/// more of the settings that have led.
+fn stages(inquiry: &Inquiry, repeats: Repeats) -> Vec<HashMap<Key, usize>> {
     let mut stages: Vec<HashMap<Key, usize>> = Vec::new();
+    // Without a share all cells are worth that.
+    let compared: HashMap<Key, usize> = match repeats.share {
+        Some(_) => inquiry.asked(0).flat_map(|arm| first(arm, repeats)).collect(),
+        None => HashMap::new(),
+    };
     for (number, (look, _)) in inquiry.looks.iter().enumerate() {
         let deepest = inquiry.asked(number).map(|arm| arm.worth.len()).max().unwrap_or(0);
         for depth in 0..=deepest {
-            let mut stage = stages.last().cloned().unwrap_or_default();
+            let mut stage = stages.last().unwrap_or(&compared).clone();
             for arm in inquiry.asked(number) {
                 let depth = if arm.settings.len() == 1 { 1 } else { depth };
                 let led = arm.worth.iter().take(depth);
                 stage.extend(led.map(|index| (arm.settings[*index].cell, look.replicates)));
             }
-            stages.push(stage);
+            stages.push(stage.clone());
+            if (number, depth) == (0, 0) {
+                let mut more: HashMap<Key, usize> =
+                    inquiry.asked(0).flat_map(kept).map(|setting| (setting.cell, repeats.tuned)).collect();
+                more.retain(|cell, replicates| stage.get(cell).is_none_or(|known| known < replicates));
+                let any = !more.is_empty();
+                stage.extend(more);
+                stages.extend(any.then_some(stage));
+            }
         }
     }
     stages

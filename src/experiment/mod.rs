@@ -32,6 +32,8 @@ pub struct Experiment {
     pub replicates: usize,
     /// On how many of them the settings of an arm are compared.
     pub tune_replicates: usize,
+    /// On what share of its budget each is compared first; those that do best there run all of it.
+    pub tune_share: Option<f64>,
     /// Replicates that rules which are open may run on to.
     pub max_replicates: usize,
     pub seed: u64,

@@ -54,13 +54,16 @@ pub fn resolve(root: &Node, file_name: String, reader: &mut Reader) -> Option<Ex
         let cure = "name no more than there are, or raise `replicates`";
         reader.problems.push(Problem::at(entry.node.spot, message).help(cure));
     }
-    if tune_replicates < replicates
+    let tune_share = head.get("tune_share").and_then(Value::number);
+    let comparison = match tune_share {
+        Some(_) => Some("tune_share"),
+        None => (tune_replicates < replicates).then_some("tune_replicates"),
+    };
+    if let Some(key) = comparison
         && let Some(folded) = datasets.values().find(|dataset| dataset.folds.is_some())
     {
-        let message = format!(
-            "`tune_replicates`: in folds ([datasets.{}]) each replicate selects a setting for itself",
-            folded.name
-        );
+        let message =
+            format!("`{key}`: in folds ([datasets.{}]) each replicate selects a setting for itself", folded.name);
         reader.problems.push(Problem::at(folded.spot, message).help("leave it out: all settings are compared in each"));
     }
     let max_replicates = whole("max_replicates", replicates);
@@ -70,6 +73,7 @@ pub fn resolve(root: &Node, file_name: String, reader: &mut Reader) -> Option<Ex
         question: text("question").unwrap_or_default(),
         replicates,
         tune_replicates,
+        tune_share,
         max_replicates,
         seed: whole("seed", 0) as u64,
         metric: head.get("metric").map_or(Ok(Metric::Accuracy), |value| recipe::word(value, "")).ok()?,

@@ -24,7 +24,7 @@ use crate::recipe;
 use crate::value::{Layer, Value};
 
 /// Labels stand in no key: they say what a person calls things.
-const LABELS: &[&str] = &["scenario", "recipe", "size", "similarity", "dataset", "weights"];
+const LABELS: &[&str] = &["scenario", "recipe", "size", "similarity", "dataset", "weights", "tune_share"];
 
 /// Numbers that change neither the stages of a cell nor what they cost.
 const SHAPELESS: &[&str] = &[
@@ -78,7 +78,8 @@ const STRUCTURE: &[&str] = &[
 ];
 const NUMBERS: &[&str] = &["weight_decay", "momentum", "lr", "backbone_lr", "steps", "epochs", "start_decay"];
 
-/// Settled cells of all points.
+/// Settled cells of all points; where settings are first compared on a share of their budget, each behind the same one with that
+/// share.
 ///
 /// # Errors
 /// Problems with layers, weights, architectures and sizes, each once.
@@ -90,6 +91,7 @@ pub fn settle(
 ) -> Result<Vec<Cell>, Vec<Problem>> {
     let mut settler = Settler { experiment, facts, graphs: HashMap::new(), problems: Vec::new() };
     let structure = Structure::new(space);
+    let cut = experiment.tune_share.map(|share| Cut::new(share, space));
     let changes = settler.changes(space, &structure, &points);
     if !settler.problems.is_empty() {
         let mut problems = settler.problems;
@@ -105,25 +107,86 @@ pub fn settle(
         settled.resize(width, 0);
         let change = &changes[&structure.signature(space, &settled)];
         change.set.iter().for_each(|(column, place)| settled[*column] = *place);
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(b"cell");
-        hasher.update(&ENGINE.to_le_bytes());
-        hasher.update(change.identity.as_bytes());
-        space.hash(&settled, &order, &mut hasher);
-        let mut shape = blake3::Hasher::new();
-        shape.update(change.identity.as_bytes());
-        space.hash(&settled, &shaping, &mut shape);
-        let mut low = [0; 8];
-        low.copy_from_slice(&shape.finalize().as_bytes()[..8]);
-        cells.push(Cell {
-            asked,
-            settled: settled.into(),
-            key: Key::from_hash(&hasher.finalize()),
-            shape: u64::from_le_bytes(low),
-        });
+        let keyed = |space: &Space, asked: Point, settled: Point, uncut: Option<Point>| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(b"cell");
+            hasher.update(&ENGINE.to_le_bytes());
+            hasher.update(change.identity.as_bytes());
+            space.hash(&settled, &order, &mut hasher);
+            let mut shape = blake3::Hasher::new();
+            shape.update(change.identity.as_bytes());
+            space.hash(&settled, &shaping, &mut shape);
+            let mut low = [0; 8];
+            low.copy_from_slice(&shape.finalize().as_bytes()[..8]);
+            let (key, shape) = (Key::from_hash(&hasher.finalize()), u64::from_le_bytes(low));
+            Cell { asked, settled, uncut, key, shape }
+        };
+        if let Some(cut) = &cut {
+            let [asked, uncut] = [&*asked, &settled].map(|point| cut.marked(point));
+            let short = cut.shortened(space, &uncut);
+            // What has no steps, or one, has no share of them.
+            if short != uncut {
+                cells.push(keyed(space, asked, short, Some(uncut)));
+            }
+        }
+        cells.push(keyed(space, asked, settled.into(), None));
     }
     space.note_widest(cells.iter().map(|cell| &cell.settled));
     Ok(cells)
+}
+
+/// How a budget is cut short.
+struct Cut {
+    share: f64,
+    /// The column that says so, and what stands in it.
+    mark: (usize, u16),
+    /// Those of `steps` and `epochs`, and of phases with their own.
+    budgets: [usize; 2],
+    phases: usize,
+}
+
+impl Cut {
+    fn new(share: f64, space: &mut Space) -> Self {
+        let column = space.column("tune_share");
+        let mark = (column, space.place(column, &Value::Float(share)));
+        let budgets = ["steps", "epochs"].map(|key| space.column(key));
+        Self { share, mark, budgets, phases: space.column("phases") }
+    }
+
+    fn marked(&self, point: &[u16]) -> Point {
+        let mut point = point.to_vec();
+        let (column, place) = self.mark;
+        point.resize(point.len().max(column + 1), 0);
+        point[column] = place;
+        point.into()
+    }
+
+    /// A point with this share of its steps or epochs, rounded, and one at least.
+    fn shortened(&self, space: &mut Space, point: &[u16]) -> Point {
+        let mut point = point.to_vec();
+        for column in self.budgets {
+            if let Some(whole) = space.value(&point, column).cloned() {
+                point[column] = space.place(column, &self.part(&whole));
+            }
+        }
+        if let Some(Value::List(mut phases)) = space.value(&point, self.phases).cloned() {
+            for phase in &mut phases {
+                let Value::Table(settings) = phase else { continue };
+                for key in ["steps", "epochs"] {
+                    if let Some(budget) = settings.get_mut(key) {
+                        *budget = self.part(budget);
+                    }
+                }
+            }
+            point[self.phases] = space.place(self.phases, &Value::List(phases));
+        }
+        point.into()
+    }
+
+    fn part(&self, budget: &Value) -> Value {
+        let part = budget.number().map(|whole| (whole * self.share).round().max(1.0));
+        part.map_or_else(|| budget.clone(), |part| Value::Int(part as i64))
+    }
 }
 
 /// The columns that decide what settling does.

@@ -32,6 +32,8 @@ pub struct Cell {
     asked: Point,
     /// The settings that have an effect; what the key is made of.
     settled: Point,
+    /// Of one whose budget is cut short, these as they are without that.
+    uncut: Option<Point>,
     pub key: Key,
     /// Equal for cells that differ only in numbers that change neither stages nor cost.
     shape: u64,
@@ -41,6 +43,11 @@ impl Cell {
     /// Equal for cells that need the same stages and cost the same.
     pub fn shape(&self) -> u64 {
         self.shape
+    }
+
+    /// Whether it has but a share of its budget, on which settings are compared first.
+    pub fn is_short(&self) -> bool {
+        self.uncut.is_some()
     }
 }
 
@@ -56,13 +63,16 @@ pub struct Trial {
 /// All cells, in the fixed order of the cross.
 pub struct Plan {
     space: Space,
+    /// Where settings are first compared on a share of their budget, each behind the same one with that share.
     pub cells: Vec<Cell>,
     pub replicates: usize,
     /// On how many of them the settings of an arm are compared.
     pub tune_replicates: usize,
+    /// On what share of the budget they are compared first.
+    pub tune_share: Option<f64>,
     /// Replicates that recipes may run on to, where rules are open.
     pub max_replicates: usize,
-    /// On how many replicates cells run that are worth more than the comparison of settings.
+    /// On how many replicates cells run that are worth something else than the first comparison of settings.
     chosen: HashMap<Key, usize>,
     /// Reason and number of cells of each exclude.
     pub excluded: Vec<(String, usize)>,
@@ -87,6 +97,7 @@ impl Plan {
             cells,
             replicates: experiment.replicates,
             tune_replicates: experiment.tune_replicates,
+            tune_share: experiment.tune_share,
             max_replicates: experiment.max_replicates,
             chosen: HashMap::new(),
             excluded,
@@ -107,11 +118,21 @@ impl Plan {
         self.space.layer(&cell.settled)
     }
 
+    /// The same, with the whole budget.
+    pub fn uncut(&self, cell: &Cell) -> Layer {
+        self.space.layer(cell.uncut.as_ref().unwrap_or(&cell.settled))
+    }
+
+    /// The cells of the cross: those with their whole budget.
+    pub fn whole(&self) -> impl Iterator<Item = &Cell> {
+        self.cells.iter().filter(|cell| !cell.is_short())
+    }
+
     /// Groups of cells that are one configuration, in the order of the cross; only groups of more than one.
     pub fn collapsed(&self) -> Vec<Vec<&Cell>> {
         let mut places: HashMap<Key, usize> = HashMap::new();
         let mut groups: Vec<Vec<&Cell>> = Vec::new();
-        for cell in &self.cells {
+        for cell in self.whole() {
             let place = *places.entry(cell.key).or_insert_with(|| {
                 groups.push(Vec::new());
                 groups.len() - 1
@@ -124,11 +145,11 @@ impl Plan {
 
     /// Distinct configurations.
     pub fn distinct(&self) -> usize {
-        self.cells.iter().map(|cell| cell.key).collect::<HashSet<_>>().len()
+        self.whole().map(|cell| cell.key).collect::<HashSet<_>>().len()
     }
 
-    /// Says which cells are worth how many replicates; of the others only those run on which settings are compared. Whether
-    /// that is something else than before.
+    /// Says which cells are worth how many replicates; of the others only those run on which settings are compared, or none
+    /// where these are compared on a share of the budget first. Whether that is something else than before.
     pub fn choose(&mut self, chosen: HashMap<Key, usize>) -> bool {
         let other = self.chosen != chosen;
         self.chosen = chosen;
@@ -137,7 +158,23 @@ impl Plan {
 
     /// Replicates of a cell that run.
     pub fn replicates_of(&self, cell: &Cell) -> usize {
-        self.chosen.get(&cell.key).copied().unwrap_or(self.tune_replicates)
+        self.worth(&self.chosen, cell.key)
+    }
+
+    /// Replicates that a cell would run by such a choice.
+    pub fn worth(&self, chosen: &HashMap<Key, usize>, cell: Key) -> usize {
+        let others = if self.tune_share.is_some() { 0 } else { self.tune_replicates };
+        chosen.get(&cell).copied().unwrap_or(others)
+    }
+
+    /// Trials that another choice would add.
+    pub fn more(&self, chosen: &HashMap<Key, usize>) -> usize {
+        chosen.iter().map(|(cell, replicates)| replicates.saturating_sub(self.worth(&self.chosen, *cell))).sum()
+    }
+
+    /// Whether settings are compared on less than what is run of the best.
+    pub fn compares_first(&self) -> bool {
+        self.tune_replicates < self.replicates || self.tune_share.is_some()
     }
 
     /// The trials of `cells` that run, each distinct one once: every replicate of all cells before the next.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
+use super::selection::select;
 use crate::key::Key;
 use crate::recipe::strengths_told;
 
@@ -26,20 +27,29 @@ pub struct Trial {
     pub seconds: f64,
 }
 
+impl Trial {
+    /// Whether it runs but a share of its budget, for a first comparison of settings.
+    pub fn is_short(&self) -> bool {
+        self.settings.contains_key(SHARE)
+    }
+}
+
 /// How often trials repeat: replicates, and on how many of them all settings of an arm are compared. The others run for the
 /// setting that leads; where its mean then falls behind what another has reached on fewer, for that one as well, until one
-/// that has run all of them leads. What rules leave open runs on, to `most` at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// that has run all of them leads. What rules leave open runs on, to `most` at most. With a share, settings are first compared
+/// on that part of their budget, and the same part of them runs all of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Repeats {
     pub replicates: usize,
     pub tuned: usize,
+    pub share: Option<f64>,
     pub most: usize,
 }
 
 impl Repeats {
     /// Settings are compared on all of them.
     pub fn all(replicates: usize) -> Self {
-        Self { replicates, tuned: replicates, most: replicates }
+        Self { replicates, tuned: replicates, share: None, most: replicates }
     }
 
     /// The same where there are so many replicates and no more.
@@ -49,10 +59,20 @@ impl Repeats {
 
     /// On what settings are compared, where that is not all: `the first 2 of 5 replicates`.
     pub fn first(&self) -> Option<String> {
-        let Self { replicates, tuned, most } = self;
+        let Self { replicates, tuned, most, .. } = self;
         let number = if *tuned == 1 { String::new() } else { format!(" {tuned}") };
         let of = if most > replicates { format!("up to {most}") } else { replicates.to_string() };
         (tuned < most).then(|| format!("the first{number} of {of} replicates"))
+    }
+
+    /// How many of so many settings run their whole budget, where that is less work than to run it for all: the share of them that
+    /// is the share of the budget, and two at least, since what is best in few steps need not be in many.
+    pub(super) fn screened(&self, settings: usize) -> Option<usize> {
+        let share = self.share?;
+        let part = settings as f64 * share;
+        // 7% of 100 are seven, though 0.07 times 100 is a little more.
+        let most = ((part - 1e-9).ceil() as usize).max(2);
+        (part + (most as f64) < settings as f64).then_some(most)
     }
 }
 
@@ -69,6 +89,8 @@ pub struct Arm {
     pub settings: Vec<Setting>,
     /// The setting with the best mean validation metric, if one can be selected.
     pub selected: Option<usize>,
+    /// Where its settings are first compared on a share of their budget.
+    pub screening: Option<Screening>,
     /// Settings that are worth all replicates, as far as is known: all that have led.
     pub worth: Vec<usize>,
     /// Trials that follow from the comparison of settings and that no sweep has planned yet.
@@ -77,13 +99,27 @@ pub struct Arm {
     pub folds: Option<usize>,
 }
 
+/// What came of comparing settings on a share of their budget.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Screening {
+    pub share: f64,
+    /// How many settings then run the whole budget at most.
+    pub most: usize,
+    /// Which ones; none is known before all have been compared.
+    pub kept: Option<Vec<usize>>,
+}
+
 /// One setting of the tuning keys, with its replicates.
 #[derive(Clone, Debug)]
 pub struct Setting {
     pub cell: Key,
+    pub settings: Rc<Settings>,
     /// The tuning keys that vary among an arm's settings, as `lr = 0.01`.
     pub label: String,
     pub trials: Vec<Trial>,
+    /// Those with a share of the budget, and the cell that they are of, where settings are compared on these first.
+    pub short: Vec<Trial>,
+    pub short_cell: Option<Key>,
     /// The mean validation metric that it is compared by, and over how many replicates; none where one diverged or is missing.
     pub validation: Option<(f64, usize)>,
 }
@@ -103,29 +139,40 @@ const NATURAL_ENDS: &[(&str, f64)] = &[
 ];
 
 /// Keys that an arm may differ in because its recipe says so: they follow from the recipe and are no context.
-const NEVER_CONTEXT: &[&str] = &["recipe", "size", "similarity"];
+const NEVER_CONTEXT: &[&str] = &["recipe", "size", "similarity", SHARE];
+
+/// What trials have that run a share of their budget.
+const SHARE: &str = "tune_share";
 
 /// Keys that are there only where another one gives them an effect: `decay` without a weight decay is nothing. To be
 /// absent is no value of theirs.
 const DEPENDENT: &[&str] = &["decay", "nesterov"];
 
 impl Setting {
+    pub(super) fn new(cell: Key, settings: &Rc<Settings>) -> Self {
+        let settings = Rc::clone(settings);
+        let (trials, short) = (Vec::new(), Vec::new());
+        Self { cell, settings, label: String::new(), trials, short, short_cell: None, validation: None }
+    }
+
     /// The validation metrics of the first replicates, if they are done.
     pub fn scores(&self, replicates: usize) -> Option<Vec<f64>> {
-        let done = |replicate: usize| {
-            self.trials.iter().find(|trial| trial.replicate == replicate && trial.status == "done")?.val
-        };
-        (0..replicates).map(done).collect()
+        scores(&self.trials, replicates)
+    }
+
+    /// Those of its trials with a share of the budget.
+    pub fn short_scores(&self, replicates: usize) -> Option<Vec<f64>> {
+        scores(&self.short, replicates)
     }
 
     /// Their mean.
-    fn mean(&self, replicates: usize) -> Option<f64> {
+    pub(super) fn mean(&self, replicates: usize) -> Option<f64> {
         Some(self.scores(replicates)?.iter().sum::<f64>() / replicates as f64)
     }
 
     /// What it has for a key.
     pub fn text(&self, key: &str) -> Option<&str> {
-        self.trials.first()?.settings.get(key).map(String::as_str)
+        self.settings.get(key).map(String::as_str)
     }
 
     /// The number that it has for a key.
@@ -137,11 +184,26 @@ impl Setting {
         self.trials.iter().filter(|trial| trial.status == status).count()
     }
 
-    /// Trials, of those that `of` takes, that have not been run to their end.
-    fn open(&self, of: impl Fn(&Trial) -> bool) -> usize {
-        let open = |trial: &&Trial| !matches!(trial.status.as_str(), "done" | "diverged") && of(trial);
-        self.trials.iter().filter(open).count()
+    /// Of those with a share of the budget.
+    pub fn count_short(&self, status: &str) -> usize {
+        self.short.iter().filter(|trial| trial.status == status).count()
     }
+
+    /// Trials, of those that `of` takes, that have not been run to their end.
+    pub(super) fn open(&self, of: impl Fn(&Trial) -> bool) -> usize {
+        self.trials.iter().filter(|trial| is_open(trial) && of(trial)).count()
+    }
+}
+
+/// The validation metrics of the first replicates, if they are done.
+fn scores(trials: &[Trial], replicates: usize) -> Option<Vec<f64>> {
+    let done =
+        |replicate: usize| trials.iter().find(|trial| trial.replicate == replicate && trial.status == "done")?.val;
+    (0..replicates).map(done).collect()
+}
+
+pub(super) fn is_open(trial: &Trial) -> bool {
+    !matches!(trial.status.as_str(), "done" | "diverged")
 }
 
 impl Arm {
@@ -156,7 +218,7 @@ impl Arm {
             Some("lbfgs" | "ridge") => strengths_told(settings.get("lambda").map(String::as_str)),
             _ => 1,
         };
-        self.settings.iter().filter_map(|setting| setting.trials.first()).map(|trial| strengths(&trial.settings)).sum()
+        self.settings.iter().map(|setting| strengths(&setting.settings)).sum()
     }
 
     /// Where the selected setting lies at the end of what was tried, and what lies beyond may do better: `lr is the largest of 3`.
@@ -206,7 +268,8 @@ impl Arm {
 
     /// Trials that have not been run to their end.
     pub fn missing(&self) -> usize {
-        self.settings.iter().map(|setting| setting.open(|_| true)).sum::<usize>() + self.unplanned
+        let short = self.settings.iter().flat_map(|setting| &setting.short).filter(|trial| is_open(trial)).count();
+        self.settings.iter().map(|setting| setting.open(|_| true)).sum::<usize>() + short + self.unplanned
     }
 
     /// Whether everything was run and every setting has a diverged replicate.
@@ -230,6 +293,9 @@ pub fn arms(trials: &[Trial], repeats: Repeats) -> Vec<Arm> {
     let mut places: HashMap<(Context, String), usize> = HashMap::new();
     let mut known: HashMap<(usize, Key), usize> = HashMap::new();
     let mut listed: HashSet<(usize, Key)> = HashSet::new();
+    let mut shortened: HashMap<(usize, Key), usize> = HashMap::new();
+    // The trials with a share of the budget stand before those with all of it.
+    let mut before: Option<(&Settings, usize)> = None;
     for (cell, settings) in cells.into_iter().zip(settings) {
         let get = |key: &str| settings.get(key).cloned().unwrap_or_default();
         let context: Context = context_keys.iter().map(|key| ((*key).to_owned(), get(key))).collect();
@@ -237,83 +303,53 @@ pub fn arms(trials: &[Trial], repeats: Repeats) -> Vec<Arm> {
         let place = *places.entry((context.clone(), recipe.clone())).or_insert_with(|| {
             let (settings, worth) = (Vec::new(), Vec::new());
             let replicates = repeats.replicates;
-            arms.push(Arm { context, recipe, replicates, settings, selected: None, worth, unplanned: 0, folds: None });
+            let (selected, screening, unplanned, folds) = (None, None, 0, None);
+            arms.push(Arm { context, recipe, replicates, settings, selected, screening, worth, unplanned, folds });
             arms.len() - 1
         });
-        for trial in cell.iter().filter(|trial| trial.replicate < repeats.replicates) {
-            let own = &mut arms[place].settings;
-            let index = *known.entry((place, trial.cell)).or_insert_with(|| {
-                own.push(Setting { cell: trial.cell, label: String::new(), trials: Vec::new(), validation: None });
+        let (own, of) = (&mut arms[place].settings, cell[0].cell);
+        let trials = cell.iter().filter(|trial| trial.replicate < repeats.replicates);
+        if settings.contains_key(SHARE) {
+            let index = *shortened.entry((place, of)).or_insert_with(|| {
+                own.push(Setting::new(of, &cell[0].settings));
                 own.len() - 1
             });
+            own[index].short_cell = Some(of);
             // Cells that collapse into one configuration list its trials once.
-            if listed.insert((place, trial.key)) {
-                own[index].trials.push(trial.clone());
-            }
+            let first = trials.filter(|trial| trial.replicate < repeats.tuned);
+            own[index].short.extend(first.filter(|trial| listed.insert((place, trial.key))).cloned());
+            before = Some((settings, index));
+            continue;
         }
+        let of_short = before.take().filter(|(short, _)| same_but_for_share(short, settings)).map(|(_, index)| index);
+        let index = *known.entry((place, of)).or_insert_with(|| {
+            of_short.unwrap_or_else(|| {
+                own.push(Setting::new(of, &cell[0].settings));
+                own.len() - 1
+            })
+        });
+        own[index].cell = of;
+        own[index].trials.extend(trials.filter(|trial| listed.insert((place, trial.key))).cloned());
     }
     for arm in &mut arms {
         label(&mut arm.settings);
-        lead(arm, repeats);
-        arm.unplanned = unplanned(arm, repeats);
+        select(arm, repeats);
     }
     arms
 }
 
-/// Finds the setting that leads, and those that have led before it; the first of equals in the file.
-fn lead(arm: &mut Arm, Repeats { replicates, tuned, .. }: Repeats) {
-    for setting in &mut arm.settings {
-        setting.validation = setting.mean(tuned).map(|mean| (mean, tuned));
-    }
-    let compared = arm.settings.iter().all(|setting| setting.open(|trial| trial.replicate < tuned) == 0);
-    let mut worth = Vec::new();
-    loop {
-        let mut best: Option<(usize, f64)> = None;
-        for (index, setting) in arm.settings.iter().enumerate() {
-            if let Some((mean, _)) = setting.validation
-                && best.is_none_or(|(_, most)| mean > most)
-            {
-                best = Some((index, mean));
-            }
-        }
-        arm.selected = best.map(|(index, _)| index);
-        let Some((leader, _)) = best.filter(|(index, _)| tuned < replicates && !worth.contains(index)) else { break };
-        worth.push(leader);
-        let setting = &mut arm.settings[leader];
-        match setting.mean(replicates) {
-            Some(mean) => setting.validation = Some((mean, replicates)),
-            None if setting.count("diverged") > 0 => setting.validation = None,
-            // It is to run.
-            None => break,
-        }
-    }
-    arm.worth = match (arm.settings.len(), compared) {
-        (1, _) => vec![0],
-        (_, true) => worth,
-        (_, false) => Vec::new(),
-    };
-}
-
-/// Later replicates of the selected setting, or of the one to be selected, that are not planned.
-fn unplanned(arm: &Arm, Repeats { replicates, tuned, .. }: Repeats) -> usize {
-    let later = |setting: &Setting| setting.trials.iter().filter(|trial| trial.replicate >= tuned).count();
-    let planned = match arm.best() {
-        Some(best) => later(best),
-        None if arm.missing() > 0 => arm.settings.iter().map(later).max().unwrap_or(0),
-        None => return 0,
-    };
-    (replicates - tuned).saturating_sub(planned)
+fn same_but_for_share(short: &Settings, whole: &Settings) -> bool {
+    short.iter().filter(|(key, _)| **key != SHARE).eq(whole)
 }
 
 /// Names the settings of an arm by the tuning keys that vary among them, as `lr = 0.01`: what a recipe fixes is no choice.
 fn label(settings: &mut [Setting]) {
-    let own = |setting: &Setting| setting.trials.first().map(|trial| Rc::clone(&trial.settings));
-    let all: Vec<Rc<Settings>> = settings.iter().filter_map(own).collect();
+    let all: Vec<Rc<Settings>> = settings.iter().map(|setting| Rc::clone(&setting.settings)).collect();
     let tuned = varying(&all.iter().map(|settings| &**settings).collect::<Vec<_>>(), TUNING);
     let digits = |key: &str| digits(all.iter().filter_map(|settings| settings.get(key)?.parse().ok()));
     let digits: Vec<usize> = tuned.iter().map(|key| digits(key)).collect();
     for setting in settings {
-        let Some(settings) = own(setting) else { continue };
+        let settings = &setting.settings;
         let shown = |(key, digits): (&&str, &usize)| {
             let value = settings.get(*key)?;
             Some(format!("{key} = {}", shown(&rounded(value.parse().ok(), *digits).unwrap_or_else(|| value.clone()))))

@@ -141,8 +141,7 @@ pub fn further_context(arm: &Arm) -> String {
     let mut shown: Vec<String> = further.map(|(key, value)| format!("{key} = {}", super::arm::shown(value))).collect();
     // What goes against the weights is named in every table, whether it varies or not.
     for key in ["preprocess", "resize"] {
-        let mut values =
-            arm.settings.iter().flat_map(|setting| &setting.trials).filter_map(|trial| trial.settings.get(key));
+        let mut values = arm.settings.iter().filter_map(|setting| setting.text(key));
         let against = values.find(|text| text.contains(OVERRIDE) && !arm.context_value(key).contains(OVERRIDE));
         shown.extend(against.map(|value| format!("{key} = {value}")));
     }

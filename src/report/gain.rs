@@ -72,8 +72,7 @@ fn held(context: &Context) -> Context {
 
 /// Whether all of an arm starts at random.
 fn is_random(arm: &Arm) -> bool {
-    let mut trials = arm.settings.iter().flat_map(|setting| &setting.trials);
-    trials.all(|trial| trial.settings.get("weights").is_some_and(|weights| weights == "random"))
+    arm.settings.iter().all(|setting| setting.text("weights") == Some("random"))
 }
 
 /// The arm with the best mean validation metric over the first replicates, which all have; the first of equals.
@@ -124,8 +123,9 @@ mod tests {
             context: vec![("scenario".to_owned(), scenario.to_owned())],
             recipe: recipe.to_owned(),
             replicates: 3,
-            settings: vec![Setting { cell: key, label: String::new(), trials, validation: Some((val, 3)) }],
+            settings: vec![Setting { trials, validation: Some((val, 3)), ..Setting::new(key, &settings) }],
             selected: Some(0),
+            screening: None,
             worth: vec![0],
             unplanned: 0,
             folds: None,

@@ -21,6 +21,7 @@ pub mod predictions;
 pub mod ranking;
 pub mod reasons;
 mod reliability;
+mod selection;
 mod settings;
 pub mod sheets;
 pub mod shift;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::arm::{Arm, Repeats, Setting, Trial, shown};
+use super::arm::{Arm, Repeats, Screening, Setting, Trial, shown};
 use super::findings::{Findings, fraction};
 use super::sheets::place_of;
 use super::verdict::Verdict;
@@ -40,6 +40,11 @@ pub fn reasons(known: &Known) -> Vec<Reason> {
         let own = |setting: &&Setting| setting.trials.iter().any(|trial| trial.key == known.key);
         Some((arm, arm.settings.iter().find(own)?))
     });
+    let screened = known.findings.arms.iter().find_map(|arm| {
+        let own = |setting: &Setting| setting.short.iter().any(|trial| trial.key == known.key);
+        Some((arm, arm.screening.as_ref()?, arm.settings.iter().position(own)?))
+    });
+    add("share", screened.map(|(arm, screening, index)| whether_kept(known, arm, screening, index)));
     add("selection", place.map(|(arm, setting)| selection(known, arm, setting) + &in_folds(known, arm)));
     add("at chance", at_chance(known));
     add("under-trained", under_trained(known));
@@ -180,6 +185,31 @@ fn selection(known: &Known, arm: &Arm, own: &Setting) -> String {
         named(own),
         shown(mean)
     )
+}
+
+/// Whether its setting was worth the whole budget, by what it reached on a share.
+fn whether_kept(known: &Known, arm: &Arm, screening: &Screening, index: usize) -> String {
+    let (metric, repeats, own) = (&known.findings.metric, known.findings.repeats, &arm.settings[index]);
+    let Screening { share, most, kept } = screening;
+    let of = format!("of '{}' in {}", arm.recipe, arm.context_value("scenario"));
+    let whole = format!("{most} of {} settings {of} run all of it", arm.settings.len());
+    let reached = match own.short_scores(repeats.tuned) {
+        Some(scores) => {
+            format!("reaches a mean {metric} of {}", fraction(scores.iter().sum::<f64>() / scores.len() as f64))
+        }
+        None => format!("has diverged in {} of {} replicates", own.count_short("diverged"), own.short.len()),
+    };
+    match kept {
+        None => format!("it has {share} of its budget; {whole}, by what they reach on that: not all have run yet"),
+        Some(kept) if kept.contains(&index) => {
+            format!("with {share} of its budget its setting ({}) {reached}; {whole}, this one among them", own.label)
+        }
+        Some(kept) => {
+            let others: Vec<&str> = kept.iter().map(|index| arm.settings[*index].label.as_str()).collect();
+            let others = if others.is_empty() { "none".to_owned() } else { others.join(" and ") };
+            format!("with {share} of its budget its setting ({}) {reached}; {whole}, not this one: {others}", own.label)
+        }
+    }
 }
 
 /// What its replicate selects, where each does for itself.

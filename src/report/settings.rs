@@ -1,6 +1,6 @@
 //! What recipes score on validation by the value of a setting, as a picture for each scenario and each key that tunes.
 
-use super::arm::{Arm, TUNING, told_apart};
+use super::arm::{Arm, Setting, TUNING, told_apart};
 use super::compare::mean;
 use super::curves::{Curves, Line};
 use super::findings::Findings;
@@ -14,14 +14,18 @@ pub struct Tuned {
     pub curves: Curves,
 }
 
-/// Those of all scenarios, key by key. Of each value the setting that is best on the replicates on which settings are compared.
+/// Those of all scenarios, key by key. Of each value the setting that is best on the replicates on which settings are compared,
+/// and with the share of the budget that they are compared on first.
 pub fn tuned(findings: &Findings) -> Vec<Tuned> {
     let replicates = findings.repeats.tuned;
     let of = |scenario: &str, key: &'static str| {
         let arms: Vec<&Arm> = findings.of(scenario).filter(|arm| values(&[*arm], key).len() > 1).collect();
         let all = values(&arms, key);
         let line = |arm: &&Arm| Line {
-            name: named(arm),
+            name: match &arm.screening {
+                Some(screening) => format!("{}, on {} of its budget", named(arm), screening.share),
+                None => named(arm),
+            },
             points: all.iter().map(|value| best(arm, key, *value, replicates)).collect(),
         };
         let lines: Vec<Line> = arms.iter().map(line).collect();
@@ -46,7 +50,11 @@ fn values(arms: &[&Arm], key: &str) -> Vec<f64> {
 /// The mean and half of its interval; of what diverged or is missing there is none.
 fn best(arm: &Arm, key: &str, value: f64, replicates: usize) -> Option<(f64, Option<f64>)> {
     let own = arm.settings.iter().filter(|setting| setting.number(key) == Some(value));
-    let means = own.filter_map(|setting| setting.scores(replicates)).map(|scores| mean(&scores));
+    let scores = |setting: &Setting| match &arm.screening {
+        Some(_) => setting.short_scores(replicates),
+        None => setting.scores(replicates),
+    };
+    let means = own.filter_map(scores).map(|scores| mean(&scores));
     let best = means.reduce(|best, own| if own.mean > best.mean { own } else { best })?;
     Some((best.mean, best.half_width))
 }

@@ -1,6 +1,6 @@
 //! What the tables of a report say, whatever they are drawn in: each with its title, its heading and its rows.
 
-use super::arm::{Arm, Context, Repeats};
+use super::arm::{Arm, Context, Repeats, Setting};
 use super::calibration;
 use super::findings::{Findings, Folds, fraction, further_context, shown_difference, shown_mean};
 use super::interim::looks;
@@ -251,13 +251,23 @@ fn cross_validated(of: &Folds, findings: &Findings) -> String {
     format!("{dataset}: its {images} images are in {folds} folds, of which each replicate tests another{selects}")
 }
 
-/// On what settings were compared, where that is not all replicates.
-fn tuned(findings: &Findings) -> Option<String> {
+/// On what settings were compared, where that is not all replicates, or not all of a budget.
+fn tuned(findings: &Findings) -> Vec<String> {
+    let screened = findings.arms.iter().filter_map(|arm| arm.screening.as_ref());
+    let (count, share) = screened.fold((0, 0.0), |(count, _), screening| (count + 1, screening.share));
+    let of = match findings.arms.len() {
+        all if all == count => "settings were".to_owned(),
+        all => format!("the settings of {count} of {all} recipes were"),
+    };
+    let screened = (count > 0).then(|| {
+        format!("{of} compared on {share} of their budget first; that share of them, two at least, ran all of it")
+    });
     let several = findings.arms.iter().any(|arm| arm.settings.len() > 1);
-    let first = findings.repeats.first().filter(|_| several)?;
-    Some(format!(
-        "settings were compared on {first}; the others ran for what led, until one that has run them all leads"
-    ))
+    let then = if count > 0 { "then " } else { "" };
+    let first = findings.repeats.first().filter(|_| several).map(|first| {
+        format!("settings were {then}compared on {first}; the others ran for what led, until one that has run them all leads")
+    });
+    screened.into_iter().chain(first).collect()
 }
 
 fn size(arm: &Arm) -> String {
@@ -269,7 +279,8 @@ fn size(arm: &Arm) -> String {
 
 /// What is not plainly done, counted over all settings of an arm.
 fn state(arm: &Arm) -> String {
-    let total = |status: &str| arm.settings.iter().map(|setting| setting.count(status)).sum::<usize>();
+    let of = |setting: &Setting, status: &str| setting.count(status) + setting.count_short(status);
+    let total = |status: &str| arm.settings.iter().map(|setting| of(setting, status)).sum::<usize>();
     let flagged = |flag: fn(&super::arm::Trial) -> bool| arm.tested().into_iter().filter(|trial| flag(trial)).count();
     let parts = [
         (total("diverged"), "diverged"),

@@ -41,11 +41,15 @@ struct Tried {
     settings: Vec<(Vec<String>, Vec<f64>)>,
 }
 
-/// Those of the scenarios in which there is a choice of recipes and of settings.
+/// Those of the scenarios in which there is a choice of recipes and of settings, and all settings have run their whole budget: of
+/// the best of them alone it cannot be told what settings make.
 pub fn parts(scenarios: &[Scenario], arms: &[Arm], repeats: Repeats) -> Vec<Parts> {
     let of = |scenario: &str| {
         let (mut recipes, mut left_out) = (Vec::new(), 0);
         for arm in arms.iter().filter(|arm| arm.context_value("scenario") == scenario) {
+            if arm.screening.is_some() {
+                return None;
+            }
             let tried = Tried::of(arm, repeats.tuned);
             left_out += arm.settings.len() - tried.settings.len();
             recipes.extend(Some(tried).filter(|tried| !tried.settings.is_empty()));

@@ -115,19 +115,24 @@ fn new_experiment(transaction: &Transaction, other: i64) -> anyhow::Result<i64> 
 }
 
 /// An experiment has the same trials in both stores: they come from one file, or from files that ask for the same. Later
-/// replicates than those on which settings are compared are planned where it is known which is selected; here then, too.
+/// replicates than those on which settings are compared are planned where it is known which is selected, and the whole budget
+/// behind a share of it where it is known which settings are worth it; here then, too.
 fn same_trials(transaction: &Transaction, name: &str, own: i64, other: i64) -> anyhow::Result<()> {
-    let repeats = |store: &str, id: i64| -> anyhow::Result<[i64; 3]> {
+    let repeats = |store: &str, id: i64| -> anyhow::Result<([i64; 3], Option<f64>)> {
         let text = format!(
-            "SELECT replicates, coalesce(tune_replicates, replicates), coalesce(max_replicates, replicates) \
+            "SELECT replicates, coalesce(tune_replicates, replicates), coalesce(max_replicates, replicates), tune_share \
              FROM {store}.experiment WHERE id = {id}"
         );
-        Ok(transaction.query_row(&text, [], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))?)
+        Ok(transaction.query_row(&text, [], |row| Ok(([row.get(0)?, row.get(1)?, row.get(2)?], row.get(3)?)))?)
     };
     let (own_repeats, other_repeats) = (repeats("main", own)?, repeats("other", other)?);
-    let first = if own_repeats == other_repeats { own_repeats[1] } else { i64::MAX };
+    let first = if own_repeats == other_repeats { own_repeats.0[1] } else { i64::MAX };
     let planned = |store: &str, id: i64| {
-        format!("SELECT replicate, trial FROM {store}.planned WHERE experiment = {id} AND replicate < {first}")
+        format!(
+            "SELECT replicate, trial FROM {store}.planned AS own WHERE experiment = {id} AND replicate < {first} AND NOT EXISTS \
+             (SELECT 1 FROM {store}.planned AS short JOIN {store}.cell ON cell.experiment = {id} AND cell.position = short.position \
+             WHERE short.experiment = {id} AND short.position = own.position - 1 AND cell.tune_share IS NOT NULL)"
+        )
     };
     let lacks = |one: &str, other: &str| -> anyhow::Result<i64> {
         Ok(transaction.query_row(&format!("SELECT count(*) FROM ({one} EXCEPT {other})"), [], |row| row.get(0))?)
@@ -144,7 +149,7 @@ fn same_trials(transaction: &Transaction, name: &str, own: i64, other: i64) -> a
     let later = "INSERT OR IGNORE INTO main.planned (experiment, position, replicate, trial)
                  SELECT here.experiment, here.position, planned.replicate, planned.trial FROM other.planned AS planned
                  JOIN other.cell AS there ON there.experiment = planned.experiment AND there.position = planned.position
-                 JOIN main.cell AS here ON here.experiment = ? AND here.key = there.key
+                 JOIN main.cell AS here ON here.experiment = ? AND here.key = there.key AND here.tune_share IS there.tune_share
                  WHERE planned.experiment = ?";
     transaction.execute(later, [own, other])?;
     Ok(())

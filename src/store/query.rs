@@ -20,6 +20,8 @@ pub struct ExperimentRow {
     pub replicates: usize,
     /// On how many of them settings are compared.
     pub tune_replicates: usize,
+    /// On what share of the budget they are compared first.
+    pub tune_share: Option<f64>,
     pub max_replicates: usize,
     pub rules: String,
     pub scenarios: String,
@@ -129,7 +131,7 @@ impl Store {
     /// The store cannot be read.
     pub fn experiment(&self, name: Option<&str>) -> anyhow::Result<Option<ExperimentRow>> {
         let columns = "SELECT experiment.id, name, question, metric, replicates, rules, scenarios, experiment.text,
-                       coalesce(tune_replicates, replicates), coalesce(max_replicates, replicates) FROM experiment";
+                       coalesce(tune_replicates, replicates), coalesce(max_replicates, replicates), tune_share FROM experiment";
         let read = |row: &Row| {
             Ok(ExperimentRow {
                 id: row.get(0)?,
@@ -142,6 +144,7 @@ impl Store {
                 text: row.get(7)?,
                 tune_replicates: row.get(8)?,
                 max_replicates: row.get(9)?,
+                tune_share: row.get(10)?,
             })
         };
         Ok(match name {

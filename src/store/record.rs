@@ -16,6 +16,7 @@ pub struct ExperimentRecord<'a> {
     pub metric: &'a str,
     pub replicates: usize,
     pub tune_replicates: usize,
+    pub tune_share: Option<f64>,
     pub max_replicates: usize,
     pub seed: u64,
     pub rules: String,
@@ -85,11 +86,11 @@ impl Store {
     ) -> anyhow::Result<i64> {
         let transaction = self.connection.transaction()?;
         transaction.execute(
-            "INSERT INTO experiment (name, question, metric, replicates, tune_replicates, max_replicates, seed, rules, scenarios, text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            "INSERT INTO experiment (name, question, metric, replicates, tune_replicates, tune_share, max_replicates, seed, rules, scenarios, text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
              ON CONFLICT (name) DO UPDATE SET question = excluded.question, metric = excluded.metric, replicates = excluded.replicates,
-             tune_replicates = excluded.tune_replicates, max_replicates = excluded.max_replicates,
+             tune_replicates = excluded.tune_replicates, tune_share = excluded.tune_share, max_replicates = excluded.max_replicates,
              seed = excluded.seed, rules = excluded.rules, scenarios = excluded.scenarios, text = excluded.text",
-            params![experiment.name, experiment.question, experiment.metric, experiment.replicates, experiment.tune_replicates, experiment.max_replicates, experiment.seed as i64, experiment.rules, experiment.scenarios, experiment.text],
+            params![experiment.name, experiment.question, experiment.metric, experiment.replicates, experiment.tune_replicates, experiment.tune_share, experiment.max_replicates, experiment.seed as i64, experiment.rules, experiment.scenarios, experiment.text],
         )?;
         let id: i64 =
             transaction.query_row("SELECT id FROM experiment WHERE name = ?", [experiment.name], |row| row.get(0))?;

@@ -57,10 +57,12 @@ pub const SETTINGS: &[&str] = &[
     "layer_rates",
     // From the fourteenth migration on.
     "calibrate",
+    // From the fifteenth migration on.
+    "tune_share",
 ];
 
 /// How many settings each migration knew.
-const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, 40, 40, 40, 43, 43, 44, 44, 46, 46, SETTINGS.len()];
+const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, 40, 40, 40, 43, 43, 44, 44, 46, 46, 47, SETTINGS.len()];
 
 /// Columns of `trial` that a configuration alone decides: equal for equal keys, on any machine of one numerics class.
 pub const RESULTS: &[&str] = &[
@@ -86,7 +88,7 @@ pub const RESULTS: &[&str] = &[
 ];
 
 /// How many results each migration knew.
-const KNOWN_RESULTS: &[usize] = &[15, 15, 15, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, RESULTS.len()];
+const KNOWN_RESULTS: &[usize] = &[15, 15, 15, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, RESULTS.len(), RESULTS.len()];
 
 pub const MIGRATIONS: &[&str] = &[
     FIRST,
@@ -103,6 +105,7 @@ pub const MIGRATIONS: &[&str] = &[
     INTERPOLATE_AND_LAYER_RATES,
     MAX_REPLICATES,
     CALIBRATION,
+    TUNE_SHARE,
 ];
 
 const FIRST: &str = "
@@ -293,6 +296,13 @@ const CALIBRATION: &str = "
 ALTER TABLE cell ADD COLUMN calibrate;
 ALTER TABLE trial ADD COLUMN temperature REAL; -- what logits were divided by, where that was chosen on validation
 ALTER TABLE prediction ADD COLUMN confidence BLOB; -- of the predicted class, f32 like probability; NULL before this migration
+DROP VIEW result;
+{view}
+";
+
+const TUNE_SHARE: &str = "
+ALTER TABLE experiment ADD COLUMN tune_share REAL; -- on what share of the budget settings are compared first; NULL: on all of it
+ALTER TABLE cell ADD COLUMN tune_share;            -- the share of its budget that this one has, for that comparison; NULL: all of it
 DROP VIEW result;
 {view}
 ";
