@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{Exit, findings, print, report, table_style};
 use crate::cli::{Common, Format};
-use crate::report::arm::shown;
 use crate::report::csv;
 use crate::report::findings::fraction;
+use crate::report::naming::shown;
 use crate::report::table::{Style, table};
 use crate::store::Store;
 use crate::store::query::TrialRow;

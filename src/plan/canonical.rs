@@ -8,6 +8,7 @@ use super::effect::{
     Fault, drop_without_effect, refuse_refit, settle_calibration, settle_interpolation, settle_solver, settle_views,
 };
 use super::facts::{Facts, KnownBackbone};
+use super::short::Cut;
 use super::space::{Point, Space};
 use super::transfer::settle_transfer;
 use super::{Cell, chain};
@@ -133,60 +134,6 @@ pub fn settle(
     }
     space.note_widest(cells.iter().map(|cell| &cell.settled));
     Ok(cells)
-}
-
-/// How a budget is cut short.
-struct Cut {
-    share: f64,
-    /// The column that says so, and what stands in it.
-    mark: (usize, u16),
-    /// Those of `steps` and `epochs`, and of phases with their own.
-    budgets: [usize; 2],
-    phases: usize,
-}
-
-impl Cut {
-    fn new(share: f64, space: &mut Space) -> Self {
-        let column = space.column("tune_share");
-        let mark = (column, space.place(column, &Value::Float(share)));
-        let budgets = ["steps", "epochs"].map(|key| space.column(key));
-        Self { share, mark, budgets, phases: space.column("phases") }
-    }
-
-    fn marked(&self, point: &[u16]) -> Point {
-        let mut point = point.to_vec();
-        let (column, place) = self.mark;
-        point.resize(point.len().max(column + 1), 0);
-        point[column] = place;
-        point.into()
-    }
-
-    /// A point with this share of its steps or epochs, rounded, and one at least.
-    fn shortened(&self, space: &mut Space, point: &[u16]) -> Point {
-        let mut point = point.to_vec();
-        for column in self.budgets {
-            if let Some(whole) = space.value(&point, column).cloned() {
-                point[column] = space.place(column, &self.part(&whole));
-            }
-        }
-        if let Some(Value::List(mut phases)) = space.value(&point, self.phases).cloned() {
-            for phase in &mut phases {
-                let Value::Table(settings) = phase else { continue };
-                for key in ["steps", "epochs"] {
-                    if let Some(budget) = settings.get_mut(key) {
-                        *budget = self.part(budget);
-                    }
-                }
-            }
-            point[self.phases] = space.place(self.phases, &Value::List(phases));
-        }
-        point.into()
-    }
-
-    fn part(&self, budget: &Value) -> Value {
-        let part = budget.number().map(|whole| (whole * self.share).round().max(1.0));
-        part.map_or_else(|| budget.clone(), |part| Value::Int(part as i64))
-    }
 }
 
 /// The columns that decide what settling does.

@@ -9,6 +9,7 @@ mod depth;
 mod effect;
 pub mod facts;
 pub mod shard;
+mod short;
 pub mod space;
 pub mod stage;
 pub mod tier;

@@ -138,7 +138,8 @@ pub fn further_context(arm: &Arm) -> String {
         .context
         .iter()
         .filter(|(key, value)| !matches!(key.as_str(), "scenario" | "dataset" | "per_class") && !value.is_empty());
-    let mut shown: Vec<String> = further.map(|(key, value)| format!("{key} = {}", super::arm::shown(value))).collect();
+    let mut shown: Vec<String> =
+        further.map(|(key, value)| format!("{key} = {}", super::naming::shown(value))).collect();
     // What goes against the weights is named in every table, whether it varies or not.
     for key in ["preprocess", "resize"] {
         let mut values = arm.settings.iter().filter_map(|setting| setting.text(key));

@@ -17,6 +17,7 @@ pub mod json;
 pub mod labels;
 pub mod latex;
 pub mod look;
+pub mod naming;
 pub mod predictions;
 pub mod ranking;
 pub mod reasons;

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::arm::{Arm, Repeats, Screening, Setting, Trial, shown};
+use super::arm::{Arm, Repeats, Screening, Setting, Trial};
 use super::findings::{Findings, fraction};
+use super::naming::shown;
 use super::sheets::place_of;
 use super::verdict::Verdict;
 use crate::key::Key;

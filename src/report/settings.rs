@@ -1,9 +1,10 @@
 //! What recipes score on validation by the value of a setting, as a picture for each scenario and each key that tunes.
 
-use super::arm::{Arm, Setting, TUNING, told_apart};
+use super::arm::{Arm, Setting, TUNING};
 use super::compare::mean;
 use super::curves::{Curves, Line};
 use super::findings::Findings;
+use super::naming::told_apart;
 use super::sheets::named;
 
 /// A key that tunes, and its picture in one scenario: a line for each recipe that tries several values of it.
