@@ -17,7 +17,7 @@ fn world(keep: &str, recipes: &[&str]) -> World {
 }
 
 /// Keys of the networks that are there.
-fn kept(world: &World) -> BTreeSet<String> {
+pub fn kept(world: &World) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let Ok(classes) = std::fs::read_dir(world.path("results/networks")) else { return found };
     for class in classes {

@@ -7,6 +7,7 @@ use tl_sweep::key::Key;
 use tl_sweep::report::arm::{Arm, Repeats, Trial, arms};
 
 use crate::builder::World;
+use crate::keeping::kept;
 use crate::verdicts::trial;
 
 /// Five rates for two recipes that train step by step, one of them in two phases, and one recipe with a single setting.
@@ -87,7 +88,8 @@ fn the_best_on_a_share_of_the_budget_run_all_of_it() {
     let world = grid();
     let plan = world.run(&["plan", "x.toml"]).exits(0).out;
     let size = format!(
-        "11 cells, settings compared on 0.2 of their budget first: about {ALL} distinct trials instead of 33, 0 of them"
+        "11 cells, settings compared on 0.2 of their budget first: about {ALL} distinct trials, {SHORT} of them with that share, \
+         instead of 33, 0 of them in the store"
     );
     assert!(plan.contains(&size), "{plan}");
     assert!(world.run(&["check", "x.toml"]).exits(0).out.contains(&format!("about {ALL} trials, no problem")));
@@ -121,25 +123,72 @@ fn the_best_on_a_share_of_the_budget_run_all_of_it() {
     world.run(&["verify", "x.toml", "--sample", "4", "--db", "short/r.sqlite"]).exits(0);
 }
 
-/// A trial with a share of the budget is the trial of a file that asks for no more steps, and one with all of it that of a file
-/// that compares on all: neither runs twice.
+/// A trial with a share of the budget does what it would do in a file that asks for no more steps, but that test is not read; one
+/// with all of it is that of a file that compares on all, and does not run twice.
 #[test]
-fn short_trials_are_those_of_a_short_budget() {
+fn short_trials_are_those_of_a_short_budget_without_a_test() {
     let world = grid();
     let plain = GRID.replace("tune_share = 0.2\n", "");
     let short =
         plain.replace("steps = 20", "steps = 4").replace("steps = 10", "steps = 2").replace("epochs = 6", "epochs = 1");
     let world = world.file("short.toml", short.replace("\"grid\"", "\"short\"")).file("whole.toml", plain.clone());
-    world.run(&["run", "short.toml"]).exits(0);
-    let said = world.run(&["run", "x.toml"]).exits(0);
-    assert!(said.err.contains(&format!("{ALL} trials: {} in the store, 12 to run", SHORT + 3)), "{}", said.err);
-    let before = json(&world, "results/tl-sweep.sqlite");
+    world.run(&["run", "short.toml", "--db", "short/r.sqlite"]).exits(0);
+    world.run(&["run", "x.toml"]).exits(0);
+    let db = "results/tl-sweep.sqlite";
+    let learned = |db: &str, name: &str, of: fn(&Row) -> bool| -> BTreeSet<Vec<String>> {
+        let csv = world.run(&["status", name, "--format", "csv", "--db", db]).exits(0).out;
+        let rows = csv::Reader::from_reader(csv.as_bytes()).into_deserialize().map(Result::<Row, _>::unwrap);
+        let own = ["recipe", "lr", "replicate", "steps_run", "val_loss", "val_accuracy", "under_trained"];
+        rows.filter(of).map(|row| own.map(|name| row[name].clone()).to_vec()).collect()
+    };
+    let short = learned(db, "grid", |row| !row["tune_share"].is_empty());
+    assert_eq!(short.len(), SHORT);
+    assert_eq!(short, learned("short/r.sqlite", "short", |row| row["recipe"] != "solved"));
+    let of_short = rows(&world, db).into_iter().filter(|row| !row["tune_share"].is_empty());
+    let [one, other] = [0, 1].map(|at| of_short.clone().nth(at).unwrap()["trial"].clone());
+    assert!(of_short.clone().all(|row| row["test_loss"].is_empty() && row["test_accuracy"].is_empty()));
+    let store = rusqlite::Connection::open(world.path(db)).unwrap();
+    let tested = "SELECT coalesce(sum(length(predicted)), 0) FROM prediction WHERE trial = ? AND part = 'test'";
+    let tested = |trial: &str| store.query_row(tested, [trial], |row| row.get::<_, usize>(0)).unwrap();
+    assert_eq!(
+        of_short.map(|row| tested(&row["trial"])).sum::<usize>(),
+        0,
+        "test is not read for a comparison of settings"
+    );
+    assert!(!world.run(&["show", &one]).exits(0).out.contains("test by class"));
+    let said = world.run(&["compare", &one, &other]).exits(0).out;
+    assert!(said.contains("no test images that both have answered"), "{said}");
+    let said = world.run(&["export", "x.toml", &one, "--out", "short.safetensors"]).exits(0).out;
+    assert!(said.contains("test accuracy none"), "{said}");
+    let before = json(&world, db);
     let said = world.run(&["run", "whole.toml"]).exits(0);
     assert!(said.err.contains("33 trials: 15 in the store, 18 to run"), "{}", said.err);
-    // The others have their whole budget now, too: they change nothing.
+    // The others have run their whole budget now, too: they change nothing.
     assert!(world.run(&["run", "x.toml"]).exits(0).err.contains(", 0 to run"));
-    let after = json(&world, "results/tl-sweep.sqlite");
+    let after = json(&world, db);
     assert_eq!((&before["arms"], &before["verdicts"]), (&after["arms"], &after["verdicts"]));
+}
+
+/// What is compared first is not trained again on validation images, and not kept; other datasets are not read for it.
+#[test]
+fn short_trials_end_with_their_validation() {
+    let refit = GRID.replace("tune_share = 0.2", "tune_share = 0.2\nrefit = true\nkeep = \"all\"");
+    let both = refit.replace("path = \"one\"", "path = \"one\"\nalso_test = [\"fog 3\"]");
+    let world = grid_of(&both);
+    world.run(&["run", "x.toml"]).exits(0);
+    let db = "results/tl-sweep.sqlite";
+    let steps = |short: bool| -> BTreeSet<String> {
+        let of =
+            rows(&world, db).into_iter().filter(|row| row["recipe"] == "part" && row["tune_share"].is_empty() != short);
+        of.map(|row| row["steps_run"].clone()).collect()
+    };
+    assert_eq!((steps(true), steps(false)), (["4".to_owned()].into(), ["40".to_owned()].into()));
+    let store = rusqlite::Connection::open(world.path(db)).unwrap();
+    let count = |text: &str| store.query_row(text, [], |row| row.get::<_, usize>(0)).unwrap();
+    assert_eq!(count("SELECT count(DISTINCT trial) FROM shifted"), ALL - SHORT);
+    assert_eq!(count("SELECT count(*) FROM result WHERE test_loss IS NOT NULL"), ALL - SHORT);
+    assert_eq!(kept(&world).len(), ALL - SHORT);
+    world.run(&["verify", "x.toml", "--sample", "6"]).exits(0);
 }
 
 #[test]

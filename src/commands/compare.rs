@@ -104,8 +104,8 @@ struct Paired {
 }
 
 fn paired(store: &Store, one: &TrialRow, other: &TrialRow) -> anyhow::Result<Option<Paired>> {
-    let done = |trial: &TrialRow| trial.text("status") == "done";
-    if !(done(one) && done(other) && one.text("data") == other.text("data")) {
+    let tested = |trial: &TrialRow| trial.number("test_loss").is_some();
+    if !(tested(one) && tested(other) && one.text("data") == other.text("data")) {
         return Ok(None);
     }
     let (one, other) = (store.test_answers(one.key)?, store.test_answers(other.key)?);

@@ -214,7 +214,8 @@ pub fn answers(store: &Store, metric: &str, arm: &Arm, asked: Asked, trials: &[T
     }
     let dataset = arm.context_value("dataset");
     let of_dataset = |trial: &&Trial| trial.settings.get("dataset").is_some_and(|name| name == dataset);
-    let done: Vec<&Trial> = trials.iter().filter(|trial| trial.status == "done").filter(of_dataset).collect();
+    let tested = |trial: &&Trial| trial.status == "done" && !trial.is_short();
+    let done: Vec<&Trial> = trials.iter().filter(tested).filter(of_dataset).collect();
     let largest = |replicate: usize| {
         // Replicates of a dataset in folds have test images of their own.
         let same = done.iter().min_by_key(|trial| trial.replicate != replicate)?;

@@ -81,7 +81,7 @@ pub fn trial_work(plan: &Plan, cell: &Cell, replicate: usize, world: &World, kep
     let chain = kept.chain(plan.stages(cell, replicate, &world.facts)?, world);
     let weights = weight_file(&chain.train.backbone.start, world);
     let Chain { pretrain, encode, prefix, train, .. } = chain;
-    let keep = world.keep.then(|| world.places.network(trial_key(cell.key, replicate)));
+    let keep = (world.keep && !cell.is_short()).then(|| world.places.network(trial_key(cell.key, replicate)));
     Ok(Work { stage: Stage::Train(Box::new(train)), pretrain, encode, prefix, weights, keep })
 }
 

@@ -146,8 +146,9 @@ fn text(
     let (cells, replicates, trials) = (plan.whole().count(), plan.replicates, totals.trials);
     let size = match shard {
         None if plan.compares_first() => format!(
-            "{cells} cells, settings compared {}: about {trials} distinct trials instead of {}",
+            "{cells} cells, settings compared {}: about {trials} distinct trials{} instead of {}",
             compared(plan),
+            short_among(plan),
             plan.distinct() * replicates
         ),
         None => format!("{cells} cells x {replicates} replicates = {trials} distinct trials"),
@@ -180,6 +181,12 @@ fn compared(plan: &Plan) -> String {
         (tune_replicates < replicates).then(|| format!("on {tune_replicates} of {replicates} replicates"));
     let on_share = tune_share.map(|share| format!("on {share} of their budget first"));
     [on_share, on_replicates].into_iter().flatten().collect::<Vec<_>>().join(", then ")
+}
+
+/// How many trials have but a share of their budget.
+fn short_among(plan: &Plan) -> String {
+    let count = plan.all_trials().iter().filter(|trial| plan.cells[trial.cell].is_short()).count();
+    if count > 0 { format!(", {count} of them with that share,") } else { String::new() }
 }
 
 /// Where the features of each frozen prefix live, and the seconds of one slot that decided it.

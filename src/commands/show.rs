@@ -18,7 +18,9 @@ pub fn run(prefix: &str, format: Format, common: &Common) -> anyhow::Result<Exit
     let curve = store.curve(trial.key)?;
     let shifted = store.shifted_of(trial.key)?;
     let named = |column: &str| trial.columns.get(column).map_or("", String::as_str);
-    let errors = (named("status") == "done")
+    let errors = trial
+        .number("test_loss")
+        .is_some()
         .then(|| findings::wrong(&store, named("scenario"), named("recipe"), &[trial.key]))
         .transpose()?;
     if format == Format::Json {

@@ -22,8 +22,8 @@ pub fn run(prefix: &str, format: Format, common: &Common) -> anyhow::Result<Exit
     })?;
     let mut others = store.experiments_of(trial.key)?;
     others.retain(|name| *name != experiment);
-    let done = trial.text("status") == "done";
-    let test = if done { Some(store.test_answers(trial.key)?.truth) } else { None };
+    let tested = trial.number("test_loss").is_some();
+    let test = if tested { Some(store.test_answers(trial.key)?.truth) } else { None };
     let test = test.map(|truth| {
         let mut sizes: BTreeMap<u32, usize> = BTreeMap::new();
         truth.iter().for_each(|class| *sizes.entry(*class).or_default() += 1);

@@ -30,7 +30,9 @@ pub fn of_trial(chain: &Chain) -> Option<Key> {
     if train.solves() {
         return None;
     }
-    let read = (train.data, train.per_class, train.seed, train.replicate, train.precision);
+    // Trials that end otherwise end apart.
+    let end = (train.refit, train.untested);
+    let read = (train.data, train.per_class, train.seed, train.replicate, train.precision, end);
     if let Some(encode) = chain.encode.as_ref().filter(|encode| encode.images != Encoded::Evaluated)
         && train.phases.iter().all(|phase| phase.freeze == Freeze::All)
     {

@@ -25,7 +25,7 @@ use crate::recipe;
 use crate::value::{Layer, Value};
 
 /// Labels stand in no key: they say what a person calls things.
-const LABELS: &[&str] = &["scenario", "recipe", "size", "similarity", "dataset", "weights", "tune_share"];
+const LABELS: &[&str] = &["scenario", "recipe", "size", "similarity", "dataset", "weights"];
 
 /// Numbers that change neither the stages of a cell nor what they cost.
 const SHAPELESS: &[&str] = &[

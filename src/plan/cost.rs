@@ -72,7 +72,7 @@ pub fn trial(train: &Train, counts: Counts) -> Result<TrialCost, String> {
     let (network, _) = train.network()?;
     let whole = network.total_macs() as f64;
     let prefix = train.shared_cut()?.map_or(0.0, |cut| below(&network, cut + 1));
-    let test = counts.test as f64;
+    let test = if train.untested { 0.0 } else { counts.test as f64 };
     if train.solves() {
         return Ok(solved(train, counts, whole, prefix));
     }

@@ -135,6 +135,9 @@ pub struct Train {
     pub metric: Metric,
     /// Whether the trial trains again on training and validation images before test is read.
     pub refit: bool,
+    /// Whether it is there for the comparison of settings alone: test is not read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untested: bool,
     pub data: Key,
     pub classes: usize,
     pub per_class: Option<usize>,

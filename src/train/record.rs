@@ -48,7 +48,8 @@ pub struct Left {
 #[derive(Clone, Debug)]
 pub struct Finals {
     pub val: (Predictions, Scores),
-    pub test: (Predictions, Scores),
+    /// None of a trial that is not tested.
+    pub test: Option<(Predictions, Scores)>,
     /// On the test images of other datasets.
     pub shifted: Predictions,
 }
@@ -174,16 +175,16 @@ impl Record {
             temperature: self.temperature,
         };
         let Some(finals) = finals else { return trial };
-        let ((val_predictions, val), (test_predictions, test)) = (finals.val, finals.test);
+        let ((val_predictions, val), (test_predictions, test)) = (finals.val, finals.test.unzip());
         trial.val_predictions = val_predictions;
-        trial.test_predictions = test_predictions;
+        trial.test_predictions = test_predictions.unwrap_or_default();
         trial.shifted_predictions = finals.shifted;
-        if !(val.loss.is_finite() && test.loss.is_finite()) {
+        if !(val.loss.is_finite() && test.is_none_or(|test| test.loss.is_finite())) {
             trial.ending = Ending::Diverged;
             return trial;
         }
-        (trial.val, trial.test) = (Some(val), Some(test));
-        trial.at_chance = at_chance(test.accuracy, split, manifest);
+        (trial.val, trial.test) = (Some(val), test);
+        trial.at_chance = test.is_some_and(|test| at_chance(test.accuracy, split, manifest));
         trial.under_trained = !trial.stopped_early && under_trained(&trial.curve);
         trial
     }

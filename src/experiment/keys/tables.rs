@@ -63,7 +63,7 @@ pub static KEYS: &[Key] = &[
         "the whole budget",
         |v| recipe::number(v, 0.01, 0.49).map(drop),
         r#"{"type":"number","minimum":0.01,"maximum":0.49}"#,
-        "On what share of its steps or epochs each setting of a recipe is compared first, with the whole schedule within it: of 0.25, that quarter of the settings (two at least) which does best on validation then runs the whole budget, and is compared on that as ever (one round of successive halving; Jamieson and Talwalkar, 2016). Recipes with too few settings to gain by it are compared on the whole budget at once."
+        "On what share of its steps or epochs each setting of a recipe is compared first, with the whole schedule within it: of 0.25, that quarter of the settings (two at least) which does best on validation then runs the whole budget, and is compared on that as ever (one round of successive halving; Jamieson and Talwalkar, 2016). Test is not read for the first comparison. Recipes with too few settings to gain by it are compared on the whole budget at once."
     ),
     key!(
         Experiment,

@@ -67,8 +67,10 @@ impl Floor<'_> {
         let mut val = (!again).then(|| scored.into_iter());
         let mut read = |samples: &[u32]| of(&learners, samples);
         let only_val = matches!(self.part, Part::First);
-        let mut test = if only_val { None } else { Some(read(&self.split.test)?.into_iter()) };
-        let none = only_val || self.split.shifted.is_empty();
+        // Trials that are not tested run with none that are.
+        let untested = only_val || self.stages[0].untested;
+        let mut test = if untested { None } else { Some(read(&self.split.test)?.into_iter()) };
+        let none = untested || self.split.shifted.is_empty();
         let mut shifted = if none { None } else { Some(read(&self.split.shifted)?.into_iter()) };
         for learner in &learners {
             for (index, history) in learner.histories().into_iter().enumerate() {
@@ -116,7 +118,9 @@ impl Floor<'_> {
                 val = Some(left.val);
                 record = left.record.and(&record);
             }
-            let finals = val.zip(test).map(|(val, test)| Finals { val, test, shifted });
+            // A second training that diverged has left nothing to test.
+            let finals = val.filter(|_| test.is_some() || self.stages[*trial].untested);
+            let finals = finals.map(|val| Finals { val, test, shifted });
             let outcome = self.outcome(*trial, record, finals, shelf);
             group.done(self.ids[*trial], outcome, shelf);
         }
