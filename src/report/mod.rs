@@ -19,6 +19,7 @@ pub mod latex;
 pub mod look;
 pub mod naming;
 pub mod predictions;
+mod protocol;
 pub mod ranking;
 pub mod reasons;
 mod reliability;

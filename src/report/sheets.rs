@@ -2,8 +2,9 @@
 
 use super::arm::{Arm, Context, Repeats, Setting};
 use super::calibration;
-use super::findings::{Findings, Folds, fraction, further_context, shown_difference, shown_mean};
+use super::findings::{Findings, fraction, further_context, shown_difference, shown_mean};
 use super::interim::looks;
+use super::protocol::{cross_validated, tuned};
 use super::shift;
 use super::variance;
 use super::verdict::Verdict;
@@ -241,33 +242,6 @@ fn arms(findings: &Findings, title: String) -> Sheet {
     let folds = findings.folds.iter().map(|of| cross_validated(of, findings));
     let notes = tuned(findings).into_iter().chain(near).chain(folds).collect();
     Sheet { notes, ..Sheet::new(Kind::Arms, title, &heading, rows) }
-}
-
-/// How a dataset without a test split was tested.
-fn cross_validated(of: &Folds, findings: &Findings) -> String {
-    let Folds { dataset, folds, images } = of;
-    let several = findings.arms.iter().any(|arm| arm.context_value("dataset") == dataset && arm.settings.len() > 1);
-    let selects = if several { ", with the setting that its own validation selects" } else { "" };
-    format!("{dataset}: its {images} images are in {folds} folds, of which each replicate tests another{selects}")
-}
-
-/// On what settings were compared, where that is not all replicates, or not all of a budget.
-fn tuned(findings: &Findings) -> Vec<String> {
-    let screened = findings.arms.iter().filter_map(|arm| arm.screening.as_ref());
-    let (count, share) = screened.fold((0, 0.0), |(count, _), screening| (count + 1, screening.share));
-    let of = match findings.arms.len() {
-        all if all == count => "settings were".to_owned(),
-        all => format!("the settings of {count} of {all} recipes were"),
-    };
-    let screened = (count > 0).then(|| {
-        format!("{of} compared on {share} of their budget first; that share of them, two at least, ran all of it")
-    });
-    let several = findings.arms.iter().any(|arm| arm.settings.len() > 1);
-    let then = if count > 0 { "then " } else { "" };
-    let first = findings.repeats.first().filter(|_| several).map(|first| {
-        format!("settings were {then}compared on {first}; the others ran for what led, until one that has run them all leads")
-    });
-    screened.into_iter().chain(first).collect()
 }
 
 fn size(arm: &Arm) -> String {
