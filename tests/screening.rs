@@ -175,6 +175,9 @@ fn short_trials_end_with_their_validation() {
     let refit = GRID.replace("tune_share = 0.2", "tune_share = 0.2\nrefit = true\nkeep = \"all\"");
     let both = refit.replace("path = \"one\"", "path = \"one\"\nalso_test = [\"fog 3\"]");
     let world = grid_of(&both);
+    // Short ones of the first recipe: had they been kept, nothing would have tidied them away before the end.
+    world.run(&["run", "x.toml", "--limit", "4"]).exits(5);
+    assert!(kept(&world).is_empty());
     world.run(&["run", "x.toml"]).exits(0);
     let db = "results/tl-sweep.sqlite";
     let steps = |short: bool| -> BTreeSet<String> {

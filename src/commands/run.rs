@@ -93,7 +93,8 @@ pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> 
 }
 
 /// A sweep, round by round: where settings are compared on a share of their budget, the next round runs all of it for the best;
-/// where they are compared on the first replicates, the next one runs the others for what leads by validation; where rules are open after a look, the next one runs the replicates of another look.
+/// where they are compared on the first replicates, the next one runs the others for what leads by validation; where rules are
+/// open after a look, the next one runs the replicates of another look.
 struct Rounds<'a> {
     experiment: Experiment,
     part: &'a Part,
