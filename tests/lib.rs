@@ -7,6 +7,7 @@ mod backbones;
 mod builder;
 mod bundles;
 mod calibration;
+mod choices;
 mod chosen;
 mod clip;
 mod corruptions;

@@ -8,6 +8,7 @@ use crate::experiment::{Experiment, overrides};
 use crate::key::Key;
 use crate::report::arm::{Arm, Repeats, Trial};
 use crate::report::calibration::log_loss;
+use crate::report::choice::choices;
 use crate::report::compare::{Scored, scored};
 use crate::report::errors::{Answer, Errors};
 use crate::report::findings::{Counts, Findings, Folds, Near, Scenario, Sharing};
@@ -84,6 +85,9 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
     near::without(store, &experiment, &mut inquiry)?;
     let (verdicts, arms) = inquiry.into_parts();
     let gains = gains(&arms, &looks(replicates, most), |arm| answers(arm, Asked::default()))?;
+    let scenarios: Vec<Scenario> = serde_json::from_str(&experiment.scenarios)?;
+    let names: Vec<String> = scenarios.iter().map(|scenario| scenario.name.clone()).collect();
+    let choices = choices(&names, &arms, &verdicts, replicates, |arm| answers(arm, Asked::default()))?;
     let shifts = shifts(&arms, &also, &store.shifted_scores(&experiment)?);
     let near = |found: Vec<NearDuplicates>| -> Vec<Near> {
         found.into_iter().map(|found| Near { dataset: found.dataset, near: found.near, of: found.of }).collect()
@@ -98,7 +102,6 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         audited,
         wrong,
     };
-    let scenarios: Vec<Scenario> = serde_json::from_str(&experiment.scenarios)?;
     let mut found = Findings {
         counts: counts(&trials, &arms),
         variance: parts(&scenarios, &arms, repeats),
@@ -111,6 +114,7 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         arms,
         verdicts,
         gains,
+        choices,
         shifts,
         calibration: Vec::new(),
         without_confidence: 0,

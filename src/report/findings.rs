@@ -4,8 +4,10 @@ use serde::Serialize;
 
 use super::arm::{Arm, Repeats, Setting};
 use super::calibration::Calibration;
-use super::compare::{Difference, Mean, mean, mean_over};
+use super::choice::Choices;
+use super::compare::{Difference, Mean, mean_over};
 use super::gain::Gain;
+use super::selection::leading;
 use super::shift::Shift;
 use super::variance::Parts;
 use super::verdict::Verdict;
@@ -23,6 +25,7 @@ pub struct Findings {
     pub arms: Vec<Arm>,
     pub verdicts: Vec<Verdict>,
     pub gains: Vec<Gain>,
+    pub choices: Option<Choices>,
     pub variance: Vec<Parts>,
     pub shifts: Vec<Shift>,
     pub calibration: Vec<Calibration>,
@@ -108,20 +111,8 @@ impl Findings {
 
     /// The arm with the best validation metric of a scenario: its recipe is the recommendation.
     pub fn best<'a>(&'a self, scenario: &'a str) -> Option<(&'a Arm, &'a Setting)> {
-        let candidates = self.of(scenario).filter_map(|arm| Some((arm, arm.best()?)));
-        // On replicates that all arms have.
-        let first = |setting: &Setting| -> Vec<f64> {
-            let trials = setting.trials.iter().filter(|trial| trial.replicate < self.repeats.replicates);
-            trials.filter_map(|trial| trial.val).collect()
-        };
-        let validation = |setting: &Setting| mean(&first(setting)).mean;
-        let mut best: Option<(&Arm, &Setting)> = None;
-        for (arm, setting) in candidates {
-            if best.is_none_or(|(_, other)| validation(setting) > validation(other)) {
-                best = Some((arm, setting));
-            }
-        }
-        best
+        let arm = leading(self.of(scenario), self.repeats.replicates)?;
+        Some((arm, arm.best()?))
     }
 
     /// The test metric of an arm's selected setting.

@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use super::arm::{Arm, Context};
-use super::compare::{Difference, Scored, difference, mean};
+use super::compare::{Difference, Scored, difference};
 use super::interim::Look;
+use super::selection::leading;
 use super::verdict::LEAST_REPLICATES;
 
 /// In one context.
@@ -40,7 +41,7 @@ pub fn gains(
     let mut found = Vec::new();
     for context in contexts {
         let own = || arms.iter().filter(|arm| held(&arm.context) == context);
-        let of = |random: bool| best(own().filter(|arm| is_random(arm) == random), first);
+        let of = |random: bool| leading(own().filter(|arm| is_random(arm) == random), first);
         let (Some(pretrained), Some(random)) = (of(false), of(true)) else { continue };
         let (mut better, mut worse) = (answers(pretrained)?, answers(random)?);
         let both = better.len().min(worse.len());
@@ -73,20 +74,6 @@ fn held(context: &Context) -> Context {
 /// Whether all of an arm starts at random.
 fn is_random(arm: &Arm) -> bool {
     arm.settings.iter().all(|setting| setting.text("weights") == Some("random"))
-}
-
-/// The arm with the best mean validation metric over the first replicates, which all have; the first of equals.
-fn best<'a>(arms: impl Iterator<Item = &'a Arm>, first: usize) -> Option<&'a Arm> {
-    let mut best: Option<(&Arm, f64)> = None;
-    for arm in arms {
-        let Some(setting) = arm.best() else { continue };
-        let trials = setting.trials.iter().filter(|trial| trial.replicate < first);
-        let value = mean(&trials.filter_map(|trial| trial.val).collect::<Vec<_>>()).mean;
-        if best.is_none_or(|(_, most)| value > most) {
-            best = Some((arm, value));
-        }
-    }
-    best.map(|(arm, _)| arm)
 }
 
 fn under_trained(arm: &Arm) -> Option<String> {

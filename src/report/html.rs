@@ -1,5 +1,6 @@
 //! A report as one page that needs nothing else: its tables, and what they say as pictures.
 
+use super::choice;
 use super::curves::by_depth;
 use super::errors::Errors;
 use super::figure::{Row, intervals};
@@ -26,6 +27,7 @@ pub fn report(findings: &Findings, errors: &[Errors]) -> String {
         body.push(table(sheet));
         match sheet.kind {
             Kind::Best | Kind::Variance | Kind::Gains | Kind::Shifts(Part::Each) | Kind::Errors => {}
+            Kind::Choices => body.extend(choice::drawn(findings).and_then(picture)),
             Kind::Shifts(Part::Lost) => body.extend(picture(shift::drawn(findings))),
             Kind::Arms => {
                 body.extend(picture(arms(findings)));

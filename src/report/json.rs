@@ -34,6 +34,7 @@ pub fn report(findings: &Findings, errors: &[Errors]) -> Value {
         "arms": findings.arms.iter().map(arm).collect::<Vec<_>>(),
         "verdicts": findings.verdicts,
         "gains": findings.gains,
+        "choices": findings.choices,
         "variance": findings.variance,
         "shifts": findings.shifts,
         "calibration": findings.calibration,

@@ -3,6 +3,7 @@
 pub mod advice;
 pub mod arm;
 pub mod calibration;
+pub mod choice;
 pub mod compare;
 pub mod csv;
 mod curves;

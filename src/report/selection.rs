@@ -1,6 +1,8 @@
-//! Which setting of an arm validation selects, which others are worth a run for that, and what is still to be run.
+//! Which setting of an arm validation selects, and which arm of several; which others are worth a run for that, and what is still
+//! to be run.
 
 use super::arm::{Arm, Repeats, Screening, Setting, is_open};
+use super::compare::mean;
 
 /// Fills in what follows from an arm's trials.
 pub(super) fn select(arm: &mut Arm, repeats: Repeats) {
@@ -90,4 +92,18 @@ fn unplanned(arm: &Arm, Repeats { replicates, tuned, .. }: Repeats) -> usize {
         None => return 0,
     };
     (replicates - tuned).saturating_sub(planned)
+}
+
+/// The arm with the best mean validation metric over the first replicates, which all have; the first of equals.
+pub(super) fn leading<'a>(arms: impl Iterator<Item = &'a Arm>, first: usize) -> Option<&'a Arm> {
+    let mut best: Option<(&Arm, f64)> = None;
+    for arm in arms {
+        let Some(setting) = arm.best() else { continue };
+        let trials = setting.trials.iter().filter(|trial| trial.replicate < first);
+        let value = mean(&trials.filter_map(|trial| trial.val).collect::<Vec<_>>()).mean;
+        if best.is_none_or(|(_, most)| value > most) {
+            best = Some((arm, value));
+        }
+    }
+    best.map(|(arm, _)| arm)
 }

@@ -2,6 +2,7 @@
 
 use super::arm::{Arm, Context, Repeats, Setting};
 use super::calibration;
+use super::choice;
 use super::findings::{Findings, fraction, further_context, shown_difference, shown_mean};
 use super::interim::looks;
 use super::protocol::{cross_validated, tuned};
@@ -15,6 +16,8 @@ pub enum Kind {
     Best,
     /// What pretrained weights are worth.
     Gains,
+    /// What each way to choose a recipe is worth over all scenarios.
+    Choices,
     Arms,
     /// How much of the variance each choice makes.
     Variance,
@@ -57,6 +60,7 @@ pub fn sheets(findings: &Findings) -> Sheets {
         arms(findings, format!("{}: mean, 95% CI over replicates", title("recipe"))),
     ];
     sheets.extend(variance::sheet(findings));
+    sheets.extend(choice::sheet(findings));
     sheets.extend(gains(findings));
     sheets.extend(depths(findings, title(findings.depth_words())));
     sheets.extend(shift::sheets(findings));

@@ -1,0 +1,359 @@
+//! What each way to choose a recipe is worth over all scenarios: to let validation choose in each, to follow the rules, or to
+//! take one for all.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::arm::{Arm, Context};
+use super::compare::{Difference, Mean, Scored, difference, mean, mean_over};
+use super::figure::Row;
+use super::findings::{Findings, fraction, shown_difference, shown_mean};
+use super::selection::leading;
+use super::sheets::{Kind, Sheet, named};
+use super::verdict::{LEAST_REPLICATES, Verdict};
+use crate::key::Key;
+
+/// Rows of the table at most.
+const MOST: usize = 16;
+
+/// What was found of all ways to choose.
+#[derive(Clone, Debug, Serialize)]
+pub struct Choices {
+    pub scenarios: Vec<String>,
+    pub replicates: usize,
+    /// What validation chooses, what rules claim where they name a recipe everywhere, then one for all, the best first.
+    pub choices: Vec<Choice>,
+    /// What a person should know before believing it.
+    pub notes: Vec<String>,
+    /// In how many folds the fewest test images are.
+    #[serde(skip)]
+    folds: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// In each scenario what validation selects.
+    Validation,
+    /// In each what its rules claim to be better than others, and nothing better than that.
+    Rules,
+    /// One recipe in all.
+    One,
+}
+
+/// A way to choose.
+#[derive(Clone, Debug, Serialize)]
+pub struct Choice {
+    pub way: Way,
+    /// The recipe of each scenario, as tables name it.
+    pub recipes: Vec<String>,
+    /// Of recipes that stand in all scenarios, whether it has the best mean validation metric.
+    pub selected: bool,
+    /// The metric on test of each scenario, the mean over replicates.
+    pub by_scenario: Vec<f64>,
+    /// Its mean over scenarios, of each replicate.
+    pub test: Vec<f64>,
+    /// That less what validation chooses; none where the two take the same everywhere.
+    pub difference: Option<Difference>,
+    /// Of recipes that stand in all scenarios: their rank by test, the mean over scenarios; 1 is the best.
+    pub rank: Option<f64>,
+}
+
+/// A recipe, or one that differs from others of its name by the context beyond its scenario, with its arm in each scenario.
+struct Candidate<'a> {
+    arms: Vec<&'a Arm>,
+    scored: Told,
+    /// The mean over scenarios and replicates of the metric on validation; none where it diverged.
+    validation: Option<f64>,
+}
+
+/// Test answers by scenario and replicate.
+type Told = Vec<Vec<Scored>>;
+
+/// What each way is worth on the first replicates, which all arms have; none of fewer than two scenarios or two recipes.
+/// `answers` gives the test answers of an arm's selected setting by replicate.
+///
+/// # Errors
+/// What `answers` returns.
+pub fn choices(
+    scenarios: &[String],
+    arms: &[Arm],
+    verdicts: &[Verdict],
+    first: usize,
+    answers: impl Fn(&Arm) -> anyhow::Result<Vec<Scored>>,
+) -> anyhow::Result<Option<Choices>> {
+    let best: Option<Vec<&Arm>> = scenarios.iter().map(|name| leading(standing(arms, name), first)).collect();
+    let Some(best) = best.filter(|best| best.len() > 1 && first >= LEAST_REPLICATES) else { return Ok(None) };
+    let told = |arms: &[&Arm]| -> anyhow::Result<Option<Told>> {
+        let own = arms.iter().map(|arm| Ok(answers(arm)?.into_iter().take(first).collect()));
+        let own = own.collect::<anyhow::Result<Told>>()?;
+        Ok(own.iter().all(|own| own.len() == first).then_some(own))
+    };
+    let Some(chosen) = told(&best)? else { return Ok(None) };
+    let images = Images::of(&best, &chosen);
+    let baseline = images.together(&best, &chosen);
+
+    let (everywhere, some) = candidates(scenarios, arms);
+    let mut stand = Vec::new();
+    let mut open = 0;
+    for arms in everywhere {
+        match arms.iter().all(|arm| arm.missing() == 0).then(|| told(&arms)).transpose()?.flatten() {
+            Some(scored) => stand.push(Candidate { validation: validation(&arms, first), arms, scored }),
+            None => open += 1,
+        }
+    }
+    if stand.len() < 2 {
+        return Ok(None);
+    }
+
+    let choice = |way: Way, arms: &[&Arm], scored: &Told| {
+        let own = images.together(arms, scored);
+        let same = arms.iter().zip(&best).all(|(one, other)| std::ptr::eq(*one, *other));
+        Choice {
+            way,
+            recipes: arms.iter().map(|arm| named(arm)).collect(),
+            selected: false,
+            by_scenario: scored.iter().map(|own| over(own)).collect(),
+            test: own.iter().map(|own| own.metric).collect(),
+            difference: (!same).then(|| difference(&own, &baseline)),
+            rank: None,
+        }
+    };
+    let mut found = vec![choice(Way::Validation, &best, &chosen)];
+    let claimed = scenarios.iter().map(|name| leading(standing(arms, name).filter(is_claimed(verdicts, name)?), first));
+    if let Some(claimed) = claimed.collect::<Option<Vec<&Arm>>>()
+        && let Some(scored) = told(&claimed)?
+    {
+        found.push(choice(Way::Rules, &claimed, &scored));
+    }
+    let mut ones: Vec<Choice> = stand.iter().map(|own| choice(Way::One, &own.arms, &own.scored)).collect();
+    ones.iter_mut().zip(ranks(&stand)).for_each(|(own, rank)| own.rank = Some(rank));
+    if let Some(selected) = selected(&stand) {
+        ones[selected].selected = true;
+    }
+    ones.sort_by(|one, other| mean(&other.test).mean.total_cmp(&mean(&one.test).mean));
+    found.extend(ones);
+
+    let folds = best.iter().filter_map(|arm| arm.folds).min().unwrap_or(first);
+    let notes = notes(&stand, &some, open, arms);
+    Ok(Some(Choices { scenarios: scenarios.to_vec(), replicates: first, choices: found, notes, folds }))
+}
+
+/// The arms of a scenario that have been run to their end.
+fn standing<'a>(arms: &'a [Arm], scenario: &'a str) -> impl Iterator<Item = &'a Arm> {
+    arms.iter().filter(move |arm| arm.missing() == 0 && arm.context_value("scenario") == scenario)
+}
+
+/// Which arms have the recipe that the rules of a scenario put above all others that they name; none where they name no such one.
+fn is_claimed<'a>(verdicts: &[Verdict], scenario: &str) -> Option<impl Fn(&&'a Arm) -> bool + use<'a>> {
+    let here = |verdict: &&Verdict| verdict.context.iter().any(|(key, value)| key == "scenario" && value == scenario);
+    let plain = |verdict: &&Verdict| verdict.rule.on.is_none() && verdict.rule.metric.is_none();
+    let own: Vec<_> = verdicts.iter().filter(here).filter(plain).map(|verdict| &verdict.rule).collect();
+    let beaten: BTreeSet<&str> = own.iter().map(|rule| rule.worse.as_str()).collect();
+    let first: BTreeSet<&str> =
+        own.iter().map(|rule| rule.better.as_str()).filter(|name| !beaten.contains(name)).collect();
+    let [only] = first.into_iter().collect::<Vec<_>>()[..] else { return None };
+    let only = only.to_owned();
+    Some(move |arm: &&'a Arm| arm.recipe == only)
+}
+
+/// What may be taken in all scenarios, each with its arms in their order, and the recipes that stand in some only. What is one
+/// configuration under several contexts, as a depth that a recipe does not heed, is one.
+fn candidates<'a>(scenarios: &[String], arms: &'a [Arm]) -> (Vec<Vec<&'a Arm>>, Vec<String>) {
+    let mut by_name: Vec<((&str, Context), Vec<&Arm>)> = Vec::new();
+    for arm in arms {
+        let beyond = |(key, _): &&(String, String)| !matches!(key.as_str(), "scenario" | "dataset" | "per_class");
+        let name = (arm.recipe.as_str(), arm.context.iter().filter(beyond).cloned().collect());
+        match by_name.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, own)) => own.push(arm),
+            None => by_name.push((name, vec![arm])),
+        }
+    }
+    let (mut everywhere, mut some) = (Vec::new(), Vec::new());
+    let mut known: BTreeSet<Vec<Key>> = BTreeSet::new();
+    for (_, own) in by_name {
+        let cells = own.iter().flat_map(|arm| &arm.settings).map(|setting| setting.cell).collect();
+        if !known.insert(cells) {
+            continue;
+        }
+        let of = |scenario: &String| own.iter().copied().find(|arm| arm.context_value("scenario") == scenario);
+        match scenarios.iter().map(of).collect() {
+            Some(arms) => everywhere.push(arms),
+            None => some.push(named(own[0])),
+        }
+    }
+    (everywhere, some)
+}
+
+fn over(scored: &[Scored]) -> f64 {
+    mean(&scored.iter().map(|own| own.metric).collect::<Vec<_>>()).mean
+}
+
+fn validation(arms: &[&Arm], first: usize) -> Option<f64> {
+    let own = arms.iter().map(|arm| Some(mean(&arm.best()?.scores(first)?).mean));
+    own.collect::<Option<Vec<f64>>>().map(|means| mean(&means).mean)
+}
+
+/// The first of those with the best mean validation metric.
+fn selected(stand: &[Candidate]) -> Option<usize> {
+    let own = stand.iter().enumerate().filter_map(|(index, own)| Some((index, own.validation?)));
+    own.reduce(|one, other| if other.1 > one.1 { other } else { one }).map(|(index, _)| index)
+}
+
+/// Ranks by scenario, of equals the mean of theirs, then the mean over scenarios (Friedman, 1937).
+fn ranks(stand: &[Candidate]) -> Vec<f64> {
+    let means: Vec<Vec<f64>> = stand.iter().map(|own| own.scored.iter().map(|own| over(own)).collect()).collect();
+    let rank = |own: &[f64], scenario: usize| {
+        let above = means.iter().filter(|other| other[scenario] > own[scenario]).count();
+        let equal = means.iter().filter(|other| other[scenario] == own[scenario]).count();
+        above as f64 + (equal as f64 + 1.0) / 2.0
+    };
+    means.iter().map(|own| (0..own.len()).map(|at| rank(own, at)).sum::<f64>() / own.len() as f64).collect()
+}
+
+fn notes(stand: &[Candidate], some: &[String], open: usize, arms: &[Arm]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for own in stand {
+        let diverged: Vec<&str> =
+            own.arms.iter().filter(|arm| arm.all_diverged()).map(|arm| arm.context_value("scenario")).collect();
+        if !diverged.is_empty() {
+            let (name, places) = (named(own.arms[0]), diverged.join(", "));
+            notes.push(format!("{name}: every setting diverged in {places}; counted as naming the largest class"));
+        }
+    }
+    if !some.is_empty() {
+        notes.push(format!("not in all scenarios, and so no one for all: {}", some.join(", ")));
+    }
+    let missing = arms.iter().filter(|arm| arm.missing() > 0).count();
+    if missing + open > 0 {
+        notes.push(format!("{} recipes have not been run to their end in some scenario", missing.max(open)));
+    }
+    notes
+}
+
+/// The test images of all scenarios, those of a dataset once.
+struct Images<'a> {
+    place: BTreeMap<(&'a str, u32), u32>,
+    of_dataset: BTreeMap<&'a str, usize>,
+}
+
+impl<'a> Images<'a> {
+    fn of(arms: &[&'a Arm], told: &Told) -> Self {
+        let mut place = BTreeMap::new();
+        for (arm, scored) in arms.iter().zip(told) {
+            let dataset = arm.context_value("dataset");
+            let own = scored.iter().flat_map(|own| &own.images);
+            place.extend(own.map(|image| ((dataset, *image), 0)));
+        }
+        let mut of_dataset: BTreeMap<&str, usize> = BTreeMap::new();
+        for (at, ((dataset, _), place)) in place.iter_mut().enumerate() {
+            *of_dataset.entry(*dataset).or_default() += 1;
+            *place = at as u32;
+        }
+        Self { place, of_dataset }
+    }
+
+    /// The mean metric over scenarios as one metric of all these images, so that scenarios that test on the same images, and
+    /// replicates, are not taken for independent. An image of a dataset with few of them weighs more.
+    fn together(&self, arms: &[&Arm], told: &Told) -> Vec<Scored> {
+        let scenarios = arms.len() as f64;
+        let one = |replicate: usize| {
+            let (mut metric, mut influence) = (0.0, BTreeMap::<u32, f64>::new());
+            for (arm, scored) in arms.iter().zip(told) {
+                let (dataset, scored) = (arm.context_value("dataset"), &scored[replicate]);
+                let images = self.of_dataset.get(dataset).copied().unwrap_or(1);
+                let weight = self.place.len() as f64 / images as f64 / scenarios;
+                metric += scored.metric / scenarios;
+                for (image, own) in scored.images.iter().zip(&scored.influence) {
+                    if let Some(place) = self.place.get(&(dataset, *image)) {
+                        *influence.entry(*place).or_default() += weight * own;
+                    }
+                }
+            }
+            let (images, influence) = influence.into_iter().unzip();
+            Scored { metric, influence, images }
+        };
+        (0..told[0].len()).map(one).collect()
+    }
+}
+
+impl Choice {
+    /// As tables name it.
+    fn name(&self) -> String {
+        match self.way {
+            Way::Validation => "chosen in each by validation".to_owned(),
+            Way::Rules => "chosen in each by the rules".to_owned(),
+            Way::One if self.selected => format!("{} in all (validation's choice)", self.recipes[0]),
+            Way::One => format!("{} in all", self.recipes[0]),
+        }
+    }
+
+    /// Where it loses most to what validation chooses there, and how much; none where it loses nowhere.
+    fn worst(&self, chosen: &Self) -> Option<(usize, f64)> {
+        let lost = self.by_scenario.iter().zip(&chosen.by_scenario).map(|(own, chosen)| own - chosen).enumerate();
+        lost.filter(|(_, lost)| *lost < 0.0).reduce(|one, other| if other.1 < one.1 { other } else { one })
+    }
+}
+
+impl Choices {
+    fn mean(&self, of: &Choice) -> Mean {
+        mean_over(&of.test, self.folds)
+    }
+
+    /// Those that a table has room for.
+    fn shown(&self) -> &[Choice] {
+        &self.choices[..self.choices.len().min(MOST)]
+    }
+}
+
+/// The table.
+pub fn sheet(findings: &Findings) -> Option<Sheet> {
+    let found = findings.choices.as_ref()?;
+    let chosen = found.choices.first()?;
+    let row = |own: &Choice| {
+        let difference = match (&own.difference, own.way) {
+            (_, Way::Validation) => "-".to_owned(),
+            (None, _) => "the same".to_owned(),
+            (Some(difference), _) => shown_difference(difference),
+        };
+        let worst = own.worst(chosen);
+        let worst = worst.map_or("-".to_owned(), |(at, lost)| format!("{lost:+.3} in {}", found.scenarios[at]));
+        let rank = own.rank.map_or(String::new(), |rank| format!("{rank:.1}"));
+        vec![own.name(), shown_mean(found.mean(own)), difference, worst, rank]
+    };
+    let title =
+        format!("One recipe for all {} scenarios? {} on test, mean over them", found.scenarios.len(), findings.metric);
+    let heading = ["recipe", "test", "difference [95% CI]", "worst", "mean rank"];
+    let mut sheet = Sheet::new(Kind::Choices, title, &heading, found.shown().iter().map(row).collect());
+    let left = found.choices.len() - found.shown().len();
+    if left > 0 {
+        sheet.notes.push(format!("{left} more recipes do worse than these"));
+    }
+    sheet.notes.extend(found.notes.iter().cloned());
+    sheet.notes.push(
+        "difference, worst: from what validation chooses in each; of other datasets intervals say nothing".to_owned(),
+    );
+    Some(sheet)
+}
+
+/// The differences as a picture: its title, its rows, and whether it has a zero.
+pub fn drawn(findings: &Findings) -> Option<(String, Vec<Row>, bool)> {
+    let found = findings.choices.as_ref()?;
+    let row = |own: &Choice| {
+        let difference = own.difference?;
+        Some(Row {
+            group: String::new(),
+            label: own.name(),
+            value: difference.mean,
+            half: Some(difference.half_width(0.95)),
+            shown: fraction(found.mean(own).mean),
+            class: if own.selected || own.way == Way::Rules { "best" } else { "arm" },
+        })
+    };
+    let title = format!(
+        "mean {} over scenarios, less that of what validation selects in each; filled: the rules, and what validation selects for all; lines: 95%",
+        findings.metric
+    );
+    Some((title, found.shown().iter().filter_map(row).collect(), true))
+}
