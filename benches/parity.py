@@ -306,6 +306,14 @@ def vit(patch=16, width=1.0, **own):
     return torchvision.models.VisionTransformer(patch_size=patch, num_layers=12, num_heads=heads, hidden_dim=64 * heads, mlp_dim=256 * heads, **own)
 
 
+def regnet(width, **own):
+    """torchvision's smallest RegNetX with fewer channels."""
+    from torchvision.models.regnet import BlockParams, RegNet
+    scaled = lambda channels: round(channels * width)
+    params = BlockParams([1, 2, 7, 12], [scaled(c) for c in (32, 64, 160, 400)], [scaled(16)] * 4, [1.0] * 4, [2] * 4)
+    return RegNet(params, stem_width=scaled(32), **own)
+
+
 def convnext(width=1.0, **own):
     """torchvision's tiny ConvNeXt with fewer channels."""
     from torchvision.models.convnext import CNBlockConfig, ConvNeXt
@@ -329,7 +337,7 @@ class Torch:
             make = lambda **own: torchvision.models.efficientnet.EfficientNet(setting, 0.2, last_channel=last, **own)
         if "vit" in arch:
             options.update(image_size=side) if make is vit else options.update(img_size=side)
-        if make in (vit, convnext):
+        if make in (vit, convnext, regnet):
             options.update(width=width)
         self.model = make(**options).eval()
         self.arch, self.side, self.width, self.frozen = arch, side, width, 5
@@ -360,6 +368,8 @@ class Torch:
             if "efficientnet_v2" in arch:
                 # What forty blocks add up must not grow a thousandfold, which no trained network does.
                 [value.mul_(0.4) for name, value in self.model.named_parameters() if name.endswith(".1.weight") and "block" in name]
+            if "regnet" in arch:
+                [value.mul_(0.4) for name, value in self.model.named_parameters() if name.endswith(".f.c.1.weight")]
 
     def files(self):
         state = self.model.state_dict()
@@ -392,6 +402,11 @@ class Torch:
             "resnext50_32x4d": ["maxpool", "layer1.2.relu3", "layer2.3.relu3", "layer3.5.relu3", "layer4.2.relu3", "avgpool"],
             "wide_resnet50_2": ["maxpool", "layer1.2.relu3", "layer2.3.relu3", "layer3.5.relu3", "layer4.2.relu3", "avgpool"],
             "efficientnet_v2_s": ["features.0.2", "features.1.1.add", "features.2.3.add", "features.3.3.add", "features.4.5.add", "features.5.8.add", "features.6.14.add", "features.7.2", "avgpool"],
+            "mobilenet_v3_small": ["features.0.2"] + [f"features.{i}.add" for i in (3, 5, 6, 8, 10, 11)] + ["features.12.2", "avgpool"],
+            "mobilenet_v3_large": ["features.0.2"] + [f"features.{i}.add" for i in (1, 3, 5, 6, 8, 9, 10, 12, 14, 15)] + ["features.16.2", "avgpool"],
+            "regnet_x_400mf": ["stem.2"] + [f"trunk_output.block{s}.block{s}-{b}.activation" for s, b in ((1, 0), (2, 1), (3, 6), (4, 11))] + ["avgpool"],
+            "regnet_y_400mf": ["stem.2"] + [f"trunk_output.block{s}.block{s}-{b}.activation" for s, b in ((1, 0), (2, 2), (3, 5), (4, 5))] + ["avgpool"],
+            "regnet_y_1_6gf": ["stem.2"] + [f"trunk_output.block{s}.block{s}-{b}.activation" for s, b in ((1, 1), (2, 5), (3, 16), (4, 1))] + ["avgpool"],
             "resnet50_torchvision": ["maxpool", "layer1.2.relu3", "layer2.3.relu3", "layer3.5.relu3", "layer4.2.relu3", "avgpool"],
             "mobilenet_v2_torchvision": ["features.0.2"] + [f"features.{i}.add" for i in (3, 5, 6, 8, 9, 10, 12, 13, 15, 16)] + ["features.18.2"],
             "convnext_tiny": ["features.0.1"] + [f"features.{s}.{b}.add" for s, b in ((1, 0), (1, 2), (3, 2), (5, 4), (5, 8), (7, 2))] + ["features.4.1"],
@@ -473,6 +488,7 @@ class Torch:
                  "clip": ["patch_embed.proj", "cls_token", "pos_embed", "norm_pre"],
                  "siglip": ["patch_embed.proj", "pos_embed", "blocks.0.norm1", "blocks.0.attn.qkv"],
                  "inception": ["Conv2d_1a_3x3.conv", "Conv2d_1a_3x3.bn", "Conv2d_2a_3x3.conv"],
+                 "mobilenet_v3": ["features.0.0", "features.0.1", "features.1.block.0.0"], "regnet": ["stem.0", "stem.1", "trunk_output.block1.block1-0.proj.0"],
                  "mobilenet": ["features.0.0", "features.0.1", "features.1.conv.0.0"], "squeezenet": ["features.0", "features.3.squeeze"]}
         for layer in next(layers for arch, layers in table.items() if self.arch.startswith(arch)):
             for leaf in ("weight", "bias", "running_mean", "running_var"):
@@ -643,7 +659,8 @@ def export(weights, arch, width, side, out, names):
 KEPT = {"vgg16": ["keras"], "vgg19": ["h5", "weights.h5"], "inception_v3": ["weights.h5", "h5 of Keras 2"], "resnet50": ["h5"],
         "mobilenet_v1": ["weights.h5", "h5 in pieces"], "mobilenet_v2": ["h5"], "mobilenet_v2_torchvision": ["pth", "pth (stream)", "pth (tar)"],
         "densenet121": ["h5"], "densenet121_torchvision": ["pth (older names)"], "efficientnet_b0": ["h5 of Keras 2", "weights.h5"],
-        "efficientnet_b0_torchvision": ["pth (21 letters)"], "convnext_tiny": ["pth"], "vit_b_16": ["safetensors"]}
+        "efficientnet_b0_torchvision": ["pth (21 letters)"], "convnext_tiny": ["pth"], "vit_b_16": ["safetensors"],
+        "mobilenet_v3_small": ["safetensors"], "regnet_x_400mf": ["safetensors"]}
 
 
 def write_fixture(name, kind, files, job, reference):
@@ -733,6 +750,9 @@ if not fixtures:
     compare("resnet101", A.ResNet101, Keras, (224, small), width, images=16, lr=1e-8)
     compare("efficientnet_b3", efficientnet(3), Keras, (300, small), width, images=16, lr=1e-5)
     compare("efficientnet_v2_s", V.efficientnet_v2_s, Torch, (384, small), width, images=16, lr=1e-5)
+    compare("mobilenet_v3_large", V.mobilenet_v3_large, Torch, (224, small), width, images=16, lr=1e-5)
+    for name, make in (("regnet_y_400mf", V.regnet_y_400mf), ("regnet_y_1_6gf", V.regnet_y_1_6gf)):
+        compare(name, make, Torch, (224, small), width, images=16, lr=1e-6)
     compare("efficientnet_b5_torchvision", V.efficientnet_b5, Torch, (456, small), width, images=16, lr=1e-5)
 compare("densenet121", A.DenseNet121, Keras, (224, small), width, images=16, lr=1e-6)
 compare("densenet121_torchvision", V.densenet121, Torch, (224, 96), width, images=16, lr=1e-6)
@@ -754,6 +774,8 @@ if not fixtures:
     compare("dinov3_vits16plus", of_timm("vit_small_plus_patch16_dinov3_qkvb", global_pool="token"), Torch, (224, small), width, images=16, lr=1e-5)
     # The activation that its numbers were trained with; timm has another one for the first generation.
     compare("siglip_vitb16", of_timm("vit_base_patch16_siglip_224", act_layer="gelu_tanh"), Torch, (224, small), width, images=16, lr=1e-5)
+compare("mobilenet_v3_small", V.mobilenet_v3_small, Torch, (224, small), mobile, images=16, lr=1e-5)
+compare("regnet_x_400mf", regnet, Torch, (224, small), efficient, images=16, lr=1e-6)
 compare("mobilenet_v2_torchvision", V.mobilenet_v2, Torch, (224, small), mobile, images=16, lr=1e-5)
 if fixtures:
     tables = [("vgg16", A.VGG16, 224), ("vgg19", A.VGG19, 224), ("inception_v3", A.InceptionV3, 299), ("resnet50", A.ResNet50, 224), ("mobilenet_v1", A.MobileNet, 224), ("mobilenet_v2", A.MobileNetV2, 224),
@@ -769,6 +791,8 @@ if not fixtures:
     import timm
     for name, arch, side in (("vgg19", "vgg19", 224), ("resnet50", "resnet50_torchvision", 224), ("inception_v3", "inception_v3_torchvision", 299), ("mobilenetv2_100", "mobilenet_v2_torchvision", 224),
                              ("resnet18", "resnet18", 224), ("densenet121", "densenet121_torchvision", 224), ("efficientnet_b0", "efficientnet_b0_torchvision", 224),
+                             ("mobilenetv3_small_100", "mobilenet_v3_small_timm", 224), ("mobilenetv3_large_100", "mobilenet_v3_large_timm", 224),
+                             ("regnetx_004_tv", "regnet_x_400mf", 224), ("regnety_016", "regnet_y_1_6gf", 224),
                              ("convnext_tiny", "convnext_tiny", 224), ("vit_base_patch16_224", "vit_base_patch16", 224), ("vit_small_patch14_reg4_dinov2", "dinov2_vits14_reg", 224),
                              ("vit_small_patch16_dinov3", "dinov3_vits16", 256), ("vit_so400m_patch14_siglip_224", "siglip_so400m14", 224)):
         if only and only not in f"timm {name}":

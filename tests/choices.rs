@@ -158,8 +158,9 @@ fn missed(simulations: usize, datasets: [&str; 3]) -> usize {
     let mut missed = 0;
     for simulation in 0..simulations {
         let mut random = stream(1, Stream::Synthetic, &[simulation as u64]);
-        let mut favour =
-            |images: usize| -> Vec<f64> { (0..images).map(|_| if random.chance(0.5) { 0.35 } else { -0.35 }).collect() };
+        let mut favour = |images: usize| -> Vec<f64> {
+            (0..images).map(|_| if random.chance(0.5) { 0.35 } else { -0.35 }).collect()
+        };
         let (near, far) = (favour(240), favour(400));
         let shift: Vec<f64> = (0..REPLICATES).map(|_| random.range(-0.01, 0.01)).collect();
         let told: Vec<Vec<Scored>> = arms

@@ -241,6 +241,16 @@ fn torchvision_efficientnet_b0() {
 }
 
 #[test]
+fn torchvision_mobilenet_v3_small() {
+    framework("mobilenet_v3_small", 1);
+}
+
+#[test]
+fn torchvision_regnet_x_400mf() {
+    framework("regnet_x_400mf", 1);
+}
+
+#[test]
 fn torchvision_mobilenet_v2() {
     framework("mobilenet_v2_torchvision", 3);
 }

@@ -14,6 +14,8 @@ pub(super) fn curve(activation: graph::Activation) -> Option<Curve> {
         graph::Activation::Gelu => Some(Curve::Gelu),
         graph::Activation::QuickGelu => Some(Curve::QuickGelu),
         graph::Activation::GeluTanh => Some(Curve::GeluTanh),
+        graph::Activation::HardSigmoid => Some(Curve::HardSigmoid),
+        graph::Activation::HardSwish => Some(Curve::HardSwish),
         graph::Activation::Linear | graph::Activation::Relu | graph::Activation::Relu6 => None,
     }
 }
@@ -28,7 +30,9 @@ pub(super) fn function(activation: graph::Activation) -> Activation {
         | graph::Activation::Sigmoid
         | graph::Activation::Gelu
         | graph::Activation::QuickGelu
-        | graph::Activation::GeluTanh => Activation::Linear,
+        | graph::Activation::GeluTanh
+        | graph::Activation::HardSigmoid
+        | graph::Activation::HardSwish => Activation::Linear,
     }
 }
 

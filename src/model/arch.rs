@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::graph::{Framework, Graph, Op};
 use super::sketch::Sketch;
 use super::{
-    convnext, densenet, efficientnet, efficientnet_v2, inception, mobilenet, resnet, resnet_cifar, squeezenet, vgg, vit,
+    convnext, densenet, efficientnet, efficientnet_v2, inception, mobilenet, mobilenet_v3, regnet, resnet,
+    resnet_cifar, squeezenet, vgg, vit,
 };
 use crate::preprocess::Preprocess;
 use crate::recipe::AND;
@@ -40,7 +41,7 @@ pub struct Family {
 
 /// What `summary` and messages list.
 pub static NAMES: LazyLock<Vec<&str>> = LazyLock::new(|| {
-    let more = [resnet::WIDER, efficientnet_v2::NAMES, convnext::NAMES, vit::NAMES];
+    let more = [resnet::WIDER, regnet::NAMES, efficientnet_v2::NAMES, mobilenet_v3::NAMES, convnext::NAMES, vit::NAMES];
     CONVOLUTIONAL.iter().chain(more.into_iter().flatten()).copied().collect()
 });
 
@@ -131,6 +132,13 @@ pub fn family(name: &str) -> Option<Family> {
     if let Some((side, no_top)) = efficientnet_v2::facts(name) {
         let preprocess = if name == "efficientnet_v2_l" { Tf } else { Torch };
         return Some(family([side, 32], ["avgpool", "features.3.last", no_top], preprocess));
+    }
+    if let Some(taps) = mobilenet_v3::taps(name) {
+        return Some(family([224, 32], taps, Torch));
+    }
+    if regnet::NAMES.contains(&name) {
+        let taps = ["avgpool", "trunk_output.block2.last", "trunk_output.block4.last"];
+        return Some(family([224, 32], taps, Torch));
     }
     if convnext::NAMES.contains(&name) {
         return Some(family([224, 32], ["classifier.0", "features.3.last", "features.7.last"], Torch));
@@ -245,6 +253,12 @@ impl Arch {
             return resnet::torchvision(&self.name, depth, inner, input, classes).ok_or_else(unknown);
         }
         if let Some(graph) = efficientnet_v2::torchvision(&self.name, self.width, input, classes) {
+            return Ok(graph);
+        }
+        if let Some(graph) = mobilenet_v3::torchvision(&self.name, self.width, input, classes) {
+            return Ok(graph);
+        }
+        if let Some(graph) = regnet::torchvision(&self.name, input, classes) {
             return Ok(graph);
         }
         if let Some(graph) = convnext::torchvision(&self.name, self.width, input, classes) {

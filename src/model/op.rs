@@ -24,6 +24,12 @@ pub enum Activation {
     /// x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, their other one, which JAX takes where nothing is said.
     #[serde(rename = "gelu-tanh")]
     GeluTanh,
+    /// min(max(x + 3, 0), 6) / 6: a sigmoid of straight lines (Howard et al., 2019).
+    #[serde(rename = "hard-sigmoid")]
+    HardSigmoid,
+    /// x times that.
+    #[serde(rename = "hard-swish")]
+    HardSwish,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

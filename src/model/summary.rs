@@ -47,6 +47,8 @@ pub fn class(graph: &Graph, index: usize) -> &'static str {
         Op::Activation(Activation::Sigmoid) => "Sigmoid",
         Op::Activation(Activation::Gelu | Activation::GeluTanh) => "GELU",
         Op::Activation(Activation::QuickGelu) => "QuickGELU",
+        Op::Activation(Activation::HardSigmoid) => "HardSigmoid",
+        Op::Activation(Activation::HardSwish) => "HardSwish",
         Op::Activation(Activation::Relu) => "ReLU",
         Op::Activation(Activation::Linear) => "Identity",
         Op::ZeroPad(_) => "ZeroPadding2D",

@@ -1,9 +1,10 @@
-//! SiLU, GELU in three ways and the sigmoid, forward and backward. Nothing is fused and no system's `exp` is asked: all paths give the same bits. A
+//! SiLU, GELU in three ways, the sigmoid, and what is made of straight lines for SiLU and the sigmoid, forward and backward. Nothing is fused and no system's `exp` is asked: all paths give the same bits. A
 //! NaN stays a NaN.
 
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+use super::activation::hold;
 use super::buffer::{self, tensor, with};
 use super::exponential::exponential;
 use super::kernel::on_every_path;
@@ -23,6 +24,10 @@ pub enum Curve {
     QuickGelu,
     /// x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, the other one that they name: JAX's default, and PyTorch's `tanh`.
     GeluTanh,
+    /// min(max(x + 3, 0), 6) / 6: MobileNetV3's sigmoid (Howard et al., 2019), as PyTorch has it.
+    HardSigmoid,
+    /// x times that.
+    HardSwish,
 }
 
 /// How much steeper QuickGELU's sigmoid is.
@@ -158,6 +163,48 @@ on_every_path! {
     }
 }
 
+/// Where the hard sigmoid's slope ends on either side.
+const BEND: f32 = 3.0;
+
+#[inline(always)]
+fn hard_sigmoid(x: f32) -> f32 {
+    hold(x + BEND, 0.0, 2.0 * BEND) / (2.0 * BEND)
+}
+
+on_every_path! {
+    fn hard_sigmoids(x: &[f32], y: &mut [f32]) {
+        let _ = FUSED;
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = hard_sigmoid(*x));
+    }
+}
+
+on_every_path! {
+    fn hard_sigmoid_slopes(x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        let _ = FUSED;
+        for (dx, (x, dy)) in dx.iter_mut().zip(x.iter().zip(dy)) {
+            *dx = if *x <= -BEND || *x >= BEND { 0.0 } else { dy / (2.0 * BEND) };
+        }
+    }
+}
+
+on_every_path! {
+    fn hard_swishes(x: &[f32], y: &mut [f32]) {
+        let _ = FUSED;
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = x * hard_sigmoid(*x));
+    }
+}
+
+on_every_path! {
+    fn hard_swish_slopes(x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        let _ = FUSED;
+        for (dx, (x, dy)) in dx.iter_mut().zip(x.iter().zip(dy)) {
+            let between = x / BEND + 0.5;
+            let slope = if *x <= -BEND { 0.0 } else { between };
+            *dx = dy * if *x >= BEND { 1.0 } else { slope };
+        }
+    }
+}
+
 /// Elementwise, any shape.
 ///
 /// # Errors
@@ -175,6 +222,8 @@ pub fn forward(x: &Tensor, curve: Curve) -> Result<Tensor> {
             Curve::Gelu => gelus(x, y),
             Curve::QuickGelu => quick_gelus(x, y),
             Curve::GeluTanh => tanh_gelus(x, y),
+            Curve::HardSigmoid => hard_sigmoids(x, y),
+            Curve::HardSwish => hard_swishes(x, y),
         });
     })?;
     tensor(y, x.shape().clone())
@@ -201,6 +250,8 @@ pub fn backward(x: &Tensor, dy: &Tensor, curve: Curve) -> Result<Tensor> {
                 Curve::Gelu => gelu_slopes(x, dy, dx),
                 Curve::QuickGelu => quick_gelu_slopes(x, dy, dx),
                 Curve::GeluTanh => tanh_gelu_slopes(x, dy, dx),
+                Curve::HardSigmoid => hard_sigmoid_slopes(x, dy, dx),
+                Curve::HardSwish => hard_swish_slopes(x, dy, dx),
             },
         );
     })?;

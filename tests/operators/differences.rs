@@ -82,6 +82,8 @@ fn curves_and_gates() {
     check("gelu", one, &[twin::gelu_backward(&x, &dy)], |i| twin::gelu(&i[0]), &dy);
     check("quick_gelu", one, &[twin::quick_gelu_backward(&x, &dy)], |i| twin::quick_gelu(&i[0]), &dy);
     check("tanh_gelu", one, &[twin::tanh_gelu_backward(&x, &dy)], |i| twin::tanh_gelu(&i[0]), &dy);
+    check("hard_sigmoid", one, &[twin::hard_sigmoid_backward(&x, &dy)], |i| twin::hard_sigmoid(&i[0]), &dy);
+    check("hard_swish", one, &[twin::hard_swish_backward(&x, &dy)], |i| twin::hard_swish(&i[0]), &dy);
     // Two images of fifteen pixels and four channels.
     let gradients = [twin::scale(&dy, &gate, 15, 4), twin::gate_gradient(&x, &dy, 15, 4)];
     check("scale", &[x.clone(), gate], &gradients, |i| twin::scale(&i[0], &i[1], 15, 4), &dy);

@@ -294,6 +294,8 @@ fn curves_follow_their_definition_over_all_their_range() {
         (Curve::Gelu, twin::gelu(&x), twin::gelu_backward(&x, &dy)),
         (Curve::QuickGelu, twin::quick_gelu(&x), twin::quick_gelu_backward(&x, &dy)),
         (Curve::GeluTanh, twin::tanh_gelu(&x), twin::tanh_gelu_backward(&x, &dy)),
+        (Curve::HardSigmoid, twin::hard_sigmoid(&x), twin::hard_sigmoid_backward(&x, &dy)),
+        (Curve::HardSwish, twin::hard_swish(&x), twin::hard_swish_backward(&x, &dy)),
     ] {
         close_among("forward", &curve::forward(&values, own).unwrap(), &y, 1.0);
         close_among("backward", &curve::backward(&values, &gradients, own).unwrap(), &dx, 1.0);

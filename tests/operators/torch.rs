@@ -114,7 +114,7 @@ fn pools() {
     }
 }
 
-/// SiLU, GELU in three ways and the sigmoid of eight times the inputs.
+/// SiLU, GELU in three ways, the sigmoid and what is like them of eight times the inputs.
 #[test]
 fn curves() {
     on_path();
@@ -125,6 +125,8 @@ fn curves() {
         ("gelu", Curve::Gelu),
         ("quick_gelu", Curve::QuickGelu),
         ("tanh_gelu", Curve::GeluTanh),
+        ("hard_sigmoid", Curve::HardSigmoid),
+        ("hard_swish", Curve::HardSwish),
     ] {
         let case = &fixture[name];
         let x = (channels_last(&inputs(case)[0]).unwrap() * 8.0).unwrap();

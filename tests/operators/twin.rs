@@ -153,6 +153,25 @@ pub fn gelu_backward<F: Float>(x: &[F], dy: &[F]) -> Vec<F> {
     x.iter().zip(dy).map(|(x, dy)| (below(*x) + *x * bell(*x)) * *dy).collect()
 }
 
+/// min(max(x + 3, 0), 6) / 6.
+pub fn hard_sigmoid(x: &[f64]) -> Vec<f64> {
+    x.iter().map(|x| (x + 3.0).clamp(0.0, 6.0) / 6.0).collect()
+}
+
+pub fn hard_sigmoid_backward(x: &[f64], dy: &[f64]) -> Vec<f64> {
+    x.iter().zip(dy).map(|(x, dy)| if x.abs() < 3.0 { dy / 6.0 } else { 0.0 }).collect()
+}
+
+/// x times that.
+pub fn hard_swish(x: &[f64]) -> Vec<f64> {
+    x.iter().zip(hard_sigmoid(x)).map(|(x, part)| x * part).collect()
+}
+
+pub fn hard_swish_backward(x: &[f64], dy: &[f64]) -> Vec<f64> {
+    let slope = |x: f64| if x.abs() < 3.0 { (2.0 * x + 3.0) / 6.0 } else { f64::from(u8::from(x > 0.0)) };
+    x.iter().zip(dy).map(|(x, dy)| slope(*x) * dy).collect()
+}
+
 /// x / (1 + e^(-1.702 x)).
 pub fn quick_gelu<F: Float>(x: &[F]) -> Vec<F> {
     let steep: Vec<F> = x.iter().map(|x| f::<F>(1.702) * *x).collect();

@@ -32,6 +32,8 @@ const OPS: &[&str] = &[
     "gelu",
     "quick-gelu",
     "gelu-tanh",
+    "hard-sigmoid",
+    "hard-swish",
     "pointwise",
     "tokens",
     "positions",
@@ -194,6 +196,8 @@ impl Entry {
             "gelu" => Op::Activation(Activation::Gelu),
             "quick-gelu" => Op::Activation(Activation::QuickGelu),
             "gelu-tanh" => Op::Activation(Activation::GeluTanh),
+            "hard-sigmoid" => Op::Activation(Activation::HardSigmoid),
+            "hard-swish" => Op::Activation(Activation::HardSwish),
             "linear-activation" => Op::Activation(Activation::Linear),
             "zero-pad" => Op::ZeroPad(padding),
             word @ ("max-pool" | "avg-pool" | "avg-pool-padded") => {

@@ -43,6 +43,8 @@ impl Entry {
             Op::Activation(Activation::Gelu) => "gelu".to_owned(),
             Op::Activation(Activation::QuickGelu) => "quick-gelu".to_owned(),
             Op::Activation(Activation::GeluTanh) => "gelu-tanh".to_owned(),
+            Op::Activation(Activation::HardSigmoid) => "hard-sigmoid".to_owned(),
+            Op::Activation(Activation::HardSwish) => "hard-swish".to_owned(),
             Op::Input | Op::Activation(Activation::Linear) => "linear-activation".to_owned(),
             Op::ZeroPad(padding) => {
                 entry.padding = Some(Pad::Sides(*padding));

@@ -1,4 +1,4 @@
-//! SiLU, GELU in three ways and the sigmoid on CUDA.
+//! The curves on CUDA.
 
 use candle_core::{Result, Tensor};
 
@@ -13,6 +13,8 @@ fn which(curve: Curve) -> Arg {
         Curve::Gelu => 2,
         Curve::QuickGelu => 3,
         Curve::GeluTanh => 4,
+        Curve::HardSigmoid => 5,
+        Curve::HardSwish => 6,
     })
 }
 

@@ -1,4 +1,4 @@
-// SiLU, GELU in three ways, the sigmoid, SwiGLU, and products of maps with numbers of channels and of images.
+// SiLU, GELU in three ways, the sigmoid, their likes of straight lines, SwiGLU, and products of maps with numbers of channels and of images.
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
@@ -9,6 +9,8 @@ __device__ __forceinline__ float below(float x) { return 0.5f * erfcf(-0.7071067
 #define SILU 1
 #define GELU 2
 #define GELU_TANH 4
+#define HARD_SIGMOID 5
+#define HARD_SWISH 6
 #define STEEPER 1.702f // of the sigmoid that is QuickGELU's
 
 // Twice what the tanh in GELU is taken of, and how steep that is times x: 2 sqrt(2 / pi) = 1.5957691.
@@ -18,7 +20,15 @@ __device__ __forceinline__ float bent_slope(float x) {
     return fabsf(x) > 12.0f ? 0.0f : 1.5957691f * (x + 3.0f * 0.044715f * x * x * x);
 }
 
+// Bounds let through what is no number.
+__device__ __forceinline__ float hard_sigmoid(float x) {
+    float at = x + 3.0f;
+    at = at < 0.0f ? 0.0f : at;
+    return (at > 6.0f ? 6.0f : at) / 6.0f;
+}
+
 __device__ __forceinline__ float curve_at(int which, float x) {
+    if (which >= HARD_SIGMOID) return which == HARD_SWISH ? x * hard_sigmoid(x) : hard_sigmoid(x);
     if (which == GELU) return x * below(x);
     if (which > GELU) return x * sigmoid(which == GELU_TANH ? bent(x) : STEEPER * x);
     float part = sigmoid(x);
@@ -26,6 +36,8 @@ __device__ __forceinline__ float curve_at(int which, float x) {
 }
 
 __device__ __forceinline__ float slope_at(int which, float x) {
+    if (which == HARD_SIGMOID) return x <= -3.0f || x >= 3.0f ? 0.0f : 1.0f / 6.0f;
+    if (which == HARD_SWISH) return x <= -3.0f ? 0.0f : x >= 3.0f ? 1.0f : x / 3.0f + 0.5f;
     // The second term has the height of the bell, 1 / sqrt(2 pi).
     if (which == GELU) return below(x) + x * (0.39894228f * expf(-0.5f * x * x));
     if (which > GELU) {
@@ -37,7 +49,7 @@ __device__ __forceinline__ float slope_at(int which, float x) {
     return which == SILU ? part * (1.0f + x * (1.0f - part)) : part * (1.0f - part);
 }
 
-// The sigmoid, SiLU or one of the GELUs.
+// The sigmoid, SiLU, one of the GELUs, or what is like them.
 template <typename T, int N> __device__ __forceinline__ void curve_of(unsigned count, int which, const T *x, T *y) {
     EACH(i, count / N) {
         float value[N];
