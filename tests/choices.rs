@@ -1,5 +1,6 @@
 //! Ways to choose a recipe for all scenarios: which they are, what they take, and that their intervals hold.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use tl_sweep::key::Key;
@@ -62,7 +63,7 @@ fn chosen(places: &[Place], rules: &[(&str, &str, &str)]) -> Option<Choices> {
     let trials = trials(places);
     let (verdicts, arms) = verdicts(rules, &trials);
     let scenarios: Vec<String> = places.iter().map(|(scenario, ..)| (*scenario).to_owned()).collect();
-    choices(&scenarios, &arms, &verdicts, REPLICATES, answers).unwrap()
+    choices(&scenarios, &arms, &verdicts, REPLICATES, &HashMap::new(), answers).unwrap()
 }
 
 fn mean(of: &Choice) -> f64 {
@@ -178,7 +179,9 @@ fn missed(simulations: usize, datasets: [&str; 3]) -> usize {
             .collect();
         let place = |arm: &Arm| arms.iter().position(|own| own.recipe == arm.recipe && own.context == arm.context);
         let found =
-            choices(&names, &arms, &[], REPLICATES, |arm| Ok(told[place(arm).unwrap()].clone())).unwrap().unwrap();
+            choices(&names, &arms, &[], REPLICATES, &HashMap::new(), |arm| Ok(told[place(arm).unwrap()].clone()))
+                .unwrap()
+                .unwrap();
         let x = found.choices.iter().find(|own| own.way == Way::One && own.recipes[0] == "x").unwrap();
         let difference = x.difference.unwrap();
         missed += usize::from(difference.mean.abs() > difference.half_width(0.95));
@@ -244,6 +247,8 @@ fn a_report_tells_what_one_recipe_for_all_is_worth() {
         "One recipe for all 3 scenarios? accuracy on test, mean over them",
         "chosen in each by the rules",
         "probe in all",
+        "TFLOP: one replicate of all settings",
+        "TFLOP: one trial",
     ] {
         assert!(said.contains(text), "{text}: {said}");
     }
@@ -275,6 +280,19 @@ fn a_report_tells_what_one_recipe_for_all_is_worth() {
         };
         assert!((mean - expected).abs() < 1e-9, "{own}: {expected}");
     }
+    // All settings on all three replicates are what the plan runs one by one.
+    let plan: serde_json::Value =
+        serde_json::from_str(&world.run(&["plan", "x.toml", "--format", "json"]).exits(0).out).unwrap();
+    let macs = |way: &str| -> Vec<f64> {
+        let own = found["choices"].as_array().unwrap().iter().filter(|own| own["way"] == way);
+        own.map(|own| own["macs"].as_f64().unwrap()).collect()
+    };
+    let [all] = macs("validation")[..] else { panic!("{found}") };
+    let near = |one: f64, other: f64| (one - other).abs() < 1e-6 * other;
+    assert!(near(3.0 * all, plan["macs"]["alone"].as_f64().unwrap()), "{all}: {}", plan["macs"]);
+    assert!(near(macs("one").iter().sum(), all) && macs("one").contains(&macs("rules")[0]), "{found}");
+    let selected: f64 = arms.iter().map(|arm| arm["macs_alone"].as_f64().unwrap()).sum();
+    assert!(near(2.0 * selected, all), "of two settings each: {selected} and {all}");
     let images = found["choices"].as_array().unwrap().iter().find_map(|own| own["difference"]["images"].as_u64());
     assert_eq!(images, Some(4 * 20 + 3 * 10), "those of a dataset count once");
 }

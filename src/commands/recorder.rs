@@ -12,7 +12,7 @@ use crate::experiment::Experiment;
 use crate::key::Key;
 use crate::outcome::{Failure, FailureClass, Predictions, TrialOutcome, score};
 use crate::plan::stage::Train;
-use crate::plan::{Cell, Plan, trial_key};
+use crate::plan::{Cell, Plan, cost, trial_key};
 use crate::schedule::event::Event;
 use crate::store::Store;
 use crate::store::record::{CellRecord, Circumstance, ExperimentRecord, FinishedTrial, Shifted};
@@ -72,14 +72,32 @@ pub fn begin(
         scenarios: findings::scenarios_json(experiment)?,
         text: experiment.text(),
     };
-    let cells = plan.cells.iter().map(|cell| {
+    let costs = costs(plan, world).map_err(anyhow::Error::msg)?;
+    let cells = plan.cells.iter().zip(costs).map(|(cell, macs_alone)| {
         let settings = labels(plan, cell);
         let dataset = settings.get("dataset").map_or_else(String::new, Value::to_string);
         let data = world.facts.datasets.get(&dataset).map_or_else(|| Key::of_bytes(b""), |fact| fact.fingerprint);
         let trials = (0..plan.replicates_of(cell)).map(|replicate| trial_key(cell.key, replicate)).collect();
-        CellRecord { key: cell.key, data, start: plan.start(cell, &world.facts), settings, trials }
+        CellRecord { key: cell.key, data, start: plan.start(cell, &world.facts), macs_alone, settings, trials }
     });
     store.begin(&record, cells, circumstance)
+}
+
+/// Multiply-accumulates of a trial of each cell, nothing shared.
+fn costs(plan: &Plan, world: &World) -> Result<Vec<f64>, String> {
+    let mut known: HashMap<u64, f64> = HashMap::new();
+    let mut cost = |cell: &Cell| {
+        if let Some(cost) = known.get(&cell.shape()) {
+            return Ok(*cost);
+        }
+        let train = plan.stages(cell, 0, &world.facts)?.train;
+        let data = world.facts.datasets.values().find(|data| data.fingerprint == train.data);
+        let counts = data.ok_or("no such dataset")?.counts(train.per_class)?;
+        let cost = cost::trial(&train, counts)?.alone;
+        known.insert(cell.shape(), cost);
+        Ok(cost)
+    };
+    plan.cells.iter().map(&mut cost).collect()
 }
 
 /// The settings of a cell as the store has them: those that have an effect, and the whole budget beside the share that runs of it.

@@ -267,6 +267,14 @@ impl Arm {
         self.tested().into_iter().filter_map(|trial| trial.test).collect()
     }
 
+    /// What is run to compare its settings: each on its whole budget, or on a share of it and then those that are worth the rest.
+    pub fn compared(&self) -> impl Iterator<Item = Key> {
+        let kept = self.screening.as_ref().map(|screening| screening.kept.as_deref().unwrap_or_default());
+        let whole = move |(index, _): &(usize, &Setting)| kept.is_none_or(|kept| kept.contains(index));
+        let short = self.settings.iter().filter(move |_| kept.is_some()).filter_map(|setting| setting.short_cell);
+        self.settings.iter().enumerate().filter(whole).map(|(_, setting)| setting.cell).chain(short)
+    }
+
     /// Trials that have not been run to their end.
     pub fn missing(&self) -> usize {
         let short = self.settings.iter().flat_map(|setting| &setting.short).filter(|trial| is_open(trial)).count();

@@ -1,14 +1,14 @@
 //! What each way to choose a recipe is worth over all scenarios: to let validation choose in each, to follow the rules, or to
 //! take one for all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 
 use super::arm::{Arm, Context};
 use super::compare::{Difference, Mean, Scored, difference, mean, mean_over};
 use super::figure::Row;
-use super::findings::{Findings, fraction, shown_difference, shown_mean};
+use super::findings::{Findings, fraction, shown_difference, shown_mean, tera};
 use super::selection::leading;
 use super::sheets::{Kind, Sheet, named};
 use super::verdict::{LEAST_REPLICATES, Verdict};
@@ -58,6 +58,9 @@ pub struct Choice {
     pub difference: Option<Difference>,
     /// Of recipes that stand in all scenarios: their rank by test, the mean over scenarios; 1 is the best.
     pub rank: Option<f64>,
+    /// Multiply-accumulates of one replicate of every setting that is compared for it, each trial by itself; none where a sweep has
+    /// not stored them.
+    pub macs: Option<f64>,
 }
 
 /// A recipe, or one that differs from others of its name by the context beyond its scenario, with its arm in each scenario.
@@ -72,7 +75,7 @@ struct Candidate<'a> {
 type Told = Vec<Vec<Scored>>;
 
 /// What each way is worth on the first replicates, which all arms have; none of fewer than two scenarios or two recipes.
-/// `answers` gives the test answers of an arm's selected setting by replicate.
+/// `answers` gives the test answers of an arm's selected setting by replicate, `costs` multiply-accumulates of a trial of each cell.
 ///
 /// # Errors
 /// What `answers` returns.
@@ -81,6 +84,7 @@ pub fn choices(
     arms: &[Arm],
     verdicts: &[Verdict],
     first: usize,
+    costs: &HashMap<Key, f64>,
     answers: impl Fn(&Arm) -> anyhow::Result<Vec<Scored>>,
 ) -> anyhow::Result<Option<Choices>> {
     let best: Option<Vec<&Arm>> = scenarios.iter().map(|name| leading(standing(arms, name), first)).collect();
@@ -91,8 +95,6 @@ pub fn choices(
         Ok(own.iter().all(|own| own.len() == first).then_some(own))
     };
     let Some(chosen) = told(&best)? else { return Ok(None) };
-    let images = Images::of(&best, &chosen);
-    let baseline = images.together(&best, &chosen);
 
     let (everywhere, some) = candidates(scenarios, arms);
     let mut stand = Vec::new();
@@ -107,37 +109,74 @@ pub fn choices(
         return Ok(None);
     }
 
-    let choice = |way: Way, arms: &[&Arm], scored: &Told| {
-        let own = images.together(arms, scored);
-        let same = arms.iter().zip(&best).all(|(one, other)| std::ptr::eq(*one, *other));
+    let notes = notes(&stand, &some, open, arms);
+    let folds = best.iter().filter_map(|arm| arm.folds).min().unwrap_or(first);
+    let weighing = Weighing::new(best, &chosen, costs);
+    let mut found = vec![weighing.choice(Way::Validation, &weighing.best, &chosen, arms.iter())];
+    if let Some(claimed) = claimed(scenarios, arms, verdicts, first)
+        && let Some(scored) = told(&claimed)?
+    {
+        let same = |arm: &&Arm| claimed.iter().any(|own| arm.recipe == own.recipe && in_one_scenario(arm, own));
+        found.push(weighing.choice(Way::Rules, &claimed, &scored, arms.iter().filter(same)));
+    }
+    found.extend(ones(&weighing, &stand));
+    Ok(Some(Choices { scenarios: scenarios.to_vec(), replicates: first, choices: found, notes, folds }))
+}
+
+/// One recipe for all, each of those that stand everywhere, the best on test first.
+fn ones(weighing: &Weighing, stand: &[Candidate]) -> Vec<Choice> {
+    let one = |own: &Candidate| weighing.choice(Way::One, &own.arms, &own.scored, own.arms.iter().copied());
+    let mut ones: Vec<Choice> = stand.iter().map(one).collect();
+    ones.iter_mut().zip(ranks(stand)).for_each(|(own, rank)| own.rank = Some(rank));
+    if let Some(selected) = selected(stand) {
+        ones[selected].selected = true;
+    }
+    ones.sort_by(|one, other| mean(&other.test).mean.total_cmp(&mean(&one.test).mean));
+    ones
+}
+
+/// What all ways are weighed by.
+struct Weighing<'a> {
+    /// What validation selects in each scenario, and its answers together.
+    best: Vec<&'a Arm>,
+    baseline: Vec<Scored>,
+    images: Images<'a>,
+    costs: &'a HashMap<Key, f64>,
+}
+
+impl<'a> Weighing<'a> {
+    fn new(best: Vec<&'a Arm>, chosen: &Told, costs: &'a HashMap<Key, f64>) -> Self {
+        let images = Images::of(&best, chosen);
+        let baseline = images.together(&best, chosen);
+        Self { best, baseline, images, costs }
+    }
+
+    /// A way that takes these arms, for which all of `tried` are run.
+    fn choice<'b>(&self, way: Way, arms: &[&Arm], scored: &Told, tried: impl Iterator<Item = &'b Arm>) -> Choice {
+        let own = self.images.together(arms, scored);
+        let same = arms.iter().zip(&self.best).all(|(one, other)| std::ptr::eq(*one, *other));
+        let cells: BTreeSet<Key> = tried.flat_map(Arm::compared).collect();
         Choice {
             way,
             recipes: arms.iter().map(|arm| named(arm)).collect(),
             selected: false,
             by_scenario: scored.iter().map(|own| over(own)).collect(),
             test: own.iter().map(|own| own.metric).collect(),
-            difference: (!same).then(|| difference(&own, &baseline)),
+            difference: (!same).then(|| difference(&own, &self.baseline)),
             rank: None,
+            macs: cells.iter().map(|cell| self.costs.get(cell).copied()).sum(),
         }
-    };
-    let mut found = vec![choice(Way::Validation, &best, &chosen)];
-    let claimed = scenarios.iter().map(|name| leading(standing(arms, name).filter(is_claimed(verdicts, name)?), first));
-    if let Some(claimed) = claimed.collect::<Option<Vec<&Arm>>>()
-        && let Some(scored) = told(&claimed)?
-    {
-        found.push(choice(Way::Rules, &claimed, &scored));
     }
-    let mut ones: Vec<Choice> = stand.iter().map(|own| choice(Way::One, &own.arms, &own.scored)).collect();
-    ones.iter_mut().zip(ranks(&stand)).for_each(|(own, rank)| own.rank = Some(rank));
-    if let Some(selected) = selected(&stand) {
-        ones[selected].selected = true;
-    }
-    ones.sort_by(|one, other| mean(&other.test).mean.total_cmp(&mean(&one.test).mean));
-    found.extend(ones);
+}
 
-    let folds = best.iter().filter_map(|arm| arm.folds).min().unwrap_or(first);
-    let notes = notes(&stand, &some, open, arms);
-    Ok(Some(Choices { scenarios: scenarios.to_vec(), replicates: first, choices: found, notes, folds }))
+/// In each scenario the arm that its rules put first; none unless they do so in all.
+fn claimed<'a>(scenarios: &'a [String], arms: &'a [Arm], verdicts: &[Verdict], first: usize) -> Option<Vec<&'a Arm>> {
+    let own = scenarios.iter().map(|name| leading(standing(arms, name).filter(is_claimed(verdicts, name)?), first));
+    own.collect()
+}
+
+fn in_one_scenario(one: &Arm, other: &Arm) -> bool {
+    one.context_value("scenario") == other.context_value("scenario")
 }
 
 /// The arms of a scenario that have been run to their end.
@@ -311,6 +350,7 @@ impl Choices {
 pub fn sheet(findings: &Findings) -> Option<Sheet> {
     let found = findings.choices.as_ref()?;
     let chosen = found.choices.first()?;
+    let costs = found.choices.iter().all(|own| own.macs.is_some());
     let row = |own: &Choice| {
         let difference = match (&own.difference, own.way) {
             (_, Way::Validation) => "-".to_owned(),
@@ -320,12 +360,15 @@ pub fn sheet(findings: &Findings) -> Option<Sheet> {
         let worst = own.worst(chosen);
         let worst = worst.map_or("-".to_owned(), |(at, lost)| format!("{lost:+.3} in {}", found.scenarios[at]));
         let rank = own.rank.map_or(String::new(), |rank| format!("{rank:.1}"));
-        vec![own.name(), shown_mean(found.mean(own)), difference, worst, rank]
+        let mut row = vec![own.name(), shown_mean(found.mean(own)), difference, worst, rank];
+        row.extend(own.macs.filter(|_| costs).map(tera));
+        row
     };
     let title =
         format!("One recipe for all {} scenarios? {} on test, mean over them", found.scenarios.len(), findings.metric);
-    let heading = ["recipe", "test", "difference [95% CI]", "worst", "mean rank"];
-    let mut sheet = Sheet::new(Kind::Choices, title, &heading, found.shown().iter().map(row).collect());
+    let heading = ["recipe", "test", "difference [95% CI]", "worst", "mean rank", "TFLOP"];
+    let heading = &heading[..heading.len() - usize::from(!costs)];
+    let mut sheet = Sheet::new(Kind::Choices, title, heading, found.shown().iter().map(row).collect());
     let left = found.choices.len() - found.shown().len();
     if left > 0 {
         sheet.notes.push(format!("{left} more recipes do worse than these"));
@@ -334,6 +377,11 @@ pub fn sheet(findings: &Findings) -> Option<Sheet> {
     sheet.notes.push(
         "difference, worst: from what validation chooses in each; of other datasets intervals say nothing".to_owned(),
     );
+    if costs {
+        sheet
+            .notes
+            .push("TFLOP: one replicate of all settings that are compared for it, each trial by itself".to_owned());
+    }
     Some(sheet)
 }
 

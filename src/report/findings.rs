@@ -1,5 +1,7 @@
 //! Everything that a report shows, gathered once; each way of showing it only lays it out.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use super::arm::{Arm, Repeats, Setting};
@@ -11,6 +13,7 @@ use super::selection::leading;
 use super::shift::Shift;
 use super::variance::Parts;
 use super::verdict::Verdict;
+use crate::key::Key;
 use crate::recipe::OVERRIDE;
 
 /// The findings of one experiment.
@@ -32,6 +35,8 @@ pub struct Findings {
     /// Trials whose answers were stored without it.
     pub without_confidence: usize,
     pub counts: Counts,
+    /// Multiply-accumulates of a trial of each cell by itself, as far as they are known.
+    pub costs: HashMap<Key, f64>,
     /// Numerics classes among the results; more than one is a mix.
     pub numerics: Vec<String>,
     pub sharing: Sharing,
@@ -115,6 +120,11 @@ impl Findings {
         Some((arm, arm.best()?))
     }
 
+    /// Multiply-accumulates of one trial with an arm's selected setting, by itself.
+    pub fn cost(&self, arm: &Arm) -> Option<f64> {
+        self.costs.get(&arm.best()?.cell).copied()
+    }
+
     /// The test metric of an arm's selected setting.
     pub fn test(arm: &Arm) -> Option<Mean> {
         arm.best()?;
@@ -152,6 +162,13 @@ pub fn shown_mean(mean: Mean) -> String {
 pub fn shown_difference(difference: &Difference) -> String {
     let (mean, half) = (difference.mean, difference.half_width(0.95));
     format!("{mean:+.3} [{:+.3}, {:+.3}]", mean - half, mean + half)
+}
+
+/// Multiply-accumulates as TFLOP, two operations each, with three digits that count.
+pub fn tera(macs: f64) -> String {
+    let value = 2e-12 * macs;
+    let places = if value > 0.0 { (2.0 - value.log10().floor()).clamp(0.0, 9.0) as usize } else { 0 };
+    format!("{value:.places$}")
 }
 
 /// A number below one to three digits, without its zero: .853.

@@ -31,7 +31,7 @@ pub fn report(findings: &Findings, errors: &[Errors]) -> Value {
             "scenario": scenario.name,
             "recipe": findings.best(&scenario.name).map(|(arm, _)| arm.recipe.clone()),
         })).collect::<Vec<_>>(),
-        "arms": findings.arms.iter().map(arm).collect::<Vec<_>>(),
+        "arms": findings.arms.iter().map(|own| arm(findings, own)).collect::<Vec<_>>(),
         "verdicts": findings.verdicts,
         "gains": findings.gains,
         "choices": findings.choices,
@@ -42,7 +42,7 @@ pub fn report(findings: &Findings, errors: &[Errors]) -> Value {
     })
 }
 
-fn arm(arm: &Arm) -> Value {
+fn arm(findings: &Findings, arm: &Arm) -> Value {
     let context: serde_json::Map<String, Value> =
         arm.context.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
     let test = Findings::test(arm);
@@ -58,6 +58,7 @@ fn arm(arm: &Arm) -> Value {
         "test_mean": test.map(|test| test.mean),
         "test_ci95": test.and_then(|test| test.half_width),
         "n": test.map_or(0, |test| test.n),
+        "macs_alone": findings.cost(arm),
         "test": arm.best().map(|_| arm.test()),
         "trials": arm.best().map(|_| arm.tested().iter().map(|trial| trial.key.to_string()).collect::<Vec<_>>()),
     })

@@ -3,7 +3,7 @@
 use super::arm::{Arm, Context, Repeats, Setting};
 use super::calibration;
 use super::choice;
-use super::findings::{Findings, fraction, further_context, shown_difference, shown_mean};
+use super::findings::{Findings, fraction, further_context, shown_difference, shown_mean, tera};
 use super::interim::looks;
 use super::protocol::{cross_validated, tuned};
 use super::shift;
@@ -212,6 +212,7 @@ pub fn named(arm: &Arm) -> String {
 }
 
 fn arms(findings: &Findings, title: String) -> Sheet {
+    let known = !findings.costs.is_empty();
     let mut rows = Vec::new();
     for scenario in &findings.scenarios {
         for arm in findings.of(&scenario.name) {
@@ -224,19 +225,17 @@ fn arms(findings: &Findings, title: String) -> Sheet {
             let n = arm.test().len();
             let setting = arm.best().map_or_else(String::new, |setting| setting.label.clone());
             let data = format!("{} {}", arm.context_value("dataset"), size(arm));
-            rows.push(vec![
-                scenario.name.clone(),
-                data,
-                named(arm),
-                test,
-                n.to_string(),
-                setting,
-                arm.tried().to_string(),
-                state,
-            ]);
+            let mut row = vec![scenario.name.clone(), data, named(arm), test, n.to_string()];
+            row.extend(known.then(|| findings.cost(arm).map_or_else(|| "-".to_owned(), tera)));
+            rows.push(row.into_iter().chain([setting, arm.tried().to_string(), state]).collect());
         }
     }
-    let heading = ["scenario", "data", "recipe", "test", "n", "selected", "tried", "state"];
+    let cost = known.then_some("TFLOP");
+    let heading: Vec<&str> = ["scenario", "data", "recipe", "test", "n"]
+        .into_iter()
+        .chain(cost)
+        .chain(["selected", "tried", "state"])
+        .collect();
     let near = findings.near.iter().map(|found| {
         format!(
             "{}: {} of {} test images are near-duplicates of images trained or validated on",
@@ -244,7 +243,8 @@ fn arms(findings: &Findings, title: String) -> Sheet {
         )
     });
     let folds = findings.folds.iter().map(|of| cross_validated(of, findings));
-    let notes = tuned(findings).into_iter().chain(near).chain(folds).collect();
+    let cost = known.then(|| "TFLOP: one trial with the selected setting, by itself".to_owned());
+    let notes = tuned(findings).into_iter().chain(near).chain(folds).chain(cost).collect();
     Sheet { notes, ..Sheet::new(Kind::Arms, title, &heading, rows) }
 }
 

@@ -64,6 +64,8 @@ pub struct CellRecord {
     pub data: Key,
     /// SHA-256 of the weight file, key of the pretrain stage, or `random`.
     pub start: String,
+    /// Multiply-accumulates of a trial, nothing shared.
+    pub macs_alone: f64,
     pub settings: Layer,
     pub trials: Vec<Key>,
 }
@@ -96,9 +98,12 @@ impl Store {
             transaction.query_row("SELECT id FROM experiment WHERE name = ?", [experiment.name], |row| row.get(0))?;
         transaction.execute("DELETE FROM planned WHERE experiment = ?", [id])?;
         transaction.execute("DELETE FROM cell WHERE experiment = ?", [id])?;
-        let marks = vec!["?"; 5 + SETTINGS.len()].join(", ");
+        let marks = vec!["?"; 6 + SETTINGS.len()].join(", ");
+        let columns = SETTINGS.join(", ");
         {
-            let mut insert_cell = transaction.prepare(&format!("INSERT INTO cell VALUES ({marks})"))?;
+            let mut insert_cell = transaction.prepare(&format!(
+                "INSERT INTO cell (experiment, position, key, data, start, macs_alone, {columns}) VALUES ({marks})"
+            ))?;
             let mut insert_planned = transaction.prepare("INSERT INTO planned VALUES (?, ?, ?, ?)")?;
             for (position, cell) in cells.enumerate() {
                 let labels = [
@@ -107,6 +112,7 @@ impl Store {
                     Sql::Text(cell.key.to_string()),
                     Sql::Text(cell.data.to_string()),
                     Sql::Text(cell.start),
+                    Sql::Real(cell.macs_alone),
                 ];
                 let settings = SETTINGS.iter().map(|name| cell.settings.get(*name).map_or(Sql::Null, sql));
                 insert_cell.execute(params_from_iter(labels.into_iter().chain(settings)))?;

@@ -62,7 +62,7 @@ pub const SETTINGS: &[&str] = &[
 ];
 
 /// How many settings each migration knew.
-const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, 40, 40, 40, 43, 43, 44, 44, 46, 46, 47, SETTINGS.len()];
+const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, 40, 40, 40, 43, 43, 44, 44, 46, 46, 47, 48, SETTINGS.len()];
 
 /// Columns of `trial` that a configuration alone decides: equal for equal keys, on any machine of one numerics class.
 pub const RESULTS: &[&str] = &[
@@ -88,7 +88,7 @@ pub const RESULTS: &[&str] = &[
 ];
 
 /// How many results each migration knew.
-const KNOWN_RESULTS: &[usize] = &[15, 15, 15, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, RESULTS.len(), RESULTS.len()];
+const KNOWN_RESULTS: &[usize] = &[15, 15, 15, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 17, 17, RESULTS.len()];
 
 pub const MIGRATIONS: &[&str] = &[
     FIRST,
@@ -106,6 +106,7 @@ pub const MIGRATIONS: &[&str] = &[
     MAX_REPLICATES,
     CALIBRATION,
     TUNE_SHARE,
+    MACS_ALONE,
 ];
 
 const FIRST: &str = "
@@ -307,6 +308,12 @@ DROP VIEW result;
 {view}
 ";
 
+const MACS_ALONE: &str = "
+ALTER TABLE cell ADD COLUMN macs_alone REAL; -- multiply-accumulates of one of its trials by itself; NULL: of a sweep before this
+DROP VIEW result;
+{view}
+";
+
 /// What people query: a row for each planned trial.
 const RESULT: &str = "
 CREATE VIEW result AS
@@ -314,7 +321,7 @@ CREATE VIEW result AS
          {cell_settings},
          coalesce(trial.status, 'planned') AS status,
          {trial_results},
-         trial.seconds, trial.macs, trial.numerics, trial.device, trial.version, trial.build, trial.finished,
+         trial.seconds, trial.macs{macs_alone}, trial.numerics, trial.device, trial.version, trial.build, trial.finished,
          trial.failure, trial.message, trial.warnings{group_size}
   FROM planned
   JOIN cell ON cell.experiment = planned.experiment AND cell.position = planned.position
@@ -332,6 +339,7 @@ pub fn migration(index: usize) -> String {
         .replace("{view}", RESULT)
         .replace("{settings}", &list("", settings))
         .replace("{cell_settings}", &list("cell.", settings))
+        .replace("{macs_alone}", if index >= 15 { ", cell.macs_alone" } else { "" })
         .replace("{group_size}", if index >= 3 { ", trial.group_size" } else { "" })
         .replace("{trial_results}", &list("trial.", &RESULTS[1..KNOWN_RESULTS[index]]))
 }
@@ -361,6 +369,7 @@ pub const COLUMNS: &[(&str, &str, &str)] = &[
     ("frozen", "result", "numbers held fixed, at least in every phase"),
     ("seconds", "circumstance", "time that the stage took"),
     ("macs", "circumstance", "multiply-accumulates done"),
+    ("macs_alone", "label", "multiply-accumulates of the trial by itself, with nothing shared"),
     ("numerics", "circumstance", "class within which results are equal bit for bit"),
     ("device", "circumstance", "where it ran"),
     ("version", "circumstance", "of the program"),

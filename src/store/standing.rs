@@ -1,6 +1,6 @@
 //! How every planned trial of an experiment stands, row by row: what reports need, and no more of it than that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use rusqlite::params;
@@ -39,6 +39,21 @@ impl Store {
         let mut statement = self.connection.prepare(text)?;
         let names = statement.query_map(params![experiment.id, data.to_string()], |row| row.get(0))?;
         Ok(names.collect::<Result<_, _>>()?)
+    }
+
+    /// Multiply-accumulates of a trial of each cell of an experiment, nothing shared, as far as they are known.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn costs(&self, experiment: &ExperimentRow) -> anyhow::Result<HashMap<Key, f64>> {
+        let text = "SELECT key, macs_alone FROM cell WHERE experiment = ? AND macs_alone IS NOT NULL";
+        let mut statement = self.connection.prepare(text)?;
+        let mut rows = statement.query(params![experiment.id])?;
+        let mut costs = HashMap::new();
+        while let Some(row) = rows.next()? {
+            costs.extend(Key::parse(row.get_ref(0)?.as_str()?).map(|key| anyhow::Ok((key, row.get(1)?))).transpose()?);
+        }
+        Ok(costs)
     }
 
     /// Hands over all planned trials of an experiment, in the order of the cross.
