@@ -27,7 +27,7 @@
 //! stage leaves. **verdict**: what the trials say of a rule.
 //!
 //! Modules in reading order: [`cli`] and [`commands`] (start at `commands/run.rs`); the nouns [`value`], [`scenario`],
-//! [`freeze`], [`trains`], [`frame`], [`preprocess`], [`corruption`], [`augmentation`], [`recipe`], [`phase`], [`outcome`], [`key`], [`seed`], [`device`], [`spelling`], [`temporary`]; then the steps
+//! [`freeze`], [`trains`], [`frame`], [`preprocess`], [`corruption`], [`augmentation`], [`recipe`], [`phase`], [`outcome`], [`expense`], [`key`], [`seed`], [`device`], [`spelling`], [`temporary`]; then the steps
 //! [`experiment`], [`plan`], [`schedule`], [`data`], [`model`], [`nn`], [`exec`], [`train`], [`store`], [`report`].
 
 pub mod augmentation;
@@ -37,6 +37,7 @@ pub mod corruption;
 pub mod data;
 pub mod device;
 pub mod exec;
+pub mod expense;
 pub mod experiment;
 pub mod frame;
 pub mod freeze;

@@ -32,6 +32,7 @@ const NOUNS: &[&str] = &[
     "recipe",
     "phase",
     "outcome",
+    "expense",
     "key",
     "seed",
     "device",

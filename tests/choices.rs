@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use tl_sweep::key::Key;
+use tl_sweep::model::arch::Arch;
 use tl_sweep::report::arm::{Arm, Repeats, Settings, Trial, arms};
 use tl_sweep::report::choice::{Choice, Choices, Way, choices};
 use tl_sweep::report::compare::{Scored, scored};
@@ -12,6 +13,7 @@ use tl_sweep::report::verdict::{Reach, Rule, Verdict};
 use tl_sweep::seed::{Stream, stream};
 
 use crate::builder::World;
+use crate::materials::network;
 
 /// A scenario's dataset, and what recipes reach on validation and on test there; on test nothing where they diverge.
 type Place<'a> = (&'a str, &'a str, &'a [(&'a str, f64, Option<f64>)]);
@@ -206,7 +208,8 @@ seed = 5
 [backbone]
 arch = "resnet8"
 input = 12
-weights = "random"
+weights = "w.safetensors"
+preprocess = "torch"
 [datasets.near]
 synthetic = { classes = 4, task = 1, shift = 0.3, train = 14, test = 20 }
 [datasets.far]
@@ -226,11 +229,14 @@ batch = 8
 augment = []
 [recipes.probe]
 freeze = "all"
+[recipes.flipped]
+freeze = "all"
+augment = ["flip"]
 [recipes.tune]
 freeze = "none"
 [axes]
 scenario = ["few", "many", "other"]
-recipe = ["probe", "tune"]
+recipe = ["probe", "flipped", "tune"]
 lr = [0.01, 0.1]
 [[rule]]
 claim = "tune > probe"
@@ -240,6 +246,7 @@ claim = "tune > probe"
 #[test]
 fn a_report_tells_what_one_recipe_for_all_is_worth() {
     let world = World::new().file("x.toml", SWEEP);
+    network(&world, "w.safetensors", &Arch::new("resnet8", 12, 1.0));
     let part = world.run(&["run", "x.toml", "--quiet", "--only", "recipe == 'probe'"]);
     assert!(!part.out.contains("One recipe for all"), "of one recipe: {}", part.out);
     let said = world.run(&["run", "x.toml", "--quiet"]).exits(0).out;
@@ -280,19 +287,34 @@ fn a_report_tells_what_one_recipe_for_all_is_worth() {
         };
         assert!((mean - expected).abs() < 1e-9, "{own}: {expected}");
     }
-    // All settings on all three replicates are what the plan runs one by one.
-    let plan: serde_json::Value =
-        serde_json::from_str(&world.run(&["plan", "x.toml", "--format", "json"]).exits(0).out).unwrap();
-    let macs = |way: &str| -> Vec<f64> {
-        let own = found["choices"].as_array().unwrap().iter().filter(|own| own["way"] == way);
-        own.map(|own| own["macs"].as_f64().unwrap()).collect()
+    // What the plan of one replicate runs, of all recipes and of one.
+    let planned = |recipes: &str| -> f64 {
+        let text = SWEEP.replace("recipe = [\"probe\", \"flipped\", \"tune\"]", &format!("recipe = [{recipes}]"));
+        let world = World::new().file("x.toml", text.split("[[rule]]").next().unwrap());
+        network(&world, "w.safetensors", &Arch::new("resnet8", 12, 1.0));
+        let args = ["plan", "x.toml", "--set", "experiment.replicates=1", "--format", "json"];
+        let said = world.run(&args).exits(0).out;
+        serde_json::from_str::<serde_json::Value>(&said).unwrap()["macs"]["shared"].as_f64().unwrap()
     };
-    let [all] = macs("validation")[..] else { panic!("{found}") };
-    let near = |one: f64, other: f64| (one - other).abs() < 1e-6 * other;
-    assert!(near(3.0 * all, plan["macs"]["alone"].as_f64().unwrap()), "{all}: {}", plan["macs"]);
-    assert!(near(macs("one").iter().sum(), all) && macs("one").contains(&macs("rules")[0]), "{found}");
-    let selected: f64 = arms.iter().map(|arm| arm["macs_alone"].as_f64().unwrap()).sum();
-    assert!(near(2.0 * selected, all), "of two settings each: {selected} and {all}");
+    let macs = |way: &str, recipe: &str| -> f64 {
+        let mut all = found["choices"].as_array().unwrap().iter();
+        all.find(|own| own["way"] == way && (way != "one" || own["recipes"][0] == recipe)).unwrap()["macs"]
+            .as_f64()
+            .unwrap()
+    };
+    let near = |one: f64, other: f64| assert!((one - other).abs() < 1e-6 * other, "{one} and {other}: {found}");
+    near(macs("validation", ""), planned("\"probe\", \"flipped\", \"tune\""));
+    for recipe in ["probe", "flipped", "tune"] {
+        near(macs("one", recipe), planned(&format!("\"{recipe}\"")));
+        // By itself a trial has all that its two settings share, and half of the rest.
+        let own = arms.iter().filter(|arm| arm["recipe"] == recipe).map(|arm| arm["macs"].as_f64().unwrap());
+        let (alone, both) = (own.sum::<f64>(), macs("one", recipe));
+        assert!(
+            if recipe == "tune" { (2.0 * alone - both).abs() < 1e-6 * both } else { alone > 0.8 * both },
+            "{recipe}"
+        );
+    }
+    near(macs("rules", ""), macs("one", "tune"));
     let images = found["choices"].as_array().unwrap().iter().find_map(|own| own["difference"]["images"].as_u64());
     assert_eq!(images, Some(4 * 20 + 3 * 10), "those of a dataset count once");
 }

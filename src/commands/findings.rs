@@ -86,9 +86,9 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
     let (verdicts, arms) = inquiry.into_parts();
     let gains = gains(&arms, &looks(replicates, most), |arm| answers(arm, Asked::default()))?;
     let scenarios: Vec<Scenario> = serde_json::from_str(&experiment.scenarios)?;
-    let costs = store.costs(&experiment)?;
+    let expenses = store.expenses(&experiment)?;
     let names: Vec<String> = scenarios.iter().map(|scenario| scenario.name.clone()).collect();
-    let choices = choices(&names, &arms, &verdicts, replicates, &costs, |arm| answers(arm, Asked::default()))?;
+    let choices = choices(&names, &arms, &verdicts, replicates, &expenses, |arm| answers(arm, Asked::default()))?;
     let shifts = shifts(&arms, &also, &store.shifted_scores(&experiment)?);
     let near = |found: Vec<NearDuplicates>| -> Vec<Near> {
         found.into_iter().map(|found| Near { dataset: found.dataset, near: found.near, of: found.of }).collect()
@@ -119,7 +119,7 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         shifts,
         calibration: Vec::new(),
         without_confidence: 0,
-        costs,
+        expenses,
         numerics: numerics.into_iter().collect(),
         sharing,
         near,

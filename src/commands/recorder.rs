@@ -8,6 +8,7 @@ use super::world::World;
 use super::{findings, host};
 use crate::data::split::split;
 use crate::data::{self, Manifest};
+use crate::expense::Expense;
 use crate::experiment::Experiment;
 use crate::key::Key;
 use crate::outcome::{Failure, FailureClass, Predictions, TrialOutcome, score};
@@ -72,32 +73,32 @@ pub fn begin(
         scenarios: findings::scenarios_json(experiment)?,
         text: experiment.text(),
     };
-    let costs = costs(plan, world).map_err(anyhow::Error::msg)?;
-    let cells = plan.cells.iter().zip(costs).map(|(cell, macs_alone)| {
+    let expenses = expenses(plan, world).map_err(anyhow::Error::msg)?;
+    let cells = plan.cells.iter().zip(expenses).map(|(cell, expense)| {
         let settings = labels(plan, cell);
         let dataset = settings.get("dataset").map_or_else(String::new, Value::to_string);
         let data = world.facts.datasets.get(&dataset).map_or_else(|| Key::of_bytes(b""), |fact| fact.fingerprint);
         let trials = (0..plan.replicates_of(cell)).map(|replicate| trial_key(cell.key, replicate)).collect();
-        CellRecord { key: cell.key, data, start: plan.start(cell, &world.facts), macs_alone, settings, trials }
+        CellRecord { key: cell.key, data, start: plan.start(cell, &world.facts), expense, settings, trials }
     });
     store.begin(&record, cells, circumstance)
 }
 
-/// Multiply-accumulates of a trial of each cell, nothing shared.
-fn costs(plan: &Plan, world: &World) -> Result<Vec<f64>, String> {
-    let mut known: HashMap<u64, f64> = HashMap::new();
-    let mut cost = |cell: &Cell| {
-        if let Some(cost) = known.get(&cell.shape()) {
-            return Ok(*cost);
+/// What a trial of each cell takes.
+fn expenses(plan: &Plan, world: &World) -> Result<Vec<Expense>, String> {
+    let mut known: HashMap<u64, Expense> = HashMap::new();
+    let mut expense = |cell: &Cell| {
+        if let Some(expense) = known.get(&cell.shape()) {
+            return Ok(expense.clone());
         }
-        let train = plan.stages(cell, 0, &world.facts)?.train;
-        let data = world.facts.datasets.values().find(|data| data.fingerprint == train.data);
-        let counts = data.ok_or("no such dataset")?.counts(train.per_class)?;
-        let cost = cost::trial(&train, counts)?.alone;
-        known.insert(cell.shape(), cost);
-        Ok(cost)
+        let chain = plan.stages(cell, 0, &world.facts)?;
+        let data = world.facts.datasets.values().find(|data| data.fingerprint == chain.train.data);
+        let counts = data.ok_or("no such dataset")?.counts(chain.train.per_class)?;
+        let expense = cost::expense(&chain, counts)?;
+        known.insert(cell.shape(), expense.clone());
+        Ok(expense)
     };
-    plan.cells.iter().map(&mut cost).collect()
+    plan.cells.iter().map(&mut expense).collect()
 }
 
 /// The settings of a cell as the store has them: those that have an effect, and the whole budget beside the share that runs of it.

@@ -3,9 +3,11 @@
 //! Per image a forward pass costs F, and a backward pass F once for the inputs and once for the weights of every layer
 //! that trains; a frozen prefix has no backward pass. Sharing pays for the prefix once per image.
 
+use super::bond;
 use super::chain::Chain;
 use super::facts::{Counts, Facts};
-use super::stage::{Encode, Stage, Train};
+use super::stage::{Encode, Encoded, Stage, Train};
+use crate::expense::Expense;
 use crate::model::graph::Graph;
 use crate::model::selected::Selected;
 use crate::phase::Phase;
@@ -98,6 +100,29 @@ pub fn trial(train: &Train, counts: Counts) -> Result<TrialCost, String> {
     cost.shared += rescored * (whole - prefix);
     cost.reads += rescored;
     Ok(cost)
+}
+
+/// What one replicate of a trial takes if its frozen layers run but once over each image whose features can be kept, and once over
+/// each augmented batch.
+///
+/// # Errors
+/// As `trial`.
+pub fn expense(chain: &Chain, counts: Counts) -> Result<Expense, String> {
+    let cost = trial(&chain.train, counts)?;
+    let Some(stage) = &chain.encode else { return Ok(Expense { own: cost.alone, shared: Vec::new() }) };
+    let evaluated = counts.val + if chain.train.untested { 0 } else { counts.test };
+    let images = match stage.images {
+        Encoded::All => evaluated + counts.train,
+        Encoded::Evaluated => evaluated,
+        Encoded::Views { count, refit } => evaluated + count * (counts.train + if refit { counts.val } else { 0 }),
+    };
+    let mut expense =
+        Expense { own: cost.shared, shared: vec![(bond::of_encode(stage), encode(stage, &chain.train, images)?.macs)] };
+    match bond::of_trial(chain) {
+        Some(bond) => expense.shared.push((bond, cost.lockstep)),
+        None => expense.own += cost.lockstep,
+    }
+    Ok(expense)
 }
 
 /// Validation images that are read once more in the end: for a temperature, and for the scores of weights that were none of an

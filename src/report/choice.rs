@@ -12,6 +12,7 @@ use super::findings::{Findings, fraction, shown_difference, shown_mean, tera};
 use super::selection::leading;
 use super::sheets::{Kind, Sheet, named};
 use super::verdict::{LEAST_REPLICATES, Verdict};
+use crate::expense::Expense;
 use crate::key::Key;
 
 /// Rows of the table at most.
@@ -58,8 +59,8 @@ pub struct Choice {
     pub difference: Option<Difference>,
     /// Of recipes that stand in all scenarios: their rank by test, the mean over scenarios; 1 is the best.
     pub rank: Option<f64>,
-    /// Multiply-accumulates of one replicate of every setting that is compared for it, each trial by itself; none where a sweep has
-    /// not stored them.
+    /// Multiply-accumulates of one replicate of every setting that is compared for it, what they share counted once; none where a
+    /// sweep has not stored them.
     pub macs: Option<f64>,
 }
 
@@ -75,7 +76,8 @@ struct Candidate<'a> {
 type Told = Vec<Vec<Scored>>;
 
 /// What each way is worth on the first replicates, which all arms have; none of fewer than two scenarios or two recipes.
-/// `answers` gives the test answers of an arm's selected setting by replicate, `costs` multiply-accumulates of a trial of each cell.
+/// `answers` gives the test answers of an arm's selected setting by replicate, `expenses` what a trial of each
+/// cell takes.
 ///
 /// # Errors
 /// What `answers` returns.
@@ -84,7 +86,7 @@ pub fn choices(
     arms: &[Arm],
     verdicts: &[Verdict],
     first: usize,
-    costs: &HashMap<Key, f64>,
+    expenses: &HashMap<Key, Expense>,
     answers: impl Fn(&Arm) -> anyhow::Result<Vec<Scored>>,
 ) -> anyhow::Result<Option<Choices>> {
     let best: Option<Vec<&Arm>> = scenarios.iter().map(|name| leading(standing(arms, name), first)).collect();
@@ -111,7 +113,7 @@ pub fn choices(
 
     let notes = notes(&stand, &some, open, arms);
     let folds = best.iter().filter_map(|arm| arm.folds).min().unwrap_or(first);
-    let weighing = Weighing::new(best, &chosen, costs);
+    let weighing = Weighing::new(best, &chosen, expenses);
     let mut found = vec![weighing.choice(Way::Validation, &weighing.best, &chosen, arms.iter())];
     if let Some(claimed) = claimed(scenarios, arms, verdicts, first)
         && let Some(scored) = told(&claimed)?
@@ -141,14 +143,14 @@ struct Weighing<'a> {
     best: Vec<&'a Arm>,
     baseline: Vec<Scored>,
     images: Images<'a>,
-    costs: &'a HashMap<Key, f64>,
+    expenses: &'a HashMap<Key, Expense>,
 }
 
 impl<'a> Weighing<'a> {
-    fn new(best: Vec<&'a Arm>, chosen: &Told, costs: &'a HashMap<Key, f64>) -> Self {
+    fn new(best: Vec<&'a Arm>, chosen: &Told, expenses: &'a HashMap<Key, Expense>) -> Self {
         let images = Images::of(&best, chosen);
         let baseline = images.together(&best, chosen);
-        Self { best, baseline, images, costs }
+        Self { best, baseline, images, expenses }
     }
 
     /// A way that takes these arms, for which all of `tried` are run.
@@ -156,6 +158,7 @@ impl<'a> Weighing<'a> {
         let own = self.images.together(arms, scored);
         let same = arms.iter().zip(&self.best).all(|(one, other)| std::ptr::eq(*one, *other));
         let cells: BTreeSet<Key> = tried.flat_map(Arm::compared).collect();
+        let expenses: Option<Vec<&Expense>> = cells.iter().map(|cell| self.expenses.get(cell)).collect();
         Choice {
             way,
             recipes: arms.iter().map(|arm| named(arm)).collect(),
@@ -164,7 +167,7 @@ impl<'a> Weighing<'a> {
             test: own.iter().map(|own| own.metric).collect(),
             difference: (!same).then(|| difference(&own, &self.baseline)),
             rank: None,
-            macs: cells.iter().map(|cell| self.costs.get(cell).copied()).sum(),
+            macs: expenses.map(|all| Expense::of_all(all.into_iter())),
         }
     }
 }
@@ -378,9 +381,9 @@ pub fn sheet(findings: &Findings) -> Option<Sheet> {
         "difference, worst: from what validation chooses in each; of other datasets intervals say nothing".to_owned(),
     );
     if costs {
-        sheet
-            .notes
-            .push("TFLOP: one replicate of all settings that are compared for it, each trial by itself".to_owned());
+        sheet.notes.push(
+            "TFLOP: one replicate of all settings that are compared for it, what they share counted once".to_owned(),
+        );
     }
     Some(sheet)
 }

@@ -13,6 +13,7 @@ use super::selection::leading;
 use super::shift::Shift;
 use super::variance::Parts;
 use super::verdict::Verdict;
+use crate::expense::Expense;
 use crate::key::Key;
 use crate::recipe::OVERRIDE;
 
@@ -35,8 +36,8 @@ pub struct Findings {
     /// Trials whose answers were stored without it.
     pub without_confidence: usize,
     pub counts: Counts,
-    /// Multiply-accumulates of a trial of each cell by itself, as far as they are known.
-    pub costs: HashMap<Key, f64>,
+    /// What a trial of each cell takes, as far as it is known.
+    pub expenses: HashMap<Key, Expense>,
     /// Numerics classes among the results; more than one is a mix.
     pub numerics: Vec<String>,
     pub sharing: Sharing,
@@ -121,8 +122,8 @@ impl Findings {
     }
 
     /// Multiply-accumulates of one trial with an arm's selected setting, by itself.
-    pub fn cost(&self, arm: &Arm) -> Option<f64> {
-        self.costs.get(&arm.best()?.cell).copied()
+    pub fn macs(&self, arm: &Arm) -> Option<f64> {
+        self.expenses.get(&arm.best()?.cell).map(Expense::alone)
     }
 
     /// The test metric of an arm's selected setting.

@@ -58,7 +58,7 @@ fn arm(findings: &Findings, arm: &Arm) -> Value {
         "test_mean": test.map(|test| test.mean),
         "test_ci95": test.and_then(|test| test.half_width),
         "n": test.map_or(0, |test| test.n),
-        "macs_alone": findings.cost(arm),
+        "macs": findings.macs(arm),
         "test": arm.best().map(|_| arm.test()),
         "trials": arm.best().map(|_| arm.tested().iter().map(|trial| trial.key.to_string()).collect::<Vec<_>>()),
     })

@@ -212,7 +212,7 @@ pub fn named(arm: &Arm) -> String {
 }
 
 fn arms(findings: &Findings, title: String) -> Sheet {
-    let known = !findings.costs.is_empty();
+    let known = !findings.expenses.is_empty();
     let mut rows = Vec::new();
     for scenario in &findings.scenarios {
         for arm in findings.of(&scenario.name) {
@@ -226,7 +226,7 @@ fn arms(findings: &Findings, title: String) -> Sheet {
             let setting = arm.best().map_or_else(String::new, |setting| setting.label.clone());
             let data = format!("{} {}", arm.context_value("dataset"), size(arm));
             let mut row = vec![scenario.name.clone(), data, named(arm), test, n.to_string()];
-            row.extend(known.then(|| findings.cost(arm).map_or_else(|| "-".to_owned(), tera)));
+            row.extend(known.then(|| findings.macs(arm).map_or_else(|| "-".to_owned(), tera)));
             rows.push(row.into_iter().chain([setting, arm.tried().to_string(), state]).collect());
         }
     }

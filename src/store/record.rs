@@ -5,6 +5,7 @@ use rusqlite::{Transaction, params, params_from_iter};
 
 use super::Store;
 use super::schema::SETTINGS;
+use crate::expense::Expense;
 use crate::key::{ENGINE, Key};
 use crate::outcome::{Ending, Failure, Outcome, Predictions, Scores, TrialOutcome};
 use crate::value::{Layer, Value};
@@ -64,8 +65,7 @@ pub struct CellRecord {
     pub data: Key,
     /// SHA-256 of the weight file, key of the pretrain stage, or `random`.
     pub start: String,
-    /// Multiply-accumulates of a trial, nothing shared.
-    pub macs_alone: f64,
+    pub expense: Expense,
     pub settings: Layer,
     pub trials: Vec<Key>,
 }
@@ -102,7 +102,7 @@ impl Store {
         let columns = SETTINGS.join(", ");
         {
             let mut insert_cell = transaction.prepare(&format!(
-                "INSERT INTO cell (experiment, position, key, data, start, macs_alone, {columns}) VALUES ({marks})"
+                "INSERT INTO cell (experiment, position, key, data, start, expense, {columns}) VALUES ({marks})"
             ))?;
             let mut insert_planned = transaction.prepare("INSERT INTO planned VALUES (?, ?, ?, ?)")?;
             for (position, cell) in cells.enumerate() {
@@ -112,7 +112,7 @@ impl Store {
                     Sql::Text(cell.key.to_string()),
                     Sql::Text(cell.data.to_string()),
                     Sql::Text(cell.start),
-                    Sql::Real(cell.macs_alone),
+                    Sql::Text(serde_json::to_string(&cell.expense)?),
                 ];
                 let settings = SETTINGS.iter().map(|name| cell.settings.get(*name).map_or(Sql::Null, sql));
                 insert_cell.execute(params_from_iter(labels.into_iter().chain(settings)))?;

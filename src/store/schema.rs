@@ -106,7 +106,7 @@ pub const MIGRATIONS: &[&str] = &[
     MAX_REPLICATES,
     CALIBRATION,
     TUNE_SHARE,
-    MACS_ALONE,
+    EXPENSE,
 ];
 
 const FIRST: &str = "
@@ -308,10 +308,8 @@ DROP VIEW result;
 {view}
 ";
 
-const MACS_ALONE: &str = "
-ALTER TABLE cell ADD COLUMN macs_alone REAL; -- multiply-accumulates of one of its trials by itself; NULL: of a sweep before this
-DROP VIEW result;
-{view}
+const EXPENSE: &str = "
+ALTER TABLE cell ADD COLUMN expense TEXT; -- JSON: multiply-accumulates of one of its trials, and what it may share; NULL: of a sweep before this
 ";
 
 /// What people query: a row for each planned trial.
@@ -321,7 +319,7 @@ CREATE VIEW result AS
          {cell_settings},
          coalesce(trial.status, 'planned') AS status,
          {trial_results},
-         trial.seconds, trial.macs{macs_alone}, trial.numerics, trial.device, trial.version, trial.build, trial.finished,
+         trial.seconds, trial.macs, trial.numerics, trial.device, trial.version, trial.build, trial.finished,
          trial.failure, trial.message, trial.warnings{group_size}
   FROM planned
   JOIN cell ON cell.experiment = planned.experiment AND cell.position = planned.position
@@ -339,7 +337,6 @@ pub fn migration(index: usize) -> String {
         .replace("{view}", RESULT)
         .replace("{settings}", &list("", settings))
         .replace("{cell_settings}", &list("cell.", settings))
-        .replace("{macs_alone}", if index >= 15 { ", cell.macs_alone" } else { "" })
         .replace("{group_size}", if index >= 3 { ", trial.group_size" } else { "" })
         .replace("{trial_results}", &list("trial.", &RESULTS[1..KNOWN_RESULTS[index]]))
 }
@@ -369,7 +366,6 @@ pub const COLUMNS: &[(&str, &str, &str)] = &[
     ("frozen", "result", "numbers held fixed, at least in every phase"),
     ("seconds", "circumstance", "time that the stage took"),
     ("macs", "circumstance", "multiply-accumulates done"),
-    ("macs_alone", "label", "multiply-accumulates of the trial by itself, with nothing shared"),
     ("numerics", "circumstance", "class within which results are equal bit for bit"),
     ("device", "circumstance", "where it ran"),
     ("version", "circumstance", "of the program"),

@@ -8,6 +8,7 @@ use rusqlite::params;
 use super::Store;
 use super::query::{ExperimentRow, named};
 use super::schema::SETTINGS;
+use crate::expense::Expense;
 use crate::key::Key;
 
 /// A planned trial. The replicates of a cell have one table of settings.
@@ -41,19 +42,20 @@ impl Store {
         Ok(names.collect::<Result<_, _>>()?)
     }
 
-    /// Multiply-accumulates of a trial of each cell of an experiment, nothing shared, as far as they are known.
+    /// What a trial of each cell of an experiment takes, as far as it is known.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn costs(&self, experiment: &ExperimentRow) -> anyhow::Result<HashMap<Key, f64>> {
-        let text = "SELECT key, macs_alone FROM cell WHERE experiment = ? AND macs_alone IS NOT NULL";
+    pub fn expenses(&self, experiment: &ExperimentRow) -> anyhow::Result<HashMap<Key, Expense>> {
+        let text = "SELECT key, expense FROM cell WHERE experiment = ? AND expense IS NOT NULL";
         let mut statement = self.connection.prepare(text)?;
         let mut rows = statement.query(params![experiment.id])?;
-        let mut costs = HashMap::new();
+        let mut expenses = HashMap::new();
         while let Some(row) = rows.next()? {
-            costs.extend(Key::parse(row.get_ref(0)?.as_str()?).map(|key| anyhow::Ok((key, row.get(1)?))).transpose()?);
+            let expense = serde_json::from_str(row.get_ref(1)?.as_str()?)?;
+            expenses.extend(Key::parse(row.get_ref(0)?.as_str()?).map(|key| (key, expense)));
         }
-        Ok(costs)
+        Ok(expenses)
     }
 
     /// Hands over all planned trials of an experiment, in the order of the cross.
