@@ -491,12 +491,15 @@ class Torch:
                  "mobilenet_v3": ["features.0.0", "features.0.1", "features.1.block.0.0"], "regnet": ["stem.0", "stem.1", "trunk_output.block1.block1-0.proj.0"],
                  "mobilenet": ["features.0.0", "features.0.1", "features.1.conv.0.0"], "squeezenet": ["features.0", "features.3.squeeze"]}
         for layer in next(layers for arch, layers in table.items() if self.arch.startswith(arch)):
+            found = []
             for leaf in ("weight", "bias", "running_mean", "running_var"):
                 try:
                     if self.tensor(f"{layer}.{leaf}")[0] is not None:
-                        yield f"{layer}.{leaf}"
+                        found.append(f"{layer}.{leaf}")
                 except AttributeError:
                     pass
+            assert found, f"{self.arch} has no layer {layer} that could be frozen"
+            yield from found
 
     def every(self):
         return [t.data for n, t in self.model.state_dict().items() if "num_batches" not in n]

@@ -87,7 +87,8 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
     let gains = gains(&arms, &looks(replicates, most), |arm| answers(arm, Asked::default()))?;
     let scenarios: Vec<Scenario> = serde_json::from_str(&experiment.scenarios)?;
     let expenses = store.expenses(&experiment)?;
-    let names: Vec<String> = scenarios.iter().map(|scenario| scenario.name.clone()).collect();
+    let stands = |name: &&String| arms.iter().any(|arm| arm.context_value("scenario") == *name);
+    let names: Vec<String> = scenarios.iter().map(|scenario| &scenario.name).filter(stands).cloned().collect();
     let choices = choices(&names, &arms, &verdicts, replicates, &expenses, |arm| answers(arm, Asked::default()))?;
     let shifts = shifts(&arms, &also, &store.shifted_scores(&experiment)?);
     let near = |found: Vec<NearDuplicates>| -> Vec<Near> {

@@ -91,18 +91,22 @@ pub fn choices(
 ) -> anyhow::Result<Option<Choices>> {
     let best: Option<Vec<&Arm>> = scenarios.iter().map(|name| leading(standing(arms, name), first)).collect();
     let Some(best) = best.filter(|best| best.len() > 1 && first >= LEAST_REPLICATES) else { return Ok(None) };
-    let told = |arms: &[&Arm]| -> anyhow::Result<Option<Told>> {
-        let own = arms.iter().map(|arm| Ok(answers(arm)?.into_iter().take(first).collect()));
-        let own = own.collect::<anyhow::Result<Told>>()?;
-        Ok(own.iter().all(|own| own.len() == first).then_some(own))
+    let told = |arms: &[&Arm]| -> anyhow::Result<Told> {
+        arms.iter().map(|arm| Ok(answers(arm)?.into_iter().take(first).collect())).collect()
     };
-    let Some(chosen) = told(&best)? else { return Ok(None) };
+    let chosen = told(&best)?;
+    if chosen.iter().any(|own| own.len() < first) {
+        return Ok(None);
+    }
+    let folds = best.iter().filter_map(|arm| arm.folds).min().unwrap_or(first);
+    let weighing = Weighing::new(best, &chosen, expenses);
 
     let (everywhere, some) = candidates(scenarios, arms);
     let mut stand = Vec::new();
     let mut open = 0;
     for arms in everywhere {
-        match arms.iter().all(|arm| arm.missing() == 0).then(|| told(&arms)).transpose()?.flatten() {
+        let scored = arms.iter().all(|arm| arm.missing() == 0).then(|| told(&arms)).transpose()?;
+        match scored.filter(|scored| weighing.images.fit(scored)) {
             Some(scored) => stand.push(Candidate { validation: validation(&arms, first), arms, scored }),
             None => open += 1,
         }
@@ -112,12 +116,10 @@ pub fn choices(
     }
 
     let notes = notes(&stand, &some, open, arms);
-    let folds = best.iter().filter_map(|arm| arm.folds).min().unwrap_or(first);
-    let weighing = Weighing::new(best, &chosen, expenses);
     let mut found = vec![weighing.choice(Way::Validation, &weighing.best, &chosen, arms.iter())];
-    if let Some(claimed) = claimed(scenarios, arms, verdicts, first)
-        && let Some(scored) = told(&claimed)?
-    {
+    let claimed = claimed(scenarios, arms, verdicts, first).unwrap_or_default();
+    let scored = told(&claimed)?;
+    if !claimed.is_empty() && weighing.images.fit(&scored) {
         let same = |arm: &&Arm| claimed.iter().any(|own| arm.recipe == own.recipe && in_one_scenario(arm, own));
         found.push(weighing.choice(Way::Rules, &claimed, &scored, arms.iter().filter(same)));
     }
@@ -142,20 +144,20 @@ struct Weighing<'a> {
     /// What validation selects in each scenario, and its answers together.
     best: Vec<&'a Arm>,
     baseline: Vec<Scored>,
-    images: Images<'a>,
+    images: Images,
     expenses: &'a HashMap<Key, Expense>,
 }
 
 impl<'a> Weighing<'a> {
     fn new(best: Vec<&'a Arm>, chosen: &Told, expenses: &'a HashMap<Key, Expense>) -> Self {
         let images = Images::of(&best, chosen);
-        let baseline = images.together(&best, chosen);
+        let baseline = images.together(chosen);
         Self { best, baseline, images, expenses }
     }
 
     /// A way that takes these arms, for which all of `tried` are run.
     fn choice<'b>(&self, way: Way, arms: &[&Arm], scored: &Told, tried: impl Iterator<Item = &'b Arm>) -> Choice {
-        let own = self.images.together(arms, scored);
+        let own = self.images.together(scored);
         let same = arms.iter().zip(&self.best).all(|(one, other)| std::ptr::eq(*one, *other));
         let cells: BTreeSet<Key> = tried.flat_map(Arm::compared).collect();
         let expenses: Option<Vec<&Expense>> = cells.iter().map(|cell| self.expenses.get(cell)).collect();
@@ -203,18 +205,20 @@ fn is_claimed<'a>(verdicts: &[Verdict], scenario: &str) -> Option<impl Fn(&&'a A
 /// What may be taken in all scenarios, each with its arms in their order, and the recipes that stand in some only. What is one
 /// configuration under several contexts, as a depth that a recipe does not heed, is one.
 fn candidates<'a>(scenarios: &[String], arms: &'a [Arm]) -> (Vec<Vec<&'a Arm>>, Vec<String>) {
-    let mut by_name: Vec<((&str, Context), Vec<&Arm>)> = Vec::new();
+    let mut by_name: Vec<Vec<&Arm>> = Vec::new();
+    let mut places: HashMap<(&str, Context), usize> = HashMap::new();
     for arm in arms {
         let beyond = |(key, _): &&(String, String)| !matches!(key.as_str(), "scenario" | "dataset" | "per_class");
         let name = (arm.recipe.as_str(), arm.context.iter().filter(beyond).cloned().collect());
-        match by_name.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, own)) => own.push(arm),
-            None => by_name.push((name, vec![arm])),
-        }
+        let place = *places.entry(name).or_insert_with(|| {
+            by_name.push(Vec::new());
+            by_name.len() - 1
+        });
+        by_name[place].push(arm);
     }
     let (mut everywhere, mut some) = (Vec::new(), Vec::new());
     let mut known: BTreeSet<Vec<Key>> = BTreeSet::new();
-    for (_, own) in by_name {
+    for own in by_name {
         let cells = own.iter().flat_map(|arm| &arm.settings).map(|setting| setting.cell).collect();
         if !known.insert(cells) {
             continue;
@@ -268,52 +272,64 @@ fn notes(stand: &[Candidate], some: &[String], open: usize, arms: &[Arm]) -> Vec
         notes.push(format!("not in all scenarios, and so no one for all: {}", some.join(", ")));
     }
     let missing = arms.iter().filter(|arm| arm.missing() > 0).count();
-    if missing + open > 0 {
-        notes.push(format!("{} recipes have not been run to their end in some scenario", missing.max(open)));
+    match missing.max(open) {
+        0 => {}
+        1 => notes.push("one recipe has not been run to its end in some scenario".to_owned()),
+        more => notes.push(format!("{more} recipes have not been run to their end in some scenario")),
     }
     notes
 }
 
 /// The test images of all scenarios, those of a dataset once.
-struct Images<'a> {
-    place: BTreeMap<(&'a str, u32), u32>,
-    of_dataset: BTreeMap<&'a str, usize>,
+struct Images {
+    /// Of each scenario and replicate: each image by its place among all, and by its number.
+    tested: Vec<Vec<(Vec<usize>, Vec<u32>)>>,
+    /// Of each scenario, what an image weighs in the mean over scenarios.
+    weights: Vec<f64>,
+    all: usize,
 }
 
-impl<'a> Images<'a> {
-    fn of(arms: &[&'a Arm], told: &Told) -> Self {
-        let mut place = BTreeMap::new();
+impl Images {
+    fn of(arms: &[&Arm], told: &Told) -> Self {
+        let mut places = BTreeMap::new();
         for (arm, scored) in arms.iter().zip(told) {
-            let dataset = arm.context_value("dataset");
             let own = scored.iter().flat_map(|own| &own.images);
-            place.extend(own.map(|image| ((dataset, *image), 0)));
+            places.extend(own.map(|image| ((arm.context_value("dataset"), *image), 0)));
         }
         let mut of_dataset: BTreeMap<&str, usize> = BTreeMap::new();
-        for (at, ((dataset, _), place)) in place.iter_mut().enumerate() {
+        for (at, ((dataset, _), place)) in places.iter_mut().enumerate() {
             *of_dataset.entry(*dataset).or_default() += 1;
-            *place = at as u32;
+            *place = at;
         }
-        Self { place, of_dataset }
+        let (all, scenarios) = (places.len(), arms.len());
+        let tested = arms.iter().zip(told).map(|(arm, scored)| {
+            let place = |image: &u32| places[&(arm.context_value("dataset"), *image)];
+            scored.iter().map(|own| (own.images.iter().map(place).collect(), own.images.clone())).collect()
+        });
+        // An image of a dataset with few of them weighs more.
+        let weight = |arm: &&Arm| all as f64 / of_dataset[arm.context_value("dataset")] as f64 / scenarios as f64;
+        Self { tested: tested.collect(), weights: arms.iter().map(weight).collect(), all }
+    }
+
+    /// Whether these are answers to the same images.
+    fn fit(&self, told: &Told) -> bool {
+        let same = |(tested, own): (&(Vec<usize>, Vec<u32>), &Scored)| tested.1 == own.images;
+        self.tested.iter().zip(told).all(|(tested, own)| tested.len() == own.len() && tested.iter().zip(own).all(same))
     }
 
     /// The mean metric over scenarios as one metric of all these images, so that scenarios that test on the same images, and
-    /// replicates, are not taken for independent. An image of a dataset with few of them weighs more.
-    fn together(&self, arms: &[&Arm], told: &Told) -> Vec<Scored> {
-        let scenarios = arms.len() as f64;
+    /// replicates, are not taken for independent.
+    fn together(&self, told: &Told) -> Vec<Scored> {
         let one = |replicate: usize| {
-            let (mut metric, mut influence) = (0.0, BTreeMap::<u32, f64>::new());
-            for (arm, scored) in arms.iter().zip(told) {
-                let (dataset, scored) = (arm.context_value("dataset"), &scored[replicate]);
-                let images = self.of_dataset.get(dataset).copied().unwrap_or(1);
-                let weight = self.place.len() as f64 / images as f64 / scenarios;
-                metric += scored.metric / scenarios;
-                for (image, own) in scored.images.iter().zip(&scored.influence) {
-                    if let Some(place) = self.place.get(&(dataset, *image)) {
-                        *influence.entry(*place).or_default() += weight * own;
-                    }
+            let mut sums: Vec<Option<f64>> = vec![None; self.all];
+            for ((tested, weight), scored) in self.tested.iter().zip(&self.weights).zip(told) {
+                for (place, influence) in tested[replicate].0.iter().zip(&scored[replicate].influence) {
+                    *sums[*place].get_or_insert(0.0) += weight * influence;
                 }
             }
-            let (images, influence) = influence.into_iter().unzip();
+            let known = sums.into_iter().enumerate().filter_map(|(place, sum)| Some((place as u32, sum?)));
+            let (images, influence) = known.unzip();
+            let metric = told.iter().map(|scored| scored[replicate].metric).sum::<f64>() / told.len() as f64;
             Scored { metric, influence, images }
         };
         (0..told[0].len()).map(one).collect()
