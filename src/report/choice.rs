@@ -23,7 +23,8 @@ const MOST: usize = 16;
 pub struct Choices {
     pub scenarios: Vec<String>,
     pub replicates: usize,
-    /// What validation chooses, what rules claim where they name a recipe everywhere, then one for all, the best first.
+    /// What validation chooses, what rules claim where they name a recipe everywhere, then one for all: validation's choice, and
+    /// the others with the best on test first.
     pub choices: Vec<Choice>,
     /// What a person should know before believing it.
     pub notes: Vec<String>,
@@ -127,7 +128,7 @@ pub fn choices(
     Ok(Some(Choices { scenarios: scenarios.to_vec(), replicates: first, choices: found, notes, folds }))
 }
 
-/// One recipe for all, each of those that stand everywhere, the best on test first.
+/// One recipe for all, each of those that stand everywhere: validation's choice, then the best on test first.
 fn ones(weighing: &Weighing, stand: &[Candidate]) -> Vec<Choice> {
     let one = |own: &Candidate| weighing.choice(Way::One, &own.arms, &own.scored, own.arms.iter().copied());
     let mut ones: Vec<Choice> = stand.iter().map(one).collect();
@@ -135,7 +136,8 @@ fn ones(weighing: &Weighing, stand: &[Candidate]) -> Vec<Choice> {
     if let Some(selected) = selected(stand) {
         ones[selected].selected = true;
     }
-    ones.sort_by(|one, other| mean(&other.test).mean.total_cmp(&mean(&one.test).mean));
+    let over = |own: &Choice| mean(&own.test).mean;
+    ones.sort_by(|one, other| other.selected.cmp(&one.selected).then(over(other).total_cmp(&over(one))));
     ones
 }
 
@@ -271,8 +273,8 @@ fn notes(stand: &[Candidate], some: &[String], open: usize, arms: &[Arm]) -> Vec
     if !some.is_empty() {
         notes.push(format!("not in all scenarios, and so no one for all: {}", some.join(", ")));
     }
-    let missing = arms.iter().filter(|arm| arm.missing() > 0).count();
-    match missing.max(open) {
+    let missing: BTreeSet<String> = arms.iter().filter(|arm| arm.missing() > 0).map(named).collect();
+    match missing.len().max(open) {
         0 => {}
         1 => notes.push("one recipe has not been run to its end in some scenario".to_owned()),
         more => notes.push(format!("{more} recipes have not been run to their end in some scenario")),
@@ -390,7 +392,7 @@ pub fn sheet(findings: &Findings) -> Option<Sheet> {
     let mut sheet = Sheet::new(Kind::Choices, title, heading, found.shown().iter().map(row).collect());
     let left = found.choices.len() - found.shown().len();
     if left > 0 {
-        sheet.notes.push(format!("{left} more recipes do worse than these"));
+        sheet.notes.push(format!("{left} more recipes do worse on test than the last of these"));
     }
     sheet.notes.extend(found.notes.iter().cloned());
     sheet.notes.push(
