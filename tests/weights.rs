@@ -245,6 +245,23 @@ fn torchvision_mobilenet_v3_small() {
     framework("mobilenet_v3_small", 1);
 }
 
+/// torchvision's MobileNetV3 and timm's are one but for their batch norms, which no tensor tells: by their names they are told apart.
+#[test]
+fn mobilenets_of_two_frameworks_are_not_taken_for_each_other() {
+    let world = World::new();
+    for name in ["mobilenet_v3_small", "mobilenet_v3_large"] {
+        let [torch, timm] = [name.to_owned(), format!("{name}_timm")].map(|name| Arch::new(&name, 64, 0.5));
+        let [one, other] = [&torch, &timm].map(|arch| arch.graph(3).unwrap());
+        assert_eq!((one.total_params(), one.total_macs()), (other.total_params(), other.total_macs()));
+        for (own, not) in [(&torch, &timm), (&timm, &torch)] {
+            crate::materials::network(&world, "w.safetensors", own);
+            let path = world.path("w.safetensors");
+            assert!(Weights::load(&path, own, "features").is_ok(), "{}", own.name);
+            assert!(Weights::load(&path, not, "features").is_err(), "{} in {}", own.name, not.name);
+        }
+    }
+}
+
 #[test]
 fn torchvision_regnet_x_400mf() {
     framework("regnet_x_400mf", 1);

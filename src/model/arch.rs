@@ -255,7 +255,7 @@ impl Arch {
         if let Some(graph) = efficientnet_v2::torchvision(&self.name, self.width, input, classes) {
             return Ok(graph);
         }
-        if let Some(graph) = mobilenet_v3::torchvision(&self.name, self.width, input, classes) {
+        if let Some(graph) = mobilenet_v3::graph(&self.name, self.width, input, classes) {
             return Ok(graph);
         }
         if let Some(graph) = regnet::torchvision(&self.name, input, classes) {

@@ -1,5 +1,4 @@
-//! MobileNetV3 (Howard et al., 2019), small and large, as torchvision has them, and with the batch norms of timm, which has the same
-//! layers.
+//! MobileNetV3 (Howard et al., 2019), small and large, as torchvision and as timm have them: with other batch norms.
 
 use super::graph::{Activation, Framework, Graph, Op, Reduce, Shape};
 use super::mobilenet::divisible;
@@ -48,107 +47,178 @@ const LARGE: &[Row] = &[
 /// Channels of the stem.
 const STEM: usize = 16;
 
-const TIMM: &str = "_timm";
-
 /// One of the two.
 struct Network {
     blocks: &'static [Row],
+    /// Blocks of each stage, as timm counts them.
+    stages: &'static [usize],
     /// Numbers of the layer in front of the classifier.
     hidden: usize,
-    /// Its last feature map.
-    no_top: &'static str,
-    /// The last of its maps with an eighth of the image's side.
-    early: &'static str,
 }
+
+const TIMM: &str = "_timm";
 
 fn network(name: &str) -> Option<Network> {
     match name.trim_end_matches(TIMM) {
-        "mobilenet_v3_small" => {
-            Some(Network { blocks: SMALL, hidden: 1024, no_top: "features.12.2", early: "features.3.last" })
-        }
-        "mobilenet_v3_large" => {
-            Some(Network { blocks: LARGE, hidden: 1280, no_top: "features.16.2", early: "features.6.last" })
-        }
+        "mobilenet_v3_small" => Some(Network { blocks: SMALL, stages: &[1, 2, 3, 2, 3], hidden: 1024 }),
+        "mobilenet_v3_large" => Some(Network { blocks: LARGE, stages: &[1, 2, 3, 4, 2, 3], hidden: 1280 }),
         _ => None,
     }
 }
 
-/// Its features, early ones, and its last feature map.
+/// Its features, early ones (the last of its maps with an eighth of the image's side), and its last feature map.
 pub fn taps(name: &str) -> Option<[&'static str; 3]> {
-    network(name).map(|own| ["avgpool", own.early, own.no_top])
+    Some(match name {
+        "mobilenet_v3_small" => ["avgpool", "features.3.last", "features.12.2"],
+        "mobilenet_v3_large" => ["avgpool", "features.6.last", "features.16.2"],
+        "mobilenet_v3_small_timm" => ["global_pool", "blocks.1.1.last", "blocks.5.0.bn1.act"],
+        "mobilenet_v3_large_timm" => ["global_pool", "blocks.2.2.last", "blocks.6.0.bn1.act"],
+        _ => return None,
+    })
 }
 
-/// Blocks of each stage, as timm counts them.
-pub fn stages(name: &str) -> Option<&'static [usize]> {
-    let small = network(name)?.blocks.len() == SMALL.len();
-    Some(if small { &[1, 2, 3, 2, 3] } else { &[1, 2, 3, 4, 2, 3] })
-}
-
-/// torchvision's modules in the order in which they run, with `width` times the channels.
-pub fn torchvision(name: &str, width: f64, input: Shape, classes: usize) -> Option<Graph> {
+/// The modules in the order in which they run, with `width` times the channels.
+pub fn graph(name: &str, width: f64, input: Shape, classes: usize) -> Option<Graph> {
     let own = network(name)?;
     let channels = |channels: usize| divisible(channels as f64 * width);
-    // torchvision's batch norms are TensorFlow's here, timm's are PyTorch's.
-    let norm = match name.ends_with(TIMM) {
-        true => Op::torch_norm(1e-5),
-        false => Op::BatchNorm { eps: 1e-3, momentum: 0.01, unbiased: true, scale: true },
-    };
+    let timm = name.ends_with(TIMM);
     let mut graph = Graph::new(name, Framework::Torch, input);
     let stem = Op::conv(channels(STEM), [3, 3], 2, [1; 4]);
-    convolved(&mut graph, &norm, "features.0", "features.0", stem, Some(HS));
-    for (index, (kernel, inner, out, gated, activation, stride)) in own.blocks.iter().enumerate() {
-        let group = format!("features.{}", index + 1);
-        let (inner, out) = (channels(*inner), channels(*out));
-        let from = graph.last();
-        let before = graph.layers[from].shape[0];
-        let mut part = 0;
-        let mut next = || {
-            part += 1;
-            format!("{group}.block.{}", part - 1)
-        };
-        if inner != before {
-            convolved(&mut graph, &norm, &group, &next(), Op::conv(inner, [1, 1], 1, [0; 4]), Some(*activation));
-        }
-        let depthwise = Op::conv(inner, [*kernel; 2], *stride, [kernel / 2; 4]).grouped(inner);
-        convolved(&mut graph, &norm, &group, &next(), depthwise, Some(*activation));
-        if *gated {
-            gate(&mut graph, &group, &next(), divisible((inner / 4) as f64));
-        }
-        let main = convolved(&mut graph, &norm, &group, &next(), Op::conv(out, [1, 1], 1, [0; 4]), None);
-        if *stride == 1 && before == out {
-            graph.push(&group, format!("{group}.add"), Op::Add, &[main, from]);
-        }
+    let (group, named) = match timm {
+        true => ("conv_stem", ["conv_stem", "bn1", "bn1.act"]),
+        false => ("features.0", ["features.0.0", "features.0.1", "features.0.2"]),
+    };
+    convolved(&mut graph, group, named.map(str::to_owned), stem, Some(HS), timm);
+    for (index, row) in own.blocks.iter().enumerate() {
+        // torchvision leaves the first convolution out where it would change no number of channels, timm in the first block.
+        let same = channels(row.1) == graph.layers[graph.last()].shape[0];
+        let expands = if timm { index > 0 } else { !same };
+        let names = if timm { timm_block(own.stages, index) } else { torch_block(index, expands, row.3) };
+        block(&mut graph, &names, row, channels, [expands, timm]);
     }
-    let top = format!("features.{}", own.blocks.len() + 1);
+    let (group, named) = match timm {
+        true => {
+            let last = format!("blocks.{}.0", own.stages.len());
+            (last.clone(), ["conv", "bn1", "bn1.act"].map(|part| format!("{last}.{part}")))
+        }
+        false => {
+            let last = format!("features.{}", own.blocks.len() + 1);
+            (last.clone(), ["0", "1", "2"].map(|part| format!("{last}.{part}")))
+        }
+    };
     let last = 6 * graph.layers[graph.last()].shape[0];
-    convolved(&mut graph, &norm, &top, &top, Op::conv(last, [1, 1], 1, [0; 4]), Some(HS));
-    graph.then("avgpool", "avgpool", Op::GridPool { reduce: Reduce::Avg, grid: 1 });
-    graph.then("avgpool", "flatten", Op::Flatten);
-    let hidden = Op::Linear { out: channels(own.hidden), activation: Activation::Linear };
-    graph.then("classifier", "classifier.0", hidden);
-    graph.then("classifier", "classifier.1", Op::Activation(HS));
-    graph.then("classifier", "classifier.2", Op::Dropout(0.2));
-    graph.then("classifier", "classifier.3", Op::Linear { out: classes, activation: Activation::Linear });
+    convolved(&mut graph, &group, named, Op::conv(last, [1, 1], 1, [0; 4]), Some(HS), timm);
+    head(&mut graph, channels(own.hidden), classes, timm);
     Some(graph)
 }
 
-/// Squeeze-and-excitation of the last map, with a gate of straight lines.
-fn gate(graph: &mut Graph, group: &str, name: &str, squeezed: usize) {
-    let map = graph.last();
-    let inner = graph.layers[map].shape[0];
-    let pointwise = |out, activation| Op::conv(out, [1, 1], 1, [0; 4]).biased(activation);
-    graph.then(group, format!("{name}.avgpool"), Op::GridPool { reduce: Reduce::Avg, grid: 1 });
-    graph.then(group, format!("{name}.fc1"), pointwise(squeezed, Activation::Relu));
-    let gate = graph.then(group, format!("{name}.fc2"), pointwise(inner, Activation::HardSigmoid));
-    graph.push(group, format!("{name}.mul"), Op::Scale, &[map, gate]);
+/// What follows the last map: timm convolves its one pixel, torchvision has a dense layer, and in front of the last a dropout.
+fn head(graph: &mut Graph, hidden: usize, classes: usize, timm: bool) {
+    let linear = |out| Op::Linear { out, activation: Activation::Linear };
+    let pool = Op::GridPool { reduce: Reduce::Avg, grid: 1 };
+    if timm {
+        graph.then("global_pool", "global_pool", pool);
+        graph.then("conv_head", "conv_head", Op::conv(hidden, [1, 1], 1, [0; 4]).biased(Activation::Linear));
+        graph.then("conv_head", "act2", Op::Activation(HS));
+        graph.then("classifier", "flatten", Op::Flatten);
+        graph.then("classifier", "classifier", linear(classes));
+    } else {
+        graph.then("avgpool", "avgpool", pool);
+        graph.then("avgpool", "flatten", Op::Flatten);
+        graph.then("classifier", "classifier.0", linear(hidden));
+        graph.then("classifier", "classifier.1", Op::Activation(HS));
+        graph.then("classifier", "classifier.2", Op::Dropout(0.2));
+        graph.then("classifier", "classifier.3", linear(classes));
+    }
 }
 
-/// Convolution, batch norm and activation, numbered as torchvision does.
-fn convolved(graph: &mut Graph, norm: &Op, group: &str, name: &str, conv: Op, activation: Option<Activation>) -> usize {
-    graph.then(group, format!("{name}.0"), conv);
-    let norm = graph.then(group, format!("{name}.1"), norm.clone());
+/// What the layers of a block are called: each convolution with its batch norm and its activation, and the gate.
+struct Names {
+    group: String,
+    expand: [String; 3],
+    depthwise: [String; 3],
+    /// Pooling, the two convolutions, and the product.
+    gate: [String; 4],
+    project: [String; 3],
+    add: String,
+}
+
+/// torchvision numbers the parts that a block has.
+fn torch_block(index: usize, expands: bool, gated: bool) -> Names {
+    let group = format!("features.{}", index + 1);
+    let first = usize::from(expands);
+    let part = |part: usize| ["0", "1", "2"].map(|own| format!("{group}.block.{part}.{own}"));
+    let gate = ["avgpool", "fc1", "fc2", "mul"].map(|own| format!("{group}.block.{}.{own}", first + 1));
+    let project = part(first + 1 + usize::from(gated));
+    Names { expand: part(0), depthwise: part(first), gate, project, add: format!("{group}.add"), group }
+}
+
+/// timm counts batch norms, and calls the last convolution of the block that does not expand by another name.
+fn timm_block(stages: &[usize], index: usize) -> Names {
+    let mut repeat = index;
+    let mut stage = 0;
+    while repeat >= stages[stage] {
+        repeat -= stages[stage];
+        stage += 1;
+    }
+    let group = format!("blocks.{stage}.{repeat}");
+    let first = usize::from(index > 0);
+    let part = |conv: &str, number: usize| {
+        [format!("{group}.{conv}"), format!("{group}.bn{number}"), format!("{group}.bn{number}.act")]
+    };
+    let gate = ["pool", "conv_reduce", "conv_expand", "mul"].map(|own| format!("{group}.se.{own}"));
+    let project = part(if index > 0 { "conv_pwl" } else { "conv_pw" }, first + 2);
+    Names {
+        expand: part("conv_pw", 1),
+        depthwise: part("conv_dw", first + 1),
+        gate,
+        project,
+        add: format!("{group}.add"),
+        group,
+    }
+}
+
+fn block(graph: &mut Graph, names: &Names, row: &Row, channels: impl Fn(usize) -> usize, [expands, timm]: [bool; 2]) {
+    let (kernel, inner, out, gated, activation, stride) = *row;
+    let (inner, out) = (channels(inner), channels(out));
+    let from = graph.last();
+    let before = graph.layers[from].shape[0];
+    let group = &names.group;
+    let pointwise = |out| Op::conv(out, [1, 1], 1, [0; 4]);
+    if expands {
+        convolved(graph, group, names.expand.clone(), pointwise(inner), Some(activation), timm);
+    }
+    let depthwise = Op::conv(inner, [kernel; 2], stride, [kernel / 2; 4]).grouped(inner);
+    let map = convolved(graph, group, names.depthwise.clone(), depthwise, Some(activation), timm);
+    if gated {
+        let [pool, reduce, expand, product] = names.gate.clone();
+        graph.then(group, pool, Op::GridPool { reduce: Reduce::Avg, grid: 1 });
+        graph.then(group, reduce, pointwise(divisible((inner / 4) as f64)).biased(Activation::Relu));
+        let gate = graph.then(group, expand, pointwise(inner).biased(Activation::HardSigmoid));
+        graph.push(group, product, Op::Scale, &[map, gate]);
+    }
+    let main = convolved(graph, group, names.project.clone(), pointwise(out), None, timm);
+    if stride == 1 && before == out {
+        graph.push(group, names.add.clone(), Op::Add, &[main, from]);
+    }
+}
+
+/// Convolution, batch norm and activation. torchvision's batch norms are TensorFlow's here, timm's are PyTorch's.
+fn convolved(
+    graph: &mut Graph,
+    group: &str,
+    [conv, norm, active]: [String; 3],
+    op: Op,
+    activation: Option<Activation>,
+    timm: bool,
+) -> usize {
+    graph.then(group, conv, op);
+    let norm = match timm {
+        true => graph.then(group, norm, Op::torch_norm(1e-5)),
+        false => graph.then(group, norm, Op::BatchNorm { eps: 1e-3, momentum: 0.01, unbiased: true, scale: true }),
+    };
     match activation {
-        Some(activation) => graph.then(group, format!("{name}.2"), Op::Activation(activation)),
+        Some(activation) => graph.then(group, active, Op::Activation(activation)),
         None => norm,
     }
 }

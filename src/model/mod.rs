@@ -12,7 +12,7 @@ mod inception;
 pub mod init;
 pub mod lora;
 mod mobilenet;
-pub mod mobilenet_v3;
+mod mobilenet_v3;
 mod op;
 mod order;
 mod regnet;

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use super::{clip, dinov3, hub, hub_maps, siglip};
 use crate::model::graph::{Framework, Graph, Op};
-use crate::model::mobilenet_v3;
 
 /// Other frameworks' names of this network's layers.
 pub(super) fn aliases(graph: &Graph) -> HashMap<String, usize> {
@@ -35,9 +34,6 @@ pub(super) fn aliases(graph: &Graph) -> HashMap<String, usize> {
     }
     if graph.arch.starts_with("mobilenet_v2_") {
         timm_mobilenet(graph, &mut names);
-    }
-    if graph.arch.starts_with("mobilenet_v3_") && graph.arch.ends_with("_timm") {
-        timm_mobilenet_v3(graph, &mut names);
     }
     if graph.arch.starts_with("regnet_") {
         timm_regnet(graph, &mut names);
@@ -197,46 +193,6 @@ fn timm_mobilenet(graph: &Graph, names: &mut HashMap<String, usize>) {
         }
     }
     timm(graph, names, 18, blocks);
-}
-
-/// The blocks of MobileNetV3; the first does not expand, and some have a gate. What timm convolves behind the pooling is a dense layer.
-fn timm_mobilenet_v3(graph: &Graph, names: &mut HashMap<String, usize>) {
-    let mut add = |other: String, own: String| {
-        if let Some(layer) = graph.find(&own) {
-            names.insert(other, layer);
-        }
-    };
-    let mut index = 0;
-    let stages = mobilenet_v3::stages(&graph.arch).unwrap_or_default();
-    for (stage, repeats) in stages.iter().enumerate() {
-        for repeat in 0..*repeats {
-            index += 1;
-            let (block, own) = (format!("blocks.{stage}.{repeat}"), format!("features.{index}.block"));
-            let words = if index == 1 { &["conv_dw", "conv_pw"][..] } else { &["conv_pw", "conv_dw", "conv_pwl"] };
-            let mut part = 0;
-            for (at, word) in words.iter().enumerate() {
-                if graph.find(&format!("{own}.{part}.fc1")).is_some() {
-                    add(format!("{block}.se.conv_reduce"), format!("{own}.{part}.fc1"));
-                    add(format!("{block}.se.conv_expand"), format!("{own}.{part}.fc2"));
-                    part += 1;
-                }
-                add(format!("{block}.{word}"), format!("{own}.{part}.0"));
-                add(format!("{block}.bn{}", at + 1), format!("{own}.{part}.1"));
-                part += 1;
-            }
-        }
-    }
-    let (last, top) = (format!("blocks.{}.0", stages.len()), format!("features.{}", index + 1));
-    for (other, own) in [
-        ("conv_stem".to_owned(), "features.0.0".to_owned()),
-        ("bn1".to_owned(), "features.0.1".to_owned()),
-        (format!("{last}.conv"), format!("{top}.0")),
-        (format!("{last}.bn1"), format!("{top}.1")),
-        ("conv_head".to_owned(), "classifier.0".to_owned()),
-        ("classifier".to_owned(), "classifier.3".to_owned()),
-    ] {
-        add(other, own);
-    }
 }
 
 /// timm's names of RegNets.
