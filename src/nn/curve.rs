@@ -1,5 +1,5 @@
-//! SiLU, GELU in three ways, the sigmoid, and what is made of straight lines for SiLU and the sigmoid, forward and backward. Nothing is fused and no system's `exp` is asked: all paths give the same bits. A
-//! NaN stays a NaN.
+//! SiLU, GELU in three ways, the sigmoid, and what is made of straight lines for SiLU and the sigmoid, forward and backward. Nothing
+//! is fused and no system's `exp` is asked: all paths give the same bits. A NaN stays a NaN.
 
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;

@@ -1,4 +1,4 @@
-//! The curves on CUDA.
+//! SiLU, GELU in three ways, the sigmoid and their likes of straight lines on CUDA.
 
 use candle_core::{Result, Tensor};
 

@@ -1,4 +1,5 @@
-// SiLU, GELU in three ways, the sigmoid, their likes of straight lines, SwiGLU, and products of maps with numbers of channels and of images.
+// SiLU, GELU in three ways, the sigmoid, their likes of straight lines, SwiGLU, and products of maps with numbers of channels and of
+// images.
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
