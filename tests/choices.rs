@@ -254,7 +254,7 @@ fn a_report_tells_what_one_recipe_for_all_is_worth() {
     for text in [
         "One recipe for all 3 scenarios? accuracy on test, mean over them",
         "chosen in each by the rules",
-        "probe in all",
+        "(validation's choice)",
         "TFLOP: one replicate of all settings",
         "TFLOP: one trial",
     ] {

@@ -344,8 +344,8 @@ impl Choice {
         match self.way {
             Way::Validation => "chosen in each by validation".to_owned(),
             Way::Rules => "chosen in each by the rules".to_owned(),
-            Way::One if self.selected => format!("{} in all (validation's choice)", self.recipes[0]),
-            Way::One => format!("{} in all", self.recipes[0]),
+            Way::One if self.selected => format!("{} (validation's choice)", self.recipes[0]),
+            Way::One => self.recipes[0].clone(),
         }
     }
 
