@@ -3,6 +3,7 @@
 mod advice;
 mod architecture;
 mod augmentations;
+mod averaging;
 mod backbones;
 mod builder;
 mod bundles;

@@ -176,6 +176,18 @@ impl Network {
         Ok(params)
     }
 
+    /// What steps change: learned numbers, and the running statistics beside them.
+    pub fn moving(&self) -> Vec<&Tensor> {
+        self.changing().into_iter().map(|(layer, which)| &self.params[layer][which]).collect()
+    }
+
+    /// Puts other tensors in the place of `moving`'s.
+    pub fn set_moving(&mut self, tensors: Vec<Tensor>) {
+        for ((layer, which), tensor) in self.changing().into_iter().zip(tensors) {
+            self.params[layer][which] = tensor;
+        }
+    }
+
     /// Puts what has changed since a snapshot at a share of the way from there to where it is.
     ///
     /// # Errors

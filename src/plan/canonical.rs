@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use super::depth::settle_depth;
 use super::effect::{
-    Fault, drop_without_effect, refuse_refit, settle_calibration, settle_interpolation, settle_solver, settle_views,
+    Fault, drop_without_effect, refuse_refit, settle_average, settle_calibration, settle_interpolation, settle_solver,
+    settle_views,
 };
 use super::facts::{Facts, KnownBackbone};
 use super::short::Cut;
@@ -66,12 +67,14 @@ const STRUCTURE: &[&str] = &[
     "layer_rates",
     "phases",
     "interpolate",
+    "average",
     "calibrate",
     "batch_norm",
     "optimizer",
     "decay",
     "nesterov",
     "keep_weights",
+    "early_stop",
     "augment",
     "views",
     "head",
@@ -214,6 +217,7 @@ impl Settler<'_> {
         settle_depth(&mut layer, asked, &backbone).map_err(refused)?;
         settle_views(&mut layer).map_err(refused)?;
         settle_interpolation(&mut layer).map_err(refused)?;
+        settle_average(&mut layer).map_err(refused)?;
         settle_calibration(&mut layer);
         let solves = settle_solver(&mut layer).map_err(refused)?;
         if self.experiment.refit {

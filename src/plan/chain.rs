@@ -32,8 +32,8 @@ pub struct Reach<'a> {
     pub refit: bool,
     pub per_class: Option<usize>,
     pub pretrain: Option<&'a experiment::Pretrain>,
-    /// Whether any trial calibrates its probabilities.
-    pub calibrates: bool,
+    /// Whether any trial is calibrated or averaged in the end, and may be one training with others till then.
+    pub twins: bool,
 }
 
 /// The stages behind a settled cell's replicate.
@@ -73,6 +73,7 @@ pub fn chain(layer: &Layer, cell: Key, replicate: usize, reach: &Reach, facts: &
             .map_or(Ok(KeepWeights::Last), |value| recipe::word(value, "'last' or 'best'"))?,
         early_stop: layer.get("early_stop").map(experiment::keys::early_stop_patience).transpose()?,
         interpolate: layer.get("interpolate").map_or(Ok(1.0), |value| recipe::number(value, 0.0, 1.0))?,
+        average: layer.get("average").map_or(Ok(0.0), |value| recipe::number(value, 0.0, 1.0))?,
         calibrate: layer
             .get("calibrate")
             .map_or(Ok(Calibrate::None), |value| recipe::word(value, recipe::CALIBRATE))?,
@@ -107,7 +108,7 @@ pub fn chain(layer: &Layer, cell: Key, replicate: usize, reach: &Reach, facts: &
     };
     // A random backbone differs between replicates: there is nothing to share.
     let encode = encode.filter(|_| train.backbone.start != Start::Random);
-    let branches = reach.calibrates
+    let branches = reach.twins
         || train.phases.len() > 1
         || matches!(train.phases.first().map(|phase| &phase.schedule), Some(Schedule::Step { .. }));
     Ok(Chain { pretrain, prefix: encode.is_some(), encode, train, branches })

@@ -16,6 +16,9 @@ use crate::recipe::{Budget, Calibrate, Optimizer};
 /// Evaluations of validation within a budget of steps.
 pub const EVALUATIONS: usize = 10;
 
+/// Steps whose weights are averaged, at most.
+pub const AVERAGED: usize = 16;
+
 /// Multiply-accumulates of a stage, and the bytes that it leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cost {
@@ -128,9 +131,9 @@ pub fn expense(chain: &Chain, counts: Counts) -> Result<Expense, String> {
 /// Validation images that are read once more in the end: for a temperature, and for the scores of weights that were none of an
 /// evaluation's.
 fn rescored(train: &Train, counts: Counts) -> f64 {
-    let times = match (train.calibrate, train.interpolate < 1.0) {
+    let times = match (train.calibrate, train.interpolate < 1.0 || train.average > 0.0) {
         (Calibrate::Temperature, _) => 2.0,
-        (Calibrate::None, between) => f64::from(between),
+        (Calibrate::None, made) => f64::from(made),
     };
     times * counts.val as f64
 }

@@ -40,6 +40,7 @@ const OF_STEPS: &[&str] = &[
     "clip",
     "dropout",
     "keep_weights",
+    "average",
     "early_stop",
     "batch_norm",
     "trains",
@@ -177,6 +178,25 @@ pub fn settle_interpolation(layer: &mut Layer) -> Result<(), Fault> {
         )),
         _ => Ok(()),
     }
+}
+
+/// A mean over the last steps needs them to come, and is not the weights of one evaluation.
+pub fn settle_average(layer: &mut Layer) -> Result<(), Fault> {
+    let Some(value) = layer.get("average").cloned() else { return Ok(()) };
+    if value.number() == Some(0.0) {
+        layer.remove("average");
+        return Ok(());
+    }
+    if layer.get("keep_weights").and_then(Value::text) == Some("best") {
+        let message = "the mean over the last steps is not what keep_weights = \"best\" takes: leave one of them out";
+        return Err(fault("average", &value, message));
+    }
+    if layer.contains_key("early_stop") {
+        let message =
+            "where training may stop early its last steps are not known before: leave `early_stop` or `average` out";
+        return Err(fault("average", &value, message));
+    }
+    Ok(())
 }
 
 /// What calibrates nothing stands in no key.

@@ -210,7 +210,7 @@ impl Plan {
             refit: self.refit,
             per_class: None,
             pretrain: self.pretrain.as_ref(),
-            calibrates: self.space.knows("calibrate"),
+            twins: ["calibrate", "average"].iter().any(|key| self.space.knows(key)),
         };
         reach.per_class = self.widest(cell);
         chain::chain(&self.settled(cell), cell.key, replicate, &reach, facts)

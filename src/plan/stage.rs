@@ -106,6 +106,10 @@ fn is_whole(share: &f64) -> bool {
     *share == 1.0
 }
 
+fn is_none(share: &f64) -> bool {
+    *share == 0.0
+}
+
 fn is_default(precision: &Precision) -> bool {
     *precision == Precision::default()
 }
@@ -128,6 +132,9 @@ pub struct Train {
     /// The weights that are scored are this share of the way from where the last phase began to where it ended.
     #[serde(default = "whole", skip_serializing_if = "is_whole")]
     pub interpolate: f64,
+    /// The weights that are scored are the mean over this last share of the last phase; 0: those of its last step.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub average: f64,
     #[serde(default, skip_serializing_if = "Calibrate::is_none")]
     pub calibrate: Calibrate,
     /// Augmented views of each training image that are stored, instead of new ones in every epoch.

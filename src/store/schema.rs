@@ -59,10 +59,12 @@ pub const SETTINGS: &[&str] = &[
     "calibrate",
     // From the fifteenth migration on.
     "tune_share",
+    // From the seventeenth migration on.
+    "average",
 ];
 
 /// How many settings each migration knew.
-const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, 40, 40, 40, 43, 43, 44, 44, 46, 46, 47, 48, SETTINGS.len()];
+const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, 40, 40, 40, 43, 43, 44, 44, 46, 46, 47, 48, 48, SETTINGS.len()];
 
 /// Columns of `trial` that a configuration alone decides: equal for equal keys, on any machine of one numerics class.
 pub const RESULTS: &[&str] = &[
@@ -88,7 +90,7 @@ pub const RESULTS: &[&str] = &[
 ];
 
 /// How many results each migration knew.
-const KNOWN_RESULTS: &[usize] = &[15, 15, 15, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 17, 17, RESULTS.len()];
+const KNOWN_RESULTS: &[usize] = &[15, 15, 15, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 17, 17, 17, RESULTS.len()];
 
 pub const MIGRATIONS: &[&str] = &[
     FIRST,
@@ -107,6 +109,7 @@ pub const MIGRATIONS: &[&str] = &[
     CALIBRATION,
     TUNE_SHARE,
     EXPENSE,
+    AVERAGE,
 ];
 
 const FIRST: &str = "
@@ -310,6 +313,12 @@ DROP VIEW result;
 
 const EXPENSE: &str = "
 ALTER TABLE cell ADD COLUMN expense TEXT; -- JSON: multiply-accumulates of one of its trials, and what it may share; NULL: of a sweep before this
+";
+
+const AVERAGE: &str = "
+ALTER TABLE cell ADD COLUMN average;
+DROP VIEW result;
+{view}
 ";
 
 /// What people query: a row for each planned trial.

@@ -6,6 +6,7 @@ use candle_core::{DType, Result, Tensor};
 use super::course::{Course, Now, targets};
 use super::descent::{rule, step};
 use super::lane::read_all;
+use super::mean::Mean;
 use super::record::History;
 use crate::nn::loss::{Labels, Means, Targets, cross_entropies};
 use crate::nn::optim::{HeadStep, State, all_finite, clip, step_heads};
@@ -28,6 +29,8 @@ pub struct Head {
     pub stops: bool,
     states: [State; 2],
     best: Option<(f64, [Tensor; 2])>,
+    /// Of what it is at the end of its course.
+    mean: Option<Mean>,
 }
 
 /// What a head does at a step.
@@ -42,7 +45,7 @@ impl Bank {
     /// # Errors
     /// The shapes differ.
     pub fn new(params: &[[Tensor; 2]], histories: Vec<History>) -> Result<Self> {
-        let head = |history| Head { history, stops: false, states: Default::default(), best: None };
+        let head = |history| Head { history, stops: false, states: Default::default(), best: None, mean: None };
         let (weight, bias) = stacked(params)?;
         let classes = params[0][1].elem_count();
         Ok(Self { weight, bias, classes, heads: histories.into_iter().map(head).collect(), owed: Vec::new() })
@@ -144,6 +147,16 @@ impl Bank {
         Ok(())
     }
 
+    /// Takes what a head has now into its mean. What it had was scored, and the mean is not.
+    ///
+    /// # Errors
+    /// Only those of the device.
+    pub fn average(&mut self, index: usize) -> Result<()> {
+        let [weight, bias] = &self.params(index)?;
+        let head = &mut self.heads[index];
+        head.mean.get_or_insert_default().add(&[weight, bias])
+    }
+
     /// What a head has now: weights [classes, inputs] and biases `[classes]`.
     ///
     /// # Errors
@@ -186,7 +199,7 @@ impl Bank {
         let mut parts: [(Vec<[Tensor; 2]>, Vec<Head>); 2] = Default::default();
         for (params, mut head) in params.into_iter().zip(std::mem::take(&mut self.heads)) {
             let gone = which(&head);
-            let params = if gone { head.best.take().map_or(params, |(_, best)| best) } else { params };
+            let params = if gone { head.scored().unwrap_or(params) } else { params };
             let part = &mut parts[usize::from(gone)];
             part.0.push(params);
             part.1.push(head);
@@ -212,6 +225,14 @@ impl Bank {
             }
         }
         Ok(())
+    }
+}
+
+impl Head {
+    /// What it is scored with, where that is not what it has in the end.
+    fn scored(&mut self) -> Option<[Tensor; 2]> {
+        let mean = self.mean.take().and_then(|mean| <[Tensor; 2]>::try_from(mean.tensors()).ok());
+        self.best.take().map(|(_, best)| best).or(mean)
     }
 }
 

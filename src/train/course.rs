@@ -2,7 +2,7 @@
 
 use crate::augmentation::Augmentation;
 use crate::phase::Phase;
-use crate::plan::cost::steps;
+use crate::plan::cost::{AVERAGED, steps};
 use crate::recipe::{Budget, ClassWeights, Decay, KeepWeights, Metric, Schedule};
 
 /// The phases of a trial, with their lengths on a training set.
@@ -15,6 +15,8 @@ pub struct Course {
     pub metric: Metric,
     /// Augmented views that epochs take turns with, instead of new ones.
     pub views: Option<usize>,
+    /// The last share of the last leg, over which weights are averaged.
+    pub average: f64,
 }
 
 #[derive(Clone, Debug)]
@@ -81,6 +83,7 @@ impl Course {
             keep_best: keep == KeepWeights::Best,
             metric,
             views: None,
+            average: 0.0,
         }
     }
 
@@ -111,6 +114,19 @@ impl Course {
             evaluates: leg.evaluates(place.step + 1),
             ends: place.step + 1 == leg.steps,
         }
+    }
+
+    /// Whether the weights after the step here are among those that are averaged: at even parts of the last share of the last leg,
+    /// the last step among them.
+    pub fn averages(&self, place: Place) -> bool {
+        if self.average == 0.0 || place.leg + 1 < self.legs.len() {
+            return false;
+        }
+        let steps = self.legs[place.leg].steps;
+        let tail = ((self.average * steps as f64).round() as usize).max(1);
+        let points = AVERAGED.min(tail);
+        let within = (place.step + 1 + tail).saturating_sub(steps);
+        within > 0 && within * points / tail > (within - 1) * points / tail
     }
 
     pub fn draw(&self, place: Place) -> Draw<'_> {

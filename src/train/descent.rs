@@ -222,7 +222,7 @@ mod tests {
             lane.learn(&batch()?, &Lesson { labels: (&LABELS).into(), balanced: &[] }, &mut turn)?;
             after.push(named(&lane.network)?);
         }
-        lane.leave(1.0)?;
+        lane.leave(0.0, 1.0)?;
         Ok(after)
     }
 

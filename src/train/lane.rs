@@ -9,6 +9,7 @@ use candle_core::Tensor;
 
 use super::course::{Course, Now, targets};
 use super::descent::{Descent, Moved, Ratios, Relative, groups};
+use super::mean::Mean;
 use super::record::History;
 #[cfg(feature = "cuda")]
 use crate::exec::routine::{Routine, TrainStep};
@@ -52,6 +53,8 @@ pub struct Lane {
     best: Option<(f64, Vec<Vec<Tensor>>)>,
     /// What it was when this leg began, where its end is to lie between that and what was trained.
     began: Option<Vec<Vec<Tensor>>>,
+    /// Means of what it is at the end of this leg, each over another share of that.
+    means: Vec<(f64, Mean)>,
     /// Losses of steps that the device has not told yet.
     owed: Vec<Means>,
     /// Multiply-accumulates for an image of this leg: of a forward pass, and of a step.
@@ -75,6 +78,7 @@ impl Lane {
             states: BTreeMap::new(),
             best: None,
             began: None,
+            means: Vec::new(),
             owed: Vec::new(),
             macs: [0.0; 2],
             fixed: None,
@@ -114,6 +118,7 @@ impl Lane {
         self.states.clear();
         self.best = None;
         self.began = None;
+        self.means.clear();
         self.ratios = None;
         #[cfg(feature = "cuda")]
         {
@@ -149,6 +154,7 @@ impl Lane {
                 .collect::<candle_core::Result<_>>()?,
             best: self.best.clone(),
             began: self.began.clone(),
+            means: self.means.clone(),
             owed: Vec::new(),
             macs: self.macs,
             fixed: self.fixed,
@@ -324,14 +330,34 @@ impl Lane {
         Ok(())
     }
 
-    /// Ends a leg: takes the best weights, if they were kept, goes back to a share of the way from where the leg began, and checks
-    /// what must hold. What is below a whole share was scored nowhere yet.
+    /// Takes what the network is now into the mean over a share of the leg.
     ///
     /// # Errors
-    /// What was frozen has moved, or nothing was kept of the beginning: a bug.
-    pub fn leave(&mut self, share: f64) -> anyhow::Result<()> {
+    /// Only those of the device.
+    pub fn average(&mut self, share: f64) -> candle_core::Result<()> {
+        let known = self.means.iter().position(|(known, _)| *known == share);
+        let place = known.unwrap_or_else(|| {
+            self.means.push((share, Mean::default()));
+            self.means.len() - 1
+        });
+        self.means[place].1.add(&self.network.moving())
+    }
+
+    /// Ends a leg: takes the best weights, if they were kept, or the mean over the last `average` of it, goes back to a share of
+    /// the way from where the leg began, and checks what must hold. A mean, and what is below a whole share, was scored nowhere
+    /// yet.
+    ///
+    /// # Errors
+    /// What was frozen has moved, or nothing was kept of the beginning or the end: a bug.
+    pub fn leave(&mut self, average: f64, share: f64) -> anyhow::Result<()> {
         if let Some((_, params)) = self.best.take() {
             self.network.params = params;
+        }
+        let mean = std::mem::take(&mut self.means).into_iter().find(|(known, _)| *known == average);
+        if average > 0.0 {
+            let (_, mean) = mean.ok_or_else(|| anyhow::anyhow!("nothing was averaged at the end of the phase"))?;
+            self.network.set_moving(mean.tensors());
+            self.history.latest = None;
         }
         let began = self.began.take();
         if share < 1.0 {

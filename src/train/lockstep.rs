@@ -96,7 +96,7 @@ impl<'a> Floor<'a> {
         let course = |stage: &&Train| {
             let mut course =
                 Course::new(&stage.phases, split.train.len(), stage.early_stop, stage.keep_weights, stage.metric);
-            course.views = stage.views;
+            (course.views, course.average) = (stage.views, stage.average);
             course
         };
         let mut floor = Self {
@@ -156,6 +156,7 @@ impl<'a> Floor<'a> {
         for learner in self.learners.iter_mut().filter(|learner| learner.is_due(&self.courses)) {
             learner.settle()?;
         }
+        self.averages()?;
         let accuracy = self.evaluations()?;
         self.tell(group, accuracy);
         self.rounds += 1;
@@ -181,13 +182,46 @@ impl<'a> Floor<'a> {
                 let fork = if others.is_empty() { None } else { Some(lane.fork(others)?) };
                 if place.step == 0 {
                     lane.enter(courses[first].phase(place.leg), frozen(first, place.leg)?, all_params(stages[first])?)?;
-                    if lane.history.trials.iter().any(|trial| end(stages, courses, *trial, place.leg).0 < 1.0) {
+                    if lane.history.trials.iter().any(|trial| End::of(stages, courses, *trial, place.leg).share < 1.0) {
                         lane.begin()?;
                     }
                 }
                 self.learners.extend(fork.map(|fork| Learner::Lane { lane: Box::new(fork), feed }));
             }
             index += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes weights into the means of those that end as one.
+    fn averages(&mut self) -> anyhow::Result<()> {
+        let courses = &self.courses;
+        for learner in &mut self.learners {
+            let start = std::time::Instant::now();
+            let mut trials = Vec::new();
+            match learner {
+                Learner::Lane { lane, .. } if lane.history.record.ending == Ending::Finished => {
+                    let place = lane.history.place;
+                    trials.extend(lane.history.trials.iter().copied().filter(|trial| courses[*trial].averages(place)));
+                    let mut shares: Vec<f64> = trials.iter().map(|trial| courses[*trial].average).collect();
+                    shares.sort_by(f64::total_cmp);
+                    shares.dedup();
+                    shares.into_iter().try_for_each(|share| lane.average(share))?;
+                }
+                Learner::Lane { .. } => {}
+                Learner::Bank { bank, .. } => {
+                    for head in 0..bank.heads.len() {
+                        let history = &bank.heads[head].history;
+                        if courses[history.trials[0]].averages(history.place) {
+                            trials.extend(history.trials.iter().copied());
+                            bank.average(head)?;
+                        }
+                    }
+                }
+            }
+            if !trials.is_empty() {
+                self.spent.add(&trials, start.elapsed().as_secs_f64(), 0.0);
+            }
         }
         Ok(())
     }
@@ -233,7 +267,8 @@ impl<'a> Floor<'a> {
                         if course.keep_best && bank.heads[head].history.record.ending == Ending::Finished {
                             bank.keep_best(head, val.of(course.metric))?;
                         }
-                        bank.heads[head].history.latest = (!course.keep_best).then_some((answers, val));
+                        let scored_now = !course.keep_best && course.average == 0.0;
+                        bank.heads[head].history.latest = scored_now.then_some((answers, val));
                     }
                 }
             }
@@ -263,8 +298,8 @@ impl<'a> Floor<'a> {
                     let course = lane.course_of(&self.courses);
                     let (place, over) = (lane.history.place, lane.history.record.ending == Ending::Diverged);
                     if !over && place.step + 1 == course.steps(place.leg) {
-                        for (lane, share) in self.by_end(lane)? {
-                            self.end_leg(lane, share, feed, &mut ended)?;
+                        for (lane, end) in self.by_end(lane)? {
+                            self.end_leg(lane, end, feed, &mut ended)?;
                         }
                         continue;
                     }
@@ -290,33 +325,27 @@ impl<'a> Floor<'a> {
         self.finish(ended, group, shelf)
     }
 
-    /// A lane at the end of a leg, in as many as there are ends to which its trials come; each with its share of the way.
-    fn by_end(&self, mut lane: Box<Lane>) -> anyhow::Result<Vec<(Box<Lane>, f64)>> {
+    /// A lane at the end of a leg, in as many as there are ends to which its trials come; each with its own.
+    fn by_end(&self, mut lane: Box<Lane>) -> anyhow::Result<Vec<(Box<Lane>, End)>> {
         let leg = lane.history.place.leg;
-        let end = |trial: usize| end(self.stages, &self.courses, trial, leg);
+        let end = |trial: usize| End::of(self.stages, &self.courses, trial, leg);
         let mut lanes = Vec::new();
         loop {
             let own = end(lane.history.trials[0]);
             let others: Vec<usize> = lane.history.trials.iter().copied().filter(|trial| end(*trial) != own).collect();
             if others.is_empty() {
-                lanes.push((lane, own.0));
+                lanes.push((lane, own));
                 return Ok(lanes);
             }
             let fork = lane.fork(others)?;
-            lanes.push((lane, own.0));
+            lanes.push((lane, own));
             lane = Box::new(fork);
         }
     }
 
     /// Ends a leg; the lane goes on to its next one, or has come to its end.
-    fn end_leg(
-        &mut self,
-        mut lane: Box<Lane>,
-        share: f64,
-        feed: usize,
-        ended: &mut Vec<Learner>,
-    ) -> anyhow::Result<()> {
-        lane.leave(share)?;
+    fn end_leg(&mut self, mut lane: Box<Lane>, end: End, feed: usize, ended: &mut Vec<Learner>) -> anyhow::Result<()> {
+        lane.leave(end.average, end.share)?;
         lane.history.record.next_leg();
         let over = lane.history.record.ending == Ending::Diverged || self.split_at_end(&mut lane, feed, ended)?;
         lane.history.place = Place { leg: lane.history.place.leg + 1, step: 0 };
@@ -339,9 +368,23 @@ impl<'a> Floor<'a> {
     }
 }
 
-/// What becomes of a trial at the end of a leg: how far of the way from where it began it goes, and whether its probabilities are
-/// calibrated. All of the way and not, but in its last leg.
-fn end(stages: &[&Train], courses: &[Course], trial: usize, leg: usize) -> (f64, Calibrate) {
-    let stage = stages[trial];
-    if leg + 1 == courses[trial].legs() { (stage.interpolate, stage.calibrate) } else { (1.0, Calibrate::None) }
+/// What becomes of a trial at the end of a leg.
+#[derive(Clone, Copy, PartialEq)]
+struct End {
+    /// The last share of the leg over which weights are averaged.
+    average: f64,
+    /// How far of the way from where the leg began it goes.
+    share: f64,
+    calibrate: Calibrate,
+}
+
+impl End {
+    /// Only of its last leg a trial takes anything but the last weights as they are.
+    fn of(stages: &[&Train], courses: &[Course], trial: usize, leg: usize) -> Self {
+        let Train { average, interpolate, calibrate, .. } = *stages[trial];
+        match leg + 1 == courses[trial].legs() {
+            true => Self { average, share: interpolate, calibrate },
+            false => Self { average: 0.0, share: 1.0, calibrate: Calibrate::None },
+        }
+    }
 }

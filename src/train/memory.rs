@@ -108,8 +108,9 @@ fn of_train(stage: &Train, work: &Work, batch: Option<usize>) -> anyhow::Result<
         own.batch_norm = phase.batch_norm;
         own.selected = Selected::of(&own.graph, &phase.trains);
         let mut storage = storage(&own, batch, stage.precision, Some(phase));
-        // Copies of what trains: of the best evaluation, and of where the phase began.
-        storage.memories += usize::from(stage.keep_weights == KeepWeights::Best) + usize::from(stage.interpolate < 1.0);
+        // Copies of what trains: of the best evaluation, of where the phase began, and the mean over its end.
+        let copies = [stage.keep_weights == KeepWeights::Best, stage.interpolate < 1.0, stage.average > 0.0];
+        storage.memories += copies.into_iter().filter(|copied| *copied).count();
         let under = |images: usize| prefix.as_ref().map_or(0, |prefix| prefix.evaluation_bytes(images, storage));
         // A batch that is changed at random is not filled up.
         let at_once = if phase.augment.is_empty() { AT_ONCE } else { batch.min(AT_ONCE) };

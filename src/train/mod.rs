@@ -20,6 +20,7 @@ mod learner;
 mod lineup;
 mod lockstep;
 mod look;
+mod mean;
 mod memory;
 pub mod pace;
 mod predict;

@@ -85,7 +85,7 @@ fn train(stage: &Pretrain, shelf: &mut Shelf, tell: &mut dyn FnMut(Progress)) ->
     }
     let [forward, learning] = lane.macs;
     let macs = learning * read as f64 + forward * lessons.split.val.len() as f64;
-    lane.leave(1.0)?;
+    lane.leave(0.0, 1.0)?;
     shelf.warn(lane.warning());
     lane.network.weights()?.write(&shelf.places.model(Key::of("pretrain", stage)))?;
     Ok(macs)

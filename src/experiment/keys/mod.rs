@@ -38,7 +38,7 @@ pub enum Group {
 
 /// Keys of `[train]` that a source model passes over.
 pub const IDLE_IN_PRETRAIN: &[&str] =
-    &["start_decay", "dropout", "lambda", "views", "precision", "keep_weights", "early_stop", "calibrate"];
+    &["start_decay", "dropout", "lambda", "views", "precision", "keep_weights", "average", "early_stop", "calibrate"];
 
 const TEXT: &str = r#"{"type":"string"}"#;
 const FLAG: &str = r#"{"type":"boolean"}"#;
