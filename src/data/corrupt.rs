@@ -6,10 +6,10 @@
 
 use std::io::Cursor;
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::FilterType;
 use image::codecs::jpeg::JpegEncoder;
 
+use super::resample::resampled;
 use crate::corruption::{Corruption, Kind};
 use crate::key::Key;
 use crate::seed::{Rng, Stream, stream};
@@ -318,12 +318,7 @@ fn rgb([hue, saturation, value]: [f64; 3]) -> [f64; 3] {
 
 /// Brought to another side by the mean of what a pixel covers.
 fn resized(pixels: &[u8], side: usize, to: usize) -> Result<Vec<u8>, String> {
-    let [from, to] = [side, to].map(|side| side as u32);
-    let source = ImageRef::new(from, from, pixels, PixelType::U8x3).map_err(|error| error.to_string())?;
-    let mut target = Image::new(to, to, PixelType::U8x3);
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Box)).use_alpha(false);
-    Resizer::new().resize(&source, &mut target, &options).map_err(|error| error.to_string())?;
-    Ok(target.into_vec())
+    resampled(pixels, [side as u32; 2], None, [to as u32; 2], FilterType::Box)
 }
 
 /// Saved as a JPEG of a quality, and read again.

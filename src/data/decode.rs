@@ -2,10 +2,10 @@
 
 use std::io::Cursor;
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::FilterType;
 use image::{ImageDecoder, ImageReader};
 
+use super::resample::resampled;
 use crate::frame::{Filter, Frame, Kept};
 
 /// The name of a resampler in keys: a triangle over the source pixels that each target pixel covers, or Keys' curve over twice
@@ -76,18 +76,11 @@ pub fn square(image: &Rgb, frame: Frame) -> Result<Vec<u8>, String> {
         Kept::All => [width, height],
         Kept::Middle(thousandths) => [width.min(height) * f64::from(thousandths) / 1000.0; 2],
     };
-    let source =
-        ImageRef::new(image.width, image.height, &image.pixels, PixelType::U8x3).map_err(|error| error.to_string())?;
-    let mut target = Image::new(side, side, PixelType::U8x3);
     let (left, top) = ((width - kept_width) / 2.0, (height - kept_height) / 2.0);
     let filter = match frame.resize.filter {
         Filter::Bilinear => FilterType::Bilinear,
         Filter::Bicubic => FilterType::CatmullRom,
     };
-    let options = ResizeOptions::new()
-        .resize_alg(ResizeAlg::Convolution(filter))
-        .crop(left, top, kept_width, kept_height)
-        .use_alpha(false);
-    Resizer::new().resize(&source, &mut target, &options).map_err(|error| error.to_string())?;
-    Ok(target.into_vec())
+    let kept = [left, top, kept_width, kept_height];
+    resampled(&image.pixels, [image.width, image.height], Some(kept), [side; 2], filter)
 }

@@ -19,6 +19,7 @@ pub mod open;
 pub mod packed;
 pub mod picture;
 pub mod policy;
+pub mod resample;
 pub mod split;
 pub mod synthetic;
 pub mod table;
