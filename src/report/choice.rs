@@ -1,7 +1,7 @@
 //! What each way to choose a recipe is worth over all scenarios: to let validation choose in each, to follow the rules, or to
 //! take one for all.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use serde::Serialize;
 
@@ -9,6 +9,7 @@ use super::arm::{Arm, Context};
 use super::compare::{Difference, Mean, Scored, difference, mean, mean_over};
 use super::figure::Row;
 use super::findings::{Findings, fraction, shown_difference, shown_mean, tera};
+use super::pooled::{Images, Told};
 use super::selection::leading;
 use super::sheets::{Kind, Sheet, named};
 use super::verdict::{LEAST_REPLICATES, Verdict};
@@ -72,9 +73,6 @@ struct Candidate<'a> {
     /// The mean over scenarios and replicates of the metric on validation; none where it diverged.
     validation: Option<f64>,
 }
-
-/// Test answers by scenario and replicate.
-type Told = Vec<Vec<Scored>>;
 
 /// What each way is worth on the first replicates, which all arms have; none of fewer than two scenarios or two recipes.
 /// `answers` gives the test answers of an arm's selected setting by replicate, `expenses` what a trial of each
@@ -280,62 +278,6 @@ fn notes(stand: &[Candidate], some: &[String], open: usize, arms: &[Arm]) -> Vec
         more => notes.push(format!("{more} recipes have not been run to their end in some scenario")),
     }
     notes
-}
-
-/// The test images of all scenarios, those of a dataset once.
-struct Images {
-    /// Of each scenario and replicate: each image by its place among all, and by its number.
-    tested: Vec<Vec<(Vec<usize>, Vec<u32>)>>,
-    /// Of each scenario, what an image weighs in the mean over scenarios.
-    weights: Vec<f64>,
-    all: usize,
-}
-
-impl Images {
-    fn of(arms: &[&Arm], told: &Told) -> Self {
-        let mut places = BTreeMap::new();
-        for (arm, scored) in arms.iter().zip(told) {
-            let own = scored.iter().flat_map(|own| &own.images);
-            places.extend(own.map(|image| ((arm.context_value("dataset"), *image), 0)));
-        }
-        let mut of_dataset: BTreeMap<&str, usize> = BTreeMap::new();
-        for (at, ((dataset, _), place)) in places.iter_mut().enumerate() {
-            *of_dataset.entry(*dataset).or_default() += 1;
-            *place = at;
-        }
-        let (all, scenarios) = (places.len(), arms.len());
-        let tested = arms.iter().zip(told).map(|(arm, scored)| {
-            let place = |image: &u32| places[&(arm.context_value("dataset"), *image)];
-            scored.iter().map(|own| (own.images.iter().map(place).collect(), own.images.clone())).collect()
-        });
-        // An image of a dataset with few of them weighs more.
-        let weight = |arm: &&Arm| all as f64 / of_dataset[arm.context_value("dataset")] as f64 / scenarios as f64;
-        Self { tested: tested.collect(), weights: arms.iter().map(weight).collect(), all }
-    }
-
-    /// Whether these are answers to the same images.
-    fn fit(&self, told: &Told) -> bool {
-        let same = |(tested, own): (&(Vec<usize>, Vec<u32>), &Scored)| tested.1 == own.images;
-        self.tested.iter().zip(told).all(|(tested, own)| tested.len() == own.len() && tested.iter().zip(own).all(same))
-    }
-
-    /// The mean metric over scenarios as one metric of all these images, so that scenarios that test on the same images, and
-    /// replicates, are not taken for independent.
-    fn together(&self, told: &Told) -> Vec<Scored> {
-        let one = |replicate: usize| {
-            let mut sums: Vec<Option<f64>> = vec![None; self.all];
-            for ((tested, weight), scored) in self.tested.iter().zip(&self.weights).zip(told) {
-                for (place, influence) in tested[replicate].0.iter().zip(&scored[replicate].influence) {
-                    *sums[*place].get_or_insert(0.0) += weight * influence;
-                }
-            }
-            let known = sums.into_iter().enumerate().filter_map(|(place, sum)| Some((place as u32, sum?)));
-            let (images, influence) = known.unzip();
-            let metric = told.iter().map(|scored| scored[replicate].metric).sum::<f64>() / told.len() as f64;
-            Scored { metric, influence, images }
-        };
-        (0..told[0].len()).map(one).collect()
-    }
 }
 
 impl Choice {

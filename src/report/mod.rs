@@ -19,6 +19,7 @@ pub mod labels;
 pub mod latex;
 pub mod look;
 pub mod naming;
+mod pooled;
 pub mod predictions;
 mod protocol;
 pub mod ranking;
