@@ -386,7 +386,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Numbers that the lane holds beside the frozen ones: parameters and the optimiser's memory.
+    /// The course of its trials, which agree so far.
     pub fn course_of<'a>(&self, courses: &'a [Course]) -> &'a Course {
         &courses[self.history.trials[0]]
     }

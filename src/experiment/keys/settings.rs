@@ -289,7 +289,7 @@ pub static KEYS: &[Key] = &[
         "0.0",
         fraction,
         FRACTION,
-        "The weights that are scored and kept are the mean over the last phase's last steps, this share of them, taken at 16 even places, running statistics among them (stochastic weight averaging; Izmailov et al., 2018). Trials that differ in nothing else are trained once."
+        "The weights that are scored and kept are the mean over the last phase's last steps, this share of them, taken at up to 16 even places, running statistics among them (stochastic weight averaging; Izmailov et al., 2018). Trials that differ in nothing else are trained once."
     ),
     key!(
         Train,
