@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 
 use crate::builder::World;
 use crate::chosen::{file, refused};
-use crate::sharing::{GRID, found};
+use crate::sharing::{GRID, foreseen, found};
 
 const COOL: &str = "calibrate = \"temperature\"";
 const LEGS: &str = "phases = [{ freeze = \"all\", steps = 6 }, { freeze = \"layer1\", steps = 6 }]";
@@ -174,14 +174,6 @@ fn networks_are_trained_once_and_what_a_temperature_costs_is_foreseen() {
         let [plain, cool] = ["legs", "legs-cool"].map(|way| tensors(&world, &rows[way].key));
         assert_eq!(divided(&plain, &cool, rows["legs-cool"].temperature.expect("a temperature")), 2);
     }
-}
-
-fn foreseen(world: &World, plan: &serde_json::Value) {
-    let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
-    let sum = |what: &str| store.query_row(what, [], |row| row.get::<_, f64>(0)).unwrap();
-    let done = sum("SELECT sum(macs) FROM trial") + sum("SELECT sum(macs) FROM stage");
-    let foreseen = plan["macs"]["shared"].as_f64().unwrap();
-    assert!((done / foreseen - 1.0).abs() < 1e-9, "{done} for {foreseen}");
 }
 
 #[test]

@@ -91,6 +91,15 @@ fn grid(head: &str) -> World {
     World::new().file("grid.toml", GRID.replace("seed = 5\n", &format!("seed = 5\n{head}\n")))
 }
 
+/// What a sweep into the default store has done is what its plan foresaw, to the last operation.
+pub fn foreseen(world: &World, plan: &serde_json::Value) {
+    let store = store(world, "results/tl-sweep.sqlite");
+    let sum = |what: &str| store.query_row(what, [], |row| row.get::<_, f64>(0)).unwrap();
+    let done = sum("SELECT sum(macs) FROM trial") + sum("SELECT sum(macs) FROM stage");
+    let foreseen = plan["macs"]["shared"].as_f64().unwrap();
+    assert!((done / foreseen - 1.0).abs() < 1e-9, "{done} for {foreseen}");
+}
+
 fn store(world: &World, db: &str) -> rusqlite::Connection {
     rusqlite::Connection::open(world.path(db)).unwrap()
 }
@@ -228,9 +237,7 @@ fn plan_foresees_what_sharing_spares() {
     world.run(&["run", "grid.toml", "--slots", "1"]).exits(0);
     let store = store(&world, "results/tl-sweep.sqlite");
     let sum = |what: &str| store.query_row(what, [], |row| row.get::<_, f64>(0)).unwrap();
-    let done = sum("SELECT sum(macs) FROM trial") + sum("SELECT sum(macs) FROM stage");
-    let foreseen = plan["macs"]["shared"].as_f64().unwrap();
-    assert!((done / foreseen - 1.0).abs() < 1e-9, "{done} for {foreseen}");
+    foreseen(&world, &plan);
     let of = |recipe: &str| {
         sum(&format!("SELECT sum(macs) FROM trial WHERE key IN (SELECT trial FROM result WHERE recipe = '{recipe}')"))
     };
