@@ -199,7 +199,7 @@ impl Bank {
         let mut parts: [(Vec<[Tensor; 2]>, Vec<Head>); 2] = Default::default();
         for (params, mut head) in params.into_iter().zip(std::mem::take(&mut self.heads)) {
             let gone = which(&head);
-            let params = if gone { head.scored().unwrap_or(params) } else { params };
+            let params = if gone { head.scored()?.unwrap_or(params) } else { params };
             let part = &mut parts[usize::from(gone)];
             part.0.push(params);
             part.1.push(head);
@@ -230,9 +230,18 @@ impl Bank {
 
 impl Head {
     /// What it is scored with, where that is not what it has in the end.
-    fn scored(&mut self) -> Option<[Tensor; 2]> {
-        let mean = self.mean.take().and_then(|mean| <[Tensor; 2]>::try_from(mean.tensors()).ok());
-        self.best.take().map(|(_, best)| best).or(mean)
+    ///
+    /// # Errors
+    /// Its mean is not of weights and biases: a bug.
+    fn scored(&mut self) -> Result<Option<[Tensor; 2]>> {
+        if let Some((_, best)) = self.best.take() {
+            return Ok(Some(best));
+        }
+        let Some(mean) = self.mean.take() else { return Ok(None) };
+        match <[Tensor; 2]>::try_from(mean.tensors()) {
+            Ok(params) => Ok(Some(params)),
+            Err(tensors) => candle_core::bail!("the mean of a head has {} tensors", tensors.len()),
+        }
     }
 }
 

@@ -14,12 +14,15 @@ impl Mean {
     /// be given.
     ///
     /// # Errors
-    /// The shapes are not those of the step before.
+    /// The tensors are not as many, or their shapes not those, of the step before.
     pub fn add(&mut self, tensors: &[&Tensor]) -> Result<()> {
         self.count += 1;
         if self.count == 1 {
             self.tensors = tensors.iter().map(|tensor| tensor.copy()).collect::<Result<_>>()?;
             return Ok(());
+        }
+        if tensors.len() != self.tensors.len() {
+            candle_core::bail!("{} tensors after {}", tensors.len(), self.tensors.len());
         }
         let part = 1.0 / self.count as f64;
         for (mean, tensor) in self.tensors.iter_mut().zip(tensors) {
