@@ -15,7 +15,7 @@ use crate::nn::conv::{self, Ready};
 use crate::nn::curve;
 use crate::nn::norm::{self, Follow, Norm, Statistics};
 use crate::nn::pool;
-use crate::nn::{attention, attention_pool, gate, join, layer_norm, layout, linear, pointwise, rotary, swiglu, tokens};
+use crate::nn::{attention, attention_pool, gate, join, layer_norm, layout, linear, pointwise, rotary, swiglu, tokens, unit_norm};
 use crate::seed::Rng;
 
 /// How a pass runs.
@@ -223,6 +223,7 @@ impl Network {
                 None => pointwise::forward(x, &params[0], params.get(1))?,
             },
             Op::LayerNorm { eps } => layer_norm::forward(x, &params[0], &params[1], *eps)?,
+            Op::UnitNorm => unit_norm::forward(x)?,
             Op::Attention { heads } => attention::forward(x, *heads)?,
             Op::Rotary { .. } => rotary::forward(x, [&params[0], &params[1]], &self.turn(index)?)?,
             Op::SwiGlu => swiglu::forward(x, tape.output(layer.inputs[1])?)?,

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-use super::graph::{Framework, Graph, Op};
+use super::graph::{Activation, Framework, Graph, Op};
 use super::sketch::Sketch;
 use super::{
     convnext, densenet, efficientnet, efficientnet_v2, inception, mobilenet, mobilenet_v3, regnet, resnet,
@@ -222,6 +222,25 @@ impl Arch {
         }
     }
 
+    /// The same, as it is where something is tapped: the images' side of a network that has seen texts has more layers below its
+    /// classifier if it is tapped there.
+    ///
+    /// # Errors
+    /// As `graph`, or the network has never seen texts.
+    pub fn graph_of(&self, tap: &str, classes: usize) -> Result<Graph, String> {
+        let graph = self.graph(classes)?;
+        if self.own.is_some() || !tap.split(AND).any(|name| name == vit::EMBEDS) {
+            return Ok(graph);
+        }
+        let Some(vit) = vit::named(&self.name) else {
+            return Err(format!("{} has no '{}', which networks that have seen texts have", self.name, vit::EMBEDS));
+        };
+        let mut joined = graph.truncate(self.layer(&graph, "features")?);
+        vit.join(&mut joined, self.width)?;
+        joined.then("top", vit.head(), Op::Linear { out: classes, activation: Activation::Linear });
+        Ok(joined)
+    }
+
     fn built_in(&self, classes: usize) -> Result<Graph, String> {
         let input = [3, self.input, self.input];
         let unknown = || format!("there is no architecture '{}'; there are {}", self.name, NAMES.join(", "));
@@ -333,7 +352,7 @@ impl Arch {
     /// As `graph`; a tap that names no layer, or one of several that is not below the highest, or is computed as one with the
     /// layer behind it.
     pub fn backbone(&self, tap: &str) -> Result<Graph, String> {
-        let graph = self.graph(10)?;
+        let graph = self.graph_of(tap, 10)?;
         let taps = self.taps(&graph, tap)?;
         let highest = self.tap(&graph, tap)?;
         let mut backbone = graph.truncate(highest);

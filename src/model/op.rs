@@ -107,6 +107,8 @@ pub enum Op {
     LayerNorm {
         eps: f64,
     },
+    /// A pixel's own channels over their length, sqrt of the sum of their squares (Keras' UnitNormalization).
+    UnitNorm,
     /// A linear layer over the channels of every pixel: the dense layers of transformers.
     Pointwise {
         out: usize,

@@ -46,6 +46,8 @@ pub struct Vit {
     wider: [usize; 2],
     /// Whether a gate is there (SwiGLU).
     gated: bool,
+    /// Numbers of an image where texts are.
+    joint: Option<usize>,
 }
 
 /// All that there are.
@@ -87,6 +89,11 @@ pub const NAMES: &[&str] = &[
     "siglip_so400m14",
     "siglip_so400m16",
 ];
+
+/// CLIP's images where texts are: the layer of unit vectors, and the one below it without a bias, as Hugging Face's transformers
+/// (5.24) calls both.
+pub const EMBEDS: &str = "image_embeds";
+pub const PROJECTION: &str = "visual_projection";
 
 /// What LAION's and DataComp's networks are called behind OpenAI's of the same size.
 const GELU: &str = "_gelu";
@@ -131,6 +138,13 @@ pub fn named(name: &str) -> Option<Vit> {
         _ => return None,
     };
     let wider = if size == "so400m" { [4304, 1152] } else { [4, 1] };
+    // Table 20 of Radford et al., and OpenCLIP's ViT-H-14.
+    let joint = match (style, size) {
+        (Style::Clip { .. }, "b") => Some(512),
+        (Style::Clip { .. }, "l") => Some(768),
+        (Style::Clip { .. }, "h") => Some(1024),
+        _ => None,
+    };
     Some(Vit {
         style,
         patch: patch.parse().ok()?,
@@ -140,6 +154,7 @@ pub fn named(name: &str) -> Option<Vit> {
         registers,
         wider,
         gated: name.ends_with("plus"),
+        joint,
     })
 }
 
@@ -330,6 +345,26 @@ impl Vit {
         }
         graph.then("top", names.head, Op::Linear { out: classes, activation: Activation::Linear });
         Ok(graph)
+    }
+
+    /// Puts on top of its features what brings them to where texts are, with `width` times the numbers.
+    ///
+    /// # Errors
+    /// The network has never seen texts.
+    pub fn join(&self, graph: &mut Graph, width: f64) -> Result<(), String> {
+        let joint = self.joint.ok_or_else(|| {
+            let those: Vec<&str> = NAMES.iter().copied().filter(|name| name.starts_with("clip_")).collect();
+            format!("{} has no '{EMBEDS}', where images and texts are compared: {} have", graph.arch, those.join(", "))
+        })?;
+        let out = ((joint as f64 * width).round() as usize).max(1);
+        graph.then("top", PROJECTION, Op::Pointwise { out, bias: false });
+        graph.then("top", EMBEDS, Op::UnitNorm);
+        Ok(())
+    }
+
+    /// What a classifier is called.
+    pub fn head(&self) -> &'static str {
+        self.names().head
     }
 
     fn block(&self, graph: &mut Graph, block: &str, heads: usize) {

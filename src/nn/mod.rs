@@ -41,6 +41,7 @@ pub mod swiglu;
 pub mod temperature;
 pub mod tokens;
 pub mod transferability;
+pub mod unit_norm;
 
 thread_local! {
     static PRECISION: Cell<Precision> = const { Cell::new(Precision::F32) };

@@ -218,8 +218,8 @@ fn attending() -> Graph {
     graph
 }
 
-/// A network of what DINOv3 and SigLIP have beside those: dense layers without biases, rotary positions, SwiGLU, GELU by its tanh, and
-/// the attention of one token.
+/// A network of what DINOv3 and SigLIP have beside those: dense layers without biases, rotary positions, SwiGLU, GELU by its tanh,
+/// the attention of one token, and CLIP's vectors of unit length.
 fn turning() -> Graph {
     let mut graph = Graph::new("turning", Framework::Torch, [3, 20, 20]);
     graph.then("rows", "patches", Op::conv(24, [4, 4], 4, [0; 4]).biased(Behind::Linear));
@@ -242,6 +242,7 @@ fn turning() -> Graph {
     graph.push("pool", "pool", Op::AttentionPool { heads: 3 }, &[query, keys]);
     graph.then("pool", "wide", Op::dense(30));
     graph.then("pool", "gelu", Op::Activation(Behind::GeluTanh));
+    graph.then("top", "unit", Op::UnitNorm);
     graph.then("top", "out", Op::Linear { out: 5, activation: Behind::Linear });
     graph
 }

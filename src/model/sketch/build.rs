@@ -34,6 +34,7 @@ const OPS: &[&str] = &[
     "gelu-tanh",
     "hard-sigmoid",
     "hard-swish",
+    "unit-norm",
     "pointwise",
     "tokens",
     "positions",
@@ -228,6 +229,7 @@ impl Entry {
             "tokens" => {
                 Op::Tokens { at: rest.at.take().unwrap_or(0), count: rest.count.take().ok_or_else(|| needed("count"))? }
             }
+            "unit-norm" => Op::UnitNorm,
             "positions" => Op::Positions,
             "attention" => Op::Attention { heads: rest.heads.take().ok_or_else(|| needed("heads"))? },
             "attention-pool" => Op::AttentionPool { heads: rest.heads.take().ok_or_else(|| needed("heads"))? },

@@ -90,6 +90,7 @@ impl Entry {
                 entry.eps = Some(*eps);
                 "layer-norm".to_owned()
             }
+            Op::UnitNorm => "unit-norm".to_owned(),
             Op::Pointwise { out, bias } => {
                 entry.out = outputs(*out);
                 entry.bias = (!bias).then_some(false);

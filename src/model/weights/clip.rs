@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use super::hub::{Packed, block};
 use super::placing::Piece;
 use crate::model::graph::Graph;
+use crate::model::vit::PROJECTION;
 
 /// Ours, open_clip's and Hugging Face's, of what is in no block.
 const OUTSIDE: [(&str, [&str; 2]); 5] = [
@@ -15,6 +16,9 @@ const OUTSIDE: [(&str, [&str; 2]); 5] = [
     ("norm_pre", ["visual.ln_pre", "vision_model.pre_layrnorm"]),
     ("norm", ["visual.ln_post", "vision_model.post_layernorm"]),
 ];
+
+/// OpenAI's name of the way from features to where texts are.
+const TURNED: &str = "visual.proj";
 
 /// Before the number of a block.
 const BLOCKS: [&str; 2] = ["visual.transformer.resblocks.", "vision_model.encoder.layers."];
@@ -49,8 +53,12 @@ pub(super) fn names(graph: &Graph, names: &mut HashMap<String, usize>) {
     }
 }
 
-/// Their tensors of queries, keys and values: all of them in one, or each by itself.
+/// Their tensors of queries, keys and values: all of them in one, or each by itself. OpenAI's way to where texts are is a matrix
+/// from the left.
 pub(super) fn packed(graph: &Graph, packed: &mut HashMap<String, Vec<Packed>>) {
+    if let Some(layer) = graph.find(PROJECTION).filter(|_| is_clip(graph)) {
+        packed.insert(TURNED.to_owned(), vec![Packed { layer, param: "weight", piece: Piece::Turned }]);
+    }
     for (layer, found) in graph.layers.iter().enumerate().filter(|_| is_clip(graph)) {
         let Some((number, "attn.qkv")) = block(&found.name) else { continue };
         for param in ["weight", "bias"] {
@@ -83,8 +91,8 @@ pub(super) fn left_out(graph: &Graph, name: &str) -> Option<&'static str> {
         return None;
     }
     match name {
-        "visual.proj" | "visual_projection.weight" => {
-            Some("the way from features to where texts are, which transfers leave out")
+        "visual_projection.weight" | TURNED if graph.find(PROJECTION).is_none() => {
+            Some("the way from features to where texts are: tap = \"image_embeds\" takes it")
         }
         "vision_model.embeddings.position_ids" => Some("a counter"),
         _ if TEXTS.iter().any(|prefix| name.starts_with(prefix)) => Some("of the side of texts"),

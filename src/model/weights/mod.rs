@@ -207,7 +207,7 @@ fn broken(weights: &Weights) -> Option<&String> {
 /// What does not fit, on both sides, and which network it would fit.
 pub fn fit(file: &WeightFile, arch: &Arch, tap: &str) -> anyhow::Result<Fitted> {
     let message = |text: String| anyhow::anyhow!(text);
-    let graph = arch.graph(classes(file, arch).map_err(message)?).map_err(message)?;
+    let graph = arch.graph_of(tap, classes(file, arch).map_err(message)?).map_err(message)?;
     let boundary = arch.tap(&graph, tap).map_err(message)?.max(arch.tap(&graph, "features").map_err(message)?);
     let mut found = matched(file, &graph);
     let placed_above = found.placed.iter().any(|placed| placed.layer > boundary);

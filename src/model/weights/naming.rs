@@ -51,7 +51,7 @@ pub fn matched(file: &WeightFile, graph: &Graph) -> Match {
         let seen = thirds.entry((layer, param)).or_default();
         let again = match found.piece {
             Piece::Third(third) => Some(std::mem::replace(&mut seen[third], true)),
-            Piece::Whole | Piece::Rows(_) => None,
+            Piece::Whole | Piece::Rows(_) | Piece::Turned => None,
         };
         let shape = match again {
             // All three take the place of one.

@@ -31,6 +31,8 @@ pub enum Piece {
     Third(usize),
     /// The parameter is these thirds of it: from which on, and up to which.
     Rows([usize; 2]),
+    /// The parameter is it with its two axes exchanged.
+    Turned,
 }
 
 /// A tensor of the file in its place.
@@ -101,6 +103,7 @@ pub(super) fn place(graph: &Graph, found: &Found, file: &[usize], shape: &[usize
             let own = [&[file.first()? / 3 * (rows[1] - rows[0])], &file[1..]].concat();
             (own == shape && file[0].is_multiple_of(3)).then_some(Change::Rows(rows))
         }
+        (Op::Pointwise { .. }, [i, o], _) if piece == Piece::Turned => (shape == [*o, *i]).then_some(Change::Dense),
         (Op::Conv { groups, .. }, [h, w, c, m], "weight") if keras && *groups > 1 => {
             (shape == [c * m, 1, *h, *w]).then_some(Change::Depthwise)
         }

@@ -122,6 +122,10 @@ BOTH(layer_norm_gradient, LAYER_NORM_GRADIENT, (rows, c, eps, x, dy, weight, dx,
 #define LAYER_NORM_SUMS(T)                                                                                           \
     (unsigned rows, int c, unsigned strip, int lot, const T *x, const T *dy, const float *found, float *parts)
 BOTH(layer_norm_sums, LAYER_NORM_SUMS, (rows, c, strip, lot, x, dy, found, parts))
+#define UNIT_NORM(T) (unsigned rows, int c, float least, const T *x, T *y)
+BOTH(unit_norm, UNIT_NORM, (rows, c, least, x, y))
+#define UNIT_NORM_GRADIENT(T) (unsigned rows, int c, float least, const T *x, const T *dy, T *dx)
+BOTH(unit_norm_gradient, UNIT_NORM_GRADIENT, (rows, c, least, x, dy, dx))
 #define SOFTMAX(T) (unsigned rows, int length, float scale, const float *scores, T *weights)
 BOTH(softmax, SOFTMAX, (rows, length, scale, scores, weights))
 #define SOFTMAX_GRADIENT(T) (unsigned rows, int length, float scale, const T *weights, const float *slopes, T *gradient)

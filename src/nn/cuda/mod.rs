@@ -31,6 +31,7 @@ mod space;
 pub(super) mod swiglu;
 pub mod target;
 pub(super) mod tokens;
+pub(super) mod unit_norm;
 mod winograd;
 
 pub use gate::images;

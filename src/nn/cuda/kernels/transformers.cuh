@@ -93,6 +93,34 @@ __device__ void layer_norm_sums(unsigned rows, int channels, unsigned strip, int
     IN_LOTS(lot > 1, layer_norm_sums, (rows, channels, strip, x, dy, found, parts))
 }
 
+// Each row over its length.
+template <typename T> __device__ void unit_norm(unsigned rows, int channels, float least, const T *x, T *y) {
+    unsigned row = OWN_ROW, start = row * unsigned(channels);
+    bool inside = row < rows;
+    float squares = 0.0f;
+    if (inside) ALONG(k, channels) squares = fmaf(get(x[start + k]), get(x[start + k]), squares);
+    float inverse = 1.0f / fmaxf(sqrtf(sum_of_row(squares)), least);
+    if (inside) ALONG(k, channels) y[start + k] = put<T>(get(x[start + k]) * inverse);
+}
+
+// The gradient of x; what has no length has no direction that could turn.
+template <typename T>
+__device__ void unit_norm_gradient(unsigned rows, int channels, float least, const T *x, const T *dy, T *dx) {
+    unsigned row = OWN_ROW, start = row * unsigned(channels);
+    bool inside = row < rows;
+    float squares = 0.0f, along = 0.0f;
+    if (inside) ALONG(k, channels) {
+        float at = get(x[start + k]);
+        squares = fmaf(at, at, squares);
+        along = fmaf(at, get(dy[start + k]), along);
+    }
+    float length = sqrtf(sum_of_row(squares));
+    float inverse = 1.0f / fmaxf(length, least);
+    along = sum_of_row(along);
+    along = length > least ? along * inverse * inverse : 0.0f;
+    if (inside) ALONG(k, channels) dx[start + k] = put<T>((get(dy[start + k]) - get(x[start + k]) * along) * inverse);
+}
+
 // Each row's softmax of scale * scores; both may be one place.
 template <typename T> __device__ void softmax(unsigned rows, int length, float scale, const float *scores, T *weights) {
     unsigned row = OWN_ROW;
