@@ -30,6 +30,39 @@ pub enum Head {
     Mlp(Vec<usize>),
 }
 
+/// Where a head starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeadStart {
+    #[default]
+    Random,
+    /// At what the names of the classes are to a network that has seen texts: CLIP's zero-shot classifier (Radford et al., 2021).
+    ClassNames,
+}
+
+pub const HEAD_START: &str = "'random' or 'class-names'";
+
+/// What a class name stands in, where nothing else is said: CLIP's own.
+pub const PROMPT: &str = "a photo of a {}.";
+
+/// Where the name goes.
+pub const NAME_HERE: &str = "{}";
+
+/// Texts in which a class name stands, each once.
+pub fn prompts(value: &Value) -> Parsed<Vec<String>> {
+    const ACCEPTED: &str = "a list of texts with {} where the class name goes, such as [\"a photo of a {}.\"]";
+    let Value::List(items) = value else { return wrong(value, ACCEPTED) };
+    let texts = items.iter().map(name).collect::<Parsed<Vec<String>>>()?;
+    if let Some(other) = texts.iter().find(|text| text.matches(NAME_HERE).count() != 1) {
+        return Err(format!("expected {ACCEPTED}; '{other}' has not one {{}}"));
+    }
+    match texts.iter().enumerate().find(|(index, text)| texts[..*index].contains(text)) {
+        Some((_, twice)) => Err(format!("'{twice}' stands here twice")),
+        None if texts.is_empty() => wrong(value, ACCEPTED),
+        None => Ok(texts),
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Optimizer {
@@ -41,12 +74,14 @@ pub enum Optimizer {
     Lbfgs,
     /// The same as ridge regression, in closed form.
     Ridge,
+    /// The head stays as it starts.
+    None,
 }
 
 impl Optimizer {
-    /// Whether it solves a linear head instead of training step by step.
+    /// Whether it solves a linear head, or leaves it, instead of training step by step.
     pub fn solves(self) -> bool {
-        matches!(self, Self::Lbfgs | Self::Ridge)
+        matches!(self, Self::Lbfgs | Self::Ridge | Self::None)
     }
 }
 
@@ -347,7 +382,7 @@ pub fn strengths_told(asked: Option<&str>) -> usize {
 }
 
 /// The words of `Optimizer`, for messages.
-pub const OPTIMIZERS: &str = "'sgd', 'adamw', 'lbfgs' or 'ridge'";
+pub const OPTIMIZERS: &str = "'sgd', 'adamw', 'lbfgs', 'ridge' or 'none'";
 pub const DECAY: &str = "'coupled', 'decoupled' or 'over-lr'";
 pub const LAYER_RATES: &str = "'even' or 'rgn'";
 pub const CLASS_WEIGHTS: &str = "'none' or 'balanced'";
@@ -360,6 +395,7 @@ pub enum OptimizerName {
     Adamw,
     Lbfgs,
     Ridge,
+    None,
 }
 
 #[cfg(test)]

@@ -51,6 +51,9 @@ pub fn datasets(
             true => Ok(Arc::clone(own)),
             false => Ok(Arc::new(Arc::clone(own).tested_with(others)?)),
         });
+        let classes = &own.manifest.classes;
+        let nobody = asked.names.keys().find(|class| !classes.contains(class));
+        problems.extend(nobody.map(|class| unnamed(asked, class, classes)));
         match whole {
             Ok(whole) => {
                 found.insert(asked.name.clone(), whole);
@@ -59,6 +62,16 @@ pub fn datasets(
         }
     }
     found
+}
+
+/// A name for a class that is not there.
+fn unnamed(asked: &experiment::Dataset, class: &str, classes: &[String]) -> Problem {
+    let message = format!("`names` of the dataset '{}' names the class '{class}', which it has not", asked.name);
+    let near = crate::spelling::nearest(class, classes.iter().map(String::as_str));
+    let few: Vec<&str> = classes.iter().take(12).map(String::as_str).collect();
+    let help =
+        near.map_or_else(|| format!("its classes begin {}", few.join(", ")), |near| format!("did you mean '{near}'?"));
+    Problem::at(asked.spot, message).help(help)
 }
 
 fn also(other: &AlsoTest, own: &Arc<Dataset>, opened: &BTreeMap<&str, Arc<Dataset>>) -> Option<Also> {
@@ -152,12 +165,15 @@ fn locate(folder: &Path, path: &str) -> PathBuf {
 }
 
 /// What a plan must know of a dataset.
-pub fn fact(dataset: &Dataset) -> DatasetFact {
+pub fn fact(asked: Option<&experiment::Dataset>, dataset: &Dataset) -> DatasetFact {
     let manifest = &dataset.manifest;
+    let own = |class: &String| class.replace(['_', '-'], " ");
+    let name = |class: &String| asked.and_then(|asked| asked.names.get(class)).cloned().unwrap_or_else(|| own(class));
     let total = |part| manifest.counts(part).iter().sum();
     let fact = DatasetFact {
         fingerprint: manifest.fingerprint,
         classes: manifest.classes.len(),
+        names: manifest.classes.iter().map(name).collect(),
         train: manifest.counts(Part::Train),
         val: total(Part::Val),
         test: total(Part::Test),

@@ -19,6 +19,7 @@ use crate::experiment::problem::Problem;
 use crate::key::Key;
 use crate::model::catalogue;
 use crate::model::sketch::Sketch;
+use crate::model::texts;
 use crate::plan::facts::KnownBackbone;
 use crate::plan::stage::{Encode, Encoded};
 use crate::plan::{Facts, WeightsFact};
@@ -71,7 +72,10 @@ impl World {
             return Err(Usage("--slots needs at least 1".to_owned()).into());
         }
         let facts = Facts {
-            datasets: datasets.iter().map(|(name, dataset)| (name.clone(), opened::fact(dataset))).collect(),
+            datasets: datasets
+                .iter()
+                .map(|(name, dataset)| (name.clone(), opened::fact(experiment.datasets.get(name), dataset)))
+                .collect(),
             weights,
             graphs,
             slots: per_device * devices.count(),
@@ -185,6 +189,7 @@ fn find_weights(
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<String, WeightsFact> {
     let folder = weights_folder(common, data);
+    let reads_names = values_of(experiment, "head_start").iter().any(|value| value.text() == Some("class-names"));
     let mut found = BTreeMap::new();
     for value in values_of(experiment, "weights") {
         let name = value.to_string();
@@ -205,11 +210,26 @@ fn find_weights(
                     preprocess: known.preprocess,
                     resize: known.resize,
                 });
-                found.insert(name, WeightsFact { sha256: identity.sha256, path: path.display().to_string(), known });
+                let texts = match reads_names {
+                    true => texts(&path).map_err(|error| format!("{error:#}")),
+                    false => Err("no recipe reads class names, and its side of texts was not looked for".to_owned()),
+                };
+                let (sha256, path) = (identity.sha256, path.display().to_string());
+                found.insert(name, WeightsFact { sha256, path, texts, known });
             }
         }
     }
     found
+}
+
+/// The tokenizer of weights that have a side of texts: its SHA-256.
+///
+/// # Errors
+/// They have none, or no tokenizer lies beside them.
+fn texts(weights: &Path) -> anyhow::Result<String> {
+    texts::check(weights)?;
+    let tokenizer = texts::tokenizer::beside(weights).map_err(anyhow::Error::msg)?;
+    Ok(catalogue::identify(&tokenizer)?.sha256)
 }
 
 fn missing_weights(experiment: &Experiment, value: &Value, folder: &Path) -> Problem {

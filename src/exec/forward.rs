@@ -15,7 +15,9 @@ use crate::nn::conv::{self, Ready};
 use crate::nn::curve;
 use crate::nn::norm::{self, Follow, Norm, Statistics};
 use crate::nn::pool;
-use crate::nn::{attention, attention_pool, gate, join, layer_norm, layout, linear, pointwise, rotary, swiglu, tokens, unit_norm};
+use crate::nn::{
+    attention, attention_pool, gate, join, layer_norm, layout, linear, pointwise, rotary, swiglu, tokens, unit_norm,
+};
 use crate::seed::Rng;
 
 /// How a pass runs.

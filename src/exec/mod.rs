@@ -12,6 +12,7 @@ mod network;
 mod peak;
 #[cfg(feature = "cuda")]
 pub mod routine;
+pub mod texts;
 mod value;
 
 pub use backward::Gradients;

@@ -1,5 +1,7 @@
 //! What values a key accepts, for the checks of `keys` that more than one key shares or that are longer than a line.
 
+use std::collections::BTreeMap;
+
 use super::AlsoTest;
 use crate::corruption::Corruption;
 use crate::recipe;
@@ -57,6 +59,16 @@ pub fn class_names(value: &Value) -> Result<Vec<String>, String> {
         return Err(format!("the class '{}' stands here twice", twice.1));
     }
     if names.len() < 2 { Err(ACCEPTED.to_owned()) } else { Ok(names) }
+}
+
+/// What classes are called in texts, by what they are called.
+pub fn names_of_classes(value: &Value) -> Result<BTreeMap<String, String>, String> {
+    match value {
+        Value::Table(names) if !names.is_empty() => {
+            names.iter().map(|(class, name)| Ok((class.clone(), recipe::name(name)?))).collect()
+        }
+        _ => Err("expected a table of names by classes, such as { n02099601 = \"golden retriever\" }".to_owned()),
+    }
 }
 
 /// What is tested as well, each once.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::accepted::{also_test, class_names};
+use super::accepted::{also_test, class_names, names_of_classes};
 use super::file::{Entry, Node};
 use super::keys::{self, Group};
 use super::problem::{Problem, Spot};
@@ -62,6 +62,7 @@ fn dataset(entry: &Entry, layer: &Layer, origin: Origin, place: &str, reader: &m
         folds,
         near_duplicates,
         classes: layer.get("classes").and_then(|value| class_names(value).ok()).unwrap_or_default(),
+        names: layer.get("names").and_then(|value| names_of_classes(value).ok()).unwrap_or_default(),
         also_test: layer.get("also_test").and_then(|value| also_test(value).ok()).unwrap_or_default(),
         corruption: layer.get("corrupt").and_then(Value::text).and_then(|text| Corruption::parse(text).ok()),
         skip_bad_images: layer.get("on_bad_image").and_then(Value::text) == Some("skip"),

@@ -75,6 +75,8 @@ pub struct Dataset {
     pub skip_bad_images: bool,
     /// Only images of these classes; of all where there are none.
     pub classes: Vec<String>,
+    /// What classes are called in texts, where it is not what they are called.
+    pub names: BTreeMap<String, String>,
     pub near_duplicates: NearDuplicates,
     /// Other datasets whose test images are tested as well, or what is done to its own.
     pub also_test: Vec<AlsoTest>,

@@ -148,7 +148,7 @@ pub fn defaults() -> Layer {
     layer
 }
 
-/// The five recipes of the rules of thumb.
+/// The five recipes of the rules of thumb, and the one that needs no image.
 pub fn built_in_recipes() -> BTreeMap<String, Layer> {
     let text = |text: &str| Value::Text(text.to_owned());
     let table = |key: &str, value: Value| Value::Table([(key.to_owned(), value)].into());
@@ -163,12 +163,20 @@ pub fn built_in_recipes() -> BTreeMap<String, Layer> {
         ("head", mlp),
         ("augment", none()),
     ];
+    let zero_shot = vec![
+        ("freeze", text("all")),
+        ("head", text("linear")),
+        ("head_start", text("class-names")),
+        ("optimizer", text("none")),
+        ("augment", none()),
+    ];
     [
         ("linear-probe", layer(vec![("freeze", text("all")), ("head", text("linear")), ("augment", none())])),
         ("first-layers-frozen", layer(vec![("freeze", Value::Int(5))])),
         ("early-features", layer(early)),
         ("fine-tune", layer(vec![("freeze", text("none"))])),
         ("from-scratch", layer(vec![("freeze", text("none")), ("weights", text("random"))])),
+        ("zero-shot", layer(zero_shot)),
     ]
     .map(|(name, layer)| (name.to_owned(), layer))
     .into()
@@ -329,9 +337,9 @@ fn refuse_idle(entries: &[Entry], reader: &mut Reader) {
     for entry in entries {
         let value = entry.node.value();
         let message = match (entry.key.as_str(), value.text()) {
-            ("optimizer", Some("lbfgs" | "ridge")) => {
+            ("optimizer", Some("lbfgs" | "ridge" | "none")) => {
                 format!(
-                    "optimizer = \"{value}\" solves heads on fixed features; a source model is trained with 'sgd' or 'adamw'"
+                    "optimizer = \"{value}\" is for heads on fixed features; a source model is trained with 'sgd' or 'adamw'"
                 )
             }
             (key, _) if keys::IDLE_IN_PRETRAIN.contains(&key) => {

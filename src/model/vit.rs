@@ -105,6 +105,16 @@ pub fn twin(name: &str) -> Option<&'static str> {
     NAMES.iter().find(|name| **name == other).copied()
 }
 
+/// Whether a network has the activation of OpenAI's own CLIP; its side of texts has it, too.
+pub fn quick(name: &str) -> bool {
+    named(name).is_some_and(|vit| vit.style == Style::Clip { quick: true })
+}
+
+/// Whether a network has a side of texts beside it.
+pub fn reads_texts(name: &str) -> bool {
+    named(name).is_some_and(|vit| vit.joint.is_some())
+}
+
 /// The transformer of a listed name.
 pub fn named(name: &str) -> Option<Vit> {
     let name = NAMES.contains(&name).then_some(name)?;

@@ -14,6 +14,7 @@ pub mod activation;
 pub mod attention;
 pub mod attention_pool;
 pub mod buffer;
+pub mod causal;
 pub mod coming;
 pub mod conv;
 #[cfg(feature = "cuda")]

@@ -43,22 +43,28 @@ pub fn of_trial(chain: &Chain) -> Option<Key> {
     }
     // Networks that read features of other layers have no step in common.
     let cut = train.shared_cut().ok()?.filter(|_| chain.prefix);
-    chain
-        .branches
-        .then(|| Key::of("trunk", &(&train.backbone, cut, read, (train.pool, &train.head, train.copied), trunk(train))))
+    chain.branches.then(|| {
+        Key::of(
+            "trunk",
+            &(&train.backbone, cut, read, (train.pool, &train.head, train.copied, &train.texts), trunk(train)),
+        )
+    })
 }
 
 /// The beginnings that a trial may have in common with others of its bond: each with the phase that it ends in, and how
 /// much of that phase it is. Trials whose beginnings have one key run the shorter one of them together.
 pub fn beginnings(bond: Key, train: &Train) -> Vec<(Key, usize, f64)> {
     // Linear heads train as one product, each for itself.
-    let heads = |phase: &Phase| phase.freeze == Freeze::All && phase.dropout == 0.0 && train.head == Head::Linear;
+    let heads = |phase: &Phase| {
+        let whole = phase.dropout == 0.0 && train.interpolate == 1.0;
+        phase.freeze == Freeze::All && whole && train.head == Head::Linear
+    };
     if let [only] = &train.phases[..]
         && heads(only)
     {
         return Vec::new();
     }
-    let network = (train.shared_cut().ok(), train.pool, &train.head, train.copied);
+    let network = (train.shared_cut().ok(), train.pool, &train.head, train.copied, &train.texts);
     let network = (network, train.lora().ok());
     let trunk = Key::of("network", &(bond, network, train.keep_weights, train.early_stop, train.views));
     let mut found = Vec::new();

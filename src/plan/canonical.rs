@@ -12,7 +12,7 @@ use super::facts::{Facts, KnownBackbone};
 use super::short::Cut;
 use super::space::{Point, Space};
 use super::transfer::settle_transfer;
-use super::{Cell, chain};
+use super::{Cell, chain, zero_shot};
 use crate::experiment::Experiment;
 use crate::experiment::problem::Problem;
 use crate::frame::Resize;
@@ -78,6 +78,8 @@ const STRUCTURE: &[&str] = &[
     "augment",
     "views",
     "head",
+    "head_start",
+    "prompts",
     "precision",
 ];
 const NUMBERS: &[&str] = &["weight_decay", "momentum", "lr", "backbone_lr", "steps", "epochs", "start_decay"];
@@ -206,9 +208,11 @@ impl Settler<'_> {
     fn settled(&mut self, asked: &Layer) -> Result<(Layer, String), Problem> {
         let mut layer = asked.clone();
         self.fill_backbone(&mut layer)?;
+        zero_shot::settle_tap(&mut layer);
         let backbone = self.backbone(&mut layer)?;
         let refused = |fault: Fault| self.experiment.problem(fault.key, &fault.value, fault.message);
         settle_transfer(&mut layer, asked, &backbone).map_err(refused)?;
+        let texts = zero_shot::settle(&mut layer, self.facts).map_err(refused)?;
         drop_without_effect(&mut layer, &backbone);
         if let Some(value) = layer.get("pool") {
             let fits = recipe::Pool::parse(value).and_then(|pool| pools(&backbone, pool));
@@ -241,8 +245,11 @@ impl Settler<'_> {
         let best = layer.get("keep_weights").and_then(Value::text) == Some("best");
         let metric = (best || solves).then_some(self.experiment.metric);
         let identity = (fact.fingerprint, start, self.experiment.seed, metric);
-        let refit = if self.experiment.refit { " refit" } else { "" };
-        Ok((layer, serde_json::to_string(&identity).unwrap_or_default() + refit))
+        let mut identity = serde_json::to_string(&identity).unwrap_or_default();
+        if let Some(texts) = texts {
+            identity += &serde_json::to_string(&texts).unwrap_or_default();
+        }
+        Ok((layer, identity + if self.experiment.refit { " refit" } else { "" }))
     }
 
     fn plain(&self, message: String) -> Problem {

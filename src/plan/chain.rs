@@ -2,7 +2,7 @@
 
 use super::facts::Facts;
 use super::stage::{Backbone, Encode, Pretrain, Stage, Start, Train};
-use super::transfer;
+use super::{transfer, zero_shot};
 use crate::device::{PRECISIONS, Precision};
 use crate::experiment;
 use crate::frame::Resize;
@@ -67,6 +67,7 @@ pub fn chain(layer: &Layer, cell: Key, replicate: usize, reach: &Reach, facts: &
         copied,
         pool: layer.get("pool").map_or(Ok(Pool::Avg(1)), Pool::parse)?,
         head: Head::parse(whole.get("head").ok_or("no head")?)?,
+        texts: zero_shot::texts(layer, facts)?,
         phases: Phase::parse_all(&whole)?,
         keep_weights: whole
             .get("keep_weights")

@@ -162,9 +162,14 @@ const PASSES: f64 = 25.0;
 /// The cost of solving a linear head for all its strengths: every image goes through the network once.
 fn solved(train: &Train, counts: Counts, whole: f64, prefix: f64) -> TrialCost {
     let phase = &train.phases[0];
-    let passes = if phase.optimizer == Optimizer::Ridge { 1.0 } else { PASSES * phase.lambda.len() as f64 };
+    let passes = match phase.optimizer {
+        Optimizer::None => 0.0,
+        Optimizer::Ridge => 1.0,
+        _ => PASSES * phase.lambda.len() as f64,
+    };
     let images = (counts.train + counts.val + counts.test) as f64;
-    let head = (whole - prefix) * (2.0 * passes * counts.train as f64 + phase.lambda.len() as f64 * images);
+    let scored = phase.lambda.len().max(1) as f64 * images;
+    let head = (whole - prefix) * (2.0 * passes * counts.train as f64 + scored);
     TrialCost { alone: images * prefix + head, shared: head, lockstep: 0.0, reads: images }
 }
 

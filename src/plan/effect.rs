@@ -1,5 +1,6 @@
 //! Which settings have an effect beside the others: those without are taken out, those that contradict are refused.
 
+use super::zero_shot;
 use crate::augmentation::Augmentation;
 use crate::device::Precision;
 use crate::freeze::Freeze;
@@ -157,19 +158,22 @@ pub fn settle_interpolation(layer: &mut Layer) -> Result<(), Fault> {
     }
     let last = match layer.get("phases") {
         Some(Value::List(phases)) if phases.len() > 1 => phases.last(),
+        phases if zero_shot::starts(layer) => match phases {
+            Some(Value::List(phases)) => phases.last(),
+            _ => None,
+        },
         _ => {
             return Err(fault(
                 "interpolate",
                 &value,
                 "lies between where the last phase began and where it ended: it needs a phase before that, such as a head first, \
-                 phases = [{ freeze = \"all\", steps = 250 }, { freeze = \"none\", steps = 250 }]",
+                 phases = [{ freeze = \"all\", steps = 250 }, { freeze = \"none\", steps = 250 }], or a head that starts from \
+                 class names",
             ));
         }
     };
-    let trains = match last {
-        Some(Value::Table(own)) => own.get("trains").or_else(|| layer.get("trains")),
-        _ => None,
-    };
+    let own = if let Some(Value::Table(own)) = last { own.get("trains") } else { None };
+    let trains = own.or_else(|| layer.get("trains"));
     match trains.map(Trains::parse) {
         Some(Ok(Trains::Lora(_))) => Err(fault(
             "interpolate",
@@ -223,18 +227,31 @@ pub fn settle_solver(layer: &mut Layer) -> Result<bool, Fault> {
         layer.remove("lambda");
         return Ok(false);
     }
+    if optimizer.text() == Some("none") && !zero_shot::starts(layer) {
+        let message =
+            "a head that starts at random must be trained; optimizer = \"none\" is for head_start = \"class-names\"";
+        return Err(fault("optimizer", &optimizer, message));
+    }
+    if matches!(optimizer.text(), Some("lbfgs" | "ridge")) && zero_shot::starts(layer) {
+        let message =
+            format!("optimizer = \"{optimizer}\" finds the same head wherever it starts: leave `head_start` out");
+        return Err(fault("head_start", &layer["head_start"], message));
+    }
     let is = |key: &str, text: &str| layer.get(key).is_none_or(|value| value.text() == Some(text));
     let fixed = layer.get("augment").is_none_or(|list| *list == Value::List(Vec::new()));
     if !(is("freeze", "all") && is("head", "linear") && fixed && !layer.contains_key("phases")) {
+        let does = if optimizer.text() == Some("none") { "leaves" } else { "solves" };
         let message = format!(
-            "optimizer = \"{optimizer}\" solves a linear head on fixed features: it needs freeze = \"all\", head = \"linear\", augment = [] and no phases"
+            "optimizer = \"{optimizer}\" {does} a linear head on fixed features: it needs freeze = \"all\", head = \"linear\", augment = [] and no phases"
         );
         return Err(fault("optimizer", &optimizer, message));
     }
     layer.retain(|key, _| !OF_STEPS.contains(&key.as_str()));
-    if optimizer.text() == Some("ridge") {
+    match optimizer.text() {
         // Its targets are the classes themselves.
-        layer.remove("label_smoothing");
+        Some("ridge") => _ = layer.remove("label_smoothing"),
+        Some("none") => ["label_smoothing", "class_weights", "lambda"].iter().for_each(|key| _ = layer.remove(*key)),
+        _ => {}
     }
     Ok(true)
 }
@@ -255,5 +272,5 @@ pub fn refuse_refit(layer: &Layer) -> Result<(), Fault> {
 }
 
 fn solver(value: &Value) -> bool {
-    matches!(value.text(), Some("lbfgs" | "ridge"))
+    matches!(value.text(), Some("lbfgs" | "ridge" | "none"))
 }

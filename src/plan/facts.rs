@@ -23,6 +23,8 @@ pub struct Facts {
 pub struct DatasetFact {
     pub fingerprint: Key,
     pub classes: usize,
+    /// What they are called in texts, in their order.
+    pub names: Vec<String>,
     /// Images per class in the training part; of one in folds, the fewest that a replicate has.
     pub train: Vec<usize>,
     /// Images in the validation part; none where it must be carved.
@@ -40,6 +42,8 @@ pub struct WeightsFact {
     /// SHA-256 of the file: what the key is made of.
     pub sha256: String,
     pub path: String,
+    /// The SHA-256 of the tokenizer of its side of texts, or why class names cannot be read with it.
+    pub texts: Result<String, String>,
     /// Known for files of the catalogue.
     pub known: Option<KnownBackbone>,
 }

@@ -14,6 +14,7 @@ pub mod space;
 pub mod stage;
 pub mod tier;
 pub mod transfer;
+mod zero_shot;
 
 pub use canonical::own_name;
 pub use facts::{DatasetFact, Facts, WeightsFact};
@@ -210,7 +211,7 @@ impl Plan {
             refit: self.refit,
             per_class: None,
             pretrain: self.pretrain.as_ref(),
-            twins: ["calibrate", "average"].iter().any(|key| self.space.knows(key)),
+            twins: ["calibrate", "average", "interpolate"].iter().any(|key| self.space.knows(key)),
         };
         reach.per_class = self.widest(cell);
         chain::chain(&self.settled(cell), cell.key, replicate, &reach, facts)

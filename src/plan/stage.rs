@@ -114,6 +114,16 @@ fn is_default(precision: &Precision) -> bool {
     *precision == Precision::default()
 }
 
+/// The texts that a head starts from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Texts {
+    pub prompts: Vec<String>,
+    /// What the classes are called, in their order.
+    pub names: Vec<String>,
+    /// The SHA-256 of the tokenizer beside the weights.
+    pub tokenizer: String,
+}
+
 /// One trial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Train {
@@ -126,6 +136,9 @@ pub struct Train {
     pub copied: Option<usize>,
     pub pool: Pool,
     pub head: Head,
+    /// What the head starts from, where it does not start at random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub texts: Option<Texts>,
     pub phases: Vec<Phase>,
     pub keep_weights: KeepWeights,
     pub early_stop: Option<usize>,

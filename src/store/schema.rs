@@ -61,10 +61,13 @@ pub const SETTINGS: &[&str] = &[
     "tune_share",
     // From the seventeenth migration on.
     "average",
+    // From the eighteenth migration on.
+    "head_start",
+    "prompts",
 ];
 
 /// How many settings each migration knew.
-const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, 40, 40, 40, 43, 43, 44, 44, 46, 46, 47, 48, 48, SETTINGS.len()];
+const KNOWN_SETTINGS: &[usize] = &[34, 36, 37, 39, 40, 40, 40, 43, 43, 44, 44, 46, 46, 47, 48, 48, 49, SETTINGS.len()];
 
 /// Columns of `trial` that a configuration alone decides: equal for equal keys, on any machine of one numerics class.
 pub const RESULTS: &[&str] = &[
@@ -90,7 +93,7 @@ pub const RESULTS: &[&str] = &[
 ];
 
 /// How many results each migration knew.
-const KNOWN_RESULTS: &[usize] = &[15, 15, 15, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 17, 17, 17, RESULTS.len()];
+const KNOWN_RESULTS: &[usize] = &[15, 15, 15, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 17, 17, 17, 17, RESULTS.len()];
 
 pub const MIGRATIONS: &[&str] = &[
     FIRST,
@@ -110,6 +113,7 @@ pub const MIGRATIONS: &[&str] = &[
     TUNE_SHARE,
     EXPENSE,
     AVERAGE,
+    CLASS_NAMES,
 ];
 
 const FIRST: &str = "
@@ -317,6 +321,13 @@ ALTER TABLE cell ADD COLUMN expense TEXT; -- JSON: multiply-accumulates of one o
 
 const AVERAGE: &str = "
 ALTER TABLE cell ADD COLUMN average;
+DROP VIEW result;
+{view}
+";
+
+const CLASS_NAMES: &str = "
+ALTER TABLE cell ADD COLUMN head_start;
+ALTER TABLE cell ADD COLUMN prompts;
 DROP VIEW result;
 {view}
 ";

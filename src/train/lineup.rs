@@ -8,7 +8,7 @@ use super::inputs::Inputs;
 use super::lane::Lane;
 use super::learner::Learner;
 use super::record::{History, Record};
-use super::{Shelf, all_params};
+use super::{Shelf, all_params, kept};
 use crate::exec::Network;
 use crate::model::graph::{Graph, Op};
 use crate::model::init;
@@ -32,6 +32,9 @@ impl Start {
         };
         let fresh_from = if weights.0.is_empty() { 0 } else { stage.copied.unwrap_or(backbone_layers) };
         weights.0.extend(init::fresh(&whole, fresh_from, stage.seed, stage.replicate as u64)?.0);
+        if let Some([weight, bias]) = shelf.named_head(stage, work)? {
+            weights.0.extend(kept::head(weight, bias).0);
+        }
         let (feed, below) = inputs.add(stage, work, &whole, shelf)?;
         let graph = if below > 0 { whole.above(below) } else { whole };
         Ok(Self { feed, below, graph, weights })
@@ -110,7 +113,7 @@ impl<'a> Lineup<'a> {
         Ok(learners)
     }
 
-    /// Whether all that trains is one linear layer on vectors, in one phase and without chance.
+    /// Whether all that trains is one linear layer on vectors, in one phase, without chance and without a way back.
     fn is_head(&self, trial: usize, graph: &Graph) -> bool {
         let phases = &self.stages[trial].phases;
         let plain = graph
@@ -119,7 +122,8 @@ impl<'a> Lineup<'a> {
             .skip(1)
             .all(|layer| matches!(layer.op, Op::Flatten | Op::Dropout(_) | Op::Linear { .. }));
         let linear = graph.layers.iter().filter(|layer| matches!(layer.op, Op::Linear { .. })).count() == 1;
-        plain && linear && phases.len() == 1 && phases[0].dropout == 0.0 && graph.layers[0].shape[1] == 1
+        let last = self.stages[trial].interpolate == 1.0;
+        plain && linear && last && phases.len() == 1 && phases[0].dropout == 0.0 && graph.layers[0].shape[1] == 1
     }
 
     /// Whether two trials begin in one bank, or with one history in one lane.
@@ -138,6 +142,7 @@ impl<'a> Lineup<'a> {
             && frozen(one) == frozen(other)
             && self.stages[one].backbone == self.stages[other].backbone
             && self.stages[one].copied == self.stages[other].copied
+            && self.stages[one].texts == self.stages[other].texts
     }
 }
 

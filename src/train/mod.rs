@@ -32,6 +32,7 @@ mod source;
 mod survey;
 mod transferability;
 mod trial;
+mod zero_shot;
 
 pub use crate::nn::{libraries, on_pool};
 pub use abreast::WORTH;

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use anyhow::Context;
+use candle_core::Tensor;
 
 use super::features::Features;
-use super::{encode, pretrain};
+use super::{encode, pretrain, zero_shot};
 use crate::data::Manifest;
 use crate::data::packed::Packed;
 use crate::frame::Frame;
@@ -15,7 +16,7 @@ use crate::key::Key;
 use crate::model::catalogue::identify;
 use crate::model::weights::Weights;
 use crate::plan::stage::Work;
-use crate::plan::stage::{Backbone, Encode, Start};
+use crate::plan::stage::{Backbone, Encode, Start, Texts, Train};
 
 /// Where things lie that are made once: what is prepared of data, and what devices compute. That of one numerics class is not
 /// another's: a trial would have other bits than where all of it is computed there.
@@ -59,6 +60,8 @@ pub struct Shelf {
     packed: HashMap<(Key, Frame), Rc<Packed>>,
     weights: HashMap<(String, String), Rc<Weights>>,
     features: HashMap<Key, Rc<Features>>,
+    /// Heads that class names make, by the weights and the texts.
+    heads: HashMap<(String, Texts), [Tensor; 2]>,
 }
 
 impl Shelf {
@@ -75,6 +78,7 @@ impl Shelf {
             packed: HashMap::new(),
             weights: HashMap::new(),
             features: HashMap::new(),
+            heads: HashMap::new(),
         })
     }
 
@@ -135,6 +139,22 @@ impl Shelf {
         let weights = Rc::new(weights);
         self.weights.insert(name, weights.clone());
         Ok(Some(weights))
+    }
+
+    /// Weights and biases of the head that a trial's class names make; none of one that starts at random.
+    ///
+    /// # Errors
+    /// The side of texts or its tokenizer cannot be read.
+    pub fn named_head(&mut self, stage: &Train, work: &Work) -> anyhow::Result<Option<[Tensor; 2]>> {
+        let (Some(texts), Start::File(sha256)) = (&stage.texts, &stage.backbone.start) else { return Ok(None) };
+        let key = (sha256.clone(), texts.clone());
+        if let Some(head) = self.heads.get(&key) {
+            return Ok(Some(head.clone()));
+        }
+        let path = work.weights.as_ref().context("the work names no weight file")?;
+        let head = zero_shot::head(texts, path, &stage.backbone.arch.name)?;
+        self.heads.insert(key, head.clone());
+        Ok(Some(head))
     }
 
     fn pretrained(&mut self, key: Key, backbone: &Backbone, work: &Work) -> anyhow::Result<Weights> {

@@ -1,5 +1,5 @@
 //! Linear heads that are solved instead of trained: logistic regression along a path of strengths, and ridge regression.
-//! The strength is chosen on validation; test is read once, with the head that was chosen.
+//! The strength is chosen on validation; test is read once, with the head that was chosen. And those that stay as they start.
 
 use anyhow::Context;
 use candle_core::Tensor;
@@ -21,6 +21,7 @@ use crate::nn::loss::answers;
 use crate::nn::solve::{Head, Logistic, Ridge};
 use crate::nn::temperature::temperature;
 use crate::outcome::{Ending, Outcome, Point, Predictions, Progress, Scores, TrialOutcome};
+use crate::phase::Phase;
 use crate::plan::stage::{Encoded, Train, Work};
 use crate::recipe::{Calibrate, Optimizer};
 
@@ -50,7 +51,14 @@ pub fn solved(
     let sets = Sets::read(&mut codes, &split, &manifest)?;
     let mut path = Path { stage, sets: &sets, balanced: Vec::new(), curve: Vec::new(), passes: 0, best: None };
     path.balanced = super::course::balanced(sets.train.labels.iter().copied(), manifest.classes.len());
-    path.run(tell)?;
+    match phase(stage).optimizer {
+        Optimizer::None => {
+            let [weight, bias] =
+                shelf.named_head(stage, work)?.context("a head without a start that is not trained")?;
+            path.given(Head { weight: weight.to_device(&shelf.device)?, bias: bias.to_device(&shelf.device)? })?;
+        }
+        _ => path.run(tell)?,
+    }
     shelf.warn(codes.encoder.as_ref().and_then(Encoder::warning));
     let (curve, passes) = (std::mem::take(&mut path.curve), path.passes);
     let chosen = path.best.take().context("a path without strengths")?;
@@ -58,13 +66,15 @@ pub fn solved(
         Calibrate::Temperature => sets.val.temperature(&chosen.head)?,
         Calibrate::None => None,
     };
-    let head = cooled(if stage.refit { path.refitted(&chosen)? } else { chosen.head.clone() }, temperature)?;
+    let again = stage.refit && chosen.lambda.is_some();
+    let head = cooled(if again { path.refitted(&chosen)? } else { chosen.head.clone() }, temperature)?;
     let (val_predictions, val) = sets.val.scores(&cooled(chosen.head, temperature)?)?;
     let (test_predictions, test) = sets.test.scores(&head)?;
     let shifted = sets.shifted.as_ref().map(|set| set.scores(&head)).transpose()?;
     let (whole, _) = stage.network().map_err(anyhow::Error::msg)?;
     let all: usize = whole.total_params();
-    let trainable = head.weight.elem_count() + head.bias.elem_count();
+    let learned = if chosen.lambda.is_some() { 1 } else { 0 };
+    let trainable = learned * (head.weight.elem_count() + head.bias.elem_count());
     let finite = val.loss.is_finite() && test.loss.is_finite();
     let trial = TrialOutcome {
         ending: if finite { Ending::Finished } else { Ending::Diverged },
@@ -81,7 +91,7 @@ pub fn solved(
         stopped_early: false,
         trainable,
         frozen: all.saturating_sub(trainable),
-        lambda: Some(chosen.lambda),
+        lambda: chosen.lambda,
         temperature,
     };
     let rows = (sets.train.labels.len() * passes) as f64;
@@ -214,6 +224,11 @@ fn cooled(head: Head, temperature: Option<f64>) -> candle_core::Result<Head> {
     Ok(Head { weight: weight?, bias: bias? })
 }
 
+/// The only one: a head that is solved has no phases.
+fn phase(stage: &Train) -> &Phase {
+    &stage.phases[0]
+}
+
 /// The strengths, from the strongest to the weakest; each starts where the one before ended.
 struct Path<'a> {
     stage: &'a Train,
@@ -226,7 +241,8 @@ struct Path<'a> {
 }
 
 struct Chosen {
-    lambda: f64,
+    /// None of a head that was given.
+    lambda: Option<f64>,
     score: f64,
     head: Head,
     converged: bool,
@@ -234,7 +250,7 @@ struct Chosen {
 
 impl Path<'_> {
     fn run(&mut self, tell: &mut dyn FnMut(Progress)) -> anyhow::Result<()> {
-        let phase = &self.stage.phases[0];
+        let phase = phase(self.stage);
         let mut strengths = phase.lambda.clone();
         strengths.sort_by(|one, other| other.total_cmp(one));
         let train = &self.sets.train;
@@ -262,23 +278,34 @@ impl Path<'_> {
             tell(Progress { step: index + 1, steps: strengths.len(), loss: own.loss, accuracy: Some(val.accuracy) });
             // On a tie the stronger one stays: it is the simpler model.
             if self.best.as_ref().is_none_or(|best| score > best.score) {
-                self.best = Some(Chosen { lambda: *lambda, score, head, converged });
+                self.best = Some(Chosen { lambda: Some(*lambda), score, head, converged });
             }
         }
         Ok(())
     }
 
+    /// A head that nobody trains.
+    fn given(&mut self, head: Head) -> anyhow::Result<()> {
+        let (_, val) = self.sets.val.scores(&head)?;
+        let (_, own) = self.sets.train.scores(&head)?;
+        let score = val.of(self.stage.metric);
+        self.curve.push(Point { step: 0, epoch: 0.0, lr: 0.0, train_loss: own.loss, val });
+        self.best = Some(Chosen { lambda: None, score, head, converged: true });
+        Ok(())
+    }
+
     /// The chosen strength once more, on training and validation images.
     fn refitted(&self, chosen: &Chosen) -> anyhow::Result<Head> {
-        let phase = &self.stage.phases[0];
+        let phase = phase(self.stage);
+        let lambda = chosen.lambda.context("a head that was given has no strength")?;
         let both = self.sets.train.with(&self.sets.val)?;
         let balanced = super::course::balanced(both.labels.iter().copied(), both.classes);
         let targets = targets(phase, &balanced);
         if phase.optimizer == Optimizer::Ridge {
-            return Ok(Ridge::new(&both.x, &both.labels, both.classes, targets.class_weights)?.head(chosen.lambda)?);
+            return Ok(Ridge::new(&both.x, &both.labels, both.classes, targets.class_weights)?.head(lambda)?);
         }
         let mut logistic = Logistic::new(&both.x, &both.labels, both.classes, targets)?;
         logistic.start_from(&chosen.head)?;
-        Ok(logistic.solve(chosen.lambda)?.head)
+        Ok(logistic.solve(lambda)?.head)
     }
 }

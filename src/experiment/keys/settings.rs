@@ -111,6 +111,22 @@ pub static KEYS: &[Key] = &[
     ),
     key!(
         Recipe,
+        "head_start",
+        "random",
+        |v| recipe::word::<recipe::HeadStart>(v, recipe::HEAD_START).map(drop),
+        r#"{"enum":["random","class-names"]}"#,
+        "Where a linear head starts: at random, in each replicate otherwise, or with `class-names` as CLIP's zero-shot classifier (Radford et al., 2021): each class at the mean of its `prompts` as the weights' side of texts reads them, on tap = \"image_embeds\". It needs a CLIP file with both sides (`hf:OWNER/NAME` of `weights get`) and its tokenizer.json beside it."
+    ),
+    key!(
+        Recipe,
+        "prompts",
+        "[\"a photo of a {}.\"]",
+        |v| recipe::prompts(v).map(drop),
+        r#"{"type":"array","items":{"type":"string","pattern":"\\{\\}"},"minItems":1,"uniqueItems":true}"#,
+        "What class names stand in, at {}, where head_start = \"class-names\". Class names are those of folders, `_` and `-` as spaces, or what `names` under [datasets.NAME] says. In an axis, each value is a list."
+    ),
+    key!(
+        Recipe,
         "batch_norm",
         "frozen; affine where `trains` asks for norms or biases; train with random weights",
         |v| recipe::word::<recipe::BatchNorm>(v, recipe::BATCH_NORM).map(drop),
@@ -163,8 +179,8 @@ pub static KEYS: &[Key] = &[
         "optimizer",
         "sgd",
         |v| recipe::word::<OptimizerName>(v, recipe::OPTIMIZERS).map(drop),
-        r#"{"enum":["sgd","adamw","lbfgs","ridge"]}"#,
-        "Stochastic gradient descent or AdamW; or, for linear heads on frozen features, solved to the end: `lbfgs`, logistic regression (mean cross-entropy + lambda/2 |W|^2), or `ridge`, regression on the classes (mean square + lambda |W|^2), both with free biases."
+        r#"{"enum":["sgd","adamw","lbfgs","ridge","none"]}"#,
+        "Stochastic gradient descent or AdamW; or, for linear heads on frozen features, solved to the end: `lbfgs`, logistic regression (mean cross-entropy + lambda/2 |W|^2), or `ridge`, regression on the classes (mean square + lambda |W|^2), both with free biases; or `none`: a head of head_start = \"class-names\" stays as it starts, and no image is learned from."
     ),
     key!(
         Train,

@@ -1,7 +1,8 @@
 //! What stands around the settings: the tables of a file, and the keys of the experiment, its data, scenarios and rules.
 
 use super::super::accepted::{
-    also_test, bounded, class_names, corruption, count, flag, fraction, hex64, splits, synthetic, text, whole,
+    also_test, bounded, class_names, corruption, count, flag, fraction, hex64, names_of_classes, splits, synthetic,
+    text, whole,
 };
 use super::{COUNT, FLAG, FRACTION, Group, Key, TABLE, TEXT, Value, WHOLE, key};
 use crate::recipe::{self, Keep, Metric};
@@ -156,6 +157,14 @@ pub static KEYS: &[Key] = &[
         |v| class_names(v).map(drop),
         r#"{"type":"array","items":{"type":"string"},"minItems":2,"uniqueItems":true}"#,
         "Only images of these classes: a part of a dataset as a source, or as a target that is near it or far. Tables of their own may share a path."
+    ),
+    key!(
+        Dataset,
+        "names",
+        "what the classes are called, `_` and `-` as spaces",
+        |v| names_of_classes(v).map(drop),
+        r#"{"type":"object","additionalProperties":{"type":"string"}}"#,
+        "What classes are called in texts, for head_start = \"class-names\": { n02099601 = \"golden retriever\" }. Those that are not named here go by their own names."
     ),
     key!(
         Dataset,

@@ -1,0 +1,40 @@
+//! The head that class names make: the classifier of CLIP's zero-shot answers (Radford et al., 2021, 3.1).
+
+use std::path::Path;
+
+use anyhow::Context;
+use candle_core::{Device, Tensor};
+
+use crate::exec::texts::embeds;
+use crate::model::catalogue::identify;
+use crate::model::texts::{TextSide, tokenizer};
+use crate::nn::unit_norm;
+use crate::plan::stage::Texts;
+use crate::recipe::NAME_HERE;
+
+/// Weights [classes, joint] and biases `[classes]`: each class at the mean of its prompts' unit vectors, made one of unit length
+/// again, times what cosines are multiplied with; biases are zero.
+///
+/// # Errors
+/// The side of texts or the tokenizer cannot be read, or is another one than the plan saw.
+pub fn head(texts: &Texts, weights: &Path, arch: &str) -> anyhow::Result<[Tensor; 2]> {
+    let file = tokenizer::beside(weights).map_err(anyhow::Error::msg)?;
+    anyhow::ensure!(
+        identify(&file)?.sha256 == texts.tokenizer,
+        "the tokenizer '{}' has changed since the plan was made",
+        file.display()
+    );
+    let side = TextSide::read(weights, arch)?;
+    let said: Vec<String> = texts
+        .names
+        .iter()
+        .flat_map(|name| texts.prompts.iter().map(move |prompt| prompt.replace(NAME_HERE, name)))
+        .collect();
+    let tokens = tokenizer::tokens(&file, &said, side.context())?;
+    let (classes, prompts) = (texts.names.len(), texts.prompts.len());
+    let found = embeds(&side, &tokens).with_context(|| format!("with the tokenizer '{}'", file.display()))?;
+    let joint = found.dim(1)?;
+    let means = found.reshape((classes, prompts, joint))?.mean(1)?;
+    let weight = unit_norm::forward(&means)?.affine(side.scale, 0.0)?;
+    Ok([weight, Tensor::zeros(classes, candle_core::DType::F32, &Device::Cpu)?])
+}
