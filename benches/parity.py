@@ -902,6 +902,53 @@ if not fixtures:
             off = relative(ours["logits"][:, :, 0, 0], found)
             print(f"| {arch} | {whose} | safetensors | | {off:.1e} | | | | | |", flush=True)
             failures.extend([] if off < 1e-4 else [f"{whose} {arch}"])
+if not fixtures:
+    # Zero-shot answers: both sides of CLIP, its own vocabulary (open_clip brings it), three prompts of each class. What is written
+    # out of the ordinary must be read as its tokenizer reads it.
+    names = ["golden retriever", "Café crème", "sea-lion's pup", "number 42", "x" * 400]
+    prompts = ["a photo of a {}.", "a blurry photo of the {}!", "{}"]
+
+    def tokenizer_of_clip():
+        simple = open_clip.SimpleTokenizer()
+        here = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+        merges = [tuple(pair) for pair, _ in sorted(simple.bpe_ranks.items(), key=lambda item: item[1])]
+        return simple, hub.CLIPTokenizer(vocab={here.get(k, k): v for k, v in simple.encoder.items()}, merges=merges)
+
+    def whole_of_hub(arch):
+        activation = "quick_gelu" if arch == "clip_vitb32" else "gelu"
+        model = hub.CLIPModel(hub.CLIPConfig(vision_config=dict(patch_size=32, hidden_act=activation), text_config=dict(hidden_act=activation, eos_token_id=49407, bos_token_id=49406)))
+        def texts(all_texts, tokenizers):
+            tokens = tokenizers[1](all_texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+            return model.text_projection(model.text_model(**tokens).pooler_output)
+        return model, f"transformers {hub.__version__} CLIPModel", texts, lambda x: model.visual_projection(model.vision_model(x).pooler_output)
+
+    def whole_of_open_clip(arch):
+        model = open_clip.create_model("ViT-B-32-quickgelu" if arch == "clip_vitb32" else "ViT-B-32")
+        return model, f"open_clip {open_clip.__version__}", lambda all_texts, tokenizers: model.encode_text(tokenizers[0](all_texts)), model.encode_image
+
+    for arch in ("clip_vitb32", "clip_vitb32_gelu"):
+        for make in (whole_of_hub, whole_of_open_clip):
+            if only and only not in f"zero-shot {arch}":
+                continue
+            torch.manual_seed(0)
+            model, whose, texts, images = make(arch)
+            model.eval()
+            with torch.no_grad():
+                for value in model.state_dict().values():
+                    value.uniform_(0.5, 1.5) if value.ndim == 1 and (value == 1).all() else value.normal_(0, 0.05) if value.is_floating_point() and value.ndim else value
+            tokenizers = tokenizer_of_clip()
+            tokenizers[1].save_pretrained(f"{work}/hub")
+            path = f"{work}/hub/model.safetensors"
+            save_torch({k: v.contiguous() for k, v in model.state_dict().items()}, path)
+            ours = run({"arch": arch, "width": 1.0, "input": 224, "weights": path, "images": 4, "cuts": [], "frozen": 0, "steps": 0, "lr": 0.0, "momentum": 0.0,
+                        "texts": {"names": names, "prompts": prompts}, "out": f"{work}/out.safetensors"})
+            unit = lambda x: torch.nn.functional.normalize(x, dim=-1)
+            with torch.no_grad():
+                head = torch.stack([unit(unit(texts([p.replace("{}", n) for p in prompts], tokenizers)).mean(0)) for n in names]) * model.logit_scale.exp()
+                there = unit(images(batch(0, 4, 224)[0]))
+            offs = {"head": relative(ours["head"], head.numpy()), "images": relative(ours["images"], there.numpy()), "logits": relative(ours["logits"], (there @ head.T).numpy())}
+            print(f"| {arch} zero-shot | {whose} | safetensors | | {offs['logits']:.1e} ({offs['head']:.1e} texts, {offs['images']:.1e} images) | | | | | |", flush=True)
+            failures.extend([] if max(offs.values()) < 1e-4 else [f"zero-shot {whose} {arch}"])
 if not fixtures and (not only or only in "transformers siglip_vitb16"):
     # Both sides of SigLIP, as files on the hub have them, and what its token gives.
     torch.manual_seed(0)

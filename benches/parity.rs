@@ -8,6 +8,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
+use tl_sweep::exec::Network;
+use tl_sweep::model::arch::Arch;
+use tl_sweep::model::catalogue::identify;
+use tl_sweep::model::texts::tokenizer;
+use tl_sweep::model::vit::EMBEDS;
+use tl_sweep::model::weights::Weights;
+use tl_sweep::plan::stage::Texts;
+use tl_sweep::train::named_head;
 
 fn main() {
     let Some(path) = std::env::args().skip(1).find(|argument| argument.ends_with(".json")) else {
@@ -16,6 +24,9 @@ fn main() {
     };
     let value: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     let job = side::job(&value, Path::new(""));
+    if let Some(texts) = value.get("texts") {
+        return save(zero_shot(&job, texts), &value);
+    }
     let mut numbers: HashMap<String, Tensor> = HashMap::new();
     let mut note = |name: &str, value: f64| {
         numbers.insert(name.to_owned(), Tensor::new(&[value], &Device::Cpu).unwrap());
@@ -47,6 +58,25 @@ fn main() {
             numbers.insert(format!("after:{name}"), tensor);
         }
     }
+    save(numbers, &value);
+}
+
+/// The head that class names make, the unit vectors of images, and what both answer.
+fn zero_shot(job: &side::Job, texts: &serde_json::Value) -> HashMap<String, Tensor> {
+    let arch = Arch::new(&job.arch, job.input, job.width);
+    let list =
+        |key: &str| texts[key].as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect();
+    let tokenizer = identify(&tokenizer::beside(&job.weights).unwrap()).unwrap().sha256;
+    let texts = Texts { prompts: list("prompts"), names: list("names"), tokenizer };
+    let [weight, bias] = named_head(&texts, &job.weights, &job.arch).unwrap();
+    let (weights, _) = Weights::load(&job.weights, &arch, EMBEDS).unwrap();
+    let network = Network::new(arch.backbone(EMBEDS).unwrap(), &weights, &Device::Cpu).unwrap();
+    let images = network.infer(&side::images(job, 0)).unwrap().flatten_from(1).unwrap();
+    let logits = images.matmul(&weight.t().unwrap()).unwrap().broadcast_add(&bias).unwrap();
+    [("head", weight), ("images", images), ("logits", logits)].map(|(name, tensor)| (name.to_owned(), tensor)).into()
+}
+
+fn save(numbers: HashMap<String, Tensor>, value: &serde_json::Value) {
     let numbers: HashMap<String, Tensor> = numbers
         .into_iter()
         .map(|(name, tensor)| {

@@ -43,6 +43,14 @@ pub struct Side {
     pub job: Job,
 }
 
+/// Noise images that both sides make for themselves, [n, 3, side, side].
+pub fn images(job: &Job, number: usize) -> Tensor {
+    let (images, side) = (job.images, job.input);
+    let count = images * 3 * side * side;
+    let values = (number * count..(number + 1) * count).map(noise).collect::<Vec<f32>>();
+    Tensor::from_vec(values, (images, 3, side, side), &Device::Cpu).unwrap()
+}
+
 impl Side {
     pub fn new(job: Job) -> Self {
         let arch = Arch::new(&job.arch, job.input, job.width);
@@ -72,14 +80,12 @@ impl Side {
         Self { network, job }
     }
 
-    /// Noise images that both sides make for themselves, [n, 3, side, side], and their labels.
+    /// Images and their labels.
     fn batch(&self, number: usize) -> (Tensor, Vec<u32>) {
-        let (images, side) = (self.job.images, self.job.input);
+        let images = self.job.images;
         let classes = self.network.graph.layers.last().unwrap().shape[0];
-        let count = images * 3 * side * side;
-        let values = (number * count..(number + 1) * count).map(noise).collect::<Vec<f32>>();
         let labels = (number * images..(number + 1) * images).map(|image| (image % classes) as u32).collect();
-        (Tensor::from_vec(values, (images, 3, side, side), &Device::Cpu).unwrap(), labels)
+        (self::images(&self.job, number), labels)
     }
 
     pub fn logits(&self) -> Tensor {
