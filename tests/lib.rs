@@ -49,3 +49,4 @@ mod transfers;
 mod tuning;
 mod verdicts;
 mod weights;
+mod zero_shot;

@@ -16,6 +16,7 @@ use crate::data::unpack::lay_out;
 use crate::frame::Resize;
 use crate::model::arch::{Arch, family, prepares_images};
 use crate::model::catalogue::{self, identify};
+use crate::model::texts::{self, tokenizer};
 use crate::model::vit;
 use crate::model::weights::file::WeightFile;
 use crate::model::weights::placing::Change;
@@ -62,6 +63,7 @@ pub fn weights(what: &str, sha256: Option<&str>, from: Option<&str>, common: &Co
             return Err(Usage(format!("'{}' is another file: {wrong}. It is not touched", to.display())).into());
         }
         print(&format!("'{}' is here already: sha256 {}", to.display(), found.sha256))?;
+        model.map_or(Ok(()), |model| with_tokenizer(&model, &to, token, common.quiet))?;
         return Ok(Exit::Complete);
     }
     let found = fetch(&url, token, &to, &expected, common.quiet).map_err(|error| {
@@ -83,9 +85,31 @@ pub fn weights(what: &str, sha256: Option<&str>, from: Option<&str>, common: &Co
     }
     match found.known {
         Some(known) => print(&format!("known as {}: weights = \"{}\" under [backbone]", known.name, known.name))?,
-        None => print(&how_to_use(&to, model.and_then(|model| model.told(token)))?)?,
+        None => print(&how_to_use(&to, model.as_ref().and_then(|model| model.told(token)))?)?,
     }
+    model.map_or(Ok(()), |model| with_tokenizer(&model, &to, token, common.quiet))?;
     Ok(Exit::Complete)
+}
+
+/// Fetches the tokenizer of weights that have a side of texts, too, so that class names can be read.
+fn with_tokenizer(model: &OfHub, weights: &Path, token: Option<&str>, quiet: bool) -> anyhow::Result<()> {
+    let (Ok(vocabulary), Err(_)) = (texts::vocabulary(weights), tokenizer::beside(weights)) else { return Ok(()) };
+    let to = tokenizer::own_place(weights);
+    let fetched = fetch(&model.tokenizer(), token, &to, &Expected::Unknown, quiet).and_then(|found| {
+        tokenizer::check(&to, vocabulary).inspect_err(|_| _ = std::fs::remove_file(&to))?;
+        Ok(found)
+    });
+    match fetched {
+        Ok(found) => print(&format!(
+            "'{}': its tokenizer, sha256 {}. With its side of texts the recipe \"zero-shot\" and head_start = \"class-names\" can be had",
+            to.display(),
+            found.sha256
+        )),
+        Err(error) => print(&format!(
+            "it has a side of texts and no tokenizer to read class names with ({error:#}); one that is put at '{}' is used",
+            to.display()
+        )),
+    }
 }
 
 /// What an experiment must say of a file that the catalogue does not know; of images what its model says on the hub, else what is

@@ -7,6 +7,7 @@ use anyhow::Context;
 use super::Usage;
 use super::download::small;
 use super::hub_config::{FILES, Told, told};
+use crate::model::texts::tokenizer;
 
 /// What the words begin with.
 const PREFIX: &str = "hf:";
@@ -25,6 +26,11 @@ pub struct OfHub {
 }
 
 impl OfHub {
+    /// Where the model's tokenizer is.
+    pub fn tokenizer(&self) -> String {
+        format!("{}{}", self.beside, tokenizer::NAME)
+    }
+
     /// What the model says of the images that come before it, and the file that says it.
     pub fn told(&self, token: Option<&str>) -> Option<(&'static str, Told)> {
         FILES.into_iter().find_map(|name| Some((name, told(&small(&format!("{}{name}", self.beside), token)?)?)))

@@ -227,8 +227,9 @@ fn find_weights(
 /// # Errors
 /// They have none, or no tokenizer lies beside them.
 fn texts(weights: &Path) -> anyhow::Result<String> {
-    texts::check(weights)?;
+    let vocabulary = texts::vocabulary(weights)?;
     let tokenizer = texts::tokenizer::beside(weights).map_err(anyhow::Error::msg)?;
+    texts::tokenizer::check(&tokenizer, vocabulary)?;
     Ok(catalogue::identify(&tokenizer)?.sha256)
 }
 

@@ -208,9 +208,10 @@ impl Settler<'_> {
     fn settled(&mut self, asked: &Layer) -> Result<(Layer, String), Problem> {
         let mut layer = asked.clone();
         self.fill_backbone(&mut layer)?;
-        zero_shot::settle_tap(&mut layer);
+        let experiment = self.experiment;
+        let refused = |fault: Fault| experiment.problem(fault.key, &fault.value, fault.message);
+        zero_shot::settle_tap(&mut layer).map_err(refused)?;
         let backbone = self.backbone(&mut layer)?;
-        let refused = |fault: Fault| self.experiment.problem(fault.key, &fault.value, fault.message);
         settle_transfer(&mut layer, asked, &backbone).map_err(refused)?;
         let texts = zero_shot::settle(&mut layer, self.facts).map_err(refused)?;
         drop_without_effect(&mut layer, &backbone);

@@ -162,14 +162,17 @@ const PASSES: f64 = 25.0;
 /// The cost of solving a linear head for all its strengths: every image goes through the network once.
 fn solved(train: &Train, counts: Counts, whole: f64, prefix: f64) -> TrialCost {
     let phase = &train.phases[0];
-    let passes = match phase.optimizer {
-        Optimizer::None => 0.0,
-        Optimizer::Ridge => 1.0,
-        _ => PASSES * phase.lambda.len() as f64,
+    let (strengths, learned) = (phase.lambda.len(), (counts.train + counts.val) as f64);
+    let [passes, again] = match phase.optimizer {
+        Optimizer::None => [0.0; 2],
+        Optimizer::Ridge => [1.0; 2],
+        _ => [PASSES * strengths as f64, PASSES],
     };
-    let images = (counts.train + counts.val + counts.test) as f64;
-    let scored = phase.lambda.len().max(1) as f64 * images;
-    let head = (whole - prefix) * (2.0 * passes * counts.train as f64 + scored);
+    let solved = 2.0 * (passes * counts.train as f64 + if train.refit { again * learned } else { 0.0 });
+    let cooled = if train.calibrate == Calibrate::Temperature { counts.val } else { 0 };
+    let scored = strengths.max(1) as f64 * learned + (counts.val + counts.test + cooled) as f64;
+    let images = learned + counts.test as f64;
+    let head = (whole - prefix) * (solved + scored);
     TrialCost { alone: images * prefix + head, shared: head, lockstep: 0.0, reads: images }
 }
 

@@ -14,16 +14,28 @@ pub fn starts(layer: &Layer) -> bool {
 }
 
 /// Taps what such a head reads, where nothing else is asked for.
-pub fn settle_tap(layer: &mut Layer) {
-    if starts(layer) {
-        layer.entry("tap".to_owned()).or_insert(Value::Text(EMBEDS.to_owned()));
+///
+/// # Errors
+/// The network has never seen texts.
+pub fn settle_tap(layer: &mut Layer) -> Result<(), Fault> {
+    if !starts(layer) {
+        return Ok(());
     }
+    let arch = layer.get("arch").map_or_else(String::new, Value::to_string);
+    if !reads_texts(&arch) {
+        let message = format!(
+            "class names are read by a network that has seen texts beside images: {arch} has not, the networks clip_* have"
+        );
+        return Err(fault("head_start", &layer["head_start"], message));
+    }
+    layer.entry("tap".to_owned()).or_insert(Value::Text(EMBEDS.to_owned()));
+    Ok(())
 }
 
 /// Takes out what has no effect, and says what the head starts from; of other heads nothing.
 ///
 /// # Errors
-/// The network has never seen texts, something else is tapped, or the weights have no side of texts or no tokenizer.
+/// Something else is tapped, or the weights have no side of texts or no tokenizer.
 pub fn settle(layer: &mut Layer, facts: &Facts) -> Result<Option<Texts>, Fault> {
     if !starts(layer) {
         layer.remove("head_start");
@@ -33,19 +45,14 @@ pub fn settle(layer: &mut Layer, facts: &Facts) -> Result<Option<Texts>, Fault> 
     let start = layer["head_start"].clone();
     let refused = |message: String| fault("head_start", &start, message);
     let text = |key: &str| layer.get(key).map_or_else(String::new, Value::to_string);
-    let [arch, tap, weights, dataset] = ["arch", "tap", "weights", "dataset"].map(text);
-    if !reads_texts(&arch) {
-        return Err(refused(format!(
-            "class names are read by a network that has seen texts beside images: {arch} has not, the networks clip_* have"
-        )));
-    }
+    let [tap, weights, dataset] = ["tap", "weights", "dataset"].map(text);
     if tap != EMBEDS {
         let message = format!("class names and images are compared at '{EMBEDS}', not at '{tap}': leave `tap` out");
         return Err(fault("tap", &layer["tap"], message));
     }
     if layer.contains_key("transfer") {
         let message = "layers that start at random do not bring images to where class names are: leave `transfer` out";
-        return Err(fault("transfer", &layer["transfer"], message));
+        return Err(refused(message.to_owned()));
     }
     if layer.get("head").is_some_and(|head| head.text() != Some("linear")) {
         return Err(fault("head", &layer["head"], "class names are the start of a linear head: head = \"linear\""));

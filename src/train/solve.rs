@@ -49,7 +49,8 @@ pub fn solved(
     let split = split(&manifest, stage.per_class, stage.seed, stage.replicate as u64).map_err(anyhow::Error::msg)?;
     let mut codes = Codes::new(stage, work, shelf)?;
     let sets = Sets::read(&mut codes, &split, &manifest)?;
-    let mut path = Path { stage, sets: &sets, balanced: Vec::new(), curve: Vec::new(), passes: 0, best: None };
+    let mut path =
+        Path { stage, sets: &sets, balanced: Vec::new(), curve: Vec::new(), passes: 0, products: 0, best: None };
     path.balanced = super::course::balanced(sets.train.labels.iter().copied(), manifest.classes.len());
     match phase(stage).optimizer {
         Optimizer::None => {
@@ -63,11 +64,15 @@ pub fn solved(
     let (curve, passes) = (std::mem::take(&mut path.curve), path.passes);
     let chosen = path.best.take().context("a path without strengths")?;
     let temperature = match stage.calibrate {
-        Calibrate::Temperature => sets.val.temperature(&chosen.head)?,
+        Calibrate::Temperature => {
+            path.products += sets.val.labels.len();
+            sets.val.temperature(&chosen.head)?
+        }
         Calibrate::None => None,
     };
     let again = stage.refit && chosen.lambda.is_some();
     let head = cooled(if again { path.refitted(&chosen)? } else { chosen.head.clone() }, temperature)?;
+    path.products += sets.scored_last();
     let (val_predictions, val) = sets.val.scores(&cooled(chosen.head, temperature)?)?;
     let (test_predictions, test) = sets.test.scores(&head)?;
     let shifted = sets.shifted.as_ref().map(|set| set.scores(&head)).transpose()?;
@@ -94,10 +99,9 @@ pub fn solved(
         lambda: chosen.lambda,
         temperature,
     };
-    let rows = (sets.train.labels.len() * passes) as f64;
     let outcome = Outcome {
         seconds: start.elapsed().as_secs_f64(),
-        macs: codes.macs + 2.0 * rows * head.weight.elem_count() as f64,
+        macs: codes.macs + path.products as f64 * head.weight.elem_count() as f64,
         numerics: shelf.places.numerics.clone(),
         trial: Some(trial),
         warnings: Vec::new(),
@@ -186,6 +190,15 @@ impl Sets {
         let shifted = if split.shifted.is_empty() { None } else { Some(set(&split.shifted)?) };
         Ok(Self { train: set(&split.train)?, val: set(&split.val)?, test: set(&split.test)?, shifted })
     }
+
+    /// Images that the last head answers.
+    fn scored_last(&self) -> usize {
+        [Some(&self.val), Some(&self.test), self.shifted.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|set| set.labels.len())
+            .sum()
+    }
 }
 
 impl Set {
@@ -237,6 +250,8 @@ struct Path<'a> {
     curve: Vec<Point>,
     /// Over the training images.
     passes: usize,
+    /// Rows times the head, or times what becomes its gradient.
+    products: usize,
     best: Option<Chosen>,
 }
 
@@ -270,6 +285,7 @@ impl Path<'_> {
                 }
             };
             self.passes += passes;
+            self.products += 2 * passes * train.labels.len() + train.labels.len() + self.sets.val.labels.len();
             let (_, val) = self.sets.val.scores(&head)?;
             let (_, own) = train.scores(&head)?;
             let point = Point { step: index + 1, epoch: self.passes as f64, lr: *lambda, train_loss: own.loss, val };
@@ -286,6 +302,7 @@ impl Path<'_> {
 
     /// A head that nobody trains.
     fn given(&mut self, head: Head) -> anyhow::Result<()> {
+        self.products += self.sets.train.labels.len() + self.sets.val.labels.len();
         let (_, val) = self.sets.val.scores(&head)?;
         let (_, own) = self.sets.train.scores(&head)?;
         let score = val.of(self.stage.metric);
@@ -295,17 +312,20 @@ impl Path<'_> {
     }
 
     /// The chosen strength once more, on training and validation images.
-    fn refitted(&self, chosen: &Chosen) -> anyhow::Result<Head> {
+    fn refitted(&mut self, chosen: &Chosen) -> anyhow::Result<Head> {
         let phase = phase(self.stage);
         let lambda = chosen.lambda.context("a head that was given has no strength")?;
         let both = self.sets.train.with(&self.sets.val)?;
         let balanced = super::course::balanced(both.labels.iter().copied(), both.classes);
         let targets = targets(phase, &balanced);
         if phase.optimizer == Optimizer::Ridge {
+            self.products += 2 * both.labels.len();
             return Ok(Ridge::new(&both.x, &both.labels, both.classes, targets.class_weights)?.head(lambda)?);
         }
         let mut logistic = Logistic::new(&both.x, &both.labels, both.classes, targets)?;
         logistic.start_from(&chosen.head)?;
-        Ok(logistic.solve(lambda)?.head)
+        let solved = logistic.solve(lambda)?;
+        self.products += 2 * solved.passes * both.labels.len();
+        Ok(solved.head)
     }
 }

@@ -12,7 +12,7 @@ use tl_sweep::nn::norm::{self, Follow, Norm};
 use tl_sweep::nn::optim::{Rule, State, Step, clip};
 use tl_sweep::nn::pool::{self, Pool, Reduce, Windows};
 use tl_sweep::nn::rotary::{self, Turn};
-use tl_sweep::nn::{attention, attention_pool, gate, layer_norm, swiglu};
+use tl_sweep::nn::{attention, attention_pool, gate, layer_norm, swiglu, unit_norm};
 
 use super::twin::size;
 use super::{close, floats, on_path, tensor, uniform};
@@ -221,6 +221,21 @@ fn gated_units() {
     let [dgate, dx] = swiglu::backward(&by, &x, &channels_last(&dy(case)).unwrap()).unwrap();
     same("gate", &(dgate * 8.0).unwrap(), &case["grads"][0]);
     same("x", &dx, &case["grads"][1]);
+}
+
+#[test]
+fn unit_norms() {
+    on_path();
+    let fixture = fixture();
+    let case = &fixture["unit_norm"];
+    let x = channels_last(&inputs(case)[0]).unwrap();
+    same("y", &unit_norm::forward(&x).unwrap(), &case["y"]);
+    same("x", &unit_norm::backward(&x, &channels_last(&dy(case)).unwrap()).unwrap(), &case["grads"][0]);
+    // A pixel of zeros stays one, and its gradient is PyTorch's.
+    let zeros = x.zeros_like().unwrap();
+    assert_eq!(floats(&unit_norm::forward(&zeros).unwrap()), floats(&zeros));
+    let found = unit_norm::backward(&zeros, &zeros.ones_like().unwrap()).unwrap();
+    assert!(floats(&found).iter().all(|slope| *slope == 1e12), "{found}");
 }
 
 #[test]

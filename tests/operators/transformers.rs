@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use tl_sweep::nn::rotary::{self, Turn};
-use tl_sweep::nn::{attention, attention_pool, layer_norm, pointwise, swiglu, tokens};
+use tl_sweep::nn::{attention, attention_pool, causal, layer_norm, pointwise, swiglu, tokens, unit_norm};
 
 use super::differences::check;
 use super::twin::{self, size};
@@ -41,6 +41,19 @@ fn normalised_backward(x: &[f64], weight: &[f64], eps: f64, dy: &[f64]) -> [Vec<
         }
     }
     found
+}
+
+fn units(x: &[f64], channels: usize) -> Vec<f64> {
+    let unit = |x: &[f64]| x.iter().map(|own| own / dot(x, x).sqrt()).collect::<Vec<f64>>();
+    x.chunks(channels).flat_map(unit).collect()
+}
+
+fn units_backward(x: &[f64], dy: &[f64], channels: usize) -> Vec<f64> {
+    let row = |(x, dy): (&[f64], &[f64])| {
+        let (length, along) = (dot(x, x).sqrt(), dot(x, dy));
+        x.iter().zip(dy).map(|(x, dy)| (dy - x * along / length.powi(2)) / length).collect::<Vec<f64>>()
+    };
+    x.chunks(channels).zip(dy.chunks(channels)).flat_map(row).collect()
 }
 
 /// Queries, keys and values of one head of one image as rows.
@@ -179,6 +192,9 @@ fn definitions_have_the_slopes_of_finite_differences() {
     let (x, dy) = (uniform(2 * 5 * 3 * 6, 1), uniform(2 * 5 * 6, 2));
     let gradient = attended_backward(&x, &dy, 2, 2, 3);
     check("attention", &[x], &[gradient], |i| attended(&i[0], 2, 2, 3), &dy);
+    let (x, dy) = (uniform(24, 1), uniform(24, 2));
+    let gradient = units_backward(&x, &dy, 8);
+    check("unit norm", &[x], &[gradient], |i| units(&i[0], 8), &dy);
 }
 
 proptest! {
@@ -242,6 +258,44 @@ proptest! {
         let [dgate, dx] = swiglu::backward(&own, &given, &gradient).unwrap();
         close_among("gate", &dgate, &twin::silu_backward(&by, &product(&dy, &x)), 4.0);
         close_among("x", &dx, &product(&silu, &dy), 4.0);
+    }
+
+    #[test]
+    fn unit_norms_of_any_shape(images in 1usize..4, pixels in 1usize..40, channels in 1usize..150, seed in 0u64..1000) {
+        on_path();
+        let dims = [images, pixels, 1, channels];
+        let (x, dy) = (uniform(size(&dims), seed), uniform(size(&dims), seed + 1));
+        let y = unit_norm::forward(&tensor(&x, &dims)).unwrap();
+        close_among("y", &y, &units(&x, channels), 2.0);
+        let dx = unit_norm::backward(&tensor(&x, &dims), &tensor(&dy, &dims)).unwrap();
+        let expected = units_backward(&x, &dy, channels);
+        // A short vector's gradient is large.
+        let largest = expected.iter().fold(1.0, |most: f64, slope| most.max(slope.abs()));
+        close_among("dx", &dx, &expected, largest);
+    }
+
+    #[test]
+    fn attention_to_what_came_before(texts in 1usize..3, count in 1usize..9, heads in 1usize..4, depth in 1usize..20, seed in 0u64..1000) {
+        let dims = [texts, count, 1, 3 * heads * depth];
+        let x: Vec<f64> = uniform(size(&dims), seed).iter().map(|x| f64::from((3.0 * x) as f32)).collect();
+        let cpu = |values: &[f64], dims: &[usize]| {
+            let values: Vec<f32> = values.iter().map(|x| *x as f32).collect();
+            candle_core::Tensor::from_vec(values, dims, &candle_core::Device::Cpu).unwrap()
+        };
+        let y = causal::forward(&cpu(&x, &dims), heads).unwrap();
+        prop_assert_eq!(y.dims(), &[texts, count, 1, heads * depth]);
+        // The last token of every beginning sees what attention sees of that beginning.
+        let (row, channels) = (3 * heads * depth, heads * depth);
+        let mut expected = Vec::new();
+        for text in x.chunks(count * row) {
+            for end in 1..=count {
+                let seen = attended(&text[..end * row], 1, heads, depth);
+                expected.extend_from_slice(&seen[(end - 1) * channels..]);
+            }
+        }
+        let found: Vec<f64> = y.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect();
+        let off = found.iter().zip(&expected).map(|(own, there)| (own - there).abs()).fold(0.0, f64::max);
+        prop_assert!(off < 3e-5, "{}", off);
     }
 
     #[test]

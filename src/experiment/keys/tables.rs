@@ -18,7 +18,7 @@ pub static TABLES: &[(&str, &str)] = &[
     ("scenarios", "[scenarios.NAME]: a target at a size. Any key of [train] and [backbone] may stand here too."),
     (
         "recipes",
-        "[recipes.NAME]: a way to transfer. Any key of [train] and [backbone] may stand here too. linear-probe, first-layers-frozen, early-features, fine-tune and from-scratch are built in; a table of that name replaces one.",
+        "[recipes.NAME]: a way to transfer. Any key of [train] and [backbone] may stand here too. linear-probe, first-layers-frozen, early-features, fine-tune, from-scratch and zero-shot are built in; a table of that name replaces one.",
     ),
     ("train", "How every trial trains, unless a scenario, a recipe or an axis says otherwise."),
     (

@@ -16,6 +16,8 @@ use super::weights::file::WeightFile;
 pub const EPS: f64 = 1e-5;
 /// Numbers of a token that one head attends with, in all of them.
 const DEPTH: usize = 64;
+/// Tokens of an empty text: its beginning and its end.
+const LEAST: usize = 2;
 /// What a cosine is multiplied with at most (Radford et al., 2.4).
 const MOST: f64 = 100.0;
 
@@ -71,12 +73,15 @@ const HUB: Names = Names {
     norm: "text_model.final_layer_norm",
 };
 
-/// Whether a weight file has a side of texts beside that of images.
+/// How many tokens the side of texts of a weight file knows.
 ///
 /// # Errors
-/// The file cannot be read, or has none; says what has.
-pub fn check(path: &Path) -> anyhow::Result<()> {
-    Reader::new(&WeightFile::open(path)?).map(drop)
+/// The file cannot be read, or has no such side; says what has.
+pub fn vocabulary(path: &Path) -> anyhow::Result<usize> {
+    let file = WeightFile::open(path)?;
+    let tokens = Reader::new(&file)?.names.tokens;
+    let stored = file.stored.iter().find(|stored| stored.name == tokens);
+    stored.and_then(|stored| stored.shape.first().copied()).context("a vocabulary without a size")
 }
 
 impl TextSide {
@@ -94,6 +99,9 @@ impl TextSide {
             "the texts of '{}' are {width} wide, no multiple of {DEPTH}",
             file.shown
         );
+        let positions = reader.tensor(reader.names.positions)?;
+        let context = positions.dim(0)?;
+        anyhow::ensure!(context > LEAST, "the texts of '{}' have room for {context} tokens", file.shown);
         let blocks = (0..).take_while(|number| reader.has(&reader.of_block(*number, 0, "weight")));
         let blocks = blocks.map(|number| reader.block(number)).collect::<anyhow::Result<Vec<Block>>>()?;
         let projection = match reader.is_hub {
@@ -104,7 +112,7 @@ impl TextSide {
         let scale = reader.tensor("logit_scale")?.flatten_all()?.to_vec1::<f32>()?;
         let scale = scale.first().copied().context("an empty `logit_scale`")?;
         Ok(Self {
-            positions: reader.tensor(reader.names.positions)?,
+            positions,
             blocks,
             norm: reader.pair(reader.names.norm)?,
             projection,

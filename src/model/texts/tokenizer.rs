@@ -30,12 +30,30 @@ fn shown(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Texts as tokens, with those that begin and end them.
+/// Whether a file is a tokenizer of weights that know so many tokens.
 ///
 /// # Errors
-/// The file is no tokenizer, or a text has no tokens.
+/// It is none, or has more tokens.
+pub fn check(file: &Path, vocabulary: usize) -> anyhow::Result<()> {
+    let tokens = Tokenizer::from_file(file).map_err(|error| wrong(file, error))?.get_vocab_size(true);
+    anyhow::ensure!(
+        tokens <= vocabulary,
+        "the tokenizer '{}' has {tokens} tokens, and the weights have {vocabulary}: it is of another network",
+        file.display()
+    );
+    Ok(())
+}
+
+fn wrong(file: &Path, error: tokenizers::Error) -> anyhow::Error {
+    anyhow::anyhow!("'{}' is no tokenizer that can be used: {error}", file.display())
+}
+
+/// Texts as tokens, with those that begin and end them; of a longer text the first, and the one that ends it.
+///
+/// # Errors
+/// The file is no tokenizer, or makes no tokens of a text.
 pub fn tokens(file: &Path, texts: &[String], most: usize) -> anyhow::Result<Vec<Vec<u32>>> {
-    let wrong = |error: tokenizers::Error| anyhow::anyhow!("the tokenizer '{}': {error}", file.display());
+    let wrong = |error| wrong(file, error);
     let mut tokenizer = Tokenizer::from_file(file).map_err(wrong)?;
     let cut = TruncationParams { max_length: most, ..TruncationParams::default() };
     tokenizer.with_padding(None).with_truncation(Some(cut)).map_err(wrong)?;
