@@ -191,6 +191,9 @@ fn tensors(world: &World, recipe: &str) -> HashMap<String, Vec<f32>> {
 #[test]
 fn training_starts_where_class_names_are_and_shares_its_work() {
     let world = world();
+    let said = world.run(&["plan", "x.toml"]).exits(0).out;
+    let texts = "class names\n  mine: \"a photo of a Ants.\", \"a photo of a bees.\", \"a photo of a big cats.\"\n";
+    assert!(said.contains(texts), "{said}");
     let plan = world.run(&["plan", "x.toml", "--format", "json"]).exits(0).out;
     world.run(&["run", "x.toml", "--slots", "1"]).exits(0);
     world.run(&["run", "x.toml", "--db", "alone/r.sqlite", "--no-share"]).exits(0);
@@ -245,6 +248,7 @@ fn what_is_said_of_classes_is_in_the_key() {
         ("prompts = [\"a photo of a {}.\"]", &here),
         ("steps = 9\nlr = 0.5\nlabel_smoothing = 0.1\nclass_weights = \"balanced\"\ntap = \"image_embeds\"", &here),
         ("prompts = [\"a drawing of {}.\"]", &anew),
+        ("prompts = [\"a photo of a {}.\", \"{}\"]", &anew),
     ];
     for (more, expected) in cases {
         std::fs::write(world.path("x.toml"), own(&format!("{base}{more}"))).unwrap();
@@ -298,6 +302,12 @@ fn what_class_names_need_is_told() {
         said.contains("names the class 'ant', which it has not") && said.contains("did you mean 'ants'?"),
         "{said}"
     );
+    let said = check(mine(named).replace("ants = \"Ants\"", "ants = \"bees\""));
+    assert!(said.contains("two classes are called 'bees' in texts"), "{said}");
+    let said = check(mine(named).replace("ants = \"Ants\"", "ants = \"n02219486\""));
+    assert!(said.contains("'n02219486' is a number of WordNet's") && said.contains("[datasets.mine]"), "{said}");
+    let said = check(mine("tap = \"image_embed\""));
+    assert!(said.contains("did you mean 'image_embeds'?"), "{said}");
     let said = check(mine(named).replace("clip_vitb32", "vit_base_patch32"));
     assert!(said.contains("vit_base_patch32 has not, the networks clip_* have"), "{said}");
     let said = check(mine("tap = \"image_embeds\"").replace("clip_vitb32", "siglip_vitb32"));
@@ -356,4 +366,40 @@ fn a_model_of_the_hub_comes_with_its_tokenizer() {
     server.answers("/you/net/resolve/main/tokenizer.json", Answer::Well(b"{}".to_vec()));
     assert!(get("hf:you/net", "other").contains("no tokenizer to read class names with"));
     assert!(!world.path("other/net.tokenizer.json").exists());
+}
+
+#[test]
+fn advice_knows_what_class_names_alone_are_worth() {
+    let world = world();
+    std::fs::write(world.path("x.toml"), SWEEP.replace("names = { ants = \"Ants\" }", "")).unwrap();
+    world.run(&["run", "x.toml", "--set", "axes.recipe=[\"zero-shot\"]"]).exits(0);
+    let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
+    let key: String = store.query_row("SELECT trial FROM result WHERE replicate = 0", [], |row| row.get(0)).unwrap();
+    let set = ["--set", "axes.recipe=[\"zero-shot\"]"];
+    world.run(&[&["export", "x.toml", &key, "--out", "z.safetensors"][..], &set].concat()).exits(0);
+    let answers = world.run(&["predict", "z.safetensors", "mine/train", "--format", "csv"]).exits(0).out;
+    let right = |line: &&str| {
+        let class = line.split("mine/train/").nth(1).and_then(|rest| rest.split('/').next());
+        class.is_some_and(|class| line.split(',').nth(1) == Some(class))
+    };
+    let lines: Vec<&str> = answers.lines().skip(1).collect();
+    assert_eq!(lines.len(), 36, "{answers}");
+    let expected = lines.iter().filter(|line| right(line)).count() as f64 / 36.0;
+    assert!(expected > 0.0, "{answers}");
+
+    let of = ["--arch", "clip_vitb32", "--width", "0.0625", "--input", "64", "--preprocess", "clip"];
+    let base = [&["recommend", "clip.safetensors", "mine", "--format", "json"][..], &of].concat();
+    let said = world.run(&[&base[..], &["--out", "advised.toml"]].concat()).exits(0).out;
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said["class_names"]["accuracy"], expected, "{said}");
+    let names = said["recipes"].as_array().unwrap().iter().filter(|recipe| recipe["name"] == "zero-shot").count();
+    assert_eq!((names, said["class_names_not_asked"].is_null()), (1, true));
+    world.run(&["check", "advised.toml"]).exits(0);
+    let text = world.run(&[&["recommend", "clip.safetensors", "mine"][..], &of].concat()).exits(0).out;
+    assert!(text.contains("right without any other image (\"a photo of a ants.\", \"a photo of a bees.\","), "{text}");
+    std::fs::remove_file(world.path("clip.tokenizer.json")).unwrap();
+    let said: Value = serde_json::from_str(&world.run(&base).exits(0).out).unwrap();
+    assert!(said["class_names"].is_null(), "{said}");
+    let why = said["class_names_not_asked"].as_str().unwrap();
+    assert!(why.contains("there is no tokenizer of 'clip.safetensors'"), "{why}");
 }

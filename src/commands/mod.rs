@@ -3,6 +3,7 @@
 mod budget;
 mod bundle;
 mod check;
+mod class_names;
 mod compare;
 mod data;
 mod devices;

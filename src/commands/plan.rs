@@ -7,7 +7,7 @@ use indicatif::HumanDuration;
 use super::budget::Reach;
 use super::jobs::{self, Jobs, Kept, Totals};
 use super::world::World;
-use super::{Exit, freezing, opened, print, streams, table_style, tuning};
+use super::{Exit, class_names, freezing, opened, print, streams, table_style, tuning};
 use crate::cli::{Asked, Common, Format};
 use crate::device::Precision;
 use crate::experiment::Experiment;
@@ -170,6 +170,7 @@ fn text(
         parts.push(format!("excluded: {count} cells: {reason}"));
     }
     parts.extend(collapsed(plan));
+    parts.extend(class_names::echo(plan, &world.facts));
     parts.push(freezing::echo(plan, &world.facts));
     parts.join("\n\n")
 }

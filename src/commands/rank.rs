@@ -44,6 +44,7 @@ pub fn run(asked: &Rank, common: &Common) -> anyhow::Result<Exit> {
             samples: samples.clone(),
             groups: groups.clone(),
             precision: *precision,
+            texts: None,
         };
         let fit = fitted(&what, name, &dataset, &devices, common)?;
         files.push(file(name, &what, fit));

@@ -6,11 +6,17 @@ use std::path::Path;
 
 use super::devices::Devices;
 use super::materials::{self, Prepared};
-use super::{Exit, NoDevice, Usage, print, recommended, table_style};
+use super::world::tokenizer;
+use super::{Exit, NoDevice, Usage, class_names, opened, print, recommended, table_style};
 use crate::cli::{Common, Format, Recommend};
 use crate::data::split::{glance, left_out_together, split};
 use crate::data::{Dataset, Manifest, packed};
-use crate::report::advice::{Panel, Tap};
+use crate::model::arch::Arch;
+use crate::model::vit::reads_texts;
+use crate::plan::stage::Texts;
+use crate::plan::zero_shot::unspeakable;
+use crate::recipe::PROMPT;
+use crate::report::advice::{Named, Panel, Tap};
 use crate::report::table::Style;
 use crate::train::{self, Reading, Readings, Survey};
 
@@ -34,9 +40,14 @@ pub fn run(asked: &Recommend, common: &Common) -> anyhow::Result<Exit> {
     let groups = left_out_together(&dataset.manifest, &lots);
     enough(&dataset.manifest, &samples, &groups, asked.images)?;
     let Prepared { arch, weights, preprocess, resize, precision } = prepared;
-    let what = Survey { arch, weights, preprocess, resize, samples, groups, precision };
+    let (texts, unnamed) = match texts(&arch, &weights, &dataset) {
+        Some(Ok(texts)) => (Some(texts), None),
+        Some(Err(why)) => (None, Some(why)),
+        None => (None, None),
+    };
+    let what = Survey { arch, weights, preprocess, resize, samples, groups, precision, texts };
     let readings = surveyed(&what, &dataset, &devices, common)?;
-    let panel = panel(asked, &dataset.manifest, &what.samples, readings)?;
+    let panel = Panel { unnamed, ..panel(asked, &dataset.manifest, &what, readings)? };
     let advice = panel.advice().ok_or_else(|| anyhow::anyhow!("the network has no features"))?;
     let text = match asked.format {
         Format::Md => panel.text(&advice, Style::Markdown),
@@ -107,7 +118,21 @@ fn surveyed(what: &Survey, dataset: &Dataset, devices: &Devices, common: &Common
     readings.map_err(|failure| NoDevice(failure.message))?
 }
 
-fn panel(asked: &Recommend, manifest: &Manifest, samples: &[u32], readings: Readings) -> anyhow::Result<Panel> {
+/// What the classes are called, in the usual prompt, to weights that have seen texts; or why they cannot be asked.
+fn texts(arch: &Arch, weights: &Path, dataset: &Dataset) -> Option<Result<Texts, String>> {
+    if arch.own.is_some() || !reads_texts(&arch.name) {
+        return None;
+    }
+    let names = opened::fact(None, dataset).names;
+    if let Some(why) = unspeakable(&names) {
+        return Some(Err(why));
+    }
+    let tokenizer = tokenizer(weights).map_err(|error| format!("{error:#}"));
+    Some(tokenizer.map(|tokenizer| Texts { prompts: vec![PROMPT.to_owned()], names, tokenizer }))
+}
+
+fn panel(asked: &Recommend, manifest: &Manifest, what: &Survey, readings: Readings) -> anyhow::Result<Panel> {
+    let samples = &what.samples;
     // What a trial has behind validation.
     let split = split(manifest, None, SEED, 0).map_err(Usage)?;
     let tap = |reading: Reading| Tap {
@@ -129,6 +154,11 @@ fn panel(asked: &Recommend, manifest: &Manifest, samples: &[u32], readings: Read
         largest: counts(manifest, samples).into_iter().max().unwrap_or(0) as f64 / samples.len().max(1) as f64,
         taps: readings.taps.into_iter().map(tap).collect(),
         together: readings.together.map(tap),
+        named: readings
+            .named
+            .zip(what.texts.as_ref())
+            .map(|(right, texts)| Named { right, texts: class_names::shown(texts) }),
+        unnamed: None,
     })
 }
 

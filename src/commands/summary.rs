@@ -7,6 +7,7 @@ use crate::model::freezing::{branch_note, frozen_layers};
 use crate::model::graph::Graph;
 use crate::model::sketch::Sketch;
 use crate::model::summary::{frozen_names, rows};
+use crate::model::vit;
 use crate::preprocess::Preprocess;
 use crate::report::table::table;
 use crate::train::kept_bytes;
@@ -62,6 +63,9 @@ pub fn run(asked: Asked) -> anyhow::Result<Exit> {
         "features are tapped at {features}, early features at {early}; inputs are prepared as {}",
         preprocess
     ))?;
+    if arch.own.is_none() && vit::reads_texts(&arch.name) {
+        print(&format!("where texts are, images are tapped at {}: one projection more, and unit length", vit::EMBEDS))?;
+    }
     let [kept, recomputed] = kept_bytes(&graph, frozen)?.map(|bytes| bytes as f64 / 1e6);
     print(&format!(
         "a training step keeps {kept:.2} MB of activations per image ({recomputed:.2} MB where batch norms are recomputed)"

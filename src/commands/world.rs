@@ -211,7 +211,7 @@ fn find_weights(
                     resize: known.resize,
                 });
                 let texts = match reads_names {
-                    true => texts(&path).map_err(|error| format!("{error:#}")),
+                    true => tokenizer(&path).map_err(|error| format!("{error:#}")),
                     false => Err("no recipe reads class names, and its side of texts was not looked for".to_owned()),
                 };
                 let (sha256, path) = (identity.sha256, path.display().to_string());
@@ -226,7 +226,7 @@ fn find_weights(
 ///
 /// # Errors
 /// They have none, or no tokenizer lies beside them.
-fn texts(weights: &Path) -> anyhow::Result<String> {
+pub(super) fn tokenizer(weights: &Path) -> anyhow::Result<String> {
     let vocabulary = texts::vocabulary(weights)?;
     let tokenizer = texts::tokenizer::beside(weights).map_err(anyhow::Error::msg)?;
     texts::tokenizer::check(&tokenizer, vocabulary)?;

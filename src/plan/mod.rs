@@ -14,7 +14,7 @@ pub mod space;
 pub mod stage;
 pub mod tier;
 pub mod transfer;
-mod zero_shot;
+pub mod zero_shot;
 
 pub use canonical::own_name;
 pub use facts::{DatasetFact, Facts, WeightsFact};

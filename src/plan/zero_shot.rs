@@ -66,7 +66,24 @@ pub fn settle(layer: &mut Layer, facts: &Facts) -> Result<Option<Texts>, Fault> 
         layer.remove("prompts");
     }
     let names = facts.datasets.get(&dataset).map_or_else(Vec::new, |data| data.names.clone());
+    if let Some(why) = unspeakable(&names) {
+        return Err(refused(format!("{why}: say what they are called with `names` under [datasets.{dataset}]")));
+    }
     Ok(Some(Texts { prompts, names, tokenizer }))
+}
+
+/// Why texts cannot tell classes of these names, if they cannot.
+pub fn unspeakable(names: &[String]) -> Option<String> {
+    // WordNet's numbers, as ImageNet's folders have them.
+    let of_wordnet = |name: &&String| {
+        name.strip_prefix('n')
+            .is_some_and(|digits| digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    if let Some(name) = names.iter().find(of_wordnet) {
+        return Some(format!("'{name}' is a number of WordNet's, which no text about images says"));
+    }
+    let twice = names.iter().enumerate().find(|(index, name)| names[..*index].contains(name))?;
+    Some(format!("two classes are called '{}' in texts, and would be one", twice.1))
 }
 
 fn prompts(layer: &Layer) -> Result<Vec<String>, String> {

@@ -43,6 +43,18 @@ pub struct Panel {
     pub taps: Vec<Tap>,
     /// The maps among them side by side, as one recipe reads them.
     pub together: Option<Tap>,
+    /// What class names alone answer, where the weights have seen texts.
+    pub named: Option<Named>,
+    /// Why such weights were not asked.
+    pub unnamed: Option<String>,
+}
+
+/// Answers of weights that have seen texts, from class names and no image beside the one that is asked for.
+pub struct Named {
+    /// Of each image, whether it was right.
+    pub right: Vec<bool>,
+    /// What was read.
+    pub texts: String,
 }
 
 /// What follows.
@@ -57,6 +69,8 @@ pub struct Advice {
     pub grid: Option<(usize, Difference)>,
     /// By how much a linear model reads classes better on all maps side by side than on the best of them alone.
     pub together: Option<Difference>,
+    /// By how much a linear model on the last features reads classes better than their names do.
+    pub named: Option<Difference>,
     /// By how much a linear model reads classes better on the last features than on those of random weights.
     pub learned: Difference,
     /// From the first to try on; two of them at least.
@@ -80,6 +94,10 @@ const TOGETHER: Recipe = Recipe {
     why: "a linear model on several layers side by side: each knows something of its own",
 };
 const LAST: Recipe = Recipe { name: "last-block", why: "the last block moves, and nothing below it" };
+const NAMES: Recipe = Recipe {
+    name: "zero-shot",
+    why: "the answers of class names: no image is learned from, and it is the mark for all that do",
+};
 const TUNE: Recipe = Recipe { name: "fine-tune", why: "all layers move, from the pretrained weights" };
 const SCRATCH: Recipe = Recipe { name: "from-scratch", why: "what the pretrained weights are worth" };
 
@@ -144,7 +162,13 @@ impl Panel {
         if learned.mean <= learned.half_width(0.95) && !recipes.contains(&SCRATCH) {
             recipes.push(SCRATCH);
         }
-        Some(Advice { size, similarity, earlier, grid, together, learned, recipes })
+        let named = self.named.as_ref().map(|named| paired(&probe.probe, &named.right));
+        if let Some(difference) = named {
+            // What learns from nothing goes first unless learning is clearly worth it.
+            let clear = difference.mean > difference.half_width(0.95);
+            recipes.insert(if clear { recipes.len() } else { 0 }, NAMES);
+        }
+        Some(Advice { size, similarity, earlier, grid, together, named, learned, recipes })
     }
 
     /// At which each of the earlier taps is compared with the last features, for 95% of all together.
@@ -178,6 +202,9 @@ impl Panel {
 
     /// What the linear model promises, where it says something of a recipe.
     fn expected(&self, advice: &Advice, recipe: &Recipe) -> String {
+        if let Some(named) = self.named.as_ref().filter(|_| *recipe == NAMES) {
+            return format!("near {}", fraction(share(&named.right)));
+        }
         let tap = match (recipe.name, advice.earlier) {
             ("linear-probe", _) => self.last(),
             ("early-features", Some((place, _))) => self.taps.get(place),
@@ -218,6 +245,18 @@ impl Panel {
             let half = difference.half_width(0.95);
             format!("layers: {} for all of them side by side, beside the best alone", interval(difference.mean, half))
         }));
+        if let (Some(difference), Some(named)) = (advice.named, &self.named) {
+            let [low, high] = share_interval(named.right.iter().filter(|right| **right).count(), named.right.len());
+            reasons.push(format!(
+                "class names: {} [{}, {}] are right without any other image ({}); the linear model on the last features: {}",
+                fraction(share(&named.right)),
+                fraction(low),
+                fraction(high),
+                named.texts,
+                interval(difference.mean, difference.half_width(0.95)),
+            ));
+        }
+        reasons.extend(self.unnamed.iter().map(|why| format!("class names: the weights could not be asked: {why}")));
         let half = advice.learned.half_width(0.95);
         reasons.push(format!(
             "the weights: {} over random ones on the last features{}",
@@ -268,6 +307,13 @@ impl Panel {
                 found["half_width"] = json!(difference.half_width(0.95));
                 found
             }),
+            "class_names": advice.named.zip(self.named.as_ref()).map(|(difference, named)| json!({
+                "texts": named.texts,
+                "accuracy": share(&named.right),
+                "difference": difference.mean,
+                "half_width": difference.half_width(0.95),
+            })),
+            "class_names_not_asked": self.unnamed,
             "learned": json!({"difference": advice.learned.mean, "half_width": advice.learned.half_width(0.95)}),
             "recipes": advice.recipes,
         })
@@ -312,7 +358,8 @@ mod tests {
 
     fn panel(per_class: usize, taps: Vec<Tap>) -> Panel {
         let (dataset, weights) = ("mine".to_owned(), "w".to_owned());
-        Panel { dataset, weights, classes: 4, images: 200, per_class, largest: 0.25, taps, together: None }
+        let (together, named, unnamed) = (None, None, None);
+        Panel { dataset, weights, classes: 4, images: 200, per_class, largest: 0.25, taps, together, named, unnamed }
     }
 
     #[test]
@@ -341,6 +388,22 @@ mod tests {
         };
         assert_eq!(names(150)[..2], ["all-layers", "linear-probe"]);
         assert!(!names(121).contains(&"all-layers"));
+    }
+
+    #[test]
+    fn class_names_come_first_unless_learning_is_clearly_worth_it() {
+        let of = |right: usize| {
+            let right = (0..200).map(|image| image < right).collect();
+            let named = Some(Named { right, texts: "\"a photo of a bee.\"".to_owned() });
+            let panel = Panel { named, ..panel(20, vec![tap("last", 120, 200)]) };
+            let advice = panel.advice().expect("a panel with taps");
+            let text = panel.text(&advice, Style::Markdown);
+            assert!(text.contains("are right without any other image (\"a photo of a bee.\")"), "{text}");
+            (advice.recipes[0].name, advice.recipes[advice.recipes.len() - 1].name)
+        };
+        assert_eq!(of(119), ("zero-shot", "last-block"));
+        assert_eq!(of(150), ("zero-shot", "last-block"));
+        assert_eq!(of(60), ("linear-probe", "zero-shot"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use candle_core::{Device, Tensor};
 
 use super::source::Source;
+use super::zero_shot;
 use crate::data::Manifest;
 use crate::data::packed::Packed;
 use crate::device::Precision;
@@ -19,6 +20,7 @@ use crate::model::init;
 use crate::model::row::patches;
 use crate::model::weights::Weights;
 use crate::nn::probe::{Rows, neighbours_left_out, ridge_left_out};
+use crate::plan::stage::Texts;
 use crate::preprocess::Preprocess;
 use crate::recipe::{AND, Pool};
 
@@ -46,6 +48,8 @@ pub struct Survey {
     /// Of each, the group that it leaves with.
     pub groups: Vec<u32>,
     pub precision: Precision,
+    /// The texts of its classes, where the weights can read them.
+    pub texts: Option<Texts>,
 }
 
 /// What the features at one tap say; of each image whether its class was found without it. The last ones come last, once over
@@ -78,6 +82,8 @@ pub struct Readings {
     pub taps: Vec<Reading>,
     /// Of two maps at least.
     pub together: Option<Reading>,
+    /// Whether class names alone answer each image right, without any other.
+    pub named: Option<Vec<bool>>,
 }
 
 /// Looks at the features of some layers.
@@ -115,6 +121,12 @@ pub fn survey(
     let (places, learned) = codes(&weights)?;
     let (_, untrained) = codes(&random)?;
     let labels: Vec<u32> = what.samples.iter().map(|sample| manifest.samples[*sample as usize].class).collect();
+    let last = places.iter().rposition(|(tap, ..)| !tap.contains(AND)).map_or(&learned[0], |at| &learned[at]);
+    let named = what.texts.as_ref().map(|texts| {
+        let said = zero_shot::answers(texts, &what.weights, &what.arch, last)?;
+        anyhow::Ok(said.into_iter().zip(&labels).map(|(said, label)| said == *label as usize).collect())
+    });
+    let named = named.transpose()?;
     let all: Vec<usize> = (0..places.len()).collect();
     let readings = crate::nn::each(&all, |at| {
         let rows = |x| Rows { x, labels: &labels, groups: &what.groups, classes: manifest.classes.len() };
@@ -123,7 +135,7 @@ pub fn survey(
     let mut taps = readings?;
     let several = taps.last().is_some_and(|reading| reading.tap.contains(AND));
     let together = if several { taps.pop() } else { None };
-    Ok(Readings { taps, together })
+    Ok(Readings { taps, together, named })
 }
 
 /// What is read: its tap as recipes name it, whether that is of the last feature map, and how it is pooled.

@@ -5,10 +5,17 @@ use std::path::Path;
 use anyhow::Context;
 use candle_core::{Device, Tensor};
 
+use super::predict::likeliest;
+use crate::exec::Network;
 use crate::exec::texts::embeds;
+use crate::model::arch::Arch;
 use crate::model::catalogue::identify;
 use crate::model::texts::{TextSide, tokenizer};
-use crate::nn::unit_norm;
+use crate::model::vit::EMBEDS;
+use crate::model::weights::Weights;
+use crate::nn::activation::Activation;
+use crate::nn::loss::log_probabilities;
+use crate::nn::{linear, unit_norm};
 use crate::plan::stage::Texts;
 use crate::recipe::NAME_HERE;
 
@@ -37,4 +44,20 @@ pub fn head(texts: &Texts, weights: &Path, arch: &str) -> anyhow::Result<[Tensor
     let means = found.reshape((classes, prompts, joint))?.mean(1)?;
     let weight = unit_norm::forward(&means)?.affine(side.scale, 0.0)?;
     Ok([weight, Tensor::zeros(classes, candle_core::DType::F32, &Device::Cpu)?])
+}
+
+/// The class that the head of class names answers for each row of a network's last features, [n, numbers].
+///
+/// # Errors
+/// As `head`, or the weights do not lead to where texts are.
+pub fn answers(texts: &Texts, weights: &Path, arch: &Arch, features: &Tensor) -> anyhow::Result<Vec<usize>> {
+    let [weight, bias] = head(texts, weights, &arch.name)?;
+    let backbone = arch.backbone(EMBEDS).map_err(anyhow::Error::msg)?;
+    let cut = arch.tap(&backbone, "features").map_err(anyhow::Error::msg)?;
+    let (weights, _) = Weights::load(weights, arch, EMBEDS)?;
+    let way = Network::new(backbone.above(cut), &weights, &Device::Cpu)?;
+    let (images, numbers) = features.dims2()?;
+    let embeds = way.infer(&features.reshape((images, numbers, 1, 1))?)?.flatten_from(1)?;
+    let logits = linear::forward(&embeds, &weight, &bias, Activation::Linear)?;
+    Ok(log_probabilities(&logits)?.iter().map(|row| likeliest(row)).collect())
 }
