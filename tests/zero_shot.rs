@@ -261,8 +261,15 @@ fn what_is_said_of_classes_is_in_the_key() {
     // Another tokenizer is another trial, and one that changes under a plan is an error.
     let path = world.path("clip.tokenizer.json");
     let text = std::fs::read_to_string(&path).unwrap();
+    let bundle = ["export", "x.toml", "--bundle", "--out", "b.tar.gz"];
+    world.run(&[&bundle[..], &["--set", "axes.recipe=[\"zero-shot\"]"]].concat()).exits(0);
+    let verify = ["verify", "b.tar.gz", "--weights", "."];
+    assert!(world.run(&verify).exits(0).out.contains("2 of 2 trials"));
+    let sha256 = identify(&path).unwrap().sha256;
     std::fs::write(&path, format!("{text}\n")).unwrap();
     assert_eq!(one(&[]), anew);
+    let said = world.run(&verify).exits(6).out;
+    assert!(said.contains(&format!("tokenizer of 'clip.safetensors': sha256 {sha256} there, ")), "{said}");
 }
 
 #[test]

@@ -238,7 +238,8 @@ fn words(lock: &Lock, question: &str) -> String {
     }
     text.push_str("\n## Starting weights\n\n");
     for pin in &lock.weights {
-        text.push_str(&format!("- {}: {}\n", pin.weights, pin.start));
+        let tokenizer = pin.tokenizer.as_ref().map_or_else(String::new, |sha256| format!(", its tokenizer {sha256}"));
+        text.push_str(&format!("- {}: {}{tokenizer}\n", pin.weights, pin.start));
     }
     text.push_str(&format!("\n## Computed by engine {}\n\n", lock.engine));
     for one in &lock.executions {

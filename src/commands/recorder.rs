@@ -73,32 +73,33 @@ pub fn begin(
         scenarios: findings::scenarios_json(experiment)?,
         text: experiment.text(),
     };
-    let expenses = expenses(plan, world).map_err(anyhow::Error::msg)?;
-    let cells = plan.cells.iter().zip(expenses).map(|(cell, expense)| {
+    let told = told(plan, world).map_err(anyhow::Error::msg)?;
+    let cells = plan.cells.iter().zip(told).map(|(cell, (expense, tokenizer))| {
         let settings = labels(plan, cell);
         let dataset = settings.get("dataset").map_or_else(String::new, Value::to_string);
         let data = world.facts.datasets.get(&dataset).map_or_else(|| Key::of_bytes(b""), |fact| fact.fingerprint);
         let trials = (0..plan.replicates_of(cell)).map(|replicate| trial_key(cell.key, replicate)).collect();
-        CellRecord { key: cell.key, data, start: plan.start(cell, &world.facts), expense, settings, trials }
+        CellRecord { key: cell.key, data, start: plan.start(cell, &world.facts), tokenizer, expense, settings, trials }
     });
     store.begin(&record, cells, circumstance)
 }
 
-/// What a trial of each cell takes.
-fn expenses(plan: &Plan, world: &World) -> Result<Vec<Expense>, String> {
-    let mut known: HashMap<u64, Expense> = HashMap::new();
-    let mut expense = |cell: &Cell| {
-        if let Some(expense) = known.get(&cell.shape()) {
-            return Ok(expense.clone());
+/// What a trial of each cell takes, and the tokenizer that reads class names for it.
+fn told(plan: &Plan, world: &World) -> Result<Vec<(Expense, Option<String>)>, String> {
+    let mut known: HashMap<u64, (Expense, Option<String>)> = HashMap::new();
+    let mut of_cell = |cell: &Cell| {
+        if let Some(told) = known.get(&cell.shape()) {
+            return Ok(told.clone());
         }
         let chain = plan.stages(cell, 0, &world.facts)?;
         let data = world.facts.datasets.values().find(|data| data.fingerprint == chain.train.data);
         let counts = data.ok_or("no such dataset")?.counts(chain.train.per_class)?;
-        let expense = cost::expense(&chain, counts)?;
-        known.insert(cell.shape(), expense.clone());
-        Ok(expense)
+        let tokenizer = chain.train.texts.as_ref().map(|texts| texts.tokenizer.clone());
+        let told = (cost::expense(&chain, counts)?, tokenizer);
+        known.insert(cell.shape(), told.clone());
+        Ok(told)
     };
-    plan.cells.iter().map(&mut expense).collect()
+    plan.cells.iter().map(&mut of_cell).collect()
 }
 
 /// The settings of a cell as the store has them: those that have an effect, and the whole budget beside the share that runs of it.

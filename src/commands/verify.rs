@@ -68,7 +68,7 @@ fn of_bundle(path: &Path, sample: usize, common: &Common) -> anyhow::Result<Exit
     repeat(&experiment, world, &mut Store::open(&bundle.store())?, "the bundle", sample)
 }
 
-/// Datasets and weights that are not those of a bundle.
+/// Datasets, weights and tokenizers that are not those of a bundle.
 fn others(lock: &Lock, world: &World) -> Vec<String> {
     let datasets = lock.datasets.iter().filter_map(|pin| {
         let own = world.datasets.get(&pin.name)?.manifest.fingerprint.to_string();
@@ -79,7 +79,16 @@ fn others(lock: &Lock, world: &World) -> Vec<String> {
         let own = &world.facts.weights.get(&pin.weights)?.sha256;
         (*own != pin.start).then(|| format!("  weights '{}': sha256 {} there, {own} here", pin.weights, pin.start))
     });
-    datasets.chain(weights).collect()
+    let tokenizers = lock.weights.iter().filter_map(|pin| {
+        let (there, own) = (pin.tokenizer.as_ref()?, &world.facts.weights.get(&pin.weights)?.texts);
+        let here = match own {
+            Ok(own) if own == there => return None,
+            Ok(own) => format!("{own} here"),
+            Err(why) => why.clone(),
+        };
+        Some(format!("  tokenizer of '{}': sha256 {there} there, {here}", pin.weights))
+    });
+    datasets.chain(weights).chain(tokenizers).collect()
 }
 
 /// Who computed it, and what may be expected here.

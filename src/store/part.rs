@@ -40,6 +40,9 @@ pub struct DatasetPin {
 pub struct StartPin {
     pub weights: String,
     pub start: String,
+    /// The SHA-256 of the tokenizer that reads class names for them, where they are read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
 }
 
 /// One execution of the experiment, and what did it.
@@ -93,10 +96,11 @@ impl Store {
     /// # Errors
     /// The store cannot be read.
     pub fn start_pins(&self, experiment: &ExperimentRow) -> anyhow::Result<Vec<StartPin>> {
-        let text = "SELECT DISTINCT weights, start FROM cell WHERE experiment = ? ORDER BY 1, 2";
+        let text = "SELECT weights, start, max(tokenizer) FROM cell WHERE experiment = ? GROUP BY 1, 2 ORDER BY 1, 2";
         let mut statement = self.connection.prepare(text)?;
-        let pins =
-            statement.query_map([experiment.id], |row| Ok(StartPin { weights: row.get(0)?, start: row.get(1)? }))?;
+        let pins = statement.query_map([experiment.id], |row| {
+            Ok(StartPin { weights: row.get(0)?, start: row.get(1)?, tokenizer: row.get(2)? })
+        })?;
         Ok(pins.collect::<Result<_, _>>()?)
     }
 

@@ -65,6 +65,8 @@ pub struct CellRecord {
     pub data: Key,
     /// SHA-256 of the weight file, key of the pretrain stage, or `random`.
     pub start: String,
+    /// The SHA-256 of the tokenizer that reads class names, where they are read.
+    pub tokenizer: Option<String>,
     pub expense: Expense,
     pub settings: Layer,
     pub trials: Vec<Key>,
@@ -98,11 +100,11 @@ impl Store {
             transaction.query_row("SELECT id FROM experiment WHERE name = ?", [experiment.name], |row| row.get(0))?;
         transaction.execute("DELETE FROM planned WHERE experiment = ?", [id])?;
         transaction.execute("DELETE FROM cell WHERE experiment = ?", [id])?;
-        let marks = vec!["?"; 6 + SETTINGS.len()].join(", ");
+        let marks = vec!["?"; 7 + SETTINGS.len()].join(", ");
         let columns = SETTINGS.join(", ");
         {
             let mut insert_cell = transaction.prepare(&format!(
-                "INSERT INTO cell (experiment, position, key, data, start, expense, {columns}) VALUES ({marks})"
+                "INSERT INTO cell (experiment, position, key, data, start, tokenizer, expense, {columns}) VALUES ({marks})"
             ))?;
             let mut insert_planned = transaction.prepare("INSERT INTO planned VALUES (?, ?, ?, ?)")?;
             for (position, cell) in cells.enumerate() {
@@ -112,6 +114,7 @@ impl Store {
                     Sql::Text(cell.key.to_string()),
                     Sql::Text(cell.data.to_string()),
                     Sql::Text(cell.start),
+                    cell.tokenizer.map_or(Sql::Null, Sql::Text),
                     Sql::Text(serde_json::to_string(&cell.expense)?),
                 ];
                 let settings = SETTINGS.iter().map(|name| cell.settings.get(*name).map_or(Sql::Null, sql));

@@ -328,6 +328,7 @@ DROP VIEW result;
 const CLASS_NAMES: &str = "
 ALTER TABLE cell ADD COLUMN head_start;
 ALTER TABLE cell ADD COLUMN prompts;
+ALTER TABLE cell ADD COLUMN tokenizer TEXT; -- SHA-256 of the one that read class names; NULL where none were read
 DROP VIEW result;
 {view}
 ";
