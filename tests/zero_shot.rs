@@ -157,6 +157,10 @@ head_start = "class-names"
 freeze = "all"
 head_start = "class-names"
 interpolate = 0.5
+[recipes.quarter-trained]
+freeze = "all"
+head_start = "class-names"
+interpolate = 0.25
 [recipes.tuned]
 head_start = "class-names"
 [recipes.half]
@@ -169,7 +173,7 @@ tap = "image_embeds"
 freeze = "all"
 optimizer = "ridge"
 [axes]
-recipe = ["zero-shot", "trained", "half-trained", "tuned", "half", "random", "solved", "linear-probe"]
+recipe = ["zero-shot", "trained", "half-trained", "quarter-trained", "tuned", "half", "random", "solved", "linear-probe"]
 "#;
 
 fn world() -> World {
@@ -198,21 +202,23 @@ fn training_starts_where_class_names_are_and_shares_its_work() {
     world.run(&["run", "x.toml", "--slots", "1"]).exits(0);
     world.run(&["run", "x.toml", "--db", "alone/r.sqlite", "--no-share"]).exits(0);
     let ((shared, _), (alone, _)) = (found(&world, "results/tl-sweep.sqlite"), found(&world, "alone/r.sqlite"));
-    assert_eq!((shared.len(), &shared), (8 * 2, &alone));
+    assert_eq!((shared.len(), &shared), (9 * 2, &alone));
     let said = world.run(&["verify", "x.toml", "--all"]).exits(0).out;
-    assert!(said.contains("16 of 16 trials"), "{said}");
+    assert!(said.contains("18 of 18 trials"), "{said}");
     foreseen(&world, &serde_json::from_str(&plan).unwrap());
 
     let names = ["Ants", "bees", "big cats"].map(str::to_owned).to_vec();
     let [weight, bias] = head(&world, names, vec!["a photo of a {}.".to_owned()]);
     let start = tensors(&world, "zero-shot");
     assert_eq!((&start["head.linear.weight"], &start["head.linear.bias"]), (&weight, &bias));
-    for (half, whole) in [("half", "tuned"), ("half-trained", "trained")] {
+    for (half, whole, share) in
+        [("half", "tuned", 0.5), ("half-trained", "trained", 0.5), ("quarter-trained", "trained", 0.25)]
+    {
         let (half, whole) = (tensors(&world, half), tensors(&world, whole));
         let mut moved = 0;
         for (name, own) in &half {
             let ends = start[name].iter().zip(&whole[name]);
-            let between: Vec<f32> = ends.map(|(start, end)| (end - start) * 0.5 + start).collect();
+            let between: Vec<f32> = ends.map(|(start, end)| (end - start) * share + start).collect();
             assert_eq!(*own, between, "{name}");
             moved += usize::from(start[name] != whole[name]);
         }

@@ -12,12 +12,9 @@ pub const NAME: &str = "tokenizer.json";
 /// # Errors
 /// It is at neither place; says both.
 pub fn beside(weights: &Path) -> Result<PathBuf, String> {
-    let places = [own_place(weights), weights.with_file_name(NAME)];
-    let [own, common] = &places;
-    let message = format!("there is no tokenizer of '{}': neither '{}' nor '{}'", shown(weights), shown(own), NAME);
-    let found = places.iter().find(|place| place.is_file()).cloned();
-    debug_assert_ne!(own, common);
-    found.ok_or(message)
+    let own = own_place(weights);
+    let message = format!("there is no tokenizer of '{}': neither '{}' nor '{NAME}'", shown(weights), shown(&own));
+    [own, weights.with_file_name(NAME)].into_iter().find(|place| place.is_file()).ok_or(message)
 }
 
 /// Where `weights get` puts it.
