@@ -203,8 +203,16 @@ fn training_starts_where_class_names_are_and_shares_its_work() {
     world.run(&["run", "x.toml", "--db", "alone/r.sqlite", "--no-share"]).exits(0);
     let ((shared, _), (alone, _)) = (found(&world, "results/tl-sweep.sqlite"), found(&world, "alone/r.sqlite"));
     assert_eq!((shared.len(), &shared), (9 * 2, &alone));
+    // The texts are read once for all workers; what is damaged is read again.
+    let heads = world.cached("head");
+    let [kept] = &heads[..] else { panic!("{heads:?}") };
+    let bytes = std::fs::read(kept).unwrap();
+    std::fs::write(kept, &bytes[..bytes.len() - 4]).unwrap();
     let said = world.run(&["verify", "x.toml", "--all"]).exits(0).out;
     assert!(said.contains("18 of 18 trials"), "{said}");
+    assert_eq!(std::fs::read(kept).unwrap(), bytes);
+    let said = world.run(&["gc", "--dry-run"]).exits(0).out;
+    assert!(said.lines().any(|line| line.contains("heads of class names") && line.contains(" 1 ")), "{said}");
     foreseen(&world, &serde_json::from_str(&plan).unwrap());
 
     let names = ["Ants", "bees", "big cats"].map(str::to_owned).to_vec();
@@ -325,6 +333,11 @@ fn what_class_names_need_is_told() {
     assert!(said.contains("vit_base_patch32 has not, the networks clip_* have"), "{said}");
     let said = check(mine("tap = \"image_embeds\"").replace("clip_vitb32", "siglip_vitb32"));
     assert!(said.contains("siglip_vitb32 has no 'image_embeds'") && said.contains("clip_vitl14"), "{said}");
+    // Of a recipe that is built in nothing stands in the file.
+    let text = mine("").replace("clip_vitb32", "vit_base_patch32").replace("\"mine\"]", "\"zero-shot\"]");
+    std::fs::write(world.path("own.toml"), text).unwrap();
+    let said = world.run(&["check", "own.toml"]).exits(2);
+    assert!(said.err.contains("the recipe 'zero-shot' asks for head_start = class-names"), "{}", said.err);
     std::fs::rename(world.path("clip.tokenizer.json"), world.path("elsewhere.json")).unwrap();
     let said = check(mine(named));
     assert!(said.contains("there is no tokenizer of 'clip.safetensors': neither 'clip.tokenizer.json' nor"), "{said}");

@@ -18,7 +18,8 @@ struct Held {
     used: SystemTime,
 }
 
-const KINDS: [&str; 5] = ["features", "source models", "pixels", "manifests", "left by killed writers"];
+const KINDS: [&str; 6] =
+    ["features", "source models", "heads of class names", "pixels", "manifests", "left by killed writers"];
 
 pub fn run(limit: Option<&str>, dry: bool, common: &Common) -> anyhow::Result<Exit> {
     let limit = limit.map(bytes).transpose()?;
@@ -35,9 +36,9 @@ pub fn run(limit: Option<&str>, dry: bool, common: &Common) -> anyhow::Result<Ex
     let (before, mut rows) = (left, Vec::new());
     let mut gone = [(0usize, 0u64); KINDS.len()];
     for one in &held {
-        let leftover = one.kind == KINDS[4];
+        let leftover = one.kind == KINDS[5];
         // Manifests are small and name what the others are of.
-        let over = limit.is_some_and(|limit| left > limit) && one.kind != KINDS[3];
+        let over = limit.is_some_and(|limit| left > limit) && one.kind != KINDS[4];
         if !(leftover || over) {
             continue;
         }
@@ -84,14 +85,15 @@ fn one(path: PathBuf) -> anyhow::Result<Option<Held>> {
     let kind = match ending.as_str() {
         "features" => KINDS[0],
         "safetensors" => KINDS[1],
-        "pixels" => KINDS[2],
-        "json" if path.file_stem().is_some_and(|stem| stem != "machine") => KINDS[3],
-        ending if ending.starts_with("tmp") => KINDS[4],
+        "head" => KINDS[2],
+        "pixels" => KINDS[3],
+        "json" if path.file_stem().is_some_and(|stem| stem != "machine") => KINDS[4],
+        ending if ending.starts_with("tmp") => KINDS[5],
         // Marks and near-duplicates go with their pixels.
         _ => return Ok(None),
     };
     let beside = ["have", "near"].map(|ending| path.with_extension(ending));
-    let beside = beside.into_iter().filter(|path| kind == KINDS[2] && path.exists());
+    let beside = beside.into_iter().filter(|path| kind == KINDS[3] && path.exists());
     let files: Vec<PathBuf> = std::iter::once(path.clone()).chain(beside).collect();
     let (mut bytes, mut used) = (0, SystemTime::UNIX_EPOCH);
     for file in &files {

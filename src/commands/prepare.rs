@@ -1,7 +1,9 @@
-//! Pixels and manifests in the cache, before any worker asks for them.
+//! Pixels, manifests and the heads of class names in the cache, before any worker asks for them.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::Path;
 
+use anyhow::Context;
 use indicatif::DecimalBytes;
 
 use super::DiskFull;
@@ -12,8 +14,9 @@ use crate::data::{Dataset, packed, split};
 use crate::frame::Frame;
 use crate::key::Key;
 use crate::plan::Plan;
-use crate::plan::stage::Stage;
+use crate::plan::stage::{Stage, Start, Texts};
 use crate::temporary;
+use crate::train;
 
 /// What is ready.
 #[derive(Default)]
@@ -31,6 +34,7 @@ pub struct Prepared {
 pub fn prepare_data(plan: &Plan, jobs: &Jobs, world: &World) -> anyhow::Result<Prepared> {
     let mut wanted: BTreeMap<(Key, Frame), BTreeSet<usize>> = BTreeMap::new();
     let mut asked: HashSet<(Key, Frame, Option<usize>, usize)> = HashSet::new();
+    let mut named = HashSet::new();
     for job in &jobs.list {
         match &job.what {
             What::Shared(work) => {
@@ -53,6 +57,9 @@ pub fn prepare_data(plan: &Plan, jobs: &Jobs, world: &World) -> anyhow::Result<P
             What::Trial { cell, replicate } => {
                 let train =
                     plan.stages(&plan.cells[*cell], *replicate, &world.facts).map_err(anyhow::Error::msg)?.train;
+                if let (Some(texts), Start::File(sha256)) = (&train.texts, &train.backbone.start) {
+                    named.insert((sha256.clone(), train.backbone.arch.name.clone(), texts.clone()));
+                }
                 want(
                     world,
                     &mut asked,
@@ -63,6 +70,7 @@ pub fn prepare_data(plan: &Plan, jobs: &Jobs, world: &World) -> anyhow::Result<P
             }
         }
     }
+    class_names(named, world)?;
     let of = |data: Key| world.datasets.values().find(|dataset| dataset.manifest.fingerprint == data);
     let wanted: Vec<(&Dataset, Frame, Vec<usize>)> = wanted
         .into_iter()
@@ -82,6 +90,16 @@ pub fn prepare_data(plan: &Plan, jobs: &Jobs, world: &World) -> anyhow::Result<P
         prepared.packed.push((data, frame));
     }
     Ok(prepared)
+}
+
+/// Reads the class names that heads start from, each list of them once.
+fn class_names(named: HashSet<(String, String, Texts)>, world: &World) -> anyhow::Result<()> {
+    for (sha256, arch, texts) in named {
+        let fact = world.facts.weights.values().find(|fact| fact.sha256 == sha256);
+        let fact = fact.context("the weights of class names are gone")?;
+        train::prepared_head(&texts, Path::new(&fact.path), &sha256, &arch, &world.places)?;
+    }
+    Ok(())
 }
 
 /// Nothing is decoded that the disk has no room for.

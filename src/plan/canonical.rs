@@ -209,7 +209,14 @@ impl Settler<'_> {
         let mut layer = asked.clone();
         self.fill_backbone(&mut layer)?;
         let experiment = self.experiment;
-        let refused = |fault: Fault| experiment.problem(fault.key, &fault.value, fault.message);
+        let refused = |fault: Fault| {
+            let problem = experiment.problem(fault.key, &fault.value, fault.message);
+            // What a built-in recipe asks for stands nowhere in the file.
+            match asked.get("recipe").filter(|_| problem.spot.is_none()) {
+                Some(recipe) => problem.help(format!("the recipe '{recipe}' asks for {} = {}", fault.key, fault.value)),
+                None => problem,
+            }
+        };
         zero_shot::settle_tap(&mut layer).map_err(refused)?;
         let backbone = self.backbone(&mut layer)?;
         settle_transfer(&mut layer, asked, &backbone).map_err(refused)?;

@@ -35,11 +35,11 @@ fn read(path: &Path) -> anyhow::Result<Weights> {
     Ok(Weights(candle_core::safetensors::load(path, &Device::Cpu)?.into_iter().collect()))
 }
 
+/// The names of a linear head's weights and biases.
+pub const HEAD: [&str; 2] = ["head.linear.weight", "head.linear.bias"];
+
 /// A linear head by its names.
 pub fn head(weight: Tensor, bias: Tensor) -> Weights {
-    Weights(
-        [("head.linear.weight", weight), ("head.linear.bias", bias)]
-            .map(|(name, tensor)| (name.to_owned(), tensor))
-            .into(),
-    )
+    let [of_weight, of_bias] = HEAD;
+    Weights([(of_weight, weight), (of_bias, bias)].map(|(name, tensor)| (name.to_owned(), tensor)).into())
 }

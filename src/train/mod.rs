@@ -46,7 +46,7 @@ pub use predict::{Said, predict};
 pub use shelf::{Places, Shelf};
 pub use survey::{NEIGHBOURS, Reading, Readings, Survey, survey};
 pub use transferability::{Fit, fit};
-pub use zero_shot::head as named_head;
+pub use zero_shot::{head as named_head, prepared as prepared_head};
 
 use crate::outcome::{Failure, FailureClass, Outcome, Progress, says_disk_full};
 use crate::plan::stage::{Stage, Train, Work};

@@ -41,6 +41,11 @@ impl Places {
         self.computed().join(format!("{encode}.features"))
     }
 
+    /// The head that class names make.
+    pub fn head(&self, texts: Key) -> PathBuf {
+        self.computed().join(format!("{texts}.head"))
+    }
+
     /// What a trial has trained: beside the cache, since nothing makes it again by itself.
     pub fn network(&self, trial: Key) -> PathBuf {
         self.networks().join(format!("{trial}.safetensors"))
@@ -60,8 +65,8 @@ pub struct Shelf {
     packed: HashMap<(Key, Frame), Rc<Packed>>,
     weights: HashMap<(String, String), Rc<Weights>>,
     features: HashMap<Key, Rc<Features>>,
-    /// Heads that class names make, by the weights and the texts.
-    heads: HashMap<(String, Texts), [Tensor; 2]>,
+    /// Heads that class names make, by the weights, what they are called, and the texts.
+    heads: HashMap<(String, String, Texts), [Tensor; 2]>,
 }
 
 impl Shelf {
@@ -147,10 +152,11 @@ impl Shelf {
     /// The side of texts or its tokenizer cannot be read.
     pub fn named_head(&mut self, stage: &Train, work: &Work) -> anyhow::Result<Option<[Tensor; 2]>> {
         let (Some(texts), Start::File(sha256)) = (&stage.texts, &stage.backbone.start) else { return Ok(None) };
-        let key = (sha256.clone(), texts.clone());
+        let arch = &stage.backbone.arch.name;
+        let key = (sha256.clone(), arch.clone(), texts.clone());
         if !self.heads.contains_key(&key) {
             let path = work.weights.as_ref().context("the work names no weight file")?;
-            self.heads.insert(key.clone(), zero_shot::head(texts, path, &stage.backbone.arch.name)?);
+            self.heads.insert(key.clone(), zero_shot::prepared(texts, path, sha256, arch, &self.places)?);
         }
         // Who trains changes numbers where they lie.
         let own =

@@ -6,8 +6,10 @@ use anyhow::Context;
 use candle_core::{Device, Tensor};
 
 use super::predict::likeliest;
+use super::{Places, kept};
 use crate::exec::Network;
 use crate::exec::texts::embeds;
+use crate::key::{ENGINE, Key};
 use crate::model::arch::Arch;
 use crate::model::catalogue::identify;
 use crate::model::texts::{TextSide, tokenizer};
@@ -44,6 +46,36 @@ pub fn head(texts: &Texts, weights: &Path, arch: &str) -> anyhow::Result<[Tensor
     let means = found.reshape((classes, prompts, joint))?.mean(1)?;
     let weight = unit_norm::forward(&means)?.affine(side.scale, 0.0)?;
     Ok([weight, Tensor::zeros(classes, candle_core::DType::F32, &Device::Cpu)?])
+}
+
+/// The same from the cache, or made and put there: texts are read once for all trials, sweeps and workers. `sha256` is of the weights.
+///
+/// # Errors
+/// As `head`, or the cache cannot be written.
+pub fn prepared(
+    texts: &Texts,
+    weights: &Path,
+    sha256: &str,
+    arch: &str,
+    places: &Places,
+) -> anyhow::Result<[Tensor; 2]> {
+    let path = places.head(Key::of("class names", &(ENGINE, sha256, arch, texts)));
+    if let Some(head) = read(&path, texts.names.len()) {
+        return Ok(head);
+    }
+    let [weight, bias] = head(texts, weights, arch)?;
+    let folder = path.parent().context("a cache without a folder")?;
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder '{}'", folder.display()))?;
+    kept::head(weight.clone(), bias.clone()).write(&path)?;
+    Ok([weight, bias])
+}
+
+/// What was put into the cache; none where nothing was, or it is damaged and is to be made again.
+fn read(path: &Path, classes: usize) -> Option<[Tensor; 2]> {
+    let mut found = candle_core::safetensors::load(path, &Device::Cpu).ok()?;
+    let [weight, bias] = kept::HEAD.map(|name| found.remove(name));
+    let (weight, bias) = weight.zip(bias)?;
+    (weight.rank() == 2 && weight.dims()[0] == classes && bias.dims() == [classes]).then_some([weight, bias])
 }
 
 /// The class that the head of class names answers for each row of a network's last features, [n, numbers].
