@@ -43,8 +43,13 @@ pub fn head(texts: &Texts, weights: &Path, arch: &str) -> anyhow::Result<[Tensor
     let (classes, prompts) = (texts.names.len(), texts.prompts.len());
     let found = embeds(&side, &tokens).with_context(|| format!("with the tokenizer '{}'", file.display()))?;
     let joint = found.dim(1)?;
-    let means = found.reshape((classes, prompts, joint))?.mean(1)?;
-    let weight = unit_norm::forward(&means)?.affine(side.scale, 0.0)?;
+    let rows = found.to_vec2::<f32>()?;
+    let mut means = vec![0f32; classes * joint];
+    for (mean, own) in means.chunks_exact_mut(joint).zip(rows.chunks_exact(prompts)) {
+        own.iter().for_each(|row| mean.iter_mut().zip(row).for_each(|(mean, number)| *mean += number / prompts as f32));
+    }
+    let weight =
+        unit_norm::forward(&Tensor::from_vec(means, (classes, joint), &Device::Cpu)?)?.affine(side.scale, 0.0)?;
     Ok([weight, Tensor::zeros(classes, candle_core::DType::F32, &Device::Cpu)?])
 }
 
