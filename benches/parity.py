@@ -796,6 +796,7 @@ if not fixtures:
                              ("resnet18", "resnet18", 224), ("densenet121", "densenet121_torchvision", 224), ("efficientnet_b0", "efficientnet_b0_torchvision", 224),
                              ("mobilenetv3_small_100", "mobilenet_v3_small_timm", 224), ("mobilenetv3_large_100", "mobilenet_v3_large_timm", 224),
                              ("regnetx_004_tv", "regnet_x_400mf", 224), ("regnety_016", "regnet_y_1_6gf", 224),
+                             ("convnextv2_atto", "convnextv2_atto", 224), ("convnextv2_tiny", "convnextv2_tiny", 224),
                              ("convnext_tiny", "convnext_tiny", 224), ("vit_base_patch16_224", "vit_base_patch16", 224), ("vit_small_patch14_reg4_dinov2", "dinov2_vits14_reg", 224),
                              ("vit_small_patch16_dinov3", "dinov3_vits16", 256), ("vit_so400m_patch14_siglip_224", "siglip_so400m14", 224)):
         if only and only not in f"timm {name}":
@@ -810,6 +811,8 @@ if not fixtures:
             for key, value in state.items():
                 if value.ndim == 1 and key.endswith("gamma"):
                     value.uniform_(0.5, 1.5)
+                if ".grn." in key:
+                    value.normal_(0, 0.5)
         if "reg4" in name:
             # DINOv2's own code adds a position to the class token as well; timm has added it beforehand.
             state = {k.replace("reg_token", "register_tokens"): v for k, v in state.items()}
@@ -835,6 +838,7 @@ if not fixtures:
                        ("dinov2_vits14", lambda: hub.Dinov2Model(hub.Dinov2Config(hidden_size=384, num_attention_heads=6, **small))),
                        ("dinov2_vits14_reg", lambda: hub.Dinov2WithRegistersModel(hub.Dinov2WithRegistersConfig(hidden_size=384, num_attention_heads=6, **small))),
                        ("convnext_tiny", lambda: hub.ConvNextForImageClassification(hub.ConvNextConfig(num_labels=1000))),
+                       ("convnextv2_atto", lambda: hub.ConvNextV2ForImageClassification(hub.ConvNextV2Config(depths=[2, 2, 6, 2], hidden_sizes=[40, 80, 160, 320], num_labels=1000))),
                        ("resnet18", lambda: hub.ResNetForImageClassification(hub.ResNetConfig(depths=[2, 2, 2, 2], hidden_sizes=[64, 128, 256, 512], layer_type="basic", num_labels=1000))),
                        ("resnet50_torchvision", lambda: hub.ResNetForImageClassification(hub.ResNetConfig(num_labels=1000))),
                        ("convnext_tiny", lambda: hub.DINOv3ConvNextModel(hub.DINOv3ConvNextConfig())),
@@ -964,6 +968,31 @@ if not fixtures and (not only or only in "transformers siglip_vitb16"):
     off = relative(ours["logits"], found)
     print(f"| siglip_vitb16 | transformers {hub.__version__} SiglipModel | safetensors | | {off:.1e} | | | | | |", flush=True)
     failures.extend([] if off < 1e-4 else ["transformers siglip_vitb16"])
+if not fixtures and (not only or only in "steps convnextv2_atto"):
+    # Ten steps of a network whose layers have other names here.
+    torch.manual_seed(0)
+    model = timm.create_model("convnextv2_atto", num_classes=10).eval()
+    with torch.no_grad():
+        [value.normal_(0, 0.5) for key, value in model.state_dict().items() if ".grn." in key]
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    save_torch({k: v.contiguous() for k, v in model.state_dict().items()}, f"{work}/timm.safetensors")
+    ours = run({"arch": "convnextv2_atto", "width": 1.0, "input": 64, "weights": f"{work}/timm.safetensors", "images": 16, "cuts": [], "frozen": 0,
+                "steps": STEPS, "lr": 3e-2, "momentum": MOMENTUM, "out": f"{work}/out.safetensors"})
+    optimizer, losses = torch.optim.SGD(model.parameters(), lr=3e-2, momentum=MOMENTUM), []
+    for step in range(STEPS):
+        x, labels = batch(step, 16, 64)
+        optimizer.zero_grad()
+        logits = model(x)
+        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(labels % logits.shape[1]))
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    far = float(np.abs(ours["losses"] - np.array(losses)).max())
+    name = "stages.2.blocks.3.mlp.grn.weight"
+    went = model.state_dict()[name] - before[name]
+    moved = relative(ours["after:features.5.3.block.grn.weight"] - before[name].numpy(), went.numpy())
+    print(f"| convnextv2_atto | timm {timm.__version__} convnextv2_atto | safetensors | | | | | {far:.1e} ({losses[0]:.3f} to {losses[-1]:.3f}) | {moved:.1e} (of what a response norm has moved) | |", flush=True)
+    failures.extend([] if far < 1e-3 and moved < 1e-3 else ["steps convnextv2_atto"])
 if not fixtures:
     import peft
     # PEFT's low-rank additions on timm's models: they train, and all of the model stands still.

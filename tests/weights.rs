@@ -407,18 +407,24 @@ fn exported_of(graph: &Graph, weights: &Weights) -> Vec<Exported> {
     exported(graph, weights, Framework::Torch).unwrap()
 }
 
-/// ConvNeXt under timm's names and its authors'.
+/// ConvNeXt under timm's names and its authors'; of V2 the authors' response norms have axes of images and pixels.
 #[test]
 fn a_convnext_has_three_names_for_everything() {
+    for name in ["convnext_tiny", "convnextv2_atto"] {
+        three_names(&Arch::new(name, 32, 1.0 / 16.0));
+    }
+}
+
+fn three_names(arch: &Arch) {
     let world = World::new();
-    let arch = Arch::new("convnext_tiny", 32, 1.0 / 16.0);
     let graph = arch.graph(10).unwrap();
     let fresh = init::fresh(&graph, 0, 1, 0).unwrap();
-    type Parts = [(&'static str, &'static str); 5];
+    type Parts = [(&'static str, &'static str); 6];
     const TIMM: Parts = [
         ("block.0", "conv_dw"),
         ("block.2", "norm"),
         ("block.3", "mlp.fc1"),
+        ("block.grn", "mlp.grn"),
         ("block.5", "mlp.fc2"),
         ("layer_scale", "gamma"),
     ];
@@ -426,6 +432,7 @@ fn a_convnext_has_three_names_for_everything() {
         ("block.0", "dwconv"),
         ("block.2", "norm"),
         ("block.3", "pwconv1"),
+        ("block.grn", "grn"),
         ("block.5", "pwconv2"),
         ("layer_scale", "gamma"),
     ];
@@ -452,13 +459,22 @@ fn a_convnext_has_three_names_for_everything() {
                 ["classifier", "2", leaf] => format!("{}.{leaf}", if timm { "head.fc" } else { "head" }),
                 _ => panic!("{}", tensor.name),
             };
-            // Theirs is a vector.
-            let shape = if name.ends_with(".gamma") { vec![tensor.values.len()] } else { tensor.shape };
+            // Theirs is a vector; or a response norm's are none, and have names of their own.
+            let responds = name.contains("grn.") && !timm;
+            let name = match responds {
+                true => name.replace("grn.weight", "grn.gamma").replace("grn.bias", "grn.beta"),
+                false => name,
+            };
+            let shape = match (name.ends_with(".gamma"), responds) {
+                (_, true) => vec![1, 1, 1, tensor.values.len()],
+                (true, _) => vec![tensor.values.len()],
+                _ => tensor.shape,
+            };
             renamed.0.insert(name, Tensor::from_vec(tensor.values, shape, &Device::Cpu).unwrap());
         }
         let path = world.path("convnext.safetensors");
         renamed.write(&path).unwrap();
-        assert_eq!(values(&Weights::whole(&path, &arch).unwrap().0), values(&fresh), "timm: {timm}");
+        assert_eq!(values(&Weights::whole(&path, arch).unwrap().0), values(&fresh), "timm: {timm}");
     }
 }
 

@@ -10,7 +10,7 @@ use crate::model::graph::{self, Op};
 use crate::nn::activation::Activation;
 use crate::nn::optim::clip;
 use crate::nn::{self, activation, attention, attention_pool, buffer, conv, curve, gate, join};
-use crate::nn::{layer_norm, layout, linear, norm, pointwise, pool, rotary, swiglu, tokens, unit_norm};
+use crate::nn::{layer_norm, layout, linear, norm, pointwise, pool, response_norm, rotary, swiglu, tokens, unit_norm};
 
 /// Gradients of learned parameters, per layer in the order of `Graph::params`; empty where nothing trains.
 pub struct Gradients(pub Vec<Vec<Tensor>>);
@@ -158,6 +158,10 @@ impl Network {
             }
             Op::LayerNorm { eps } => {
                 let (dx, own) = layer_norm::backward(input()?, &params[0], *eps, &dy)?;
+                Ok((vec![Some(Value::new(dx))], own.into_iter().filter(|_| learn).collect()))
+            }
+            Op::ResponseNorm { eps } => {
+                let (dx, own) = response_norm::backward(input()?, &params[0], *eps, &dy)?;
                 Ok((vec![Some(Value::new(dx))], own.into_iter().filter(|_| learn).collect()))
             }
             Op::UnitNorm => only(unit_norm::backward(input()?, &dy)?),

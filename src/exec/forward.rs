@@ -16,7 +16,8 @@ use crate::nn::curve;
 use crate::nn::norm::{self, Follow, Norm, Statistics};
 use crate::nn::pool;
 use crate::nn::{
-    attention, attention_pool, gate, join, layer_norm, layout, linear, pointwise, rotary, swiglu, tokens, unit_norm,
+    attention, attention_pool, gate, join, layer_norm, layout, linear, pointwise, response_norm, rotary, swiglu,
+    tokens, unit_norm,
 };
 use crate::seed::Rng;
 
@@ -225,6 +226,7 @@ impl Network {
                 None => pointwise::forward(x, &params[0], params.get(1))?,
             },
             Op::LayerNorm { eps } => layer_norm::forward(x, &params[0], &params[1], *eps)?,
+            Op::ResponseNorm { eps } => response_norm::forward(x, &params[0], &params[1], *eps)?,
             Op::UnitNorm => unit_norm::forward(x)?,
             Op::Attention { heads } => attention::forward(x, *heads)?,
             Op::Rotary { .. } => rotary::forward(x, [&params[0], &params[1]], &self.turn(index)?)?,

@@ -221,7 +221,7 @@ impl Network {
                 Op::Pointwise { .. } => (self.learns(index, 0), false),
                 Op::BatchNorm { .. } | Op::Scale | Op::Rescale(_) | Op::Normalize => (true, false),
                 Op::LayerNorm { .. } | Op::Attention { .. } | Op::LayerScale { .. } => (true, false),
-                Op::UnitNorm | Op::SwiGlu | Op::AttentionPool { .. } => (true, false),
+                Op::ResponseNorm { .. } | Op::UnitNorm | Op::SwiGlu | Op::AttentionPool { .. } => (true, false),
                 Op::Activation(activation) if curve(*activation).is_some() => (true, false),
                 Op::Activation(_) => (false, !self.is_absorbed(index) || self.adds(layer.inputs[0])),
                 Op::Pool { reduce: Reduce::Max, .. } | Op::GridPool { reduce: Reduce::Max, .. } => (true, true),

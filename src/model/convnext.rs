@@ -1,4 +1,5 @@
-//! ConvNeXt tiny to large (Liu et al., 2022), as torchvision has them.
+//! ConvNeXt tiny to large (Liu et al., 2022), as torchvision has them, and ConvNeXt V2 atto to huge (Woo et al., 2023) under names of
+//! the same kind.
 
 use super::graph::{Activation, Framework, Graph, Op, Reduce, Shape};
 
@@ -7,16 +8,47 @@ const EPS: f64 = 1e-6;
 const SCALE: f64 = 1e-6;
 
 /// All that there are.
-pub const NAMES: &[&str] = &["convnext_tiny", "convnext_small", "convnext_base", "convnext_large"];
+pub const NAMES: &[&str] = &[
+    "convnext_tiny",
+    "convnext_small",
+    "convnext_base",
+    "convnext_large",
+    "convnextv2_atto",
+    "convnextv2_femto",
+    "convnextv2_pico",
+    "convnextv2_nano",
+    "convnextv2_tiny",
+    "convnextv2_base",
+    "convnextv2_large",
+    "convnextv2_huge",
+];
+
+/// Whether a network is one of them.
+pub fn is_one(name: &str) -> bool {
+    name.starts_with("convnext_") || is_second(name)
+}
+
+/// Whether blocks have global response norms in the place of scales.
+pub fn is_second(name: &str) -> bool {
+    name.starts_with("convnextv2_")
+}
 
 /// Blocks of the four stages, channels of the first (each next has twice as many), and the probability with which stochastic
-/// depth drops the last block: torchvision/models/convnext.py.
+/// depth drops the last block: torchvision/models/convnext.py; of V2 timm/models/convnext.py, which drops none.
 fn scaling(name: &str) -> Option<([usize; 4], usize, f64)> {
     Some(match name {
         "convnext_tiny" => ([3, 3, 9, 3], 96, 0.1),
         "convnext_small" => ([3, 3, 27, 3], 96, 0.4),
         "convnext_base" => ([3, 3, 27, 3], 128, 0.5),
         "convnext_large" => ([3, 3, 27, 3], 192, 0.5),
+        "convnextv2_atto" => ([2, 2, 6, 2], 40, 0.0),
+        "convnextv2_femto" => ([2, 2, 6, 2], 48, 0.0),
+        "convnextv2_pico" => ([2, 2, 6, 2], 64, 0.0),
+        "convnextv2_nano" => ([2, 2, 8, 2], 80, 0.0),
+        "convnextv2_tiny" => ([3, 3, 9, 3], 96, 0.0),
+        "convnextv2_base" => ([3, 3, 27, 3], 128, 0.0),
+        "convnextv2_large" => ([3, 3, 27, 3], 192, 0.0),
+        "convnextv2_huge" => ([3, 3, 27, 3], 352, 0.0),
         _ => return None,
     })
 }
@@ -52,14 +84,19 @@ pub fn torchvision(name: &str, width: f64, input: Shape, classes: usize) -> Opti
 
 fn block(graph: &mut Graph, group: &str, number: usize, channels: usize, drop: f64) {
     let own = format!("{group}.{number}");
-    let from = graph.last();
+    let (from, second) = (graph.last(), is_second(&graph.arch));
     let mut push = |name: &str, op| graph.then(group, format!("{own}.{name}"), op);
     push("block.0", Op::conv(channels, [7, 7], 1, [3; 4]).grouped(channels).biased(Activation::Linear));
     push("block.2", Op::LayerNorm { eps: EPS });
     push("block.3", Op::dense(4 * channels));
     push("block.4", Op::Activation(Activation::Gelu));
-    push("block.5", Op::dense(channels));
-    let mut main = push("layer_scale", Op::LayerScale { init: SCALE });
+    if second {
+        push("block.grn", Op::ResponseNorm { eps: EPS });
+    }
+    let mut main = push("block.5", Op::dense(channels));
+    if !second {
+        main = push("layer_scale", Op::LayerScale { init: SCALE });
+    }
     if drop > 0.0 {
         main = push("stochastic_depth", Op::DropPath(drop));
     }

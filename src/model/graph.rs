@@ -85,7 +85,9 @@ impl Layer {
                 .map(|name| param(name, vec![input[0]], !name.starts_with("running")))
                 .collect(),
             Op::Normalize => ["mean", "variance"].map(|name| param(name, vec![input[0]], false)).to_vec(),
-            Op::LayerNorm { .. } => ["weight", "bias"].map(|name| param(name, vec![input[0]], true)).to_vec(),
+            Op::LayerNorm { .. } | Op::ResponseNorm { .. } => {
+                ["weight", "bias"].map(|name| param(name, vec![input[0]], true)).to_vec()
+            }
             Op::Pointwise { out, bias } => {
                 let mut params = vec![param("weight", vec![*out, input[0]], true)];
                 params.extend(bias.then(|| param("bias", vec![*out], true)));

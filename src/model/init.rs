@@ -33,6 +33,8 @@ pub fn fresh(graph: &Graph, from: usize, seed: u64, replicate: u64) -> anyhow::R
             let output = matches!(layer.op, Op::Linear { activation: super::graph::Activation::Linear, .. });
             let values = match param.name {
                 "weight" if starts_at_zero(layer) => vec![0.0; count],
+                // As its authors have it: at first nothing is raised.
+                "weight" if matches!(layer.op, Op::ResponseNorm { .. }) => vec![0.0; count],
                 "weight" if is_addition(layer) => draws(&mut named(seed, replicate, &name), count, fan_in, true),
                 "weight" if matches!(layer.op, Op::Pointwise { .. } | Op::Tokens { .. } | Op::Positions) => {
                     let mut rng = named(seed, replicate, &name);

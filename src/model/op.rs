@@ -107,6 +107,10 @@ pub enum Op {
     LayerNorm {
         eps: f64,
     },
+    /// x + weight * (x * n) + bias, with n how long a channel is over the image, beside the mean of all channels (Woo et al., 2023).
+    ResponseNorm {
+        eps: f64,
+    },
     /// A pixel's own channels over their length, sqrt of the sum of their squares (Keras' UnitNormalization).
     UnitNorm,
     /// A linear layer over the channels of every pixel: the dense layers of transformers.

@@ -25,7 +25,7 @@ pub(super) fn output_shape(op: &Op, inputs: &[Shape]) -> Shape {
         Op::Input | Op::BatchNorm { .. } | Op::Activation(_) | Op::Add | Op::Scale => inputs[0],
         Op::Dropout(_) | Op::DropPath(_) | Op::Rescale(_) | Op::Normalize => inputs[0],
         Op::LayerNorm { .. } | Op::Positions | Op::LayerScale { .. } => inputs[0],
-        Op::UnitNorm | Op::Rotary { .. } | Op::SwiGlu | Op::AttentionPool { .. } => inputs[0],
+        Op::ResponseNorm { .. } | Op::UnitNorm | Op::Rotary { .. } | Op::SwiGlu | Op::AttentionPool { .. } => inputs[0],
         Op::Pointwise { out, .. } => [*out, height, width],
         Op::Tokens { count, .. } => [channels, height * width + count, 1],
         Op::Attention { .. } => [channels / 3, height, width],

@@ -69,6 +69,7 @@ pub fn class(graph: &Graph, index: usize) -> &'static str {
         Op::Rescale(_) => "Rescaling",
         Op::Normalize => "Normalization",
         Op::LayerNorm { .. } => "LayerNormalization",
+        Op::ResponseNorm { .. } => "GlobalResponseNorm",
         Op::UnitNorm => "UnitNormalization",
         Op::Pointwise { .. } => "Dense",
         Op::Tokens { .. } => "Tokens",

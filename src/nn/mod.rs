@@ -36,6 +36,7 @@ pub mod pointwise;
 pub mod pool;
 pub mod probe;
 pub mod pull;
+pub mod response_norm;
 pub mod rotary;
 pub mod solve;
 pub mod swiglu;

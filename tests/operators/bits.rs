@@ -199,6 +199,7 @@ fn attending() -> Graph {
     graph.then("map", "depthwise", Op::conv(24, [7, 7], 1, [3; 4]).grouped(24).biased(Behind::Gelu));
     graph.then("map", "wide", Op::dense(40));
     graph.then("map", "gelu", Op::Activation(Behind::Gelu));
+    graph.then("map", "responses", Op::ResponseNorm { eps: 1e-6 });
     graph.then("map", "narrow", Op::dense(24));
     graph.then("map", "map_scale", Op::LayerScale { init: 0.5 });
     let main = graph.then("map", "drop", Op::DropPath(0.4));

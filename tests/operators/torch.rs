@@ -12,7 +12,7 @@ use tl_sweep::nn::norm::{self, Follow, Norm};
 use tl_sweep::nn::optim::{Rule, State, Step, clip};
 use tl_sweep::nn::pool::{self, Pool, Reduce, Windows};
 use tl_sweep::nn::rotary::{self, Turn};
-use tl_sweep::nn::{attention, attention_pool, gate, layer_norm, swiglu, unit_norm};
+use tl_sweep::nn::{attention, attention_pool, gate, layer_norm, response_norm, swiglu, unit_norm};
 
 use super::twin::size;
 use super::{close, floats, on_path, tensor, uniform};
@@ -221,6 +221,26 @@ fn gated_units() {
     let [dgate, dx] = swiglu::backward(&by, &x, &channels_last(&dy(case)).unwrap()).unwrap();
     same("gate", &(dgate * 8.0).unwrap(), &case["grads"][0]);
     same("x", &dx, &case["grads"][1]);
+}
+
+#[test]
+fn response_norms() {
+    on_path();
+    let fixture = fixture();
+    let case = &fixture["response_norm"];
+    let [x, weight, bias] = <[Tensor; 3]>::try_from(inputs(case)).unwrap();
+    let x = channels_last(&x).unwrap();
+    same("y", &response_norm::forward(&x, &weight, &bias, 1e-6).unwrap(), &case["y"]);
+    let dy = channels_last(&dy(case)).unwrap();
+    let (dx, [dweight, dbias]) = response_norm::backward(&x, &weight, 1e-6, &dy).unwrap();
+    same("x", &dx, &case["grads"][0]);
+    close("weight", &dweight, &list(&case["grads"][1]));
+    close("bias", &dbias, &list(&case["grads"][2]));
+    // A channel of zeros stays at its bias, and pulls at nothing.
+    let zeros = x.zeros_like().unwrap();
+    let (dx, _) = response_norm::backward(&zeros, &weight, 1e-6, &dy).unwrap();
+    assert_eq!(floats(&dx), floats(&dy));
+    assert!(response_norm::forward(&x, &weight.narrow(0, 0, 8).unwrap(), &bias, 1e-6).is_err());
 }
 
 #[test]

@@ -3,7 +3,9 @@
 
 use proptest::prelude::*;
 use tl_sweep::nn::rotary::{self, Turn};
-use tl_sweep::nn::{attention, attention_pool, causal, layer_norm, pointwise, swiglu, tokens, unit_norm};
+use tl_sweep::nn::{
+    attention, attention_pool, causal, layer_norm, pointwise, response_norm, swiglu, tokens, unit_norm,
+};
 
 use super::differences::check;
 use super::twin::{self, size};
@@ -41,6 +43,21 @@ fn normalised_backward(x: &[f64], weight: &[f64], eps: f64, dy: &[f64]) -> [Vec<
         }
     }
     found
+}
+
+/// x [images, pixels, channels] raised by how long its channels are.
+fn raised(x: &[f64], weight: &[f64], bias: &[f64], images: usize, eps: f64) -> Vec<f64> {
+    let channels = weight.len();
+    let image = |x: &[f64]| {
+        let length = |channel: usize| x.iter().skip(channel).step_by(channels).map(|x| x * x).sum::<f64>().sqrt();
+        let lengths: Vec<f64> = (0..channels).map(length).collect();
+        let mean = lengths.iter().sum::<f64>() / channels as f64 + eps;
+        let own = |(at, x): (usize, &f64)| {
+            x * (1.0 + weight[at % channels] * lengths[at % channels] / mean) + bias[at % channels]
+        };
+        x.iter().enumerate().map(own).collect::<Vec<f64>>()
+    };
+    x.chunks(x.len() / images).flat_map(image).collect()
 }
 
 fn units(x: &[f64], channels: usize) -> Vec<f64> {
@@ -258,6 +275,23 @@ proptest! {
         let [dgate, dx] = swiglu::backward(&own, &given, &gradient).unwrap();
         close_among("gate", &dgate, &twin::silu_backward(&by, &product(&dy, &x)), 4.0);
         close_among("x", &dx, &product(&silu, &dy), 4.0);
+    }
+
+    #[test]
+    fn response_norms_of_any_shape(images in 1usize..4, side in 1usize..12, channels in 1usize..40, seed in 0u64..1000) {
+        on_path();
+        let dims = [images, side, side, channels];
+        let (x, dy) = (uniform(size(&dims), seed), uniform(size(&dims), seed + 1));
+        let (weight, bias) = (uniform(channels, seed + 2), uniform(channels, seed + 3));
+        let of_channels = |values: &[f64]| tensor(values, &[channels]);
+        let y = response_norm::forward(&tensor(&x, &dims), &of_channels(&weight), &of_channels(&bias), 1e-3).unwrap();
+        close_among("y", &y, &raised(&x, &weight, &bias, images, 1e-3), 2.0);
+        let (dx, [dweight, dbias]) =
+            response_norm::backward(&tensor(&x, &dims), &of_channels(&weight), 1e-3, &tensor(&dy, &dims)).unwrap();
+        let pixels = (images * side * side) as f64;
+        close_among("dx", &dx, &slopes(&x, &dy, |x| raised(x, &weight, &bias, images, 1e-3)), 20.0);
+        close_among("weight", &dweight, &slopes(&weight, &dy, |weight| raised(&x, weight, &bias, images, 1e-3)), pixels.max(20.0));
+        close_among("bias", &dbias, &slopes(&bias, &dy, |bias| raised(&x, &weight, bias, images, 1e-3)), pixels.max(20.0));
     }
 
     #[test]

@@ -34,6 +34,7 @@ const OPS: &[&str] = &[
     "gelu-tanh",
     "hard-sigmoid",
     "hard-swish",
+    "response-norm",
     "unit-norm",
     "pointwise",
     "tokens",
@@ -229,6 +230,7 @@ impl Entry {
             "tokens" => {
                 Op::Tokens { at: rest.at.take().unwrap_or(0), count: rest.count.take().ok_or_else(|| needed("count"))? }
             }
+            "response-norm" => Op::ResponseNorm { eps: rest.eps.take().unwrap_or(1e-6) },
             "unit-norm" => Op::UnitNorm,
             "positions" => Op::Positions,
             "attention" => Op::Attention { heads: rest.heads.take().ok_or_else(|| needed("heads"))? },

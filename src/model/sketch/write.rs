@@ -90,6 +90,10 @@ impl Entry {
                 entry.eps = Some(*eps);
                 "layer-norm".to_owned()
             }
+            Op::ResponseNorm { eps } => {
+                entry.eps = Some(*eps);
+                "response-norm".to_owned()
+            }
             Op::UnitNorm => "unit-norm".to_owned(),
             Op::Pointwise { out, bias } => {
                 entry.out = outputs(*out);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::{clip, dinov3, hub, hub_maps, siglip};
+use crate::model::convnext;
 use crate::model::graph::{Framework, Graph, Op};
 
 /// Other frameworks' names of this network's layers.
@@ -41,7 +42,7 @@ pub(super) fn aliases(graph: &Graph) -> HashMap<String, usize> {
     if graph.arch.starts_with("efficientnet_b") && graph.framework == Framework::Torch {
         timm_efficientnet(graph, &mut names);
     }
-    if graph.arch.starts_with("convnext_") {
+    if convnext::is_one(&graph.arch) {
         other_convnext(graph, &mut names);
     }
     if graph.arch.starts_with("vit_") {
@@ -74,10 +75,11 @@ pub(super) fn aliases(graph: &Graph) -> HashMap<String, usize> {
 
 /// What timm and the authors of ConvNeXt call its layers.
 fn other_convnext(graph: &Graph, names: &mut HashMap<String, usize>) {
-    const PARTS: [(&str, [&str; 2]); 5] = [
+    const PARTS: [(&str, [&str; 2]); 6] = [
         ("block.0", ["conv_dw", "dwconv"]),
         ("block.2", ["norm", "norm"]),
         ("block.3", ["mlp.fc1", "pwconv1"]),
+        ("block.grn", ["mlp.grn", "grn"]),
         ("block.5", ["mlp.fc2", "pwconv2"]),
         ("layer_scale", ["gamma", "gamma"]),
     ];

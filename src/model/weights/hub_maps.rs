@@ -3,20 +3,22 @@
 
 use std::collections::HashMap;
 
+use crate::model::convnext;
 use crate::model::graph::{Framework, Graph};
 
 /// Of a ConvNeXt's block, here, in ConvNeXt's files and in DINOv3's.
-const PARTS: [(&str, [&str; 2]); 5] = [
+const PARTS: [(&str, [&str; 2]); 6] = [
     ("block.0", ["dwconv", "depthwise_conv"]),
     ("block.2", ["layernorm", "layer_norm"]),
     ("block.3", ["pwconv1", "pointwise_conv1"]),
+    ("block.grn", ["grn", "grn"]),
     ("block.5", ["pwconv2", "pointwise_conv2"]),
     ("layer_scale", ["layer_scale_parameter", "gamma"]),
 ];
 
 /// Their names of this network's layers.
 pub(super) fn names(graph: &Graph, names: &mut HashMap<String, usize>) {
-    let convnext = graph.arch.starts_with("convnext_");
+    let convnext = convnext::is_one(&graph.arch);
     let resnet = graph.arch.starts_with("resnet") && graph.framework == Framework::Torch;
     for (layer, found) in graph.layers.iter().enumerate().filter(|_| convnext || resnet) {
         let others = if convnext { of_convnext(&found.name) } else { of_resnet(&found.name) };
@@ -48,7 +50,8 @@ fn of_convnext(own: &str) -> Option<Vec<String>> {
 
 /// ConvNeXt's name, below a classifier and alone, and DINOv3's.
 fn both(convnext: &str, dinov3: &str) -> Option<Vec<String>> {
-    Some(vec![format!("convnext.{convnext}"), convnext.to_owned(), dinov3.to_owned()])
+    let below = ["convnext.", "convnextv2."].map(|prefix| format!("{prefix}{convnext}"));
+    Some(below.into_iter().chain([convnext.to_owned(), dinov3.to_owned()]).collect())
 }
 
 /// `layer1.0.conv2`: stage, number and part.

@@ -111,6 +111,7 @@ pub(super) fn place(graph: &Graph, found: &Found, file: &[usize], shape: &[usize
         (Op::Linear { .. }, [i, o], "weight") if keras => (shape == [*o, *i]).then_some(Change::Dense),
         (Op::Pointwise { .. }, [i, o], "weight") if keras => (shape == [*o, *i]).then_some(Change::Dense),
         (Op::Pointwise { .. }, [o, i, 1, 1], "weight") => (shape == [*o, *i]).then_some(Change::None),
+        (Op::ResponseNorm { .. }, [1, 1, 1, c], _) => (shape == [*c]).then_some(Change::None),
         (Op::LayerScale { .. }, [c, 1, 1], _) => (shape == [*c]).then_some(Change::None),
         (Op::Positions, [1, from, c], _) if file != shape => {
             let below = &graph.layers[graph.layers[layer].inputs[0]].op;

@@ -122,6 +122,17 @@ BOTH(layer_norm_gradient, LAYER_NORM_GRADIENT, (rows, c, eps, x, dy, weight, dx,
 #define LAYER_NORM_SUMS(T)                                                                                           \
     (unsigned rows, int c, unsigned strip, int lot, const T *x, const T *dy, const float *found, float *parts)
 BOTH(layer_norm_sums, LAYER_NORM_SUMS, (rows, c, strip, lot, x, dy, found, parts))
+#define RESPONSE_FACTORS(T) (unsigned rows, int c, float eps, const T *squares, const float *weight, T *factors)
+BOTH(response_factors, RESPONSE_FACTORS, (rows, c, eps, squares, weight, factors))
+#define RESPONSE_SLOPES(T)                                                                                           \
+    (unsigned rows, int c, float eps, const T *squares, const T *along, const float *weight, T *factors, T *pulls,   \
+     float *toward)
+BOTH(response_slopes, RESPONSE_SLOPES, (rows, c, eps, squares, along, weight, factors, pulls, toward))
+#define RESPONSE_NORM(T) (unsigned n, int c, int pixels, const T *x, const T *factors, const float *bias, T *y)
+BOTH(response_norm, RESPONSE_NORM, (n, c, pixels, x, factors, bias, y))
+#define RESPONSE_NORM_GRADIENT(T)                                                                                    \
+    (unsigned n, int c, int pixels, const T *x, const T *dy, const T *factors, const T *pulls, T *dx)
+BOTH(response_norm_gradient, RESPONSE_NORM_GRADIENT, (n, c, pixels, x, dy, factors, pulls, dx))
 #define UNIT_NORM(T) (unsigned rows, int c, float least, const T *x, T *y)
 BOTH(unit_norm, UNIT_NORM, (rows, c, least, x, y))
 #define UNIT_NORM_GRADIENT(T) (unsigned rows, int c, float least, const T *x, const T *dy, T *dx)

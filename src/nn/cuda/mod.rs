@@ -26,6 +26,7 @@ pub mod pixels;
 pub(super) mod pool;
 pub(super) mod product;
 pub mod recording;
+pub(super) mod response_norm;
 pub(super) mod rotary;
 mod space;
 pub(super) mod swiglu;

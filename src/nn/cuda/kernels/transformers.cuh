@@ -93,6 +93,58 @@ __device__ void layer_norm_sums(unsigned rows, int channels, unsigned strip, int
     IN_LOTS(lot > 1, layer_norm_sums, (rows, channels, strip, x, dy, found, parts))
 }
 
+// Of sums of squares [images, channels], a row of each image: what global response normalisation multiplies channels with.
+template <typename T>
+__device__ void response_factors(unsigned rows, int channels, float eps, const T *squares, const float *weight, T *factors) {
+    unsigned row = OWN_ROW, start = row * unsigned(channels);
+    bool inside = row < rows;
+    float lengths = 0.0f;
+    if (inside) ALONG(k, channels) lengths += sqrtf(get(squares[start + k]));
+    float mean = sum_of_row(lengths) / float(channels) + eps;
+    if (inside) ALONG(k, channels) factors[start + k] = put<T>(fmaf(weight[k], sqrtf(get(squares[start + k])) / mean, 1.0f));
+}
+
+// The same for the backward pass, with what comes to x through the lengths, and what the weights get of each image; `along` are
+// the sums of x * dy.
+template <typename T>
+__device__ void response_slopes(unsigned rows, int channels, float eps, const T *squares, const T *along, const float *weight,
+                                T *factors, T *pulls, float *toward) {
+    unsigned row = OWN_ROW, start = row * unsigned(channels);
+    bool inside = row < rows;
+    float lengths = 0.0f, all = 0.0f;
+    if (inside) ALONG(k, channels) {
+        float length = sqrtf(get(squares[start + k]));
+        lengths += length;
+        all = fmaf(weight[k] * get(along[start + k]), length, all);
+    }
+    float mean = sum_of_row(lengths) / float(channels) + eps;
+    float common = sum_of_row(all) / (mean * mean * float(channels));
+    if (!inside) return;
+    ALONG(k, channels) {
+        float length = sqrtf(get(squares[start + k])), share = length / mean, slope = weight[k] * get(along[start + k]);
+        factors[start + k] = put<T>(fmaf(weight[k], share, 1.0f));
+        pulls[start + k] = put<T>(length > 0.0f ? (slope / mean - common) / length : 0.0f);
+        toward[start + k] = share * get(along[start + k]);
+    }
+}
+
+template <typename T>
+__device__ void response_norm(unsigned count, int channels, int pixels, const T *x, const T *factors, const float *bias, T *y) {
+    EACH(i, count) {
+        unsigned channel = i % unsigned(channels), image = i / unsigned(channels) / unsigned(pixels);
+        y[i] = put<T>(fmaf(get(x[i]), get(factors[image * channels + channel]), bias[channel]));
+    }
+}
+
+template <typename T>
+__device__ void response_norm_gradient(unsigned count, int channels, int pixels, const T *x, const T *dy, const T *factors,
+                                       const T *pulls, T *dx) {
+    EACH(i, count) {
+        unsigned at = i / unsigned(channels) / unsigned(pixels) * channels + i % unsigned(channels);
+        dx[i] = put<T>(fmaf(get(x[i]), get(pulls[at]), get(dy[i]) * get(factors[at])));
+    }
+}
+
 // Each row over its length.
 template <typename T> __device__ void unit_norm(unsigned rows, int channels, float least, const T *x, T *y) {
     unsigned row = OWN_ROW, start = row * unsigned(channels);
