@@ -968,6 +968,22 @@ if not fixtures and (not only or only in "transformers siglip_vitb16"):
     off = relative(ours["logits"], found)
     print(f"| siglip_vitb16 | transformers {hub.__version__} SiglipModel | safetensors | | {off:.1e} | | | | | |", flush=True)
     failures.extend([] if off < 1e-4 else ["transformers siglip_vitb16"])
+
+
+def steps_of(model, moving, lr, side):
+    """The losses of STEPS steps of SGD on batches of 16."""
+    optimizer, losses = torch.optim.SGD(moving, lr=lr, momentum=MOMENTUM), []
+    for step in range(STEPS):
+        x, labels = batch(step, 16, side)
+        optimizer.zero_grad()
+        logits = model(x)
+        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(labels % logits.shape[1]))
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
 if not fixtures and (not only or only in "steps convnextv2_atto"):
     # Ten steps of a network whose layers have other names here.
     torch.manual_seed(0)
@@ -978,15 +994,7 @@ if not fixtures and (not only or only in "steps convnextv2_atto"):
     save_torch({k: v.contiguous() for k, v in model.state_dict().items()}, f"{work}/timm.safetensors")
     ours = run({"arch": "convnextv2_atto", "width": 1.0, "input": 64, "weights": f"{work}/timm.safetensors", "images": 16, "cuts": [], "frozen": 0,
                 "steps": STEPS, "lr": 3e-2, "momentum": MOMENTUM, "out": f"{work}/out.safetensors"})
-    optimizer, losses = torch.optim.SGD(model.parameters(), lr=3e-2, momentum=MOMENTUM), []
-    for step in range(STEPS):
-        x, labels = batch(step, 16, 64)
-        optimizer.zero_grad()
-        logits = model(x)
-        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(labels % logits.shape[1]))
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
+    losses = steps_of(model, model.parameters(), 3e-2, 64)
     far = float(np.abs(ours["losses"] - np.array(losses)).max())
     name = "stages.2.blocks.3.mlp.grn.weight"
     went = model.state_dict()[name] - before[name]
@@ -1016,15 +1024,7 @@ if not fixtures:
         with torch.no_grad():
             off = relative(ours["logits"], model(batch(0, 16, side)[0]).numpy())
         moving = [p for p in model.parameters() if p.requires_grad]
-        optimizer, losses = torch.optim.SGD(moving, lr=1e-2, momentum=MOMENTUM), []
-        for step in range(STEPS):
-            x, labels = batch(step, 16, side)
-            optimizer.zero_grad()
-            logits = model(x)
-            loss = torch.nn.functional.cross_entropy(logits, torch.tensor(labels % logits.shape[1]))
-            loss.backward()
-            optimizer.step()
-            losses.append(float(loss.detach()))
+        losses = steps_of(model, moving, 1e-2, side)
         moved = max(relative(ours[f"after:{n}"], p.detach().numpy()) for n, p in added.items())
         still = [k for k in before if f"after:{k}" in ours]
         frozen = all(np.array_equal(ours[f"after:{k}"].reshape(-1), before[k].numpy().reshape(-1)) for k in still)
