@@ -54,6 +54,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("nvml_wrapper", &["commands/gpus.rs"]),
     ("ureq", &["commands/download.rs"]),
     ("sysinfo", &["commands/host.rs"]),
+    ("tokenizers::", &["model/texts/tokenizer.rs"]),
 ];
 
 const REFUSED: &[&str] = &["todo!", "unimplemented!", "dbg!", ".unwrap()", "TODO", "FIXME", "lazy_static"];
