@@ -95,9 +95,13 @@ pub fn weights(what: &str, sha256: Option<&str>, from: Option<&str>, common: &Co
 fn with_tokenizer(model: &OfHub, weights: &Path, token: Option<&str>, quiet: bool) -> anyhow::Result<()> {
     let (Ok(vocabulary), Err(_)) = (texts::vocabulary(weights), tokenizer::beside(weights)) else { return Ok(()) };
     let to = tokenizer::own_place(weights);
-    let fetched = fetch(&model.tokenizer(), token, &to, &Expected::Unknown, quiet).and_then(|found| {
-        tokenizer::check(&to, vocabulary).inspect_err(|_| _ = std::fs::remove_file(&to))?;
-        Ok(found)
+    let fetched = fetch(&model.tokenizer(), token, &to, &Expected::Unknown, quiet);
+    let fetched = fetched.and_then(|found| match tokenizer::check(&to, vocabulary) {
+        Ok(()) => Ok(found),
+        Err(error) => {
+            std::fs::remove_file(&to).with_context(|| format!("cannot remove '{}'", to.display()))?;
+            Err(error)
+        }
     });
     match fetched {
         Ok(found) => print(&format!(
