@@ -16,7 +16,7 @@ use crate::key::Key;
 use crate::model::catalogue::identify;
 use crate::model::weights::Weights;
 use crate::plan::stage::Work;
-use crate::plan::stage::{Backbone, Encode, Start, Texts, Train};
+use crate::plan::stage::{Backbone, Encode, Start, Train};
 
 /// Where things lie that are made once: what is prepared of data, and what devices compute. That of one numerics class is not
 /// another's: a trial would have other bits than where all of it is computed there.
@@ -65,8 +65,6 @@ pub struct Shelf {
     packed: HashMap<(Key, Frame), Rc<Packed>>,
     weights: HashMap<(String, String), Rc<Weights>>,
     features: HashMap<Key, Rc<Features>>,
-    /// Heads that class names make, by the weights, what they are called, and the texts.
-    heads: HashMap<(String, String, Texts), [Tensor; 2]>,
 }
 
 impl Shelf {
@@ -83,7 +81,6 @@ impl Shelf {
             packed: HashMap::new(),
             weights: HashMap::new(),
             features: HashMap::new(),
-            heads: HashMap::new(),
         })
     }
 
@@ -150,18 +147,10 @@ impl Shelf {
     ///
     /// # Errors
     /// The side of texts or its tokenizer cannot be read.
-    pub fn named_head(&mut self, stage: &Train, work: &Work) -> anyhow::Result<Option<[Tensor; 2]>> {
+    pub fn named_head(&self, stage: &Train, work: &Work) -> anyhow::Result<Option<[Tensor; 2]>> {
         let (Some(texts), Start::File(sha256)) = (&stage.texts, &stage.backbone.start) else { return Ok(None) };
-        let arch = &stage.backbone.arch.name;
-        let key = (sha256.clone(), arch.clone(), texts.clone());
-        if !self.heads.contains_key(&key) {
-            let path = work.weights.as_ref().context("the work names no weight file")?;
-            self.heads.insert(key.clone(), zero_shot::prepared(texts, path, sha256, arch, &self.places)?);
-        }
-        // Who trains changes numbers where they lie.
-        let own =
-            self.heads.get(&key).map(|[weight, bias]| Ok::<_, candle_core::Error>([weight.copy()?, bias.copy()?]));
-        Ok(own.transpose()?)
+        let path = work.weights.as_ref().context("the work names no weight file")?;
+        zero_shot::prepared(texts, path, sha256, &stage.backbone.arch.name, &self.places).map(Some)
     }
 
     fn pretrained(&mut self, key: Key, backbone: &Backbone, work: &Work) -> anyhow::Result<Weights> {
