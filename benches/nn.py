@@ -98,6 +98,7 @@ CASES = [
     ("EfficientNet-B0 @224, batch 16", {"input": [16, 224], "arch": "efficientnet_b0_torchvision", "layers": "efficientnet_b0"},
      ("forward", "both")),
     ("ConvNeXt-tiny @224, batch 8", {"input": [8, 224], "arch": "convnext_tiny", "layers": "convnext_tiny"}, ("forward", "both")),
+    ("Swin-T @224, batch 8", {"input": [8, 224], "arch": "swin_t", "layers": "swin_t"}, ("forward", "both")),
     ("ViT-B/16 @224, batch 4", {"input": [4, 224], "arch": "vit_b_16", "layers": "vit_b_16"}, ("forward", "both")),
 ]
 

@@ -321,6 +321,12 @@ def convnext(width=1.0, **own):
     return ConvNeXt([CNBlockConfig(own_side, after, count) for own_side, after, count in zip(sides, sides[1:] + [None], (3, 3, 9, 3))], 0.1, **own)
 
 
+def swin(width=1.0, **own):
+    """torchvision's tiny Swin with fewer heads."""
+    heads = max(1, round(3 * width))
+    return torchvision.models.SwinTransformer([4, 4], 32 * heads, [2, 2, 6, 2], [heads * 2**stage for stage in range(4)], [7, 7], **own)
+
+
 class Torch:
     def __init__(self, arch, make, side, width, top):
         torch.manual_seed(0)
@@ -337,7 +343,7 @@ class Torch:
             make = lambda **own: torchvision.models.efficientnet.EfficientNet(setting, 0.2, last_channel=last, **own)
         if "vit" in arch:
             options.update(image_size=side) if make is vit else options.update(img_size=side)
-        if make in (vit, convnext, regnet):
+        if make in (vit, convnext, regnet, swin):
             options.update(width=width)
         self.model = make(**options).eval()
         self.arch, self.side, self.width, self.frozen = arch, side, width, 5
@@ -411,6 +417,7 @@ class Torch:
             "mobilenet_v2_torchvision": ["features.0.2"] + [f"features.{i}.add" for i in (3, 5, 6, 8, 9, 10, 12, 13, 15, 16)] + ["features.18.2"],
             "convnext_tiny": ["features.0.1"] + [f"features.{s}.{b}.add" for s, b in ((1, 0), (1, 2), (3, 2), (5, 4), (5, 8), (7, 2))] + ["features.4.1"],
             "convnext_small": ["features.0.1"] + [f"features.{s}.{b}.add" for s, b in ((1, 2), (3, 2), (5, 13), (5, 26), (7, 2))],
+            "swin_t": ["features.0.2"] + [f"features.{s}.{b}.add_2" for s, b in ((1, 0), (1, 1), (3, 1), (5, 2), (5, 5), (7, 1))] + ["features.2.reduction", "features.6.reduction", "norm"],
             "vit_b_16": [f"encoder.layers.encoder_layer_{b}.add_2" for b in (0, 2, 5, 8, 11)] + ["encoder.ln"],
             "vit_b_32": [f"encoder.layers.encoder_layer_{b}.add_2" for b in (0, 2, 5, 8, 11)] + ["encoder.ln"],
             "squeezenet1_0": [f"features.{i}.concat" for i in (3, 4, 5, 7, 8, 9, 10, 12)],
@@ -432,6 +439,9 @@ class Torch:
         with torch.no_grad():
             self.logits(x)
         [hook.remove() for hook in hooks]
+        if "swin" in self.arch:
+            # Channels come last there.
+            return [found[n].permute(0, 3, 1, 2).numpy() for n in names]
         if "vit" in self.arch:
             # Rows of tokens are maps that are one pixel wide.
             rows = [found[n].permute(0, 2, 1).unsqueeze(-1).numpy() for n in names]
@@ -481,6 +491,7 @@ class Torch:
         table = {"vgg": ["block1_conv1", "block1_conv2", "block2_conv1"], "resne": ["conv1", "bn1"], "wide_resnet": ["conv1", "bn1"], "densenet": ["features.conv0", "features.norm0"],
                  "efficientnet": ["features.0.0", "features.0.1", "features.1.0.block.0.0"],
                  "convnext": ["features.0.0", "features.0.1", "features.1.0.block.0", "features.1.0.block.2"],
+                 "swin": ["features.0.0", "features.0.2", "features.1.0.norm1"],
                  "vit_b_": ["conv_proj", "class_token", "encoder.pos_embedding", "encoder.layers.encoder_layer_0.ln_1"],
                  "vit": ["patch_embed.proj", "cls_token", "pos_embed", "blocks.0.norm1"],
                  "dinov2": ["patch_embed.proj", "cls_token", "pos_embed", "blocks.0.norm1"],
@@ -502,13 +513,13 @@ class Torch:
             yield from found
 
     def every(self):
-        return [t.data for n, t in self.model.state_dict().items() if "num_batches" not in n]
+        return [t.data for n, t in self.model.state_dict().items() if "num_batches" not in n and "position_index" not in n]
 
     def load_back(self, path):
         from safetensors.torch import load_file as load_torch
         found = load_torch(path)
         missing, unexpected = self.model.load_state_dict(found, strict=False)
-        assert not unexpected and all("num_batches_tracked" in m or "AuxLogits" in m for m in missing), (missing, unexpected)
+        assert not unexpected and all("num_batches_tracked" in m or "AuxLogits" in m or "position_index" in m for m in missing), (missing, unexpected)
         return len(found)
 
 
@@ -763,6 +774,7 @@ efficient = 0.125 if fixtures else 1.0
 compare("efficientnet_b0", efficientnet(0), Keras, (224, small), efficient, images=16, lr=1e-5)
 compare("efficientnet_b0_torchvision", V.efficientnet_b0, Torch, (224, small), efficient, images=16, lr=1e-5)
 compare("convnext_tiny", convnext, Torch, (224, small), width, images=16, lr=1e-5)
+compare("swin_t", swin, Torch, (224, small), width, images=16, lr=1e-5)
 compare("vit_b_16", vit, Torch, (224, small), 1 / 12 if fixtures else 1.0, images=16, lr=1e-5)
 if not fixtures:
     import timm
@@ -797,6 +809,7 @@ if not fixtures:
                              ("mobilenetv3_small_100", "mobilenet_v3_small_timm", 224), ("mobilenetv3_large_100", "mobilenet_v3_large_timm", 224),
                              ("regnetx_004_tv", "regnet_x_400mf", 224), ("regnety_016", "regnet_y_1_6gf", 224),
                              ("convnextv2_atto", "convnextv2_atto", 224), ("convnextv2_tiny", "convnextv2_tiny", 224),
+                             ("swin_tiny_patch4_window7_224", "swin_t", 224), ("swin_base_patch4_window12_384", "swin_b_window12", 384),
                              ("convnext_tiny", "convnext_tiny", 224), ("vit_base_patch16_224", "vit_base_patch16", 224), ("vit_small_patch14_reg4_dinov2", "dinov2_vits14_reg", 224),
                              ("vit_small_patch16_dinov3", "dinov3_vits16", 256), ("vit_so400m_patch14_siglip_224", "siglip_so400m14", 224)):
         if only and only not in f"timm {name}":
@@ -811,7 +824,7 @@ if not fixtures:
             for key, value in state.items():
                 if value.ndim == 1 and key.endswith("gamma"):
                     value.uniform_(0.5, 1.5)
-                if ".grn." in key:
+                if ".grn." in key or key.endswith("relative_position_bias_table"):
                     value.normal_(0, 0.5)
         if "reg4" in name:
             # DINOv2's own code adds a position to the class token as well; timm has added it beforehand.
@@ -839,6 +852,7 @@ if not fixtures:
                        ("dinov2_vits14_reg", lambda: hub.Dinov2WithRegistersModel(hub.Dinov2WithRegistersConfig(hidden_size=384, num_attention_heads=6, **small))),
                        ("convnext_tiny", lambda: hub.ConvNextForImageClassification(hub.ConvNextConfig(num_labels=1000))),
                        ("convnextv2_atto", lambda: hub.ConvNextV2ForImageClassification(hub.ConvNextV2Config(depths=[2, 2, 6, 2], hidden_sizes=[40, 80, 160, 320], num_labels=1000))),
+                       ("swin_t", lambda: hub.SwinForImageClassification(hub.SwinConfig(num_labels=1000))),
                        ("resnet18", lambda: hub.ResNetForImageClassification(hub.ResNetConfig(depths=[2, 2, 2, 2], hidden_sizes=[64, 128, 256, 512], layer_type="basic", num_labels=1000))),
                        ("resnet50_torchvision", lambda: hub.ResNetForImageClassification(hub.ResNetConfig(num_labels=1000))),
                        ("convnext_tiny", lambda: hub.DINOv3ConvNextModel(hub.DINOv3ConvNextConfig())),

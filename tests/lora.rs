@@ -108,6 +108,9 @@ fn of_the_backbone_the_additions_alone_train_and_nobody_else_trains_them() {
     let upper = with_lora(&plain, first, lora(2, Dense::Attention)).unwrap();
     assert_eq!(upper.layers[..=first + 1], plain.layers[..=first + 1]);
     assert_eq!(upper.layers.iter().filter(|layer| is_addition(layer)).count(), 2 * 6);
+    let windows = Arch::new("swin_t", 64, 0.1).backbone("features").unwrap();
+    let added = with_lora(&windows, 0, lora(2, Dense::Attention)).unwrap();
+    assert_eq!(added.layers.iter().filter(|layer| is_addition(layer)).count(), 2 * 12);
     let convnext = Arch::new("convnext_tiny", 32, 0.1).backbone("features").unwrap();
     assert!(with_lora(&convnext, 0, lora(2, Dense::Attention)).unwrap_err().contains("has no attention"));
     let dense = convnext.layers.iter().filter(|layer| matches!(layer.op, Op::Pointwise { .. })).count();

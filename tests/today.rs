@@ -377,10 +377,14 @@ fn a_summary_names_every_kind_of_layer() {
     let said = world.run(&["summary", "resnext50_32x4d", "--width", "0.1"]).exits(2);
     assert!(said.err.contains("has groups of channels, which width = 0.1 does not leave whole"), "{}", said.err);
     assert!(world.run(&["summary", "convnextv2_atto"]).exits(0).out.contains("┆ GlobalResponseNorm "));
+    let said = world.run(&["summary", "swin_t", "--input", "96"]).exits(0).out;
+    for class in ["WindowAttention", "PatchMerging", "ZeroPadding2D", "Cropping2D"] {
+        assert!(said.contains(&format!("┆ {class} ")), "{class}: {said}");
+    }
     let said = world.run(&["summary", "clip_vitb32"]).exits(0).out;
     assert!(said.contains("where texts are, images are tapped at image_embeds"), "{said}");
     // A file of one's own may have all of these.
-    for name in ["dinov3_vits16plus", "siglip_vitb16", "convnextv2_atto"] {
+    for name in ["dinov3_vits16plus", "siglip_vitb16", "convnextv2_atto", "swin_t"] {
         let text = world.run(&["summary", name, "--toml"]).exits(0).out;
         std::fs::write(world.path("own.toml"), text).unwrap();
         world.run(&["summary", "own.toml"]).exits(0);

@@ -478,6 +478,104 @@ fn three_names(arch: &Arch) {
     }
 }
 
+/// Swin under timm's names, which merges patches at the beginning of a stage, under its authors', at the end of the one before, and
+/// under Hugging Face's, in their files and in their modules since. Theirs hold numbers that follow from the shape as well.
+#[test]
+fn a_swin_has_four_names_for_everything() {
+    let world = World::new();
+    let arch = Arch::new("swin_t", 64, 0.0625);
+    let graph = arch.graph(10).unwrap();
+    let fresh = init::fresh(&graph, 0, 1, 0).unwrap();
+    for (whose, parts) in [
+        ("timm", ["norm1", "attn.", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"]),
+        ("authors", ["norm1", "attn.", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"]),
+        (
+            "files",
+            [
+                "layernorm_before",
+                "attention.self.",
+                "attention.output.dense",
+                "layernorm_after",
+                "intermediate.dense",
+                "output.dense",
+            ],
+        ),
+        (
+            "modules",
+            [
+                "layernorm_before",
+                "attention.relative_position_bias.",
+                "attention.o_proj",
+                "layernorm_after",
+                "mlp.fc1",
+                "mlp.fc2",
+            ],
+        ),
+    ] {
+        let hub = matches!(whose, "files" | "modules");
+        let below = if hub { "swin.encoder." } else { "" };
+        let stem = if hub { "swin.embeddings." } else { "patch_embed." };
+        let mut renamed = Weights::default();
+        for Exported { name, shape, values } in exported_of(&graph, &fresh) {
+            let mut put = |name: String, shape: &[usize], values: &[f32]| {
+                renamed.0.insert(name, Tensor::from_vec(values.to_vec(), shape, &Device::Cpu).unwrap());
+            };
+            let words: Vec<&str> = name.splitn(4, '.').collect();
+            let stage = words.get(1).and_then(|group| group.parse::<usize>().ok()).unwrap_or(0) / 2;
+            let theirs = match words[..] {
+                ["features", "0", "0", leaf] if hub => format!("{stem}patch_embeddings.projection.{leaf}"),
+                ["features", "0", "0", leaf] => format!("{stem}proj.{leaf}"),
+                ["features", "0", _, leaf] => format!("{stem}norm.{leaf}"),
+                ["features", "1" | "3" | "5" | "7", block, rest] => {
+                    let block = format!("{below}layers.{stage}.blocks.{block}");
+                    let own = ["norm1", "attn.relative", "attn.proj", "norm2", "mlp.0", "mlp.3"];
+                    match own.iter().position(|own| rest.starts_with(own)) {
+                        Some(1) => format!("{block}.{}{}", parts[1], rest.strip_prefix("attn.").unwrap()),
+                        Some(part) => format!("{block}.{}", rest.replace(own[part], parts[part])),
+                        None if !hub => format!("{block}.{rest}"),
+                        None => {
+                            let leaf = rest.strip_prefix("attn.qkv.").unwrap();
+                            let third = [&[shape[0] / 3], &shape[1..]].concat();
+                            for (word, values) in ["query", "key", "value"].iter().zip(values.chunks(values.len() / 3))
+                            {
+                                let word = match whose {
+                                    "files" => format!("self.{word}"),
+                                    _ => format!("{}_proj", &word[..1]),
+                                };
+                                put(format!("{block}.attention.{word}.{leaf}"), &third, values);
+                            }
+                            continue;
+                        }
+                    }
+                }
+                ["features", _, part, leaf] => {
+                    let at = if whose == "timm" { stage } else { stage - 1 };
+                    format!("{below}layers.{at}.downsample.{part}.{leaf}")
+                }
+                ["norm", leaf] if hub => format!("swin.layernorm.{leaf}"),
+                ["norm", leaf] => format!("norm.{leaf}"),
+                ["head", leaf] if hub => format!("classifier.{leaf}"),
+                ["head", leaf] if whose == "timm" => format!("head.fc.{leaf}"),
+                ["head", leaf] => format!("head.{leaf}"),
+                _ => panic!("{name}"),
+            };
+            put(theirs, &shape, &values);
+        }
+        if whose != "timm" {
+            let block = format!("{below}layers.0.blocks.1");
+            for name in [format!("{block}.attn.relative_position_index"), format!("{block}.attn_mask")] {
+                renamed.0.insert(name, Tensor::zeros((49, 49), DType::F32, &Device::Cpu).unwrap());
+            }
+        }
+        let path = world.path("swin.safetensors");
+        renamed.write(&path).unwrap();
+        let found = Weights::whole(&path, &arch).unwrap().0;
+        assert_eq!(values(&found), values(&fresh), "{whose}");
+        let said = world.run(&["weights", "inspect", &path.display().to_string()]).exits(0).out;
+        assert!(said.contains("swin_t"), "{whose}: {said}");
+    }
+}
+
 #[test]
 fn an_efficientnet_that_prepares_images_otherwise_is_refused() {
     let fixture = Fixture::new("efficientnet_b0");

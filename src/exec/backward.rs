@@ -9,6 +9,7 @@ use super::{Network, Tape};
 use crate::model::graph::{self, Op};
 use crate::nn::activation::Activation;
 use crate::nn::optim::clip;
+use crate::nn::window_attention::{self, Partition};
 use crate::nn::{self, activation, attention, attention_pool, buffer, conv, curve, gate, join};
 use crate::nn::{layer_norm, layout, linear, norm, pointwise, pool, response_norm, rotary, swiglu, tokens, unit_norm};
 
@@ -166,6 +167,13 @@ impl Network {
             }
             Op::UnitNorm => only(unit_norm::backward(input()?, &dy)?),
             Op::Attention { heads } => only(attention::backward(input()?, &dy, *heads)?),
+            Op::WindowAttention { heads, window, shift } => {
+                let windows = Partition { heads: *heads, side: *window, shift: *shift };
+                let (dx, own) = window_attention::backward(input()?, &params[0], &dy, &windows, learn)?;
+                Ok((vec![Some(Value::new(dx))], own.into_iter().collect()))
+            }
+            Op::PatchMerge => only(window_attention::merge_backward(&dy)?),
+            Op::Crop(padding) => only(join::pad(&dy, *padding)?),
             Op::Rotary { .. } => {
                 let dx = rotary::backward(&dy, &self.turn(index)?)?;
                 let own = if learn { rotary::bias_gradients(&dx)?.into() } else { Vec::new() };

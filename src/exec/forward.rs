@@ -15,6 +15,7 @@ use crate::nn::conv::{self, Ready};
 use crate::nn::curve;
 use crate::nn::norm::{self, Follow, Norm, Statistics};
 use crate::nn::pool;
+use crate::nn::window_attention::{self, Partition};
 use crate::nn::{
     attention, attention_pool, gate, join, layer_norm, layout, linear, pointwise, response_norm, rotary, swiglu,
     tokens, unit_norm,
@@ -229,6 +230,12 @@ impl Network {
             Op::ResponseNorm { eps } => response_norm::forward(x, &params[0], &params[1], *eps)?,
             Op::UnitNorm => unit_norm::forward(x)?,
             Op::Attention { heads } => attention::forward(x, *heads)?,
+            Op::WindowAttention { heads, window, shift } => {
+                let windows = Partition { heads: *heads, side: *window, shift: *shift };
+                window_attention::forward(x, &params[0], &windows)?
+            }
+            Op::PatchMerge => window_attention::merge(x)?,
+            Op::Crop(padding) => join::unpad(x, *padding)?,
             Op::Rotary { .. } => rotary::forward(x, [&params[0], &params[1]], &self.turn(index)?)?,
             Op::SwiGlu => swiglu::forward(x, tape.output(layer.inputs[1])?)?,
             Op::AttentionPool { heads } => attention_pool::forward(x, tape.output(layer.inputs[1])?, *heads)?,

@@ -222,6 +222,7 @@ impl Network {
                 Op::BatchNorm { .. } | Op::Scale | Op::Rescale(_) | Op::Normalize => (true, false),
                 Op::LayerNorm { .. } | Op::Attention { .. } | Op::LayerScale { .. } => (true, false),
                 Op::ResponseNorm { .. } | Op::UnitNorm | Op::SwiGlu | Op::AttentionPool { .. } => (true, false),
+                Op::WindowAttention { .. } => (true, false),
                 Op::Activation(activation) if curve(*activation).is_some() => (true, false),
                 Op::Activation(_) => (false, !self.is_absorbed(index) || self.adds(layer.inputs[0])),
                 Op::Pool { reduce: Reduce::Max, .. } | Op::GridPool { reduce: Reduce::Max, .. } => (true, true),
@@ -307,7 +308,10 @@ impl Network {
         let forward = (0..self.graph.layers.len()).map(macs).sum::<f64>();
         let back = (self.frozen..self.graph.layers.len()).map(macs).sum::<f64>();
         // What weighs tokens with each other has no weights, and a second gradient all the same.
-        let weighs = |index: &usize| self.params[*index].is_empty() || self.learns(*index, 0);
+        let weighs = |index: &usize| {
+            let windows = matches!(self.graph.layers[*index].op, Op::WindowAttention { .. });
+            windows || self.params[*index].is_empty() || self.learns(*index, 0)
+        };
         let learned = (self.frozen..self.graph.layers.len()).filter(weighs).map(macs).sum::<f64>();
         [forward, forward + back + learned]
     }

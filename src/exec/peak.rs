@@ -186,7 +186,13 @@ impl<'a> Walk<'a> {
     fn work(&self, index: usize, backward: bool) -> Vec<usize> {
         let weights = self.network.params[index].first().map_or(0, |tensor| tensor.elem_count());
         let of_product = match &self.network.graph.layers[index].op {
-            Op::Attention { heads } => return self.attention(index, *heads, backward),
+            Op::Attention { heads } => {
+                let [_, height, width] = self.network.graph.layers[index].shape;
+                return self.attention(index, *heads, height * width, backward);
+            }
+            Op::WindowAttention { heads, window, shift } => {
+                return self.windows(index, *heads, [*window, *shift], backward);
+            }
             Op::AttentionPool { heads } => return self.pooling(index, *heads, backward),
             Op::Conv { groups: 1, .. } | Op::Pointwise { .. } => [self.storage.number * weights, self.patches(index)],
             Op::Conv { .. } | Op::Linear { .. } if self.storage.number < F32 => [self.storage.number * weights, 0],
@@ -195,10 +201,11 @@ impl<'a> Walk<'a> {
         of_product.into()
     }
 
-    /// Heads apart, and numbers between every two tokens of each head: f32 before the softmax, and rounded behind it.
-    fn attention(&self, index: usize, heads: usize, backward: bool) -> Vec<usize> {
+    /// Heads apart, and numbers between every two of the tokens that see each other, of each head: f32 before the softmax, and
+    /// rounded behind it.
+    fn attention(&self, index: usize, heads: usize, tokens: usize, backward: bool) -> Vec<usize> {
         let [_, height, width] = self.network.graph.layers[index].shape;
-        let between = self.images * heads * (height * width) * (height * width);
+        let between = self.images * heads * height * width * tokens;
         let both =
             |rounded: usize| if self.storage.number < F32 { vec![F32 * between, rounded] } else { vec![F32 * between] };
         let (own, input) = (self.size(index), self.size(self.network.graph.layers[index].inputs[0]));
@@ -206,6 +213,21 @@ impl<'a> Walk<'a> {
         match backward {
             false => work.extend([input, own]),
             true => work.extend([input, own, input, self.storage.number * between]),
+        }
+        work
+    }
+
+    /// The same of windows, which stand one after the other, with biases for four kinds of them at most.
+    fn windows(&self, index: usize, heads: usize, [window, shift]: [usize; 2], backward: bool) -> Vec<usize> {
+        let tokens = window * window;
+        let [_, height, width] = self.network.graph.layers[index].shape;
+        let (own, input) = (self.size(index), self.size(self.network.graph.layers[index].inputs[0]));
+        let kinds = if shift > 0 && (height > window || width > window) { 4 } else { 1 };
+        let mut work = self.attention(index, heads, tokens, backward);
+        work.extend([F32 * kinds * heads * tokens * tokens, input, own]);
+        if backward {
+            let table: usize = self.network.params[index].iter().map(|table| table.elem_count()).sum();
+            work.extend([input, F32 * self.images * height * width / tokens * table]);
         }
         work
     }

@@ -8,7 +8,7 @@ use super::graph::{Activation, Framework, Graph, Op};
 use super::sketch::Sketch;
 use super::{
     convnext, densenet, efficientnet, efficientnet_v2, inception, mobilenet, mobilenet_v3, regnet, resnet,
-    resnet_cifar, squeezenet, vgg, vit,
+    resnet_cifar, squeezenet, swin, vgg, vit,
 };
 use crate::preprocess::Preprocess;
 use crate::recipe::AND;
@@ -41,7 +41,15 @@ pub struct Family {
 
 /// What `summary` and messages list.
 pub static NAMES: LazyLock<Vec<&str>> = LazyLock::new(|| {
-    let more = [resnet::WIDER, regnet::NAMES, efficientnet_v2::NAMES, mobilenet_v3::NAMES, convnext::NAMES, vit::NAMES];
+    let more = [
+        resnet::WIDER,
+        regnet::NAMES,
+        efficientnet_v2::NAMES,
+        mobilenet_v3::NAMES,
+        convnext::NAMES,
+        swin::NAMES,
+        vit::NAMES,
+    ];
     CONVOLUTIONAL.iter().chain(more.into_iter().flatten()).copied().collect()
 });
 
@@ -143,6 +151,9 @@ pub fn family(name: &str) -> Option<Family> {
     if convnext::NAMES.contains(&name) {
         return Some(family([224, 32], ["classifier.0", "features.3.last", "features.7.last"], Torch));
     }
+    if swin::is_one(name) {
+        return Some(family([swin::side(name), 32], ["avgpool", "features.3.last", "norm"], Torch));
+    }
     Some(match name {
         "vgg_small" => family([32, 8], ["fc1", "block2_pool", "block3_pool"], Torch),
         "vgg16" | "vgg19" => family([224, 32], ["block5_pool", "block2_pool", "block5_pool"], Caffe),
@@ -203,7 +214,7 @@ impl Arch {
             Some(own) => own.graph(self.input, classes).map_err(|(_, message)| format!("{}: {message}", self.name))?,
             None => self.built_in(classes)?,
         };
-        let scales = ["mobilenet", "efficientnet", "convnext", "vit_", "dinov", "clip_", "siglip_"];
+        let scales = ["mobilenet", "efficientnet", "convnext", "swin_", "vit_", "dinov", "clip_", "siglip_"];
         let scales = scales.iter().any(|own| self.name.starts_with(own));
         let scales_itself = self.own.is_none() && scales;
         if self.width == 1.0 || scales_itself {
@@ -281,6 +292,9 @@ impl Arch {
             return Ok(graph);
         }
         if let Some(graph) = convnext::torchvision(&self.name, self.width, input, classes) {
+            return Ok(graph);
+        }
+        if let Some(graph) = swin::torchvision(&self.name, self.width, input, classes) {
             return Ok(graph);
         }
         let torch_v2 = |pad| mobilenet::v2_torchvision(&self.name, pad, self.width, input, classes);

@@ -57,6 +57,9 @@ pub struct Layer {
     pub shape: Shape,
 }
 
+/// What the biases of a window's scores are called, [relative places, heads]: torchvision's, timm's and Hugging Face's name.
+pub const RELATIVE: &str = "relative_position_bias_table";
+
 /// A tensor that a layer owns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Param {
@@ -94,6 +97,9 @@ impl Layer {
                 params
             }
             Op::Rotary { .. } => ["q_bias", "v_bias"].map(|name| param(name, vec![input[0] / 3], true)).to_vec(),
+            Op::WindowAttention { heads, window, .. } => {
+                vec![param(RELATIVE, vec![(2 * window - 1) * (2 * window - 1), *heads], true)]
+            }
             Op::Tokens { count, .. } => vec![param("weight", vec![1, *count, input[0]], true)],
             Op::Positions => vec![param("weight", vec![1, input[1] * input[2], input[0]], true)],
             Op::LayerScale { .. } => vec![param("weight", vec![input[0]], true)],
@@ -109,6 +115,7 @@ impl Layer {
             Op::Linear { .. } | Op::Pointwise { .. } => input[0],
             // Of queries with keys, and of what comes of it with values.
             Op::Attention { .. } | Op::AttentionPool { .. } => 2 * input[1] * input[2],
+            Op::WindowAttention { window, .. } => 2 * window * window,
             _ => 0,
         };
         (output * per_output) as u64

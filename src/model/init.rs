@@ -3,7 +3,7 @@
 
 use candle_core::{Device, Tensor};
 
-use super::graph::{Graph, Op};
+use super::graph::{Graph, Op, RELATIVE};
 use super::lora::{is_addition, starts_at_zero};
 use super::weights::Weights;
 use crate::seed::{Rng, Stream, stream};
@@ -13,7 +13,7 @@ const TRANSFORMER: f64 = 0.02;
 
 /// Fresh values for the layers `from..` of `graph` and for low-rank additions below: He normal for weights in front of a ReLU (He et al., 2015,
 /// fan in, gain sqrt 2), uniform within 1/sqrt(fan in) for a linear output layer (PyTorch's default), normal with a standard
-/// deviation of .02 for tokens, positions and the dense layers between tokens; of additions A uniform within 1/sqrt(fan in), B zero
+/// deviation of .02 for tokens, positions, biases of windows and the dense layers between tokens; of additions A uniform within 1/sqrt(fan in), B zero
 /// (PEFT's default; Hu et al., 2022, have A normal); zero biases, norms and other scales at identity,
 /// or at what the network says.
 ///
@@ -37,6 +37,10 @@ pub fn fresh(graph: &Graph, from: usize, seed: u64, replicate: u64) -> anyhow::R
                 "weight" if matches!(layer.op, Op::ResponseNorm { .. }) => vec![0.0; count],
                 "weight" if is_addition(layer) => draws(&mut named(seed, replicate, &name), count, fan_in, true),
                 "weight" if matches!(layer.op, Op::Pointwise { .. } | Op::Tokens { .. } | Op::Positions) => {
+                    let mut rng = named(seed, replicate, &name);
+                    (0..count).map(|_| (rng.normal() * TRANSFORMER) as f32).collect()
+                }
+                RELATIVE => {
                     let mut rng = named(seed, replicate, &name);
                     (0..count).map(|_| (rng.normal() * TRANSFORMER) as f32).collect()
                 }

@@ -37,7 +37,8 @@ pub fn idle(graph: &Graph) -> usize {
 pub fn adapted(backbone: &Graph, frozen: usize, lora: Lora) -> Result<Vec<usize>, String> {
     let dense = |index: usize| matches!(backbone.layers[index].op, Op::Pointwise { .. });
     let attends = |index: usize| {
-        let attention = |layer: &Layer| matches!(layer.op, Op::Attention { .. } | Op::Rotary { .. });
+        let attention =
+            |layer: &Layer| matches!(layer.op, Op::Attention { .. } | Op::Rotary { .. } | Op::WindowAttention { .. });
         let reads = |layer: &Layer| attention(layer) && layer.inputs.contains(&index);
         lora.on == Dense::All || backbone.layers.iter().any(reads)
     };

@@ -24,6 +24,7 @@ mod shape;
 pub mod sketch;
 mod squeezenet;
 pub mod summary;
+mod swin;
 pub mod texts;
 pub mod trained;
 mod vgg;

@@ -131,6 +131,18 @@ pub enum Op {
     Attention {
         heads: usize,
     },
+    /// Attention between the pixels of every window of `window` x `window` pixels, on a grid of windows that lies `shift` pixels further
+    /// down and to the right and goes on around the borders. Scores have a learned number for how one pixel lies to the other; pixels
+    /// that meet only around a border do not see each other (Swin; Liu et al., 2021). Inputs are those of `Attention`.
+    WindowAttention {
+        heads: usize,
+        window: usize,
+        shift: usize,
+    },
+    /// The pixels of every square of two side by side, the left ones first and the upper before the lower (Swin's patch merging).
+    PatchMerge,
+    /// Without the pixels at the top, bottom, left and right (Keras' Cropping2D).
+    Crop(Padding),
     /// Adds learned biases to queries and values, and turns queries and keys of the patches, which come behind `skip` other tokens, by
     /// angles that follow from where a patch lies, with periods from 1 up to, and without, `base` (rotary positions of DINOv3, Siméoni
     /// et al., 2025).

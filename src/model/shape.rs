@@ -28,7 +28,11 @@ pub(super) fn output_shape(op: &Op, inputs: &[Shape]) -> Shape {
         Op::ResponseNorm { .. } | Op::UnitNorm | Op::Rotary { .. } | Op::SwiGlu | Op::AttentionPool { .. } => inputs[0],
         Op::Pointwise { out, .. } => [*out, height, width],
         Op::Tokens { count, .. } => [channels, height * width + count, 1],
-        Op::Attention { .. } => [channels / 3, height, width],
+        Op::Attention { .. } | Op::WindowAttention { .. } => [channels / 3, height, width],
+        Op::PatchMerge => [4 * channels, height / 2, width / 2],
+        Op::Crop(padding) => {
+            [channels, height.saturating_sub(padding[0] + padding[1]), width.saturating_sub(padding[2] + padding[3])]
+        }
         Op::Token(_) => [channels, 1, 1],
         Op::Patches { skip } => {
             let side = (height * width - skip).isqrt();

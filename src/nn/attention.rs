@@ -8,6 +8,7 @@ use super::buffer::{self, tensor, with};
 use super::exponential::exponential;
 use super::gemm::{Panels, square, square_turned};
 use super::kernel::{add_lanes, madd, on_every_path, path};
+use super::norm::column_sums;
 
 /// Sizes of an attention.
 #[derive(Clone, Copy, Debug)]
@@ -116,9 +117,13 @@ fn parts<'a>(x: &'a [f32], sizes: &Sizes, head: usize) -> [Part<'a>; 3] {
     [0, 1, 2].map(|which| Part { rows: x, pitch: 3 * channels, first: which * channels + head * sizes.depth })
 }
 
-/// What each token of a head weighs the others with: [tokens][pitch].
-fn weights([queries, keys, _]: &[Part; 3], sizes: &Sizes) -> Vec<f32> {
+/// What each token of a head weighs the others with: [tokens][pitch]; `more` is added to scores.
+fn weights([queries, keys, _]: &[Part; 3], sizes: &Sizes, more: Option<&[f32]>) -> Vec<f32> {
     let mut scores = queries.times(sizes, sizes.depth, keys.panels_turned(sizes), sizes.pitch());
+    if let Some(more) = more {
+        let rows = scores.chunks_exact_mut(sizes.pitch()).zip(more.chunks_exact(sizes.tokens));
+        rows.for_each(|(scores, more)| scores.iter_mut().zip(more).for_each(|(score, more)| *score += more));
+    }
     softmax(&mut scores, sizes.pitch(), sizes.tokens, sizes.scale());
     scores
 }
@@ -160,22 +165,58 @@ on_every_path! {
     }
 }
 
+/// What is added to the scores of images that are windows of larger ones.
+#[derive(Clone, Copy)]
+pub(super) struct Biases<'a> {
+    /// Over the scale of scores, [kinds, heads, tokens, tokens]: of one kind of windows, or of four, those within, those of the last
+    /// column, those of the last row, and the one of both.
+    pub rows: &'a Tensor,
+    /// Rows and columns of windows.
+    pub grid: [usize; 2],
+}
+
+impl Biases<'_> {
+    /// Of `rows` those of a head of a window.
+    fn of<'a>(&self, rows: &'a [f32], sizes: &Sizes, window: usize, head: usize) -> &'a [f32] {
+        let (size, [down, across]) = (sizes.tokens * sizes.tokens, self.grid);
+        let last = |at: usize, count: usize| usize::from(at % count + 1 == count);
+        let kind =
+            if rows.len() > sizes.heads * size { 2 * last(window / across, down) + last(window, across) } else { 0 };
+        &rows[(kind * sizes.heads + head) * size..][..size]
+    }
+}
+
+/// Places that one pixel of a window of `side` x `side` can have beside another.
+pub(super) fn places(side: usize) -> usize {
+    (2 * side - 1) * (2 * side - 1)
+}
+
+/// Which of them the pixel `from` has beside `to`, in torchvision's order.
+pub(super) fn place(side: usize, from: usize, to: usize) -> usize {
+    (from / side + side - 1 - to / side) * (2 * side - 1) + from % side + side - 1 - to % side
+}
+
 /// What every token takes from all tokens of its image: x [n, tokens, 1, 3 x channels] to [n, tokens, 1, channels].
 ///
 /// # Errors
 /// As `Sizes::of`.
 pub fn forward(x: &Tensor, heads: usize) -> Result<Tensor> {
+    forward_with(x, heads, None)
+}
+
+/// The same with biases.
+pub(super) fn forward_with(x: &Tensor, heads: usize, biases: Option<&Biases>) -> Result<Tensor> {
     let sizes = Sizes::of(x, heads)?;
     let shape = (sizes.images, x.dim(1)?, x.dim(2)?, sizes.channels());
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return super::cuda::attention::forward(x, &sizes)?.reshape(shape);
+        return super::cuda::attention::forward(x, &sizes, biases)?.reshape(shape);
     }
-    let y = with([x], |[x]| {
+    let (y, _) = with([x, biases.map_or(x, |biases| biases.rows)], |[x, rows]| {
         let size = sizes.tokens * 3 * sizes.channels();
-        by_head(&sizes, 1, |image, head, into| {
+        by_head(&sizes, [1, 0], |image, head, into| {
             let parts = parts(&x[image * size..][..size], &sizes, head);
-            let weights = weights(&parts, &sizes);
+            let weights = weights(&parts, &sizes, biases.map(|biases| biases.of(rows, &sizes, image, head)));
             let left = Part { rows: &weights, pitch: sizes.pitch(), first: 0 };
             let found = left.times(&sizes, sizes.tokens, parts[2].panels(&sizes), sizes.wide());
             tighten(found, &sizes, into);
@@ -190,6 +231,17 @@ pub fn forward(x: &Tensor, heads: usize) -> Result<Tensor> {
 /// # Errors
 /// The shapes do not fit.
 pub fn backward(x: &Tensor, dy: &Tensor, heads: usize) -> Result<Tensor> {
+    Ok(backward_with(x, dy, heads, None)?.0)
+}
+
+/// The same with biases, and the gradient of what stands in their `rows` for every place and head, [places, heads], if it is asked
+/// for.
+pub(super) fn backward_with(
+    x: &Tensor,
+    dy: &Tensor,
+    heads: usize,
+    biases: Option<(&Biases, bool)>,
+) -> Result<(Tensor, Option<Tensor>)> {
     let sizes = Sizes::of(x, heads)?;
     let channels = sizes.channels();
     if dy.elem_count() * 3 != x.elem_count() {
@@ -197,30 +249,55 @@ pub fn backward(x: &Tensor, dy: &Tensor, heads: usize) -> Result<Tensor> {
     }
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return super::cuda::attention::backward(x, dy, &sizes)?.reshape(x.shape());
+        let (dx, own) = super::cuda::attention::backward(x, dy, &sizes, biases)?;
+        return Ok((dx.reshape(x.shape())?, own));
     }
-    let dx = with([x, dy], |[x, dy]| {
+    let rows = biases.map_or(x, |(biases, _)| biases.rows);
+    let learned = if biases.is_some_and(|(_, learn)| learn) { places(sizes.tokens.isqrt()) } else { 0 };
+    let (dx, sums) = with([x, dy, rows], |[x, dy, rows]| {
         let size = sizes.tokens * channels;
-        by_head(&sizes, 3, |image, head, into| {
+        by_head(&sizes, [3, learned], |image, head, into| {
             let parts = parts(&x[3 * image * size..][..3 * size], &sizes, head);
             let dy = Part { rows: &dy[image * size..][..size], pitch: channels, first: head * sizes.depth };
-            head_backward(&parts, dy, &sizes, into);
+            head_backward(&parts, dy, &sizes, biases.map(|(biases, _)| biases.of(rows, &sizes, image, head)), into);
         })
     })?;
-    tensor(dx, x.shape().clone())
+    let own = (learned > 0).then(|| of_places(sums, &sizes, learned)).transpose()?;
+    Ok((tensor(dx, x.shape().clone())?, own))
 }
 
-/// The gradients of one head's queries, keys and values, [3][tokens][depth].
-fn head_backward(parts: &[Part; 3], dy: Part, sizes: &Sizes, into: &mut [f32]) {
+/// The gradient of biases, [places, heads], from `sums` of the slopes of scores, [images][heads][places].
+fn of_places(sums: Vec<f32>, sizes: &Sizes, places: usize) -> Result<Tensor> {
+    let all = column_sums(&sums, sizes.heads * places);
+    buffer::keep(sums);
+    // Slopes are those of scores without their scale.
+    let own = |at: usize| (all[at % sizes.heads * places + at / sizes.heads] / f64::from(sizes.scale())) as f32;
+    tensor((0..all.len()).map(own).collect(), (places, sizes.heads))
+}
+
+/// The gradients of one head's queries, keys and values, [3][tokens][depth], and behind them the sums of the slopes of its scores
+/// for every place, if there is room for them.
+fn head_backward(parts: &[Part; 3], dy: Part, sizes: &Sizes, more: Option<&[f32]>, into: &mut [f32]) {
     let [queries, keys, values] = parts;
     let (of_queries, rest) = into.split_at_mut(sizes.tokens * sizes.depth);
-    let (of_keys, of_values) = rest.split_at_mut(sizes.tokens * sizes.depth);
-    let weights = weights(parts, sizes);
+    let (of_keys, rest) = rest.split_at_mut(sizes.tokens * sizes.depth);
+    let (of_values, sums) = rest.split_at_mut(sizes.tokens * sizes.depth);
+    let weights = weights(parts, sizes, more);
     let mut slopes = dy.times(sizes, sizes.depth, values.panels_turned(sizes), sizes.pitch());
     let right = dy.panels(sizes);
     tighten(Part { rows: &weights, pitch: sizes.pitch(), first: 0 }.turned_times(sizes, &right), sizes, of_values);
     right.recycle();
     softmax_gradient(&weights, &mut slopes, sizes.pitch(), sizes.tokens, sizes.scale());
+    if !sums.is_empty() {
+        sums.fill(0.0);
+        let side = sizes.tokens.isqrt();
+        for (from, slopes) in slopes.chunks_exact(sizes.pitch()).take(sizes.tokens).enumerate() {
+            for (row, slopes) in slopes[..sizes.tokens].chunks_exact(side).enumerate() {
+                let last = place(side, from, row * side);
+                sums[last + 1 - side..=last].iter_mut().rev().zip(slopes).for_each(|(sum, slope)| *sum += slope);
+            }
+        }
+    }
     let left = Part { rows: &slopes, pitch: sizes.pitch(), first: 0 };
     tighten(left.times(sizes, sizes.tokens, keys.panels(sizes), sizes.wide()), sizes, of_queries);
     let right = queries.panels(sizes);
@@ -238,21 +315,30 @@ fn tighten(from: Vec<f32>, sizes: &Sizes, into: &mut [f32]) {
     buffer::keep(from);
 }
 
-/// Lets `work` fill [kinds][tokens][depth] for every image and head, and puts the numbers of a token side by side:
-/// [images][tokens][kinds][heads][depth].
-fn by_head(sizes: &Sizes, kinds: usize, work: impl Fn(usize, usize, &mut [f32]) + Sync) -> Vec<f32> {
+/// Lets `work` fill [kinds][tokens][depth], and behind that `more` numbers, for every image and head. Puts the numbers of a token
+/// side by side, [images][tokens][kinds][heads][depth], and those behind below each other, [images][heads][more].
+fn by_head(
+    sizes: &Sizes,
+    [kinds, more]: [usize; 2],
+    work: impl Fn(usize, usize, &mut [f32]) + Sync,
+) -> (Vec<f32>, Vec<f32>) {
     let (head, depth, tokens) = (kinds * sizes.tokens * sizes.depth, sizes.depth, sizes.tokens);
-    let mut found = buffer::take(sizes.images * sizes.heads * head);
-    let units = found.par_chunks_mut(head).enumerate();
+    let mut found = buffer::take(sizes.images * sizes.heads * (head + more));
+    let units = found.par_chunks_mut(head + more).enumerate();
     units.for_each(|(unit, into)| work(unit / sizes.heads, unit % sizes.heads, into));
-    let mut y = buffer::take(found.len());
-    let image = sizes.heads * head;
-    y.par_chunks_mut(image).zip(found.par_chunks(image)).for_each(|(y, found)| {
+    let mut y = buffer::take(sizes.images * sizes.heads * head);
+    let each = y.par_chunks_mut(sizes.heads * head).zip(found.par_chunks(sizes.heads * (head + more)));
+    each.for_each(|(y, found)| {
         for (row, into) in y.chunks_exact_mut(depth).enumerate() {
             let (token, kind, own) = (row / sizes.heads / kinds, row / sizes.heads % kinds, row % sizes.heads);
-            into.copy_from_slice(&found[own * head + (kind * tokens + token) * depth..][..depth]);
+            into.copy_from_slice(&found[own * (head + more) + (kind * tokens + token) * depth..][..depth]);
         }
     });
+    let mut behind = buffer::take(sizes.images * sizes.heads * more);
+    if more > 0 {
+        let each = behind.chunks_exact_mut(more).zip(found.chunks_exact(head + more));
+        each.for_each(|(behind, found)| behind.copy_from_slice(&found[head..]));
+    }
     buffer::keep(found);
-    y
+    (y, behind)
 }

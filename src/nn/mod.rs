@@ -44,6 +44,7 @@ pub mod temperature;
 pub mod tokens;
 pub mod transferability;
 pub mod unit_norm;
+pub mod window_attention;
 
 thread_local! {
     static PRECISION: Cell<Precision> = const { Cell::new(Precision::F32) };

@@ -248,10 +248,36 @@ fn turning() -> Graph {
     graph
 }
 
+/// A network of what Swin has beside those: attention in windows that lie still and in windows that lie further, with pixels at two sides
+/// that are taken away again, and merged patches.
+fn windowed() -> Graph {
+    let mut graph = Graph::new("windowed", Framework::Torch, [3, 28, 28]);
+    let stem = graph.then("stem", "patches", Op::conv(24, [4, 4], 4, [0; 4]).biased(Behind::Linear));
+    graph.then("still", "still_norm", Op::LayerNorm { eps: 1e-5 });
+    graph.then("still", "still_pad", Op::ZeroPad([0, 2, 0, 2]));
+    graph.then("still", "still_qkv", Op::dense(72));
+    graph.then("still", "still_windows", Op::WindowAttention { heads: 2, window: 3, shift: 0 });
+    graph.then("still", "still_crop", Op::Crop([0, 2, 0, 2]));
+    let main = graph.then("still", "still_project", Op::dense(24));
+    let map = graph.push("still", "still_add", Op::Add, &[main, stem]);
+    graph.then("moved", "pad", Op::ZeroPad([0, 2, 0, 2]));
+    graph.then("moved", "qkv", Op::dense(72));
+    graph.then("moved", "windows", Op::WindowAttention { heads: 3, window: 3, shift: 1 });
+    graph.then("moved", "crop", Op::Crop([0, 2, 0, 2]));
+    let main = graph.then("moved", "project", Op::dense(24));
+    graph.push("moved", "add", Op::Add, &[main, map]);
+    graph.then("top", "even", Op::ZeroPad([0, 1, 0, 1]));
+    graph.then("top", "merge", Op::PatchMerge);
+    graph.then("top", "reduce", Op::Pointwise { out: 30, bias: false });
+    graph.then("top", "pool", Op::GridPool { reduce: Reduce::Avg, grid: 1 });
+    graph.then("top", "out", Op::Linear { out: 5, activation: Behind::Linear });
+    graph
+}
+
 pub(super) fn networks() -> Vec<Graph> {
     let known = [("resnet8", 16), ("vgg_small", 16), ("mobilenet_v1", 32)];
     let known = known.map(|(name, input)| Arch::new(name, input, 0.25).graph(10).unwrap());
-    known.into_iter().chain([everything(), gated(), attending(), turning()]).collect()
+    known.into_iter().chain([everything(), gated(), attending(), turning(), windowed()]).collect()
 }
 
 pub(super) fn network(graph: Graph) -> Network {

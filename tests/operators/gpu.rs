@@ -79,6 +79,7 @@ fn a_step_takes_the_memory_that_was_predicted() {
         ("vgg_small", 32, 8),
         ("efficientnet_b0", 64, 8),
         ("convnext_tiny", 64, 8),
+        ("swin_t", 64, 8),
         ("vit_small_patch8", 64, 8),
         ("dinov3_vits16plus", 128, 8),
         ("siglip_vitb16", 128, 8),

@@ -210,6 +210,7 @@ fn steps_of_networks_of_tokens_and_layer_norms() {
     let rows = Case { arch: "dinov2_vits14_reg", side: 28, width: 0.17, rule: Rule::Adam, ..PLAIN };
     let maps = Case { arch: "convnext_tiny", side: 32, width: 0.0625, ..PLAIN };
     let responding = Case { arch: "convnextv2_atto", side: 32, width: 0.2, ..PLAIN };
+    let windowed = Case { arch: "swin_t", side: 64, width: 0.34, ..PLAIN };
     let turned = Case { arch: "dinov3_vits16plus", side: 32, width: 0.17, ..PLAIN };
     let asked = Case { arch: "siglip_vitb32", side: 64, width: 0.0834, ..PLAIN };
     check(&[
@@ -220,6 +221,8 @@ fn steps_of_networks_of_tokens_and_layer_norms() {
         Case { frozen: 30, precision: Precision::Bf16, ..maps },
         Case { ..responding },
         Case { frozen: 30, precision: Precision::Bf16, ..responding },
+        Case { rule: Rule::Adam, ..windowed },
+        Case { frozen: 30, precision: Precision::Bf16, ..windowed },
         Case { ..turned },
         Case { trains: || Trains::Biases, precision: Precision::Bf16, ..turned },
         Case { frozen: 30, precision: Precision::Bf16, ..asked },

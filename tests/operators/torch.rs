@@ -12,6 +12,7 @@ use tl_sweep::nn::norm::{self, Follow, Norm};
 use tl_sweep::nn::optim::{Rule, State, Step, clip};
 use tl_sweep::nn::pool::{self, Pool, Reduce, Windows};
 use tl_sweep::nn::rotary::{self, Turn};
+use tl_sweep::nn::window_attention::{self, Partition};
 use tl_sweep::nn::{attention, attention_pool, gate, layer_norm, response_norm, swiglu, unit_norm};
 
 use super::twin::size;
@@ -174,6 +175,34 @@ fn attention_of_heads() {
     close("y", &attention::forward(&x, 2).unwrap(), &list(&case["y"]));
     let dy = dy(case).reshape((2, 7, 1, 8)).unwrap();
     close("dx", &attention::backward(&x, &dy, 2).unwrap(), &list(&case["grads"][0]));
+}
+
+/// Two heads of four numbers, in windows of 3 x 3 pixels that lie one pixel further, of two images.
+#[test]
+fn attention_in_windows() {
+    on_path();
+    let fixture = fixture();
+    let case = &fixture["window_attention"];
+    let [x, table] = <[Tensor; 2]>::try_from(inputs(case)).unwrap();
+    let (x, dy) = (channels_last(&x).unwrap(), channels_last(&dy(case)).unwrap());
+    let windows = Partition { heads: 2, side: 3, shift: 1 };
+    same("y", &window_attention::forward(&x, &table, &windows).unwrap(), &case["y"]);
+    let (dx, own) = window_attention::backward(&x, &table, &dy, &windows, true).unwrap();
+    same("x", &dx, &case["grads"][0]);
+    close("table", &own.unwrap(), &list(&case["grads"][1]));
+    let (held, own) = window_attention::backward(&x, &table, &dy, &windows, false).unwrap();
+    assert!(own.is_none() && floats(&held) == floats(&dx));
+}
+
+#[test]
+fn patches_that_are_merged() {
+    on_path();
+    let fixture = fixture();
+    let case = &fixture["patch_merge"];
+    let [x] = <[Tensor; 1]>::try_from(inputs(case)).unwrap();
+    same("y", &window_attention::merge(&channels_last(&x).unwrap()).unwrap(), &case["y"]);
+    let dx = window_attention::merge_backward(&channels_last(&dy(case)).unwrap()).unwrap();
+    same("x", &dx, &case["grads"][0]);
 }
 
 /// Two heads of eight numbers, of two tokens and four patches of two images.

@@ -3,6 +3,7 @@
 
 use proptest::prelude::*;
 use tl_sweep::nn::rotary::{self, Turn};
+use tl_sweep::nn::window_attention::{self, Partition};
 use tl_sweep::nn::{
     attention, attention_pool, causal, layer_norm, pointwise, response_norm, swiglu, tokens, unit_norm,
 };
@@ -110,6 +111,42 @@ fn attended(x: &[f64], images: usize, heads: usize, depth: usize) -> Vec<f64> {
             .collect();
         for token in 0..of_heads[0].len() {
             of_heads.iter().for_each(|own| y.extend(&own[token]));
+        }
+    }
+    y
+}
+
+/// x [images, height, width, 3, heads, depth] to [images, height, width, heads, depth], pixel by pixel: one sees another if both lie in one
+/// window, counted from `shift` pixels down and to the right, and on one side of every border.
+fn attended_in_windows(x: &[f64], table: &[f64], sides: [usize; 2], windows: &Partition, depth: usize) -> Vec<f64> {
+    let Partition { heads, side, shift } = *windows;
+    let ([height, width], channels) = (sides, windows.heads * depth);
+    let moved = |at: usize, of: usize| if of > side { (at + of - shift) % of } else { at };
+    let place = |pixel: usize| [moved(pixel / width, height), moved(pixel % width, width)];
+    let mut y = Vec::new();
+    for image in x.chunks(height * width * 3 * channels) {
+        let part =
+            |pixel: usize, kind: usize, head: usize| &image[(pixel * 3 + kind) * channels + head * depth..][..depth];
+        for from in 0..height * width {
+            let (own, [row, column]) = (place(from), [from / width, from % width]);
+            let seen: Vec<(usize, usize)> = (0..height * width)
+                .filter(|to| {
+                    let other = place(*to);
+                    let one_window = own[0] / side == other[0] / side && own[1] / side == other[1] / side;
+                    one_window && row.abs_diff(to / width) < side && column.abs_diff(to % width) < side
+                })
+                .map(|to| (to, (row + side - 1 - to / width) * (2 * side - 1) + column + side - 1 - to % width))
+                .collect();
+            for head in 0..heads {
+                let score = |(to, place): &(usize, usize)| {
+                    let product = dot(part(from, 0, head), part(*to, 1, head));
+                    (product / (depth as f64).sqrt() + table[place * heads + head]).exp()
+                };
+                let sum: f64 = seen.iter().map(score).sum();
+                let mean =
+                    |at: usize| seen.iter().map(|pair| score(pair) / sum * part(pair.0, 2, head)[at]).sum::<f64>();
+                y.extend((0..depth).map(mean));
+            }
         }
     }
     y
@@ -386,6 +423,29 @@ proptest! {
     }
 
     #[test]
+    fn attention_in_windows_of_any_shape(images in 1usize..3, grid in (1usize..4, 1usize..3), side in 1usize..4, shift in 0usize..3, heads in 1usize..3, depth in 1usize..9, seed in 0u64..1000) {
+        on_path();
+        let (sides, shift) = ([grid.0 * side, grid.1 * side], shift.min(side - 1));
+        let windows = Partition { heads, side, shift };
+        let dims = [images, sides[0], sides[1], 3 * heads * depth];
+        let (places, out) = ((2 * side - 1) * (2 * side - 1), [images, sides[0], sides[1], heads * depth]);
+        let (x, dy) = (uniform(size(&dims), seed), uniform(size(&out), seed + 1));
+        let table: Vec<f64> = uniform(places * heads, seed + 2).iter().map(|bias| 3.0 * bias).collect();
+        let (map, own, gradient) = (tensor(&x, &dims), tensor(&table, &[places, heads]), tensor(&dy, &out));
+        let y = window_attention::forward(&map, &own, &windows).unwrap();
+        prop_assert_eq!(y.dims(), &out);
+        close_among("y", &y, &attended_in_windows(&x, &table, sides, &windows, depth), 3.0);
+        let (dx, dtable) = window_attention::backward(&map, &own, &gradient, &windows, true).unwrap();
+        let slope = |x: &[f64], table: &[f64]| attended_in_windows(x, table, sides, &windows, depth);
+        close_among("dx", &dx, &slopes(&x, &dy, |x| slope(x, &table)), 20.0);
+        let many = (images * sides[0] * sides[1]) as f64;
+        close_among("dtable", &dtable.unwrap(), &slopes(&table, &dy, |table| slope(&x, table)), many.max(20.0));
+        let other = Partition { side: side + 1, ..windows };
+        prop_assert!(window_attention::forward(&map, &own, &other).is_err());
+        prop_assert!(window_attention::backward(&map, &own, &map, &windows, true).is_err());
+    }
+
+    #[test]
     fn tokens_are_put_in_and_taken_out(images in 1usize..4, height in 1usize..6, width in 1usize..6, count in 1usize..5, channels in 1usize..40, at in 0usize..9) {
         on_path();
         let pixels = height * width;
@@ -427,6 +487,8 @@ fn what_fits_nothing_is_refused() {
     let x = tensor(&uniform(2 * 4 * 12, 1), &[2, 4, 1, 12]);
     assert!(attention::forward(&x, 0).is_err() && attention::forward(&x, 3).is_err());
     assert!(attention::backward(&x, &x, 2).is_err());
+    assert!(window_attention::merge(&tensor(&uniform(60, 1), &[1, 4, 5, 3])).is_err());
+    assert!(window_attention::merge_backward(&tensor(&uniform(60, 1), &[1, 4, 5, 3])).is_err());
     let weight = tensor(&uniform(11, 2), &[11]);
     assert!(layer_norm::forward(&x, &weight, &weight, 1e-6).is_err());
     assert!(tokens::insert(&x, &tensor(&uniform(12, 3), &[1, 1, 12]), 5).is_err());

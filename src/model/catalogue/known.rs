@@ -244,6 +244,7 @@ const LUATORCH: &str = "ImageNet-1k; Huang et al.'s Torch model, converted by to
 const WIGHTMAN: &str = "ImageNet-1k; trained for timm, converted by torchvision; measured with bicubic resizing";
 const MELAS: &str = "ImageNet-1k; Tan and Le's model, converted by torchvision; measured with bicubic resizing";
 
+const SWIN: &str = "ImageNet-1k; trained by torchvision; measured with bicubic resizing";
 const DEIT: &str = "ImageNet-1k; torchvision, a recipe like DeiT's";
 const SWAG: &str =
     "Instagram hashtags, then ImageNet-1k; Singh et al.'s SWAG; CC-BY-NC-4.0; measured with bicubic resizing";
@@ -334,6 +335,9 @@ const TORCHVISION: &[(&str, &str, u16, &str)] = &[
     ("convnext_small", "convnext_small-0c510722", 974, SECOND),
     ("convnext_base", "convnext_base-6075fbad", 966, SECOND),
     ("convnext_large", "convnext_large-ea097f82", 966, SECOND),
+    ("swin_t", "swin_t-704ceda3", 966, SWIN),
+    ("swin_s", "swin_s-5e29d889", 911, SWIN),
+    ("swin_b", "swin_b-68c6b09e", 941, SWIN),
     ("vit_b_16", "vit_b_16-c867db91", 875, DEIT),
     ("vit_b_16", "vit_b_16_swag-9ac1b537", 1000, SWAG),
     ("vit_b_16", "vit_b_16_lc_swag-4e70ced5", 1000, SWAG_HEAD),

@@ -128,6 +128,25 @@ pub(super) fn fits(graph: &Graph, op: &Op, inputs: &[usize]) -> Result<(), Strin
         Op::Attention { heads } if *heads == 0 || channels % (3 * heads) != 0 => {
             Err(format!("{channels} channels are no queries, keys and values of {heads} heads"))
         }
+        Op::WindowAttention { heads, .. } if *heads == 0 || channels % (3 * heads) != 0 => {
+            Err(format!("{channels} channels are no queries, keys and values of {heads} heads"))
+        }
+        Op::WindowAttention { window, .. }
+            if *window == 0 || !height.is_multiple_of(*window) || !width.is_multiple_of(*window) =>
+        {
+            Err(format!(
+                "{height} x {width} pixels are not cut into windows of {window} x {window}: `zero-pad` before and `crop` behind it"
+            ))
+        }
+        Op::WindowAttention { window, shift, .. } if shift >= window => {
+            Err(format!("windows of {window} x {window} pixels are moved by less than that, not by {shift}"))
+        }
+        Op::PatchMerge if height % 2 != 0 || width % 2 != 0 => {
+            Err(format!("{height} x {width} pixels are no squares of two: `zero-pad` before it"))
+        }
+        Op::Crop(padding) if padding[0] + padding[1] >= height || padding[2] + padding[3] >= width => {
+            Err(format!("nothing is left of {height} x {width} pixels without {padding:?}"))
+        }
         Op::Dropout(p) | Op::DropPath(p) if !(0.0..1.0).contains(p) => {
             Err(format!("p = {p} is no probability below 1"))
         }
@@ -235,6 +254,13 @@ impl Entry {
             "positions" => Op::Positions,
             "attention" => Op::Attention { heads: rest.heads.take().ok_or_else(|| needed("heads"))? },
             "attention-pool" => Op::AttentionPool { heads: rest.heads.take().ok_or_else(|| needed("heads"))? },
+            "window-attention" => Op::WindowAttention {
+                heads: rest.heads.take().ok_or_else(|| needed("heads"))?,
+                window: rest.window.take().ok_or_else(|| needed("window"))?,
+                shift: rest.shift.take().unwrap_or(0),
+            },
+            "patch-merge" => Op::PatchMerge,
+            "crop" => Op::Crop(padding),
             "rotary" => Op::Rotary {
                 heads: rest.heads.take().ok_or_else(|| needed("heads"))?,
                 skip: rest.at.take().unwrap_or(0),
@@ -262,7 +288,7 @@ impl Entry {
             ("out", given.out.is_some() && !gives),
             ("kernel", given.kernel.is_some() && !windows),
             ("stride", given.stride.is_some() && !windows && !matches!(op, Op::Shortcut { .. })),
-            ("padding", given.padding.is_some() && !windows && !matches!(op, Op::ZeroPad(_))),
+            ("padding", given.padding.is_some() && !windows && !matches!(op, Op::ZeroPad(_) | Op::Crop(_))),
             ("dilation", self.dilation.is_some()),
             ("groups", self.groups.is_some()),
             ("bias", self.bias.is_some()),
@@ -278,6 +304,8 @@ impl Entry {
             ("at", self.at.is_some()),
             ("count", self.count.is_some()),
             ("heads", self.heads.is_some()),
+            ("window", self.window.is_some()),
+            ("shift", self.shift.is_some()),
             ("base", self.base.is_some()),
             ("init", self.init.is_some()),
         ];

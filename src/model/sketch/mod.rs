@@ -85,6 +85,12 @@ pub struct Entry {
     pub count: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heads: Option<usize>,
+    /// Pixels of a window's side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<usize>,
+    /// By how many pixels windows are moved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shift: Option<usize>,
     /// Below what periods of rotary positions stay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<f64>,

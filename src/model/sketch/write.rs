@@ -113,6 +113,16 @@ impl Entry {
                 entry.heads = Some(*heads);
                 "attention-pool".to_owned()
             }
+            Op::WindowAttention { heads, window, shift } => {
+                (entry.heads, entry.window) = (Some(*heads), Some(*window));
+                entry.shift = Some(*shift).filter(|shift| *shift > 0);
+                "window-attention".to_owned()
+            }
+            Op::PatchMerge => "patch-merge".to_owned(),
+            Op::Crop(padding) => {
+                entry.padding = Some(Pad::Sides(*padding));
+                "crop".to_owned()
+            }
             Op::Rotary { heads, skip, base } => {
                 (entry.heads, entry.at, entry.base) = (Some(*heads), Some(*skip), Some(*base));
                 "rotary".to_owned()

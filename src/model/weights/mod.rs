@@ -13,6 +13,7 @@ mod pickle;
 pub mod placing;
 pub mod positions;
 mod siglip;
+mod swin;
 mod torch;
 
 use std::collections::{BTreeMap, HashMap};

@@ -9,8 +9,8 @@ use super::file::{Format, Kind, WeightFile};
 use super::hub::Packed;
 use super::keras::class_and_number;
 use super::placing::{Found, Piece, Placed, place};
-use super::{clip, dinov3, hub, siglip};
-use crate::model::graph::{Framework, Graph, Op, Param};
+use super::{clip, dinov3, hub, siglip, swin};
+use crate::model::graph::{Framework, Graph, Op, Param, RELATIVE};
 use crate::model::summary::class;
 
 /// A file laid beside a network.
@@ -165,6 +165,7 @@ fn leaf(name: &str) -> Option<(&'static str, Option<Framework>)> {
         "bias" => ("bias", None),
         "q_bias" => ("q_bias", None),
         "v_bias" => ("v_bias", None),
+        RELATIVE => (RELATIVE, None),
         "running_mean" => ("running_mean", None),
         "running_var" => ("running_var", None),
         "kernel" | "depthwise_kernel" | "gamma" => ("weight", Some(Framework::Keras)),
@@ -201,13 +202,15 @@ fn by_name(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
     let written = file.facts().get("format").and_then(|word| Framework::of(word));
     let mut result = Match { how: "by name", ..Match::default() };
     let mut found = Vec::new();
-    let others = aliases(graph);
+    let mut others = aliases(graph);
+    swin::names(graph, file.stored.iter().map(|stored| stored.name.as_str()), &mut others);
     let special = special_names(graph, &others);
     let mut packed = HashMap::new();
     hub::packed(graph, &mut packed);
     clip::packed(graph, &mut packed);
     siglip::packed(graph, &mut packed);
     dinov3::packed(graph, &mut packed);
+    swin::packed(graph, &mut packed);
     for (index, stored) in file.stored.iter().enumerate() {
         if stored.name.ends_with("num_batches_tracked") {
             result.left_out.push((stored.name.clone(), "a counter".to_owned()));
@@ -218,7 +221,8 @@ fn by_name(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
             continue;
         }
         let why = hub::left_out(&stored.name).or_else(|| clip::left_out(graph, &stored.name));
-        if let Some(why) = why.or_else(|| dinov3::left_out(graph, &stored.name)) {
+        let why = why.or_else(|| dinov3::left_out(graph, &stored.name));
+        if let Some(why) = why.or_else(|| swin::left_out(graph, &stored.name)) {
             result.left_out.push((stored.name.clone(), why.to_owned()));
             continue;
         }

@@ -3,8 +3,8 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::product::{Many, Side, products};
-use super::{Threads, at, count, device_of, empty, int, launch_of, memory, place};
-use crate::nn::attention::Sizes;
+use super::{Threads, at, count, device_of, empty, int, launch_of, memory, norm, place};
+use crate::nn::attention::{Biases, Sizes, places};
 
 /// Heads of all images one below the other, as products read them.
 struct Apart<'a> {
@@ -78,13 +78,23 @@ fn rounded(x: &Tensor, dtype: DType) -> Result<Tensor> {
 }
 
 /// What each token weighs the others with.
-fn weights(x: &Apart) -> Result<Tensor> {
+fn weights(x: &Apart, biases: Option<&Biases>) -> Result<Tensor> {
     let sizes = x.sizes;
     let found = scores(x.side(0, false)?, x.side(1, true)?, &x.all, sizes)?;
     let rows = sizes.images * sizes.heads * sizes.tokens;
     let weights = rounded(&found, x.all.dtype())?;
-    let args = [count(rows)?, int(sizes.tokens), sizes.scale().into(), at(&found)?, at(&weights)?];
-    launch_of(device_of(&x.all)?, "softmax", x.all.dtype(), Threads::Rows(rows), &args)?;
+    let mut args = vec![count(rows)?, int(sizes.tokens), sizes.scale().into()];
+    let name = match biases {
+        None => "softmax",
+        Some(Biases { rows, grid: [down, across] }) => {
+            args.extend([sizes.heads, *down, *across, rows.dim(0)?].map(int));
+            "softmax_biased"
+        }
+    };
+    args.push(at(&found)?);
+    args.extend(biases.map(|biases| at(biases.rows)).transpose()?);
+    args.push(at(&weights)?);
+    launch_of(device_of(&x.all)?, name, x.all.dtype(), Threads::Rows(rows), &args)?;
     if weights.dtype() != found.dtype() {
         memory::keep(found);
     }
@@ -92,9 +102,9 @@ fn weights(x: &Apart) -> Result<Tensor> {
 }
 
 /// As `nn::attention::forward`, [images, tokens, channels] one after the other.
-pub fn forward(x: &Tensor, sizes: &Sizes) -> Result<Tensor> {
+pub fn forward(x: &Tensor, sizes: &Sizes, biases: Option<&Biases>) -> Result<Tensor> {
     let x = Apart::of(x, sizes, 3)?;
-    let weights = weights(&x)?;
+    let weights = weights(&x, biases)?;
     let y = Apart::empty(&x.all, sizes, 1)?;
     weighted(&weights, false, x.side(2, false)?, y.side(0, false)?, sizes)?;
     memory::keep(weights);
@@ -102,12 +112,17 @@ pub fn forward(x: &Tensor, sizes: &Sizes) -> Result<Tensor> {
     y.together(1)
 }
 
-/// As `nn::attention::backward`, in the order of x.
-pub fn backward(x: &Tensor, dy: &Tensor, sizes: &Sizes) -> Result<Tensor> {
+/// As `nn::attention::backward_with`, in the order of x.
+pub fn backward(
+    x: &Tensor,
+    dy: &Tensor,
+    sizes: &Sizes,
+    biases: Option<(&Biases, bool)>,
+) -> Result<(Tensor, Option<Tensor>)> {
     let x = Apart::of(x, sizes, 3)?;
     let dy = Apart::of(dy, sizes, 1)?;
     let dx = Apart::empty(&x.all, sizes, 3)?;
-    let weights = weights(&x)?;
+    let weights = weights(&x, biases.map(|(biases, _)| biases))?;
     weighted(&weights, true, dy.side(0, false)?, dx.side(2, false)?, sizes)?;
     let found = scores(dy.side(0, false)?, x.side(2, true)?, &x.all, sizes)?;
     memory::keep(dy.all);
@@ -121,7 +136,20 @@ pub fn backward(x: &Tensor, dy: &Tensor, sizes: &Sizes) -> Result<Tensor> {
     memory::keep(weights);
     weighted(&slopes, false, x.side(1, false)?, dx.side(0, false)?, sizes)?;
     weighted(&slopes, true, x.side(0, false)?, dx.side(1, false)?, sizes)?;
+    let own = biases.filter(|(_, learn)| *learn).map(|_| of_places(&slopes, sizes)).transpose()?;
     memory::keep(slopes);
     memory::keep(x.all);
-    dx.together(3)
+    Ok((dx.together(3)?, own))
+}
+
+/// The gradient of biases, [places, heads], from the slopes of scores.
+fn of_places(slopes: &Tensor, sizes: &Sizes) -> Result<Tensor> {
+    let side = sizes.tokens.isqrt();
+    let parts = empty(device_of(slopes)?, DType::F32, (sizes.images, places(side) * sizes.heads))?;
+    let n = parts.elem_count();
+    let args = [count(n)?, int(side), int(sizes.heads), sizes.scale().into(), at(slopes)?, at(&parts)?];
+    launch_of(device_of(slopes)?, "window_slopes", slopes.dtype(), Threads::Each(n), &args)?;
+    let own = norm::column_sums(&parts)?.reshape((places(side), sizes.heads))?;
+    memory::keep(parts);
+    Ok(own)
 }

@@ -15,6 +15,7 @@
 #include "kernels/optimisers.cuh"
 #include "kernels/pixels.cuh"
 #include "kernels/transformers.cuh"
+#include "kernels/windows.cuh"
 
 // Entry points: each template as f32 and as bf16.
 
@@ -139,11 +140,27 @@ BOTH(unit_norm, UNIT_NORM, (rows, c, least, x, y))
 BOTH(unit_norm_gradient, UNIT_NORM_GRADIENT, (rows, c, least, x, dy, dx))
 #define SOFTMAX(T) (unsigned rows, int length, float scale, const float *scores, T *weights)
 BOTH(softmax, SOFTMAX, (rows, length, scale, scores, weights))
+#define SOFTMAX_BIASED(T)                                                                                            \
+    (unsigned rows, int length, float scale, int heads, int down, int across, int kinds, const float *scores,         \
+     const float *biases, T *weights)
+BOTH(softmax_biased, SOFTMAX_BIASED, (rows, length, scale, heads, down, across, kinds, scores, biases, weights))
 #define SOFTMAX_GRADIENT(T) (unsigned rows, int length, float scale, const T *weights, const float *slopes, T *gradient)
 BOTH(softmax_gradient, SOFTMAX_GRADIENT, (rows, length, scale, weights, slopes, gradient))
 #define BY_HEADS(T) (unsigned n, int images, int tokens, int kinds, int heads, int depth, const T *from, T *to)
 BOTH(heads_apart, BY_HEADS, (n, images, tokens, kinds, heads, depth, from, to))
 BOTH(heads_together, BY_HEADS, (n, images, tokens, kinds, heads, depth, from, to))
+#define BY_WINDOWS(T)                                                                                                \
+    (unsigned n, int height, int width, int channels, int side, int down, int right, const T *from, T *to)
+BOTH(windows_apart, BY_WINDOWS, (n, height, width, channels, side, down, right, from, to))
+BOTH(windows_together, BY_WINDOWS, (n, height, width, channels, side, down, right, from, to))
+#define WINDOW_SLOPES(T) (unsigned n, int side, int heads, float scale, const T *slopes, float *parts)
+BOTH(window_slopes, WINDOW_SLOPES, (n, side, heads, scale, slopes, parts))
+extern "C" __global__ void window_biases_f32(unsigned n, int side, int heads, int down, int right, float apart, float scale,
+                                             const float *table, float *rows) {
+    window_biases(n, side, heads, down, right, apart, scale, table, rows);
+}
+#define MERGED(T) (unsigned n, int width, int channels, int back, const T *from, T *to)
+BOTH(merged, MERGED, (n, width, channels, back, from, to))
 #define INSERTED(T) (unsigned n, unsigned size, unsigned at, unsigned width, const T *x, const float *learned, T *y)
 BOTH(inserted, INSERTED, (n, size, at, width, x, learned, y))
 #define WITHOUT(T)                                                                                                   \

@@ -33,6 +33,7 @@ pub(super) mod swiglu;
 pub mod target;
 pub(super) mod tokens;
 pub(super) mod unit_norm;
+pub(super) mod window_attention;
 mod winograd;
 
 pub use gate::images;

@@ -174,17 +174,32 @@ __device__ void unit_norm_gradient(unsigned rows, int channels, float least, con
 }
 
 // Each row's softmax of scale * scores; both may be one place.
-template <typename T> __device__ void softmax(unsigned rows, int length, float scale, const float *scores, T *weights) {
-    unsigned row = OWN_ROW;
-    bool inside = row < rows;
-    const float *own = scores + row * unsigned(length);
+template <typename T, typename F>
+__device__ __forceinline__ void softmax_of(unsigned row, bool inside, int length, float scale, F score, T *weights) {
     T *into = weights + row * unsigned(length);
     float most = -INFINITY, sum = 0.0f;
-    if (inside) ALONG(k, length) most = own[k] > most ? own[k] : most;
+    if (inside) ALONG(k, length) most = score(k) > most ? score(k) : most;
     most = over_row(most, [](float a, float b) { return b > a ? b : a; });
-    if (inside) ALONG(k, length) sum += expf((own[k] - most) * scale);
+    if (inside) ALONG(k, length) sum += expf((score(k) - most) * scale);
     float inverse = 1.0f / sum_of_row(sum);
-    if (inside) ALONG(k, length) into[k] = put<T>(expf((own[k] - most) * scale) * inverse);
+    if (inside) ALONG(k, length) into[k] = put<T>(expf((score(k) - most) * scale) * inverse);
+}
+template <typename T> __device__ void softmax(unsigned rows, int length, float scale, const float *scores, T *weights) {
+    unsigned row = OWN_ROW;
+    const float *own = scores + row * unsigned(length);
+    softmax_of<T>(row, row < rows, length, scale, [=](unsigned k) { return own[k]; }, weights);
+}
+
+// The same of scores [windows, heads, length, length] with biases [kinds, heads, length, length]: windows lie in a grid of `down`
+// x `across`, and of four kinds those of the last column, of the last row, and of both have their own.
+template <typename T>
+__device__ void softmax_biased(unsigned rows, int length, float scale, int heads, int down, int across, int kinds,
+                               const float *scores, const float *biases, T *weights) {
+    unsigned row = OWN_ROW, unit = row / unsigned(length), window = unit / unsigned(heads);
+    unsigned kind = kinds == 1 ? 0 : 2 * (window / across % down + 1 == unsigned(down)) + (window % across + 1 == unsigned(across));
+    const float *own = scores + row * unsigned(length);
+    const float *more = biases + ((kind * heads + unit % unsigned(heads)) * length + row % unsigned(length)) * unsigned(length);
+    softmax_of<T>(row, row < rows, length, scale, [=](unsigned k) { return own[k] + more[k]; }, weights);
 }
 
 // The gradient of scores from that of the weights, slopes; both may be one place.
