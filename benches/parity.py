@@ -22,7 +22,7 @@ work = tempfile.mkdtemp()
 MOMENTUM, STEPS = 0.9, 10
 
 
-def batch(number, images, side):
+def batch(number, images, side, bytes=False):
     """Noise images [n, 3, side, side] that both sides make for themselves (splitmix64 of the place of each number)."""
     index = np.arange(number * images, (number + 1) * images)
     with np.errstate(over="ignore"):
@@ -31,8 +31,10 @@ def batch(number, images, side):
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
-    values = (z >> np.uint64(40)).astype(np.float64) / 2**23 - 1.0
-    return torch.tensor(values.astype(np.float32).reshape(images, 3, side, side)), index
+    values = ((z >> np.uint64(40)).astype(np.float64) / 2**23 - 1.0).astype(np.float32)
+    if bytes:
+        values = values * np.float32(127.5) + np.float32(127.5)
+    return torch.tensor(values.reshape(images, 3, side, side)), index
 
 
 def randomise(arrays, seed):
@@ -67,7 +69,7 @@ def thin(model, classes):
         layer.pop("build_config", None)
         for key in ("filters", "units"):
             if key in own and own["name"] != last:
-                own[key] //= 16
+                own[key] = int(own[key] / 16 + 0.5)
     return keras.Model.from_config(config)
 
 
@@ -140,6 +142,11 @@ def efficientnet(number):
     return make
 
 
+def efficientnet_v2(make):
+    """Keras' EfficientNetV2 as it is."""
+    return lambda width, **own: make(**own)
+
+
 class Keras:
     def __init__(self, arch, make, side, width, top):
         keras.backend.clear_session()
@@ -163,7 +170,8 @@ class Keras:
         for layer in self.model.layers:
             for weight in layer.weights:
                 leaf = weight.path.split("/")[-1]
-                fan = int(np.prod(weight.shape[:-1])) if "Depthwise" not in type(layer).__name__ else int(np.prod(weight.shape[:2]))
+                alone = leaf == "depthwise_kernel" or "Depthwise" in type(layer).__name__
+                fan = int(np.prod(weight.shape[:2] if alone else weight.shape[:-1]))
                 kind = {"gamma": "scale", "moving_variance": "variance", "variance": "variance"}.get(leaf, "kernel" if "kernel" in leaf else "other")
                 described.append((weight, kind, tuple(weight.shape), fan))
         # The images here are some 255 times smaller than those that EfficientNet prepares.
@@ -171,6 +179,9 @@ class Keras:
         for (weight, *_), values in zip(described, randomise([d[1:] for d in described], 7)):
             if not weight.path.endswith("/count"):
                 weight.assign(values * scales.get("/".join(weight.path.split("/")[-2:]), 1))
+            if "efficientnet_v2" in arch and weight.path.endswith("project_bn/gamma"):
+                # What forty blocks add up must not grow a thousandfold, which no trained network does.
+                weight.assign(weight * 0.4)
 
     def files(self):
         """Every format of this framework: name, path."""
@@ -196,6 +207,8 @@ class Keras:
             return names
         if "efficientnet" in self.arch:
             return [n for n in names if n.endswith(("_add", "stem_activation", "top_activation"))]
+        if "xception" in self.arch:
+            return [n for n in names if n.startswith("add") or n in ("block1_conv2_act", "block4_sepconv2_bn", "block14_sepconv2_act", "avg_pool")]
         if "densenet" in self.arch:
             return [n for n in names if n.endswith("_pool") or n in ("pool1", "relu", "avg_pool", "conv3_block4_concat")]
         ends = ("_out", "_add", "_relu", "avg_pool", "pool1_pool", "out_relu") if "resnet" in self.arch or "mobilenet" in self.arch else ()
@@ -218,9 +231,9 @@ class Keras:
         """The torch tensor behind `layer.weight`, and how it becomes our layout."""
         layer, leaf = name.rsplit(".", 1)
         layer = self.model.get_layer(layer)
-        leaves = {"weight": ("kernel", "depthwise_kernel", "gamma"), "bias": ("bias", "beta"), "running_mean": ("moving_mean",), "running_var": ("moving_variance",), "mean": ("mean",), "variance": ("variance",)}[leaf]
+        leaves = {"weight": ("kernel", "depthwise_kernel", "gamma"), "pointwise": ("pointwise_kernel",), "bias": ("bias", "beta"), "running_mean": ("moving_mean",), "running_var": ("moving_variance",), "mean": ("mean",), "variance": ("variance",)}[leaf]
         weight = next(w for w in layer.weights if w.path.split("/")[-1] in leaves)
-        if weight.ndim == 4 and "Depthwise" in type(layer).__name__:
+        if weight.ndim == 4 and ("Depthwise" in type(layer).__name__ or weight.path.endswith("/depthwise_kernel")):
             return weight.value, lambda t: t.permute(2, 3, 0, 1).reshape(-1, 1, *t.shape[:2])
         if weight.ndim == 4:
             return weight.value, lambda t: t.permute(3, 2, 0, 1)
@@ -238,7 +251,7 @@ class Keras:
                     yield f"{layer.name}.{leaf}"
 
     def frozen_names(self):
-        leaves = {"kernel": "weight", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var", "mean": "mean", "variance": "variance"}
+        leaves = {"kernel": "weight", "pointwise_kernel": "pointwise", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var", "mean": "mean", "variance": "variance"}
         for layer in self.model.layers[: self.frozen]:
             for weight in layer.weights:
                 leaf = weight.path.split("/")[-1]
@@ -543,7 +556,7 @@ def run(job):
 
 def theirs(side, job):
     """All numbers of their side."""
-    x, labels = batch(0, job["images"], side.side)
+    x, labels = batch(0, job["images"], side.side, job["bytes"])
     numbers = {}
     for name, value in zip(job["cuts"], side.outputs(job["cuts"], x) if job["cuts"] else []):
         numbers[f"cut:{name}"] = value
@@ -559,7 +572,7 @@ def theirs(side, job):
     optimizer = torch.optim.SGD(moving, lr=job["lr"], momentum=MOMENTUM)
     losses = []
     for step in range(job["steps"]):
-        x, labels = batch(step, job["images"], side.side)
+        x, labels = batch(step, job["images"], side.side, job["bytes"])
         for value in moving:
             value.grad = None
         loss = loss_of(side.logits(x, training=True), labels)
@@ -585,16 +598,22 @@ def sample(values):
 
 NO_TOP = {"vgg16": "block5_pool", "vgg19": "block5_pool", "inception_v3": "mixed10", "resnet50": "conv5_block3_out",
           "mobilenet_v1": "conv_pw_13_relu", "mobilenet_v2": "out_relu", "resnet101": "conv5_block3_out", "densenet121": "relu",
-          "efficientnet_b0": "top_activation", "efficientnet_b3": "top_activation"}
+          "resnet50v2": "post_relu", "xception": "block14_sepconv2_act", "efficientnet_b0": "top_activation",
+          "efficientnet_v2_b0": "top_activation", "efficientnet_v2_b2": "top_activation", "efficientnet_v2_s_keras": "top_activation", "efficientnet_b3": "top_activation"}
+
+
+def prepares(name):
+    """Whether a network begins with numbers of its own that bring bytes to what it was trained with."""
+    return name.startswith("efficientnet_v2") and (name.endswith("_keras") or "_b" in name)
 
 
 def forward(name, made, cuts, images):
     """Activations, logits and files at full size."""
     files = list(made.files())
     job = {"arch": name, "width": made.width, "input": made.side, "weights": files[0][1], "images": images, "cuts": cuts,
-           "frozen": 0, "steps": 0, "lr": 0.0, "momentum": 0.0, "out": f"{work}/out.safetensors"}
+           "frozen": 0, "steps": 0, "lr": 0.0, "momentum": 0.0, "bytes": prepares(name), "out": f"{work}/out.safetensors"}
     ours = run(job)
-    x, _ = batch(0, images, made.side)
+    x, _ = batch(0, images, made.side, job["bytes"])
     logits = made.logits(x).detach().numpy()
     row = {"logits": relative(ours["logits"], logits)}
     row["cuts"] = max([relative(ours[f"cut:{n}"], v) for n, v in zip(cuts, made.outputs(cuts, x) if cuts else [])] or [0.0])
@@ -628,7 +647,7 @@ def training(name, made, images, lr):
     files = list(made.files())
     cuts = made.cuts()[:: max(1, len(made.cuts()) // 5)] if fixtures else []
     job = {"arch": name, "width": made.width, "input": made.side, "weights": files[0][1], "images": images, "cuts": cuts,
-           "frozen": made.frozen, "steps": STEPS, "lr": lr, "momentum": MOMENTUM, "out": f"{work}/out.safetensors"}
+           "frozen": made.frozen, "steps": STEPS, "lr": lr, "momentum": MOMENTUM, "bytes": prepares(name), "out": f"{work}/out.safetensors"}
     ours = run(job)
     job["gradients"] = [n[5:] for n in ours if n.startswith("grad:")]
     reference = theirs(made, job)
@@ -670,7 +689,7 @@ def export(weights, arch, width, side, out, names):
 
 
 # Every format once, and the one that goes by class and order for the network with 94 of a class.
-KEPT = {"vgg16": ["keras"], "vgg19": ["h5", "weights.h5"], "inception_v3": ["weights.h5", "h5 of Keras 2"], "resnet50": ["h5"],
+KEPT = {"resnet50v2": ["weights.h5"], "xception": ["h5 of Keras 2", "keras"], "vgg16": ["keras"], "vgg19": ["h5", "weights.h5"], "inception_v3": ["weights.h5", "h5 of Keras 2"], "resnet50": ["h5"],
         "mobilenet_v1": ["weights.h5", "h5 in pieces"], "mobilenet_v2": ["h5"], "mobilenet_v2_torchvision": ["pth", "pth (stream)", "pth (tar)"],
         "densenet121": ["h5"], "densenet121_torchvision": ["pth (older names)"], "efficientnet_b0": ["h5 of Keras 2", "weights.h5"],
         "efficientnet_b0_torchvision": ["pth (21 letters)"], "convnext_tiny": ["pth"], "vit_b_16": ["safetensors"],
@@ -747,6 +766,8 @@ compare("vgg16", A.VGG16, Keras, (224, small), width, lr=1e-5)
 compare("vgg19", A.VGG19, Keras, (224, small), width, lr=1e-5)
 compare("inception_v3", A.InceptionV3, Keras, (299, mid), width, images=16, lr=1e-6)
 compare("resnet50", A.ResNet50, Keras, (224, small), width, images=16, lr=1e-6)
+compare("resnet50v2", A.ResNet50V2, Keras, (224, small), width, images=16, lr=1e-6)
+compare("xception", A.Xception, Keras, (299, 75), width, images=16, lr=1e-6)
 compare("mobilenet_v1", A.MobileNet, Keras, (224, small), mobile, images=16, lr=1e-5)
 compare("mobilenet_v2", A.MobileNetV2, Keras, (224, small), mobile, images=16, lr=1e-5)
 if not fixtures:
@@ -762,6 +783,9 @@ if not fixtures:
     # A hundred layers of random weights over two pixels each make much of a rounding error: smaller steps.
     compare("resnet101_torchvision", V.resnet101, Torch, (224, small), width, images=16, lr=1e-8)
     compare("resnet101", A.ResNet101, Keras, (224, small), width, images=16, lr=1e-8)
+    compare("efficientnet_v2_b0", efficientnet_v2(A.EfficientNetV2B0), Keras, (224, small), width, images=16, lr=1e-5)
+    compare("efficientnet_v2_b2", efficientnet_v2(A.EfficientNetV2B2), Keras, (260, small), width, images=16, lr=1e-5)
+    compare("efficientnet_v2_s_keras", efficientnet_v2(A.EfficientNetV2S), Keras, (384, small), width, images=16, lr=1e-5)
     compare("efficientnet_b3", efficientnet(3), Keras, (300, small), width, images=16, lr=1e-5)
     compare("efficientnet_v2_s", V.efficientnet_v2_s, Torch, (384, small), width, images=16, lr=1e-5)
     compare("mobilenet_v3_large", V.mobilenet_v3_large, Torch, (224, small), width, images=16, lr=1e-5)
@@ -793,8 +817,8 @@ compare("mobilenet_v3_small", V.mobilenet_v3_small, Torch, (224, small), mobile,
 compare("regnet_x_400mf", regnet, Torch, (224, small), efficient, images=16, lr=1e-6)
 compare("mobilenet_v2_torchvision", V.mobilenet_v2, Torch, (224, small), mobile, images=16, lr=1e-5)
 if fixtures:
-    tables = [("vgg16", A.VGG16, 224), ("vgg19", A.VGG19, 224), ("inception_v3", A.InceptionV3, 299), ("resnet50", A.ResNet50, 224), ("mobilenet_v1", A.MobileNet, 224), ("mobilenet_v2", A.MobileNetV2, 224),
-              ("densenet121", A.DenseNet121, 224), ("efficientnet_b0", efficientnet(0), 224)]
+    tables = [("vgg16", A.VGG16, 224), ("vgg19", A.VGG19, 224), ("inception_v3", A.InceptionV3, 299), ("resnet50", A.ResNet50, 224), ("resnet50v2", A.ResNet50V2, 224), ("xception", A.Xception, 299), ("mobilenet_v1", A.MobileNet, 224), ("mobilenet_v2", A.MobileNetV2, 224),
+              ("densenet121", A.DenseNet121, 224), ("efficientnet_b0", efficientnet(0), 224), ("efficientnet_v2_b0", A.EfficientNetV2B0, 224), ("efficientnet_v2_s_keras", A.EfficientNetV2S, 384)]
     with open(f"{fixtures}/layers.tsv", "w") as file:
         for name, make, full in tables:
             keras.backend.clear_session()

@@ -1,6 +1,9 @@
 //! Backbones as data: Keras' layer tables row by row, a person's own graph, and freeze depths that cut branches.
 
+use candle_core::{Device, Tensor};
+use tl_sweep::exec::Network;
 use tl_sweep::model::arch::{Arch, NAMES, family};
+use tl_sweep::model::init;
 use tl_sweep::model::sketch::Sketch;
 use tl_sweep::model::summary::rows;
 use tl_sweep::preprocess::Preprocess;
@@ -19,10 +22,14 @@ fn layer_tables_are_those_of_keras() {
         ("vgg19", 224, 26),
         ("inception_v3", 299, 313),
         ("resnet50", 224, 177),
+        ("resnet50v2", 224, 192),
+        ("xception", 299, 134),
         ("mobilenet_v1", 224, 91),
         ("mobilenet_v2", 224, 156),
         ("densenet121", 224, 429),
         ("efficientnet_b0", 224, 241),
+        ("efficientnet_v2_b0", 224, 273),
+        ("efficientnet_v2_s_keras", 384, 516),
     ] {
         let ours = rows(&Arch::new(arch, side, 1.0).graph(1000).unwrap(), 0);
         let theirs: Vec<Vec<&str>> =
@@ -43,17 +50,42 @@ fn layer_tables_are_those_of_keras() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 1456);
+    assert_eq!(seen, 2571);
     // Without top: Keras' counts (keras/src/applications, include_top=False).
     for (arch, side, layers, params) in [
         ("vgg16", 224, 19, 14_714_688),
         ("vgg19", 224, 22, 20_024_384),
         ("inception_v3", 299, 311, 21_802_784),
         ("resnet50", 224, 175, 23_587_712),
+        ("resnet50v2", 224, 190, 23_564_800),
+        ("xception", 299, 132, 20_861_480),
     ] {
         let backbone = Arch::new(arch, side, 1.0).backbone("no_top").unwrap();
         let total: usize = (0..backbone.layers.len()).map(|layer| backbone.param_count(layer)).sum();
         assert_eq!((backbone.layers.len(), total), (layers, params), "{arch}");
+    }
+}
+
+/// What a network does with pixels before anything else: B0 to B3 of EfficientNetV2 take ImageNet's mean and deviation, the others bring
+/// them from -1 to 1.
+#[test]
+fn networks_that_prepare_images_do_it_in_numbers_of_their_own() {
+    for (name, tap, expected) in [
+        ("efficientnet_v2_b1", "normalization", [(51.0 / 255.0 - 0.485) / 0.229, (204.0 / 255.0 - 0.406) / 0.225]),
+        ("efficientnet_v2_m_keras", "rescaling", [51.0 / 128.0 - 1.0, 204.0 / 128.0 - 1.0]),
+    ] {
+        let arch = Arch::new(name, 32, 1.0);
+        assert_eq!(family(name).unwrap().preprocess, Preprocess::None, "{name}");
+        let graph = arch.backbone(tap).unwrap();
+        let weights = init::fresh(&graph, 0, 1, 0).unwrap();
+        assert!(weights.0.is_empty(), "{name}: a file tells nothing of it");
+        let network = Network::new(graph, &weights, &Device::Cpu).unwrap();
+        let pixels = [51f32, 0.0, 204.0].iter().flat_map(|value| vec![*value; 32 * 32]).collect::<Vec<f32>>();
+        let x = Tensor::from_vec(pixels, (1, 3, 32, 32), &Device::Cpu).unwrap();
+        let found = network.infer(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        // Channels come first again.
+        let seen = [found[5], found[2 * 32 * 32 + 5]];
+        assert!(seen.iter().zip(expected).all(|(seen, own)| (f64::from(*seen) - own).abs() < 1e-6), "{name}: {seen:?}");
     }
 }
 

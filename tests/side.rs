@@ -33,6 +33,9 @@ pub struct Job {
     pub steps: usize,
     pub lr: f64,
     pub momentum: f64,
+    /// Whether images are numbers from 0 to 255, and not from -1 to 1.
+    #[serde(default)]
+    pub bytes: bool,
     /// The rank of what is added beside the projections to queries, keys and values, and a file of its numbers.
     #[serde(default)]
     pub lora: Option<(usize, PathBuf)>,
@@ -47,7 +50,8 @@ pub struct Side {
 pub fn images(job: &Job, number: usize) -> Tensor {
     let (images, side) = (job.images, job.input);
     let count = images * 3 * side * side;
-    let values = (number * count..(number + 1) * count).map(noise).collect::<Vec<f32>>();
+    let value = |at| if job.bytes { noise(at) * 127.5 + 127.5 } else { noise(at) };
+    let values = (number * count..(number + 1) * count).map(value).collect::<Vec<f32>>();
     Tensor::from_vec(values, (images, 3, side, side), &Device::Cpu).unwrap()
 }
 

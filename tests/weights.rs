@@ -211,6 +211,17 @@ fn keras_resnet50() {
 }
 
 #[test]
+fn keras_resnet50v2() {
+    framework("resnet50v2", 1);
+}
+
+/// Keras 2 numbers what has no name otherwise, and a separable convolution has two kernels.
+#[test]
+fn keras_xception() {
+    framework("xception", 2);
+}
+
+#[test]
 fn keras_mobilenet_v1() {
     framework("mobilenet_v1", 2);
 }

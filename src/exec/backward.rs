@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::forward::Saved;
-use super::meaning::{curve, function, reduction, windows};
+use super::meaning::{curve, function, geometry, reduction, windows};
 use super::value::Value;
 use super::{Network, Tape};
 use crate::model::graph::{self, Op};
@@ -11,7 +11,9 @@ use crate::nn::activation::Activation;
 use crate::nn::optim::clip;
 use crate::nn::window_attention::{self, Partition};
 use crate::nn::{self, activation, attention, attention_pool, buffer, conv, curve, gate, join};
-use crate::nn::{layer_norm, layout, linear, norm, pointwise, pool, response_norm, rotary, swiglu, tokens, unit_norm};
+use crate::nn::{
+    layer_norm, layout, linear, norm, pointwise, pool, response_norm, rotary, separable, swiglu, tokens, unit_norm,
+};
 
 /// Gradients of learned parameters, per layer in the order of `Graph::params`; empty where nothing trains.
 pub struct Gradients(pub Vec<Vec<Tensor>>);
@@ -151,6 +153,12 @@ impl Network {
                 let [dx, dw] = conv::backward(&self.geometry(index), shape, x, &params[0], &dy, want[0])?;
                 Ok((vec![dx.map(Value::new)], dw.into_iter().chain(db).collect()))
             }
+            Op::Separable { .. } => {
+                let asked = [want[0], learn];
+                let (dx, own) =
+                    separable::backward(&geometry(&layer.op), input()?, [&params[0], &params[1]], &dy, asked)?;
+                Ok((vec![dx.map(Value::new)], own.into_iter().flatten().collect()))
+            }
             Op::Pointwise { .. } => {
                 let x = if weighs { Some(&**input()?) } else { None };
                 let [dx, dw] = pointwise::backward(x, &params[0], &dy, want[0])?;
@@ -246,7 +254,7 @@ impl Network {
                 let dgate = want[1].then(|| gate::gate_gradient(x, &dy)).transpose()?;
                 Ok((vec![dx.map(Value::new), dgate.map(Value::new)], Vec::new()))
             }
-            Op::Rescale(_) | Op::Normalize => {
+            Op::Rescale(_) | Op::Normalize | Op::Standardize { .. } => {
                 only(norm::stored_backward(&self.norm(index)?, 0.0, input()?, &dy, Activation::Linear, false)?.0)
             }
             Op::Concat => {

@@ -15,6 +15,14 @@ pub(super) fn fixed(op: &Op, params: &[Tensor], device: &Device) -> Result<Optio
             let weight = Tensor::from_slice(&weight, weight.len(), device)?;
             (weight.clone(), weight.zeros_like()?, weight.ones_like()?)
         }
+        (Op::Standardize { mean, variance }, _) => {
+            let [mean, variance] = [mean, variance].map(|own| {
+                let own: Vec<f32> = own.iter().map(|number| *number as f32).collect();
+                Tensor::from_slice(&own, own.len(), device)
+            });
+            let mean = mean?;
+            (mean.ones_like()?, mean, variance?)
+        }
         (Op::LayerScale { .. }, [scale]) => (scale.clone(), scale.zeros_like()?, scale.ones_like()?),
         (Op::Normalize, [mean, variance]) => (mean.ones_like()?, mean.clone(), variance.clone()),
         _ => return Ok(None),

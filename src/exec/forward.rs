@@ -7,7 +7,7 @@ use candle_core::{DType, Result, Tensor};
 use super::Network;
 use super::front::{Ahead, Pending};
 use super::mask::{Mask, drawn, drops};
-use super::meaning::{curve, function, reduction, windows};
+use super::meaning::{curve, function, geometry, reduction, windows};
 use super::value::Value;
 use crate::model::graph::{self, Framework, Op};
 use crate::nn::activation::{self, Activation};
@@ -17,8 +17,8 @@ use crate::nn::norm::{self, Follow, Norm, Statistics};
 use crate::nn::pool;
 use crate::nn::window_attention::{self, Partition};
 use crate::nn::{
-    attention, attention_pool, gate, join, layer_norm, layout, linear, pointwise, response_norm, rotary, swiglu,
-    tokens, unit_norm,
+    attention, attention_pool, gate, join, layer_norm, layout, linear, pointwise, response_norm, rotary, separable,
+    swiglu, tokens, unit_norm,
 };
 use crate::seed::Rng;
 
@@ -222,6 +222,7 @@ impl Network {
                 };
                 return curved(Value::new(y), *activation, mode.trains());
             }
+            Op::Separable { .. } => separable::forward(&geometry(&layer.op), x, [&params[0], &params[1]])?,
             Op::Pointwise { .. } => match ready.get(&index) {
                 Some(product) => product.conv.apply(x, product.bias.as_ref(), product.activation)?,
                 None => pointwise::forward(x, &params[0], params.get(1))?,
@@ -275,7 +276,7 @@ impl Network {
                 return curved(Value::new(y).reshaped((tape.images, 1, 1, *out))?, *activation, mode.trains());
             }
             Op::Scale => gate::scale(x, tape.output(layer.inputs[1])?)?,
-            Op::Rescale(_) | Op::Normalize | Op::LayerScale { .. } => {
+            Op::Rescale(_) | Op::Normalize | Op::Standardize { .. } | Op::LayerScale { .. } => {
                 norm::stored(&self.norm(index)?, 0.0, x, Activation::Linear)?
             }
             Op::Add => join::add(x, tape.output(layer.inputs[1])?, fused)?,

@@ -44,11 +44,14 @@ pub(super) fn reduction(reduce: graph::Reduce) -> Reduce {
     }
 }
 
-/// The shape of a convolution; what is no convolution is the identity's.
+/// The shape of a convolution, of a separable one that of its first; what is no convolution is the identity's.
 pub(super) fn geometry(op: &Op) -> Conv {
     match op {
         Op::Conv { kernel, stride, dilation, padding, groups, .. } => {
             Conv { kernel: *kernel, stride: *stride, dilation: *dilation, padding: *padding, groups: *groups }
+        }
+        Op::Separable { kernel, stride, padding, .. } => {
+            Conv { kernel: *kernel, stride: *stride, dilation: 1, padding: *padding, groups: 1 }
         }
         _ => Conv { kernel: [1, 1], stride: 1, dilation: 1, padding: [0; 4], groups: 1 },
     }

@@ -220,9 +220,10 @@ impl Network {
                 }
                 Op::Pointwise { .. } => (self.learns(index, 0), false),
                 Op::BatchNorm { .. } | Op::Scale | Op::Rescale(_) | Op::Normalize => (true, false),
+                Op::Standardize { .. } => (true, false),
                 Op::LayerNorm { .. } | Op::Attention { .. } | Op::LayerScale { .. } => (true, false),
                 Op::ResponseNorm { .. } | Op::UnitNorm | Op::SwiGlu | Op::AttentionPool { .. } => (true, false),
-                Op::WindowAttention { .. } => (true, false),
+                Op::WindowAttention { .. } | Op::Separable { .. } => (true, false),
                 Op::Activation(activation) if curve(*activation).is_some() => (true, false),
                 Op::Activation(_) => (false, !self.is_absorbed(index) || self.adds(layer.inputs[0])),
                 Op::Pool { reduce: Reduce::Max, .. } | Op::GridPool { reduce: Reduce::Max, .. } => (true, true),

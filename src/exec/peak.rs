@@ -190,6 +190,11 @@ impl<'a> Walk<'a> {
                 let [_, height, width] = self.network.graph.layers[index].shape;
                 return self.attention(index, *heads, height * width, backward);
             }
+            Op::Separable { out, .. } => {
+                let [channels, ..] = self.network.graph.layers[self.network.graph.layers[index].inputs[0]].shape;
+                let between = self.size(index) / out * channels;
+                return vec![between; if backward { 2 } else { 1 }];
+            }
             Op::WindowAttention { heads, window, shift } => {
                 return self.windows(index, *heads, [*window, *shift], backward);
             }

@@ -8,7 +8,7 @@ use super::graph::{Activation, Framework, Graph, Op};
 use super::sketch::Sketch;
 use super::{
     convnext, densenet, efficientnet, efficientnet_v2, inception, mobilenet, mobilenet_v3, regnet, resnet,
-    resnet_cifar, squeezenet, swin, vgg, vit,
+    resnet_cifar, resnet_v2, squeezenet, swin, vgg, vit, xception,
 };
 use crate::preprocess::Preprocess;
 use crate::recipe::AND;
@@ -43,8 +43,10 @@ pub struct Family {
 pub static NAMES: LazyLock<Vec<&str>> = LazyLock::new(|| {
     let more = [
         resnet::WIDER,
+        resnet_v2::NAMES,
         regnet::NAMES,
         efficientnet_v2::NAMES,
+        efficientnet_v2::KERAS,
         mobilenet_v3::NAMES,
         convnext::NAMES,
         swin::NAMES,
@@ -93,6 +95,7 @@ const CONVOLUTIONAL: &[&str] = &[
     "mobilenet_v2_torchvision",
     "mobilenet_v2_tf",
     "squeezenet1_0",
+    "xception",
     "resnet8",
     "resnet20",
     "resnet32",
@@ -137,6 +140,12 @@ pub fn family(name: &str) -> Option<Family> {
     if resnet::wider(name).is_some() {
         return Some(family([224, 32], ["avgpool", "layer1.last", "layer4.last"], Torch));
     }
+    if resnet_v2::NAMES.contains(&name) {
+        return Some(family([224, 32], ["avg_pool", "conv2.last", "post_relu"], Tf));
+    }
+    if let Some(side) = efficientnet_v2::side_of_keras(name) {
+        return Some(family([side, 32], ["avg_pool", "block3.last", "top_activation"], Bytes));
+    }
     if let Some((side, no_top)) = efficientnet_v2::facts(name) {
         let preprocess = if name == "efficientnet_v2_l" { Tf } else { Torch };
         return Some(family([side, 32], ["avgpool", "features.3.last", no_top], preprocess));
@@ -159,6 +168,7 @@ pub fn family(name: &str) -> Option<Family> {
         "vgg16" | "vgg19" => family([224, 32], ["block5_pool", "block2_pool", "block5_pool"], Caffe),
         "inception_v3" => family([299, 75], ["avg_pool", "mixed2", "mixed10"], Tf),
         "inception_v3_torchvision" => family([299, 75], ["avgpool", "Mixed_5d.cat", "Mixed_7c.cat"], Tf),
+        "xception" => family([299, 71], ["avg_pool", "block3.last", "block14_sepconv2_act"], Tf),
         "mobilenet_v1" => family([224, 32], ["global_average_pooling2d", "conv_pw_5_relu", "conv_pw_13_relu"], Tf),
         "mobilenet_v2" => family([224, 32], ["global_average_pooling2d", "block_5_add", "out_relu"], Tf),
         "mobilenet_v2_torchvision" => family([224, 32], ["avgpool", "features.6.add", "features.18.2"], Torch),
@@ -282,6 +292,12 @@ impl Arch {
         if let Some((depth, inner)) = resnet::wider(&self.name) {
             return resnet::torchvision(&self.name, depth, inner, input, classes).ok_or_else(unknown);
         }
+        if let Some(graph) = resnet_v2::keras(&self.name, input, classes) {
+            return Ok(graph);
+        }
+        if let Some(graph) = efficientnet_v2::keras(&self.name, self.width, input, classes) {
+            return Ok(graph);
+        }
         if let Some(graph) = efficientnet_v2::torchvision(&self.name, self.width, input, classes) {
             return Ok(graph);
         }
@@ -309,6 +325,7 @@ impl Arch {
             "mobilenet_v2_torchvision" => torch_v2(mobilenet::Pad::Torch),
             "mobilenet_v2_tf" => torch_v2(mobilenet::Pad::Tensorflow),
             "squeezenet1_0" => squeezenet::v1_0(input, classes),
+            "xception" => xception::keras(input, classes),
             _ => return Err(unknown()),
         })
     }

@@ -73,11 +73,11 @@ impl Block {
     }
 
     /// Channels of the squeezed gate: a quarter of what the block reads.
-    fn squeezed(&self) -> usize {
+    pub(super) fn squeezed(&self) -> usize {
         (self.from / 4).max(1)
     }
 
-    fn is_residual(&self) -> bool {
+    pub(super) fn is_residual(&self) -> bool {
         self.stride == 1 && self.from == self.out
     }
 
@@ -180,7 +180,7 @@ fn keras_block(graph: &mut Graph, block: &Block) {
 }
 
 /// The blocks of a stage as Keras counts them: a, b, c.
-fn letter(index: usize) -> char {
+pub(super) fn letter(index: usize) -> char {
     char::from(b'a' + index as u8)
 }
 

@@ -60,6 +60,9 @@ pub struct Layer {
 /// What the biases of a window's scores are called, [relative places, heads]: torchvision's, timm's and Hugging Face's name.
 pub const RELATIVE: &str = "relative_position_bias_table";
 
+/// What the second kernel of a separable convolution is called, [out, channels, 1, 1].
+pub const POINTWISE: &str = "pointwise";
+
 /// A tensor that a layer owns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Param {
@@ -79,6 +82,10 @@ impl Layer {
                 params.extend(bias.then(|| param("bias", vec![*out], true)));
                 params
             }
+            Op::Separable { out, kernel, .. } => vec![
+                param("weight", vec![input[0], 1, kernel[0], kernel[1]], true),
+                param(POINTWISE, vec![*out, input[0], 1, 1], true),
+            ],
             Op::Linear { out, .. } => {
                 vec![param("weight", vec![*out, input[0]], true), param("bias", vec![*out], true)]
             }
@@ -110,6 +117,9 @@ impl Layer {
     /// Multiply-accumulates for one image, given the shape of its last input; elementwise work is left out, as papers do.
     fn macs(&self, input: Shape) -> u64 {
         let output: usize = self.shape.iter().product();
+        if let Op::Separable { out, kernel, .. } = &self.op {
+            return (output / out * input[0] * (kernel[0] * kernel[1] + out)) as u64;
+        }
         let per_output = match &self.op {
             Op::Conv { kernel, groups, .. } => input[0] / groups * kernel[0] * kernel[1],
             Op::Linear { .. } | Op::Pointwise { .. } => input[0],
@@ -259,7 +269,12 @@ impl Graph {
         for (index, layer) in self.layers.iter().enumerate().skip(1) {
             let mut op = layer.op.clone();
             match &mut op {
-                Op::Conv { out, .. } | Op::Linear { out, .. } | Op::Pointwise { out, .. } if Some(index) != last => {
+                Op::Conv { out, .. }
+                | Op::Separable { out, .. }
+                | Op::Linear { out, .. }
+                | Op::Pointwise { out, .. }
+                    if Some(index) != last =>
+                {
                     *out = scaled(*out);
                 }
                 Op::Shortcut { channels, .. } => *channels = scaled(*channels),

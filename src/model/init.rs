@@ -3,7 +3,7 @@
 
 use candle_core::{Device, Tensor};
 
-use super::graph::{Graph, Op, RELATIVE};
+use super::graph::{Graph, Op, POINTWISE, RELATIVE};
 use super::lora::{is_addition, starts_at_zero};
 use super::weights::Weights;
 use crate::seed::{Rng, Stream, stream};
@@ -47,7 +47,7 @@ pub fn fresh(graph: &Graph, from: usize, seed: u64, replicate: u64) -> anyhow::R
                 "weight" if let Op::LayerScale { init } = layer.op => vec![init as f32; count],
                 "weight" if param.shape.len() == 1 => vec![1.0; count],
                 "running_var" | "variance" => vec![1.0; count],
-                "weight" => draws(&mut named(seed, replicate, &name), count, fan_in, output),
+                "weight" | POINTWISE => draws(&mut named(seed, replicate, &name), count, fan_in, output),
                 _ => vec![0.0; count],
             };
             weights.0.insert(name, Tensor::from_vec(values, param.shape, &Device::Cpu)?);

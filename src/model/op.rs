@@ -55,6 +55,13 @@ pub enum Op {
         bias: bool,
         activation: Activation,
     },
+    /// A convolution of every channel alone, and behind it one of one pixel over all of them, without a bias: Keras' SeparableConv2D.
+    Separable {
+        out: usize,
+        kernel: [usize; 2],
+        stride: usize,
+        padding: Padding,
+    },
     /// y = (x - mean) / sqrt(var + eps) * weight + bias. In training the running statistics move by
     /// `momentum` towards those of the batch (PyTorch's convention: 0.1 there is 0.9 in Keras).
     BatchNorm {
@@ -103,6 +110,11 @@ pub enum Op {
     Rescale(Vec<f64>),
     /// (x - mean) / sqrt(variance) with the file's numbers, which never change: Keras' Normalization.
     Normalize,
+    /// The same with a mean and a variance for each channel that no file tells: with which other Keras networks begin.
+    Standardize {
+        mean: Vec<f64>,
+        variance: Vec<f64>,
+    },
     /// (x - mean) / sqrt(var + eps) * weight + bias, with the mean and variance of a pixel's own channels (Ba et al., 2016).
     LayerNorm {
         eps: f64,

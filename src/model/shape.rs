@@ -11,6 +11,11 @@ pub(super) fn output_shape(op: &Op, inputs: &[Shape]) -> Shape {
             (height + padding[0] + padding[1] - (kernel[0] - 1) * dilation - 1) / stride + 1,
             (width + padding[2] + padding[3] - (kernel[1] - 1) * dilation - 1) / stride + 1,
         ],
+        Op::Separable { out, kernel, stride, padding } => [
+            *out,
+            (height + padding[0] + padding[1] - kernel[0]) / stride + 1,
+            (width + padding[2] + padding[3] - kernel[1]) / stride + 1,
+        ],
         Op::ZeroPad(padding) => [channels, height + padding[0] + padding[1], width + padding[2] + padding[3]],
         Op::Pool { kernel, stride, padding, ceil, .. } => [
             channels,
@@ -23,7 +28,7 @@ pub(super) fn output_shape(op: &Op, inputs: &[Shape]) -> Shape {
         Op::Concat => [inputs.iter().map(|shape| shape[0]).sum(), height, width],
         Op::Shortcut { stride, channels } => [*channels, height.div_ceil(*stride), width.div_ceil(*stride)],
         Op::Input | Op::BatchNorm { .. } | Op::Activation(_) | Op::Add | Op::Scale => inputs[0],
-        Op::Dropout(_) | Op::DropPath(_) | Op::Rescale(_) | Op::Normalize => inputs[0],
+        Op::Dropout(_) | Op::DropPath(_) | Op::Rescale(_) | Op::Normalize | Op::Standardize { .. } => inputs[0],
         Op::LayerNorm { .. } | Op::Positions | Op::LayerScale { .. } => inputs[0],
         Op::ResponseNorm { .. } | Op::UnitNorm | Op::Rotary { .. } | Op::SwiGlu | Op::AttentionPool { .. } => inputs[0],
         Op::Pointwise { out, .. } => [*out, height, width],

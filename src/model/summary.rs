@@ -39,6 +39,7 @@ pub fn class(graph: &Graph, index: usize) -> &'static str {
         Op::Input => "InputLayer",
         Op::Conv { groups, .. } if *groups > 1 && *groups == channels => "DepthwiseConv2D",
         Op::Conv { .. } => "Conv2D",
+        Op::Separable { .. } => "SeparableConv2D",
         Op::BatchNorm { .. } => "BatchNormalization",
         // Keras' models have ReLU6 as a layer of its own, and plain activations as `Activation`.
         Op::Activation(Activation::Relu6) => "ReLU",
@@ -67,7 +68,8 @@ pub fn class(graph: &Graph, index: usize) -> &'static str {
         Op::DropPath(_) if graph.framework == Framework::Torch => "StochasticDepth",
         Op::Dropout(_) | Op::DropPath(_) => "Dropout",
         Op::Rescale(_) => "Rescaling",
-        Op::Normalize => "Normalization",
+        Op::Standardize { .. } if graph.layers[index].name.starts_with("rescaling") => "Rescaling",
+        Op::Normalize | Op::Standardize { .. } => "Normalization",
         Op::LayerNorm { .. } => "LayerNormalization",
         Op::ResponseNorm { .. } => "GlobalResponseNorm",
         Op::UnitNorm => "UnitNormalization",

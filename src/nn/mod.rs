@@ -38,6 +38,7 @@ pub mod probe;
 pub mod pull;
 pub mod response_norm;
 pub mod rotary;
+pub mod separable;
 pub mod solve;
 pub mod swiglu;
 pub mod temperature;

@@ -248,8 +248,8 @@ fn turning() -> Graph {
     graph
 }
 
-/// A network of what Swin has beside those: attention in windows that lie still and in windows that lie further, with pixels at two sides
-/// that are taken away again, and merged patches.
+/// A network of what Swin has beside those, attention in windows that lie still and in windows that lie further, with pixels at two sides
+/// that are taken away again, and merged patches; and of Xception's separable convolutions.
 fn windowed() -> Graph {
     let mut graph = Graph::new("windowed", Framework::Torch, [3, 28, 28]);
     let stem = graph.then("stem", "patches", Op::conv(24, [4, 4], 4, [0; 4]).biased(Behind::Linear));
@@ -269,6 +269,7 @@ fn windowed() -> Graph {
     graph.then("top", "even", Op::ZeroPad([0, 1, 0, 1]));
     graph.then("top", "merge", Op::PatchMerge);
     graph.then("top", "reduce", Op::Pointwise { out: 30, bias: false });
+    graph.then("top", "separable", Op::Separable { out: 20, kernel: [3, 3], stride: 1, padding: [1; 4] });
     graph.then("top", "pool", Op::GridPool { reduce: Reduce::Avg, grid: 1 });
     graph.then("top", "out", Op::Linear { out: 5, activation: Behind::Linear });
     graph

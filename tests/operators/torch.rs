@@ -13,7 +13,7 @@ use tl_sweep::nn::optim::{Rule, State, Step, clip};
 use tl_sweep::nn::pool::{self, Pool, Reduce, Windows};
 use tl_sweep::nn::rotary::{self, Turn};
 use tl_sweep::nn::window_attention::{self, Partition};
-use tl_sweep::nn::{attention, attention_pool, gate, layer_norm, response_norm, swiglu, unit_norm};
+use tl_sweep::nn::{attention, attention_pool, gate, layer_norm, response_norm, separable, swiglu, unit_norm};
 
 use super::twin::size;
 use super::{close, floats, on_path, tensor, uniform};
@@ -69,6 +69,30 @@ fn convolutions() {
         same(name, &dx.unwrap(), &case["grads"][0]);
         close(name, &dw.unwrap(), &list(&case["grads"][1]));
     }
+}
+
+#[test]
+fn separable_convolutions() {
+    on_path();
+    let fixture = fixture();
+    let case = &fixture["separable"];
+    let [x, depthwise, pointwise] = <[Tensor; 3]>::try_from(inputs(case)).unwrap();
+    let (x, kernels) = (channels_last(&x).unwrap(), [&depthwise, &pointwise]);
+    let conv = Conv { kernel: [3, 3], stride: 2, dilation: 1, padding: [0, 1, 0, 1], groups: 1 };
+    same("y", &separable::forward(&conv, &x, kernels).unwrap(), &case["y"]);
+    let dy = channels_last(&dy(case)).unwrap();
+    let (dx, own) = separable::backward(&conv, &x, kernels, &dy, [true, true]).unwrap();
+    let dx = dx.unwrap();
+    same("x", &dx, &case["grads"][0]);
+    for (which, own) in own.unwrap().iter().enumerate() {
+        close("kernel", own, &list(&case["grads"][1 + which]));
+    }
+    // What is not asked for is not there, and changes nothing.
+    let (held, none) = separable::backward(&conv, &x, kernels, &dy, [true, false]).unwrap();
+    assert!(none.is_none() && floats(&held.unwrap()) == floats(&dx));
+    let (none, own) = separable::backward(&conv, &x, kernels, &dy, [false, true]).unwrap();
+    assert!(none.is_none() && own.is_some());
+    assert!(separable::forward(&conv, &x, [&pointwise, &depthwise]).is_err());
 }
 
 #[test]

@@ -154,6 +154,7 @@ type OfKeras = (&'static str, &'static str, &'static str, [(&'static str, Option
 
 const CAFFE: &str = "ImageNet-1k; Simonyan and Zisserman's Caffe model, converted by Keras";
 const HE: &str = "ImageNet-1k; He et al.'s Caffe model, converted by Keras";
+const OF_KERAS: &str = "ImageNet-1k; as Keras publishes it";
 const HUANG: &str = "ImageNet-1k; Huang et al.'s Torch model, converted by Keras";
 const TAN: &str = "ImageNet-1k; Tan and Le's model, converted by Keras; it prepares images itself";
 
@@ -183,6 +184,22 @@ const KERAS: &[OfKeras] = &[
         ("resnet152_weights_tf_dim_ordering_tf_kernels", Some("100835be76be38e30d865e96f2aaae62")),
         ("resnet152_weights_tf_dim_ordering_tf_kernels_notop", Some("ee4c566cf9a93f14d82f913c2dc6dd0c")),
     ]),
+    ("resnet50v2", "resnet", OF_KERAS, [
+        ("resnet50v2_weights_tf_dim_ordering_tf_kernels", Some("3ef43a0b657b3be2300d5770ece849e0")),
+        ("resnet50v2_weights_tf_dim_ordering_tf_kernels_notop", Some("fac2f116257151a9d068a22e544a4917")),
+    ]),
+    ("resnet101v2", "resnet", OF_KERAS, [
+        ("resnet101v2_weights_tf_dim_ordering_tf_kernels", Some("6343647c601c52e1368623803854d971")),
+        ("resnet101v2_weights_tf_dim_ordering_tf_kernels_notop", Some("c0ed64b8031c3730f411d2eb4eea35b5")),
+    ]),
+    ("resnet152v2", "resnet", OF_KERAS, [
+        ("resnet152v2_weights_tf_dim_ordering_tf_kernels", Some("a49b44d1979771252814e80f8ec446f9")),
+        ("resnet152v2_weights_tf_dim_ordering_tf_kernels_notop", Some("ed17cf2e0169df9d443503ef94b23b33")),
+    ]),
+    ("xception", "xception", OF_KERAS, [
+        ("xception_weights_tf_dim_ordering_tf_kernels", Some("0a58e3b7378bc2990ea3b43d5981f1f6")),
+        ("xception_weights_tf_dim_ordering_tf_kernels_notop", Some("b0042744bf5b25fce3cb969f33bebb97")),
+    ]),
     ("densenet121", "densenet", HUANG, [
         ("densenet121_weights_tf_dim_ordering_tf_kernels", Some("9d60b8095a5708f2dcce2bca79d332c7")),
         ("densenet121_weights_tf_dim_ordering_tf_kernels_notop", Some("30ee3e1110167f948a6b9946edeeb738")),
@@ -194,6 +211,34 @@ const KERAS: &[OfKeras] = &[
     ("densenet201", "densenet", HUANG, [
         ("densenet201_weights_tf_dim_ordering_tf_kernels", Some("1ceb130c1ea1b78c3bf6114dbdfd8807")),
         ("densenet201_weights_tf_dim_ordering_tf_kernels_notop", Some("c13680b51ded0fb44dff2d8f86ac8bb1")),
+    ]),
+    ("efficientnet_v2_b0", "efficientnet_v2", TAN, [
+        ("efficientnetv2-b0", Some("21ecbf6da12460d5c40bb2f29ceb2188")),
+        ("efficientnetv2-b0_notop", Some("893217f2bb855e2983157299931e43ff")),
+    ]),
+    ("efficientnet_v2_b1", "efficientnet_v2", TAN, [
+        ("efficientnetv2-b1", Some("069f0534ff22adf035c89e2d9547a9dc")),
+        ("efficientnetv2-b1_notop", Some("0e80663031ca32d657f9caa404b6ec37")),
+    ]),
+    ("efficientnet_v2_b2", "efficientnet_v2", TAN, [
+        ("efficientnetv2-b2", Some("424e49f28180edbde1e94797771950a7")),
+        ("efficientnetv2-b2_notop", Some("1dfe2e7a5d45b6632553a8961ea609eb")),
+    ]),
+    ("efficientnet_v2_b3", "efficientnet_v2", TAN, [
+        ("efficientnetv2-b3", Some("1f1fc43bd98a6e4fd8fdfd551e02c7a0")),
+        ("efficientnetv2-b3_notop", Some("f6abf7b5849ac99a89b50dd3fd532856")),
+    ]),
+    ("efficientnet_v2_s_keras", "efficientnet_v2", TAN, [
+        ("efficientnetv2-s", Some("e1d88a8495beba45748fedd0cecbe016")),
+        ("efficientnetv2-s_notop", Some("af0682fb74e8c54910f2d4393339c070")),
+    ]),
+    ("efficientnet_v2_m_keras", "efficientnet_v2", TAN, [
+        ("efficientnetv2-m", Some("a3bf6aa3276309f4fc6a34aa114c95cd")),
+        ("efficientnetv2-m_notop", Some("1b8dc055df72dde80d614482840fe342")),
+    ]),
+    ("efficientnet_v2_l_keras", "efficientnet_v2", TAN, [
+        ("efficientnetv2-l", Some("27e6d408b53c7ebc868fefa357689935")),
+        ("efficientnetv2-l_notop", Some("b0b66b5c863aef5b46e8608fe1711615")),
     ]),
     ("efficientnet_b0", "", TAN, [
         ("efficientnetb0", Some("902e53a9f72be733fc0bcb005b3ebbac")),

@@ -6,6 +6,7 @@ use crate::model::graph::{Activation, Graph, Op, Reduce, same};
 /// The words of `op`.
 const OPS: &[&str] = &[
     "conv",
+    "separable",
     "batch-norm",
     "relu",
     "relu6",
@@ -28,6 +29,7 @@ const OPS: &[&str] = &[
     "drop-path",
     "rescale",
     "normalize",
+    "standardize",
     "layer-norm",
     "gelu",
     "quick-gelu",
@@ -92,6 +94,14 @@ pub(super) fn fits(graph: &Graph, op: &Op, inputs: &[usize]) -> Result<(), Strin
                 }
             }
         }
+        Op::Separable { kernel, stride, padding, .. }
+            if *stride == 0
+                || kernel.contains(&0)
+                || kernel[0] > height + padding[0] + padding[1]
+                || kernel[1] > width + padding[2] + padding[3] =>
+        {
+            Err(format!("a kernel of {kernel:?} and stride {stride} do not fit on {height} x {width} pixels"))
+        }
         Op::Pool { kernel, stride, padding, .. }
             if *stride == 0 || *kernel == 0 || *kernel > height + padding[0] + padding[1] =>
         {
@@ -104,6 +114,17 @@ pub(super) fn fits(graph: &Graph, op: &Op, inputs: &[usize]) -> Result<(), Strin
         Op::Shortcut { channels: out, .. } if *out < channels => Err("a shortcut cannot lose channels".to_owned()),
         Op::Rescale(by) if by.len() != channels => {
             Err(format!("`by` has {} numbers for {channels} channels", by.len()))
+        }
+        Op::Standardize { mean, variance } if [mean, variance].iter().any(|own| own.len() != channels) => Err(format!(
+            "`mean` and `variance` have {} and {} numbers for {channels} channels",
+            mean.len(),
+            variance.len()
+        )),
+        Op::Standardize { mean, variance }
+            if !mean.iter().all(|mean| mean.is_finite())
+                || !variance.iter().all(|own| own.is_finite() && *own > 0.0) =>
+        {
+            Err("`mean` and `variance` are numbers, and variances are above 0".to_owned())
         }
         Op::Tokens { at, count } if *at > height * width || *count == 0 => {
             Err(format!("{count} tokens cannot be put in front of token {at} of {}", height * width))
@@ -204,6 +225,12 @@ impl Entry {
                 bias: rest.bias.take().unwrap_or(true),
                 activation: rest.activation.take().unwrap_or(Activation::Linear),
             },
+            "separable" => Op::Separable {
+                out: out.ok_or_else(|| needed("out"))?,
+                kernel: sides.ok_or_else(|| needed("kernel"))?,
+                stride: stride.unwrap_or(1),
+                padding,
+            },
             "batch-norm" => Op::BatchNorm {
                 eps: rest.eps.take().ok_or_else(|| needed("eps"))?,
                 momentum: rest.momentum.take().unwrap_or(0.1),
@@ -242,6 +269,10 @@ impl Entry {
             "drop-path" => Op::DropPath(rest.p.take().ok_or_else(|| needed("p"))?),
             "rescale" => Op::Rescale(rest.by.take().ok_or_else(|| needed("by"))?),
             "normalize" => Op::Normalize,
+            "standardize" => Op::Standardize {
+                mean: rest.mean.take().ok_or_else(|| needed("mean"))?,
+                variance: rest.variance.take().ok_or_else(|| needed("variance"))?,
+            },
             "layer-norm" => Op::LayerNorm { eps: rest.eps.take().unwrap_or(1e-6) },
             "pointwise" => {
                 Op::Pointwise { out: out.ok_or_else(|| needed("out"))?, bias: rest.bias.take().unwrap_or(true) }
@@ -282,8 +313,9 @@ impl Entry {
 
     /// Keys that were given but that the operation does not take.
     fn refuse_the_rest(&self, op: &Op, given: &Self) -> Result<(), String> {
-        let windows = matches!(op, Op::Conv { .. } | Op::Pool { .. });
-        let gives = matches!(op, Op::Conv { .. } | Op::Linear { .. } | Op::Pointwise { .. } | Op::Shortcut { .. });
+        let windows = matches!(op, Op::Conv { .. } | Op::Separable { .. } | Op::Pool { .. });
+        let gives = windows && !matches!(op, Op::Pool { .. })
+            || matches!(op, Op::Linear { .. } | Op::Pointwise { .. } | Op::Shortcut { .. });
         let wrong = [
             ("out", given.out.is_some() && !gives),
             ("kernel", given.kernel.is_some() && !windows),
@@ -301,6 +333,8 @@ impl Entry {
             ("grid", self.grid.is_some()),
             ("p", self.p.is_some()),
             ("by", self.by.is_some()),
+            ("mean", self.mean.is_some()),
+            ("variance", self.variance.is_some()),
             ("at", self.at.is_some()),
             ("count", self.count.is_some()),
             ("heads", self.heads.is_some()),

@@ -77,6 +77,11 @@ pub struct Entry {
     /// A number for each channel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<Vec<f64>>,
+    /// The same of a mean, and of a variance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean: Option<Vec<f64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variance: Option<Vec<f64>>,
     /// Which token; in front of which one others are put.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<usize>,

@@ -31,6 +31,11 @@ impl Entry {
                 entry.activation = Some(*activation);
                 "conv".to_owned()
             }
+            Op::Separable { out, kernel, stride, padding } => {
+                (entry.out, entry.stride) = (outputs(*out), Some(*stride));
+                (entry.kernel, entry.padding) = (Some(Kernel::Sides(*kernel)), Some(Pad::Sides(*padding)));
+                "separable".to_owned()
+            }
             Op::BatchNorm { eps, momentum, unbiased, scale } => {
                 (entry.eps, entry.momentum) = (Some(*eps), Some(*momentum));
                 (entry.unbiased, entry.scale) = (Some(*unbiased), Some(*scale));
@@ -86,6 +91,10 @@ impl Entry {
                 "rescale".to_owned()
             }
             Op::Normalize => "normalize".to_owned(),
+            Op::Standardize { mean, variance } => {
+                (entry.mean, entry.variance) = (Some(mean.clone()), Some(variance.clone()));
+                "standardize".to_owned()
+            }
             Op::LayerNorm { eps } => {
                 entry.eps = Some(*eps);
                 "layer-norm".to_owned()

@@ -7,7 +7,7 @@ use super::aliases::{aliases, torch_name};
 use super::placing::{flattened_map, permuted};
 use super::{Weights, save};
 use crate::model::arch::Arch;
-use crate::model::graph::{Framework, Graph, Op};
+use crate::model::graph::{Framework, Graph, Op, POINTWISE};
 
 /// A tensor as another framework has it.
 pub struct Exported {
@@ -97,10 +97,15 @@ fn in_keras(graph: &Graph, layer: usize, param: &'static str, shape: &[usize], v
             let pixels = h * w;
             ("kernel", vec![*h, *w, *o, 1], permuted(&values, [pixels, *o, 1, 1], |[p, o, ..]| o * pixels + p))
         }
-        (Op::Conv { .. }, [o, i, h, w], "weight") => {
+        (Op::Separable { .. }, [o, _, h, w], "weight") => {
+            let pixels = h * w;
+            let moved = permuted(&values, [pixels, *o, 1, 1], |[p, o, ..]| o * pixels + p);
+            ("depthwise_kernel", vec![*h, *w, *o, 1], moved)
+        }
+        (Op::Conv { .. } | Op::Separable { .. }, [o, i, h, w], "weight" | POINTWISE) => {
             let pixels = h * w;
             let moved = permuted(&values, [pixels, *i, *o, 1], |[p, from, to, _]| (to * i + from) * pixels + p);
-            ("kernel", vec![*h, *w, *i, *o], moved)
+            (if param == POINTWISE { "pointwise_kernel" } else { "kernel" }, vec![*h, *w, *i, *o], moved)
         }
         (Op::Linear { .. }, [o, i], "weight") => {
             ("kernel", vec![*i, *o], permuted(&values, [*i, *o, 1, 1], |[from, to, ..]| to * i + from))

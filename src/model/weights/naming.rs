@@ -10,7 +10,7 @@ use super::hub::Packed;
 use super::keras::class_and_number;
 use super::placing::{Found, Piece, Placed, place};
 use super::{clip, dinov3, hub, siglip, swin};
-use crate::model::graph::{Framework, Graph, Op, Param, RELATIVE};
+use crate::model::graph::{Framework, Graph, Op, POINTWISE, Param, RELATIVE};
 use crate::model::summary::class;
 
 /// A file laid beside a network.
@@ -89,7 +89,7 @@ fn owning(graph: &Graph) -> Vec<usize> {
 fn by_keras_layers(file: &WeightFile, graph: &Graph) -> (Vec<Found>, Match) {
     let automatic = |name: &str| {
         let class = class_and_number(name).0;
-        matches!(class.as_str(), "conv2d" | "batch_normalization" | "depthwise_conv2d" | "dense")
+        matches!(class.as_str(), "conv2d" | "batch_normalization" | "depthwise_conv2d" | "separable_conv2d" | "dense")
     };
     let given = file.groups.iter().all(|group| !automatic(&group.name));
     let named: Option<Vec<usize>> = file.groups.iter().map(|group| graph.find(&group.name)).collect();
@@ -153,6 +153,7 @@ fn snake(class: &str) -> String {
     match class {
         "Conv2D" => "conv2d".to_owned(),
         "DepthwiseConv2D" => "depthwise_conv2d".to_owned(),
+        "SeparableConv2D" => "separable_conv2d".to_owned(),
         "BatchNormalization" => "batch_normalization".to_owned(),
         other => other.to_lowercase(),
     }
@@ -166,6 +167,8 @@ fn leaf(name: &str) -> Option<(&'static str, Option<Framework>)> {
         "q_bias" => ("q_bias", None),
         "v_bias" => ("v_bias", None),
         RELATIVE => (RELATIVE, None),
+        POINTWISE => (POINTWISE, None),
+        "pointwise_kernel" => (POINTWISE, Some(Framework::Keras)),
         "running_mean" => ("running_mean", None),
         "running_var" => ("running_var", None),
         "kernel" | "depthwise_kernel" | "gamma" => ("weight", Some(Framework::Keras)),

@@ -1,7 +1,7 @@
 //! How the numbers of a file's tensor become those of a parameter: whole or in part, in the network's order of axes, always by shape.
 
 use super::positions::{Grids, Stretch, stretched};
-use crate::model::graph::{Framework, Graph, Op};
+use crate::model::graph::{Framework, Graph, Op, POINTWISE};
 
 /// How the numbers of a tensor change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +108,12 @@ pub(super) fn place(graph: &Graph, found: &Found, file: &[usize], shape: &[usize
             (shape == [c * m, 1, *h, *w]).then_some(Change::Depthwise)
         }
         (Op::Conv { .. }, [h, w, i, o], "weight") if keras => (shape == [*o, *i, *h, *w]).then_some(Change::Kernel),
+        (Op::Separable { .. }, [h, w, c, m], "weight") if keras => {
+            (shape == [c * m, 1, *h, *w]).then_some(Change::Depthwise)
+        }
+        (Op::Separable { .. }, [h, w, i, o], POINTWISE) if keras => {
+            (shape == [*o, *i, *h, *w]).then_some(Change::Kernel)
+        }
         (Op::Linear { .. }, [i, o], "weight") if keras => (shape == [*o, *i]).then_some(Change::Dense),
         (Op::Pointwise { .. }, [i, o], "weight") if keras => (shape == [*o, *i]).then_some(Change::Dense),
         (Op::Pointwise { .. }, [o, i, 1, 1], "weight") => (shape == [*o, *i]).then_some(Change::None),
