@@ -1040,6 +1040,27 @@ if not fixtures and (not only or only in "steps convnextv2_atto"):
     print(f"| convnextv2_atto | timm {timm.__version__} convnextv2_atto | safetensors | | | | | {far:.1e} ({losses[0]:.3f} to {losses[-1]:.3f}) | {moved:.1e} (of what a response norm has moved) | |", flush=True)
     failures.extend([] if far < 1e-3 and moved < 1e-3 else ["steps convnextv2_atto"])
 if not fixtures:
+    import onnx, onnxruntime
+    # What is exported for ONNX, from bytes to logits, in Microsoft's runtime: networks of drawn numbers.
+    for arch, side, own in (("resnet20", 32, 1.0), ("resnet50", 224, 1.0), ("resnet50v2", 224, 1.0), ("resnet50_torchvision", 224, 1.0), ("vgg16", 224, 1.0), ("inception_v3", 299, 1.0),
+                            ("xception", 299, 1.0), ("squeezenet1_0", 224, 1.0), ("densenet121", 224, 1.0), ("mobilenet_v1", 224, 1.0), ("mobilenet_v2", 224, 1.0), ("mobilenet_v3_small", 224, 1.0),
+                            ("regnet_y_400mf", 224, 1.0), ("efficientnet_b0", 224, 1.0), ("efficientnet_v2_b0", 224, 1.0), ("convnext_tiny", 224, 1.0), ("convnextv2_atto", 224, 1.0),
+                            ("swin_t", 224, 1.0), ("swin_t", 256, 1.0), ("vit_small_patch16", 224, 1.0), ("dinov2_vits14_reg", 224, 1.0), ("dinov3_vits16plus", 224, 1.0), ("clip_vitb32", 224, 1.0), ("siglip_vitb16", 224, 1.0)):
+        if only and only not in f"onnx {arch}":
+            continue
+        path = f"{work}/{arch}.onnx"
+        ours = run({"arch": arch, "width": own, "input": side, "weights": "", "images": 3, "cuts": [], "frozen": 0, "steps": 0, "lr": 0.0, "momentum": 0.0,
+                    "onnx": path, "out": f"{work}/out.safetensors"})
+        onnx.checker.check_model(path, full_check=True)
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        logits, shares = session.run(None, {"images": ours["planes"]})
+        one = session.run(["logits"], {"images": ours["planes"][1:2]})[0]
+        off = max(relative(ours["logits"], logits), relative(ours["logits"][1:2], one))
+        told = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+        assert np.allclose(shares.sum(1), 1) and json.loads(told["classes"]) == ["ant", "bee", "cat", "dog"], arch
+        print(f"| {arch} | onnxruntime {onnxruntime.__version__}, {side} px | onnx | | {off:.1e} | | | | | |", flush=True)
+        failures.extend([] if off < 1e-4 else [f"onnx {arch}"])
+if not fixtures:
     import peft
     # PEFT's low-rank additions on timm's models: they train, and all of the model stands still.
     for arch, make, side in (("vit_small_patch16", of_timm("vit_small_patch16_224"), 64), ("dinov2_vits14", of_timm("vit_small_patch14_dinov2"), 56)):

@@ -9,13 +9,14 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use tl_sweep::exec::Network;
-use tl_sweep::model::arch::Arch;
+use tl_sweep::model::arch::{Arch, family};
 use tl_sweep::model::catalogue::identify;
 use tl_sweep::model::texts::tokenizer;
 use tl_sweep::model::vit::EMBEDS;
 use tl_sweep::model::weights::Weights;
 use tl_sweep::plan::stage::Texts;
-use tl_sweep::train::named_head;
+use tl_sweep::recipe::Pool;
+use tl_sweep::train::{named_head, reformed};
 
 fn main() {
     let Some(path) = std::env::args().skip(1).find(|argument| argument.ends_with(".json")) else {
@@ -24,6 +25,9 @@ fn main() {
     };
     let value: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     let job = side::job(&value, Path::new(""));
+    if let Some(path) = value.get("onnx") {
+        return save(of_onnx(&job, Path::new(path.as_str().unwrap())), &value);
+    }
     if let Some(texts) = value.get("texts") {
         return save(zero_shot(&job, texts), &value);
     }
@@ -59,6 +63,16 @@ fn main() {
         }
     }
     save(numbers, &value);
+}
+
+/// Writes a network of drawn numbers for ONNX; gives images, and what it answers to them.
+fn of_onnx(job: &side::Job, path: &Path) -> HashMap<String, Tensor> {
+    let arch = Arch::new(&job.arch, job.input, job.width);
+    let preprocess = family(&job.arch).unwrap().preprocess;
+    let opened = side::drawn(arch, "features", Pool::Avg(1), preprocess);
+    let (logits, planes) = side::answered(&opened, job.images);
+    reformed(opened, path).unwrap();
+    [("logits", logits), ("planes", planes)].map(|(name, tensor)| (name.to_owned(), tensor)).into()
 }
 
 /// The head that class names make, the unit vectors of images, and what both answer.

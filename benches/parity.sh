@@ -6,7 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . benches/peers.sh
 
-peers "torch, torchvision, keras, timm, transformers, open_clip, peft, h5py, safetensors" "torch torchvision keras timm transformers open_clip_torch peft h5py safetensors numpy"
+peers "torch, torchvision, keras, timm, transformers, open_clip, peft, h5py, safetensors, onnx, onnxruntime" \
+    "torch torchvision keras timm transformers open_clip_torch peft h5py safetensors numpy onnx onnxruntime"
 cargo build --release
 binary=$(built parity)
 TL_SWEEP=target/release/tl-sweep exec target/peers/bin/python benches/parity.py "$binary" "$@"

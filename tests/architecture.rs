@@ -55,6 +55,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ureq", &["commands/download.rs"]),
     ("sysinfo", &["commands/host.rs"]),
     ("tokenizers::", &["model/texts/tokenizer.rs"]),
+    ("prost", &["train/onnx/mod.rs", "train/onnx/proto.rs"]),
 ];
 
 const REFUSED: &[&str] = &["todo!", "unimplemented!", "dbg!", ".unwrap()", "TODO", "FIXME", "lazy_static"];

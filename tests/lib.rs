@@ -31,6 +31,7 @@ mod machines;
 mod materials;
 #[cfg(feature = "cuda")]
 mod on_gpu;
+mod onnx;
 mod operators;
 mod overrides;
 mod plans;

@@ -6,16 +6,21 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
+use tl_sweep::data::batch::normalise;
+use tl_sweep::device::Precision;
 use tl_sweep::exec::{Mode, Network};
+use tl_sweep::frame::Resize;
 use tl_sweep::model::arch::Arch;
 use tl_sweep::model::graph::{Graph, Op};
 use tl_sweep::model::init;
 use tl_sweep::model::lora::with_lora;
 use tl_sweep::model::selected::Selected;
+use tl_sweep::model::trained::{Opened, Trained};
 use tl_sweep::model::weights::Weights;
 use tl_sweep::nn::loss::{Targets, cross_entropy};
 use tl_sweep::nn::optim::{Rule, State, Step};
-use tl_sweep::recipe::BatchNorm;
+use tl_sweep::preprocess::Preprocess;
+use tl_sweep::recipe::{BatchNorm, Head, Pool};
 use tl_sweep::seed::{Stream, stream};
 use tl_sweep::trains::{Dense, Lora, Trains};
 
@@ -53,6 +58,57 @@ pub fn images(job: &Job, number: usize) -> Tensor {
     let value = |at| if job.bytes { noise(at) * 127.5 + 127.5 } else { noise(at) };
     let values = (number * count..(number + 1) * count).map(value).collect::<Vec<f32>>();
     Tensor::from_vec(values, (images, 3, side, side), &Device::Cpu).unwrap()
+}
+
+/// A trained network that nobody has trained: every number is drawn, those of norms and statistics as well.
+pub fn drawn(arch: Arch, tap: &str, pool: Pool, preprocess: Preprocess) -> Opened {
+    let model = Trained {
+        arch,
+        preprocess,
+        resize: Resize::WHOLE,
+        tap: tap.to_owned(),
+        pool,
+        head: Head::Mlp(vec![7]),
+        frozen: 0,
+        lora: None,
+        precision: Precision::F32,
+        classes: ["ant", "bee", "cat", "dog"].map(str::to_owned).into(),
+        seen: Vec::new(),
+    };
+    let graph = model.graph().unwrap();
+    let mut weights = init::fresh(&graph, 0, 1, 0).unwrap();
+    let mut at = 0;
+    for (name, tensor) in &mut weights.0 {
+        let vector = tensor.rank() == 1;
+        let [around, wide] = match name.rsplit('.').next().unwrap() {
+            "running_var" | "variance" => [1.0, 0.5],
+            // What many blocks add up must not grow without end.
+            "weight" if name.contains("project_bn") => [0.4, 0.1],
+            "weight" if vector => [1.0, 0.3],
+            "relative_position_bias_table" => [0.0, 1.0],
+            leaf if vector || leaf == "mean" => [0.0, 0.2],
+            _ => continue,
+        };
+        let values = (at..at + tensor.elem_count()).map(|at| around + wide * noise(at)).collect::<Vec<f32>>();
+        at += values.len();
+        *tensor = Tensor::from_vec(values, tensor.shape().clone(), &Device::Cpu).unwrap();
+    }
+    Opened { model, graph, weights, facts: BTreeMap::from([("trial".to_owned(), "3f2a91".to_owned())]) }
+}
+
+/// Squares of RGB bytes for such a network, what it answers to them, [n, classes], and the bytes as planes of f32.
+pub fn answered(opened: &Opened, images: usize) -> (Tensor, Tensor) {
+    let side = opened.model.arch.input;
+    let bytes: Vec<u8> = (0..images * side * side * 3).map(|at| (noise(at) * 127.5 + 127.5) as u8).collect();
+    let (mut x, mut planes) = (Vec::new(), Vec::new());
+    for image in bytes.chunks(side * side * 3) {
+        normalise(image, opened.model.preprocess, &mut x);
+        normalise(image, Preprocess::None, &mut planes);
+    }
+    let [x, planes] =
+        [x, planes].map(|values| Tensor::from_vec(values, (images, 3, side, side), &Device::Cpu).unwrap());
+    let network = Network::new(opened.graph.clone(), &opened.weights, &Device::Cpu).unwrap();
+    (network.infer(&x).unwrap().flatten_from(1).unwrap(), planes)
 }
 
 impl Side {

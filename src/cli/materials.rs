@@ -212,13 +212,13 @@ pub enum WeightsVerb {
         #[command(flatten)]
         look: Look,
     },
-    /// Write a file of any format as .safetensors, under the names of a framework
+    /// Write a file of any format as .safetensors, under the names of a framework; or what `export` wrote as .onnx
     Convert {
         #[command(flatten)]
         look: Look,
         /// Whose names and layouts
         #[arg(long, value_enum)]
-        names: Names,
+        names: Option<Names>,
         /// Where to write
         #[arg(long, short)]
         out: PathBuf,

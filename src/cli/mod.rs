@@ -293,7 +293,7 @@ pub enum Verb {
         /// The experiment, its results, splits and all hashes in one .tar.gz, which `verify` repeats elsewhere
         #[arg(long)]
         bundle: bool,
-        /// Where to write
+        /// Where to write: .safetensors, or .onnx, which answers pixels with probabilities wherever ONNX runs
         #[arg(long, short)]
         out: PathBuf,
         /// Whose names and layouts; without it those of the network's own framework

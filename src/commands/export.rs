@@ -15,12 +15,10 @@ use crate::outcome::{Ending, Outcome};
 use crate::plan::{Plan, trial_key};
 use crate::store::Store;
 use crate::store::query::Recorded;
-use crate::train::{self, Origin, Shelf};
+use crate::train::{self, Form, Origin, Shelf};
 
 pub fn run(asked: &Asked, prefix: &str, out: &Path, names: Option<Names>, common: &Common) -> anyhow::Result<Exit> {
-    if out.extension().is_none_or(|ending| ending != "safetensors") {
-        return Err(Usage(format!("'{}' should end in .safetensors", out.display())).into());
-    }
+    let form = form(out, names)?;
     let experiment = Experiment::load(&asked.file, &asked.set)?;
     let mut world = World::gather(&experiment, &asked.file, common)?;
     world.keep = true;
@@ -30,7 +28,7 @@ pub fn run(asked: &Asked, prefix: &str, out: &Path, names: Option<Names>, common
     let recorded = recorded(common, key);
     let all = jobs::jobs(&plan, &[index], &Default::default(), &world).map_err(anyhow::Error::msg)?;
     let work = jobs::trial_work(&plan, &plan.cells[index], replicate, &world, &all.kept).map_err(anyhow::Error::msg)?;
-    train::exportable(&work, names.map(framework)).map_err(|error| Usage(format!("{error:#}")))?;
+    train::exportable(&work, form).map_err(|error| Usage(format!("{error:#}")))?;
     prepare::prepare_data(&plan, &all, &world)?;
     if !common.quiet && !world.places.network(key).is_file() {
         eprintln!("running trial {} again: its weights follow from its settings, to the bit", key.short());
@@ -39,9 +37,8 @@ pub fn run(asked: &Asked, prefix: &str, out: &Path, names: Option<Names>, common
     let places = world.places.clone();
     let facts = [("trial".to_owned(), key.to_string()), ("experiment".to_owned(), experiment.name.clone())];
     let target = out.to_owned();
-    let framework = names.map(framework);
     let done = train::on_device(world.devices.uuid(), work.stage.precision(), move |device| {
-        train::export(&work, &mut Shelf::new(places, device)?, framework, &target, &facts)
+        train::export(&work, &mut Shelf::new(places, device)?, form, &target, &facts)
     })
     .map_err(|failure| NoDevice(failure.message))??;
     let test = match &done.origin {
@@ -57,8 +54,11 @@ pub fn run(asked: &Asked, prefix: &str, out: &Path, names: Option<Names>, common
     print(&format!("{}: {} tensors, {} numbers; test accuracy {test}", out.display(), done.tensors, done.numbers))?;
     if done.merged {
         print(
-            "what was added to dense layers is merged into them: what the file answers is what the trial did, to rounding; without --names it is so to the bit",
+            "what was added to dense layers is merged into them: what the file answers is what the trial did, to rounding; a .safetensors without --names does so to the bit",
         )?;
+    }
+    if form == Form::Onnx {
+        print(ONNX)?;
     }
     let Some(recorded) = recorded else {
         print("the store has no results of this trial to compare with")?;
@@ -67,6 +67,23 @@ pub fn run(asked: &Asked, prefix: &str, out: &Path, names: Option<Names>, common
     match &done.origin {
         Origin::Kept { predicted, .. } => compared_answers(&recorded, predicted),
         Origin::Again(outcome) => compared(&recorded, outcome),
+    }
+}
+
+/// What a person must know who runs such a file.
+pub const ONNX: &str = "it reads `images`, float32 [n, 3, side, side], red, green and blue from 0 to 255, prepares them itself, and gives `logits` and \
+    `probabilities`; its metadata have the names of the classes and how images become squares (`resize`)";
+
+/// What is to be written, by the ending of a file.
+///
+/// # Errors
+/// The ending is neither of both, or names are asked for that such a file has not got.
+pub fn form(out: &Path, names: Option<Names>) -> anyhow::Result<Form> {
+    match out.extension().and_then(|ending| ending.to_str()) {
+        Some("safetensors") => Ok(Form::Tensors(names.map(framework))),
+        Some("onnx") if names.is_none() => Ok(Form::Onnx),
+        Some("onnx") => Err(Usage("a file for ONNX has no framework's names: leave --names out".to_owned()).into()),
+        _ => Err(Usage(format!("'{}' should end in .safetensors, or in .onnx", out.display())).into()),
     }
 }
 

@@ -184,7 +184,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Rank(asked) => rank::run(&asked, common),
         Verb::Recommend(asked) => recommend::run(&asked, common),
         Verb::Weights { what: WeightsVerb::Convert { look, names, out } } => {
-            weights::convert(&look, export::framework(names), &out, common)
+            weights::convert(&look, names, &out, common)
         }
         Verb::Weights { what: WeightsVerb::Get { file, sha256, from } } => {
             get::weights(&file, sha256.as_deref(), from.as_deref(), common)

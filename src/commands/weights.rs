@@ -2,16 +2,18 @@
 
 use std::path::Path;
 
+use super::export::{ONNX, form};
 use super::materials::{self, weight_file};
 use super::{Exit, Usage, print, table_style};
-use crate::cli::{Common, Look};
+use crate::cli::{Common, Look, Names};
 use crate::model::arch::Arch;
 use crate::model::catalogue::{KNOWN, Known, identify};
-use crate::model::graph::Framework;
+use crate::model::trained::Opened;
 use crate::model::weights::export;
 use crate::model::weights::file::WeightFile;
 use crate::model::weights::{Fitted, Weights};
 use crate::report::table::table;
+use crate::train::{self, Form};
 
 pub fn list(common: &Common) -> anyhow::Result<Exit> {
     let folder = materials::folder(common);
@@ -67,12 +69,27 @@ pub fn inspect(look: &Look, common: &Common) -> anyhow::Result<Exit> {
 }
 
 /// Writes a file under the names of a framework.
-pub fn convert(look: &Look, names: Framework, out: &Path, common: &Common) -> anyhow::Result<Exit> {
+pub fn convert(look: &Look, names: Option<Names>, out: &Path, common: &Common) -> anyhow::Result<Exit> {
     let path = materials::weights(&look.file, common)?;
+    let names = match form(out, names)? {
+        Form::Onnx => return for_onnx(&path, out),
+        Form::Tensors(Some(names)) => names,
+        Form::Tensors(None) => {
+            return Err(Usage("say whose names the tensors are to have: --names keras or torch".to_owned()).into());
+        }
+    };
     let arch = arch_of(look, &path, identify(&path)?.known)?
         .ok_or_else(|| Usage(format!("'{}' fits none of the known architectures: say which with --arch", look.file)))?;
     let tensors = export::convert(&path, &arch, names, out).map_err(usage)?;
     print(&format!("{}: {tensors} tensors of {} under the names of {}", out.display(), arch.name, names.word()))?;
+    Ok(Exit::Complete)
+}
+
+/// What `export` wrote, as a file that answers pixels.
+fn for_onnx(path: &Path, out: &Path) -> anyhow::Result<Exit> {
+    let [tensors, numbers] = train::reformed(Opened::read(path).map_err(usage)?, out).map_err(usage)?;
+    print(&format!("{}: {tensors} tensors, {numbers} numbers", out.display()))?;
+    print(ONNX)?;
     Ok(Exit::Complete)
 }
 

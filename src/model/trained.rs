@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::arch::Arch;
 use super::freezing::with_head;
 use super::graph::Graph;
-use super::lora::with_lora;
+use super::lora::{merged, with_lora};
 use super::weights::Weights;
 use super::weights::file::WeightFile;
 use crate::device::Precision;
@@ -59,6 +59,18 @@ impl Trained {
             backbone = with_lora(&backbone, frozen, lora)?;
         }
         Ok(with_head(&backbone, self.pool, &self.head, self.classes.len(), 0.0))
+    }
+
+    /// The same with what was added to dense layers merged into them: a network without additions, which answers the same to rounding.
+    /// `frozen` still counts the layers of the other.
+    ///
+    /// # Errors
+    /// An addition's tensors are missing.
+    pub fn merged(mut self, graph: &Graph, weights: Weights) -> anyhow::Result<(Self, Graph, Weights)> {
+        let weights = merged(graph, weights)?;
+        self.lora = None;
+        let graph = self.graph().map_err(anyhow::Error::msg)?;
+        Ok((self, graph, weights))
     }
 }
 

@@ -6,12 +6,11 @@ use anyhow::Context;
 
 use super::predict::likeliest;
 use super::source::Source;
-use super::{Shelf, trial};
+use super::{Shelf, onnx, trial};
 use crate::data::split::split;
 use crate::exec::{AT_ONCE, Encoder, Network, Parts};
 use crate::model::graph::{Framework, Graph};
-use crate::model::lora::merged;
-use crate::model::trained::{FACT, Trained};
+use crate::model::trained::{FACT, Opened, Trained};
 use crate::model::weights::Weights;
 use crate::model::weights::export::{exported, named, write};
 use crate::nn::loss::log_probabilities;
@@ -35,25 +34,34 @@ pub enum Origin {
     Kept { predicted: Vec<u16>, accuracy: f64 },
 }
 
-/// Whether a trial's network can have the names of a framework: to be asked before it is trained.
+/// Whether a trial's network can be written so: to be asked before it is trained.
 ///
 /// # Errors
 /// It has the names of another framework only.
-pub fn exportable(work: &Work, names: Option<Framework>) -> anyhow::Result<()> {
+pub fn exportable(work: &Work, form: Form) -> anyhow::Result<()> {
     let Stage::Train(stage) = &work.stage else { anyhow::bail!("only trials can be exported") };
     let (graph, _) = stage.network().map_err(anyhow::Error::msg)?;
+    let Form::Tensors(names) = form else { return Ok(()) };
     named(&graph, names.unwrap_or(graph.framework)).map(drop)
 }
 
-/// Writes a trial's backbone and head under the names of a framework; facts about it go into the file. What was kept of it is
-/// taken, otherwise it is run.
+/// What is written of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Its tensors, under the names of a framework, or of its own.
+    Tensors(Option<Framework>),
+    /// From pixels to probabilities, for runtimes of ONNX.
+    Onnx,
+}
+
+/// Writes a trial's backbone and head; facts about it go into the file. What was kept of it is taken, otherwise it is run.
 ///
 /// # Errors
 /// The trial fails, the framework has no such network, or writing fails.
 pub fn export(
     work: &Work,
     shelf: &mut Shelf,
-    names: Option<Framework>,
+    form: Form,
     out: &Path,
     facts: &[(String, String)],
 ) -> anyhow::Result<Exported> {
@@ -65,13 +73,16 @@ pub fn export(
         None => answered(stage, &trained, &graph, &weights, shelf)?,
     };
     // Names of a framework are asked for by those who load the file there, where nothing is added.
-    let merges = names.is_some() && trained.lora.is_some();
+    let merges = form != Form::Tensors(None) && trained.lora.is_some();
     if merges {
-        weights = merged(&graph, weights)?;
-        trained.lora = None;
+        (trained, graph, weights) = trained.merged(&graph, weights)?;
         trained.frozen = stage.frozen_of_plain().map_err(anyhow::Error::msg)?;
-        graph = trained.graph().map_err(anyhow::Error::msg)?;
     }
+    let Form::Tensors(names) = form else {
+        onnx::write(out, &trained, &graph, &weights, facts)?;
+        let numbers = weights.0.values().map(|tensor| tensor.elem_count()).sum();
+        return Ok(Exported { origin, tensors: weights.0.len(), numbers, merged: merges });
+    };
     let tensors = exported(&graph, &weights, names.unwrap_or(graph.framework))?;
     let mut all: Vec<(String, String)> = facts.to_vec();
     let model = serde_json::to_string(&trained)?;
@@ -135,4 +146,16 @@ fn trained(stage: &Train, shelf: &mut Shelf) -> anyhow::Result<Trained> {
         classes: manifest.classes.clone(),
         seen: split.train.iter().chain(&split.val).map(|index| manifest.samples[*index as usize].content).collect(),
     })
+}
+
+/// Writes the network of a file that `export` wrote, with its facts, for runtimes of ONNX. Returns its tensors and their numbers.
+///
+/// # Errors
+/// ONNX has no such network, or writing fails.
+pub fn reformed(opened: Opened, out: &Path) -> anyhow::Result<[usize; 2]> {
+    let Opened { model, graph, weights, facts } = opened;
+    let (model, graph, weights) = model.merged(&graph, weights)?;
+    let own = ["trial", "experiment"].iter().filter_map(|key| Some(((*key).to_owned(), facts.get(*key)?.clone())));
+    onnx::write(out, &model, &graph, &weights, &own.collect::<Vec<_>>())?;
+    Ok([weights.0.len(), weights.0.values().map(|tensor| tensor.elem_count()).sum()])
 }

@@ -231,6 +231,11 @@ class Kernel:
             return single[what].format(a=a, f=f)
         if what == "copysign":
             return f"copysign{f}({b}, {a})"
+        if what == "bfi" and kind == "b32":
+            # The first bits of a in b, from one place on; places beyond the number hold nothing.
+            place, count = c, inputs[3]
+            mask = f"({count} >= 32 ? ~0u : (1u << {count}) - 1)"
+            return f"({place} >= 32 ? {b} : (({b} & ~({mask} << {place})) | (({a} & {mask}) << {place})))"
         raise SystemExit(f"{self.name}: {'.'.join(words)} is not known")
 
     def load(self, words, args):
