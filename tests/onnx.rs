@@ -2,6 +2,7 @@
 //! probabilities.
 
 use tl_sweep::model::arch::Arch;
+use tl_sweep::model::sketch::Sketch;
 use tl_sweep::model::trained::Opened;
 use tl_sweep::preprocess::Preprocess;
 use tl_sweep::recipe::Pool;
@@ -100,6 +101,47 @@ fn heads_read_what_they_read_here() {
     of("resnet8", 20, "layer1.last", Pool::Avg(3));
     of("resnet8", 20, "layer2.last", Pool::Max(4));
     of("resnet8", 16, "layer1.last + layer3.last", Pool::Avg(2));
+}
+
+/// Layers of a network of one's own may be called what the file calls its own values.
+#[test]
+fn names_of_layers_are_nobody_elses() {
+    let world = World::new().file(
+        "own.toml",
+        r#"
+name = "own"
+framework = "keras"
+input = 16
+preprocess = "tf"
+features = "images"
+[[layer]]
+name = "preprocess"
+op = "separable"
+out = 6
+kernel = 3
+padding = "same"
+[[layer]]
+name = "logits"
+op = "quick-gelu"
+[[layer]]
+name = "probabilities"
+op = "gelu-tanh"
+[[layer]]
+name = "images"
+op = "crop"
+padding = [1, 0, 2, 1]
+[[layer]]
+name = "end"
+op = "flatten"
+[[layer]]
+name = "classes"
+op = "dense"
+out = "classes"
+"#,
+    );
+    let own = Sketch::read(&world.path("own.toml")).unwrap();
+    let arch = Arch { name: "own".to_owned(), input: 16, width: 1.0, own: Some(Box::new(own)) };
+    same("own", drawn(arch, "features", Pool::Max(3), Preprocess::Tf));
 }
 
 /// A trial of a sweep on disk, exported, answers a folder of images as `predict` does; both ways to such a file give the same one.

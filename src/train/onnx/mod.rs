@@ -4,6 +4,7 @@
 mod attention;
 mod layers;
 mod proto;
+mod tokens;
 mod writer;
 
 use std::collections::BTreeMap;

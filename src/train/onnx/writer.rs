@@ -8,7 +8,7 @@ pub type Name = String;
 #[derive(Default)]
 pub struct Writer {
     pub graph: Graph,
-    /// The layer that is written, and how many values it has so far.
+    /// The layer that is written, and how many values there are so far: no two have one name, whatever layers are called.
     layer: String,
     values: usize,
 }
@@ -16,7 +16,7 @@ pub struct Writer {
 impl Writer {
     /// Whatever is put from here on belongs to this layer.
     pub fn begin(&mut self, layer: &str) {
-        (self.layer, self.values) = (layer.to_owned(), 0);
+        layer.clone_into(&mut self.layer);
     }
 
     fn next(&mut self) -> Name {
