@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
+use image::ImageEncoder;
+use image::codecs::jpeg::JpegEncoder;
+use image::codecs::png::PngEncoder;
 use tl_sweep::augmentation::Augmentation;
 use tl_sweep::data::augment::augment;
 use tl_sweep::data::batch::{normalise, order};
-use tl_sweep::data::decode::{decode, square};
+use tl_sweep::data::decode::{content, decode, square};
 use tl_sweep::data::open::Source;
 use tl_sweep::data::split::split;
 use tl_sweep::data::synthetic::Family;
@@ -802,4 +805,85 @@ fn a_sweep_moves_from_some_classes_to_others() {
         let said = world.run(&["check", "x.toml"]).exits(2);
         assert!(said.err.contains(message) && said.err.contains("x.toml:"), "{classes}: {}", said.err);
     }
+}
+
+/// An image [2 rows, 3 columns] that says how it was held, as a file of that format.
+fn held(format: image::ImageFormat, orientation: u16) -> Vec<u8> {
+    let pixels = image::RgbImage::from_fn(3 * 16, 2 * 16, |x, y| {
+        let place = (y / 16 * 3 + x / 16) as u8;
+        image::Rgb([40 * place, 255 - 40 * place, 100])
+    });
+    // TIFF, little-endian: one entry, the orientation (0x0112), a short.
+    let mut exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
+    exif.extend(orientation.to_le_bytes());
+    exif.extend([0; 6]);
+    let mut bytes = Vec::new();
+    let [width, height] = [pixels.width(), pixels.height()];
+    let kind = image::ExtendedColorType::Rgb8;
+    match format {
+        image::ImageFormat::Png => {
+            let mut encoder = PngEncoder::new(&mut bytes);
+            encoder.set_exif_metadata(exif).unwrap();
+            encoder.write_image(&pixels, width, height, kind).unwrap();
+        }
+        _ => {
+            let mut encoder = JpegEncoder::new_with_quality(&mut bytes, 100);
+            encoder.set_exif_metadata(exif).unwrap();
+            encoder.write_image(&pixels, width, height, kind).unwrap();
+        }
+    }
+    bytes
+}
+
+/// A camera stores what it saw, and how it was held beside it: networks see what a viewer shows. What lies upright has the hash of
+/// its bytes, as ever; what is turned has another.
+#[test]
+fn images_are_turned_upright_as_their_cameras_were_held() {
+    // Which of the six stored fields stands at a row and a column of what is shown (EXIF 2.32, orientation).
+    type Shown = fn(usize, usize) -> usize;
+    let shown: [(u16, [usize; 2], Shown); 8] = [
+        (1, [2, 3], |r, c| 3 * r + c),
+        (2, [2, 3], |r, c| 3 * r + 2 - c),
+        (3, [2, 3], |r, c| 3 * (1 - r) + 2 - c),
+        (4, [2, 3], |r, c| 3 * (1 - r) + c),
+        (5, [3, 2], |r, c| 3 * c + r),
+        (6, [3, 2], |r, c| 3 * (1 - c) + r),
+        (7, [3, 2], |r, c| 3 * (1 - c) + 2 - r),
+        (8, [3, 2], |r, c| 3 * c + 2 - r),
+    ];
+    for format in [image::ImageFormat::Png, image::ImageFormat::Jpeg] {
+        for (orientation, [rows, columns], stored) in shown {
+            let bytes = held(format, orientation);
+            let found = decode(&bytes).unwrap();
+            assert_eq!(
+                [found.height as usize, found.width as usize],
+                [16 * rows, 16 * columns],
+                "{format:?} {orientation}"
+            );
+            for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
+                let at = ((16 * row + 8) * 16 * columns + 16 * column + 8) * 3;
+                let expected = 40 * stored(row, column) as i32;
+                let red = i32::from(found.pixels[at]);
+                assert!((red - expected).abs() < 12, "{format:?} {orientation} at {row}, {column}: {red}, {expected}");
+            }
+            assert_eq!(content(&bytes) == Key::of_bytes(&bytes), orientation == 1, "{format:?} {orientation}");
+        }
+    }
+    // An orientation that there is not, and bytes that are no image, say nothing.
+    let bytes = held(image::ImageFormat::Png, 77);
+    assert_eq!((decode(&bytes).unwrap().width, content(&bytes)), (48, Key::of_bytes(&bytes)));
+    assert_eq!(content(b"no image"), Key::of_bytes(b"no image"));
+    // A dataset of them has their hashes; so has who asks for answers.
+    let world = World::new();
+    let world = ["train", "test"]
+        .iter()
+        .flat_map(|part| ["ants", "bees"].map(|class| (part, class)))
+        .fold(world, |world, (part, class)| {
+            world.file(&format!("held/{part}/{class}/a.jpg"), held(image::ImageFormat::Jpeg, 6))
+        });
+    let own = open(&spec(&world, "held")).unwrap();
+    let bytes = held(image::ImageFormat::Jpeg, 6);
+    assert!(own.manifest.samples.iter().all(|sample| sample.content == content(&bytes)));
+    let first = decoded(&own).unwrap().remove(&0).unwrap();
+    assert_eq!(first, decode(&bytes).unwrap().pixels);
 }

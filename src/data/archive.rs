@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
+use super::decode::content;
 use super::folder::Layout;
 use super::manifest::Manifest;
 use super::open::{Content, first_error, sha256};
@@ -26,7 +27,7 @@ pub fn read(
 ) -> anyhow::Result<(Manifest, Content)> {
     let mut found: Vec<(String, Key)> = Vec::new();
     each(path, |entry, bytes| {
-        found.push((entry.to_owned(), Key::of_bytes(bytes)));
+        found.push((entry.to_owned(), content(bytes)));
         Ok(())
     })?;
     let root = common_root(&found, splits);

@@ -3,10 +3,12 @@
 use std::io::Cursor;
 
 use fast_image_resize::FilterType;
+use image::metadata::Orientation;
 use image::{ImageDecoder, ImageReader};
 
 use super::resample::resampled;
 use crate::frame::{Filter, Frame, Kept};
+use crate::key::Key;
 
 /// The name of a resampler in keys: a triangle over the source pixels that each target pixel covers, or Keys' curve over twice
 /// as many (Pillow's antialiased bilinear and bicubic).
@@ -29,7 +31,8 @@ pub struct Rgb {
 }
 
 /// Decodes JPEG, PNG, BMP, GIF (first frame) or WebP, told apart by content. Transparency is dropped, as PIL's
-/// `convert("RGB")` does; 16 bits are cut to 8.
+/// `convert("RGB")` does; 16 bits are cut to 8. What a camera stored as it was held is turned upright, as its EXIF data say and every
+/// viewer shows it; Pillow, torchvision and Keras leave it lying.
 ///
 /// # Errors
 /// Why the bytes are no image that can be used, without the file's name.
@@ -44,14 +47,34 @@ pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
     let mut limits = image::Limits::default();
     limits.max_alloc = Some(MAX_PIXELS * 8);
     reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(|error| error.to_string())?;
+    let mut decoder = reader.into_decoder().map_err(|error| error.to_string())?;
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
     if pixels == 0 || pixels > MAX_PIXELS {
         return Err(format!("{width} x {height} pixels; at most {MAX_PIXELS} are decoded"));
     }
-    let image = image::DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
+    let orientation = orientation(&mut decoder);
+    let mut image = image::DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
+    image.apply_orientation(orientation);
+    let (width, height) = (image.width(), image.height());
     Ok(Rgb { width, height, pixels: image.into_rgb8().into_raw() })
+}
+
+/// How an image is to be turned. What cannot be read there says nothing: the pixels are whole without it.
+fn orientation(decoder: &mut impl ImageDecoder) -> Orientation {
+    decoder.orientation().unwrap_or(Orientation::NoTransforms)
+}
+
+/// The hash of an image's bytes, and of how they are read: what is turned upright is not what versions that left it lying have
+/// seen under the hash of its bytes.
+pub fn content(bytes: &[u8]) -> Key {
+    let own = Key::of_bytes(bytes);
+    let decoder = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map(ImageReader::into_decoder);
+    let lies = match decoder {
+        Ok(Ok(mut decoder)) => orientation(&mut decoder) != Orientation::NoTransforms,
+        _ => false,
+    };
+    if lies { Key::of("image turned upright", &own) } else { own }
 }
 
 /// Whether a file is meant to be an image: its content begins like one of those that are decoded, or its name says so.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use rayon::prelude::*;
 
+use super::decode::content;
 use super::manifest::{Manifest, Part, Sample};
 use super::open::{Content, sha256};
 use crate::key::Key;
@@ -27,13 +28,15 @@ pub fn read(
     let mut layout = Layout::new(splits, taken, files.iter().map(|(id, _)| id.as_str()));
     let found: Vec<(String, PathBuf)> = files.into_iter().filter(|(id, _)| layout.place(id)).collect();
     layout.check(root)?;
-    let contents: Vec<Key> = found
+    let contents: Vec<(Key, Key)> = found
         .par_iter()
         .map(|(_, path)| {
-            Ok(Key::of_bytes(&std::fs::read(path).with_context(|| format!("cannot read '{}'", path.display()))?))
+            let bytes = std::fs::read(path).with_context(|| format!("cannot read '{}'", path.display()))?;
+            Ok((Key::of_bytes(&bytes), content(&bytes)))
         })
         .collect::<anyhow::Result<_>>()?;
-    let listing: Vec<String> = found.iter().zip(&contents).map(|((id, _), key)| format!("{id} {key}\n")).collect();
+    let (bytes, contents): (Vec<Key>, Vec<Key>) = contents.into_iter().unzip();
+    let listing: Vec<String> = found.iter().zip(&bytes).map(|((id, _), key)| format!("{id} {key}\n")).collect();
     let hash = sha256(listing.iter().map(String::as_bytes));
     let manifest = layout.manifest(name, contents, hash)?;
     Ok((manifest, Content::Files(found.into_iter().map(|(_, path)| path).collect())))

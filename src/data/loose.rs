@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use rayon::prelude::*;
 
-use super::decode::{decode, is_image, square};
+use super::decode::{content, decode, is_image, square};
 use crate::frame::Frame;
 use crate::key::Key;
 
@@ -83,7 +83,7 @@ fn one(file: &Loose, frame: Frame) -> Read {
         return Read::Other;
     }
     match decode(&bytes).and_then(|image| square(&image, frame)) {
-        Ok(pixels) => Read::Image(Square { pixels, content: Key::of_bytes(&bytes) }),
+        Ok(pixels) => Read::Image(Square { pixels, content: content(&bytes) }),
         Err(reason) => Read::Broken(reason),
     }
 }

@@ -6,6 +6,7 @@ use anyhow::Context;
 use rayon::prelude::*;
 use serde::Deserialize;
 
+use super::decode::content;
 use super::manifest::{Manifest, Part, Sample};
 use super::open::{Content, brings_its_own, sha256};
 use crate::key::Key;
@@ -57,7 +58,7 @@ pub fn read(name: &str, path: &Path, taken: bool) -> anyhow::Result<(Manifest, C
     let contents: Vec<Key> = paths
         .par_iter()
         .map(|file| {
-            Ok(Key::of_bytes(
+            Ok(content(
                 &std::fs::read(file)
                     .with_context(|| format!("'{shown}' lists '{}', which cannot be read", file.display()))?,
             ))
