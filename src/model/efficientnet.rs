@@ -73,7 +73,7 @@ impl Block {
     }
 
     /// Channels of the squeezed gate: a quarter of what the block reads.
-    pub(super) fn squeezed(&self) -> usize {
+    fn squeezed(&self) -> usize {
         (self.from / 4).max(1)
     }
 
@@ -163,12 +163,7 @@ fn keras_block(graph: &mut Graph, block: &Block) {
     graph.then(&group, name("dwconv"), depthwise);
     graph.then(&group, name("bn"), norm());
     let map = graph.then(&group, name("activation"), silu());
-    let pointwise = |out, activation| Op::conv(out, [1, 1], 1, [0; 4]).biased(activation);
-    graph.then(&group, name("se_squeeze"), Op::GridPool { reduce: Reduce::Avg, grid: 1 });
-    graph.then(&group, name("se_reshape"), Op::Flatten);
-    graph.then(&group, name("se_reduce"), pointwise(block.squeezed(), Activation::Silu));
-    let gate = graph.then(&group, name("se_expand"), pointwise(block.inner, Activation::Sigmoid));
-    graph.push(&group, name("se_excite"), Op::Scale, &[map, gate]);
+    keras_gate(graph, &group, name, block, map);
     graph.then(&group, name("project_conv"), Op::conv(block.out, [1, 1], 1, [0; 4]));
     let mut main = graph.then(&group, name("project_bn"), norm());
     if block.is_residual() {
@@ -177,6 +172,16 @@ fn keras_block(graph: &mut Graph, block: &Block) {
         }
         graph.push(&group, name("add"), Op::Add, &[main, from]);
     }
+}
+
+/// A gate over the channels of a map (Hu et al., 2018), under Keras' names.
+pub(super) fn keras_gate(graph: &mut Graph, group: &str, name: impl Fn(&str) -> String, block: &Block, map: usize) {
+    let pointwise = |out, activation| Op::conv(out, [1, 1], 1, [0; 4]).biased(activation);
+    graph.then(group, name("se_squeeze"), Op::GridPool { reduce: Reduce::Avg, grid: 1 });
+    graph.then(group, name("se_reshape"), Op::Flatten);
+    graph.then(group, name("se_reduce"), pointwise(block.squeezed(), Activation::Silu));
+    let gate = graph.then(group, name("se_expand"), pointwise(block.inner, Activation::Sigmoid));
+    graph.push(group, name("se_excite"), Op::Scale, &[map, gate]);
 }
 
 /// The blocks of a stage as Keras counts them: a, b, c.

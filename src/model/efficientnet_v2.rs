@@ -1,7 +1,7 @@
 //! EfficientNetV2 (Tan and Le, 2021): S, M and L as torchvision has them; the same and B0 to B3 as Keras has them, which begin with the
 //! preparation of images. The first stages have one convolution where the others have two and a gate.
 
-use super::efficientnet::{Block, DROP_PATH, convolved, letter, torch_block};
+use super::efficientnet::{Block, DROP_PATH, convolved, keras_gate, letter, torch_block};
 use super::graph::{Activation, Framework, Graph, Op, Reduce, Shape, same};
 use super::mobilenet::divisible;
 use super::order::keras_order;
@@ -246,12 +246,7 @@ fn keras_block(graph: &mut Graph, block: &Block) {
         graph.then(&group, name("dwconv2"), whole(block.inner).grouped(block.inner));
         graph.then(&group, name("bn"), keras_norm());
         let map = graph.then(&group, name("activation"), silu());
-        let pointwise = |out, activation| Op::conv(out, [1, 1], 1, [0; 4]).biased(activation);
-        graph.then(&group, name("se_squeeze"), Op::GridPool { reduce: Reduce::Avg, grid: 1 });
-        graph.then(&group, name("se_reshape"), Op::Flatten);
-        graph.then(&group, name("se_reduce"), pointwise(block.squeezed(), Activation::Silu));
-        let gate = graph.then(&group, name("se_expand"), pointwise(block.inner, Activation::Sigmoid));
-        graph.push(&group, name("se_excite"), Op::Scale, &[map, gate]);
+        keras_gate(graph, &group, name, block, map);
     }
     let projecting = if fused && !expands { whole(block.out) } else { Op::conv(block.out, [1, 1], 1, [0; 4]) };
     graph.then(&group, name("project_conv"), projecting);

@@ -57,9 +57,9 @@ impl Cut {
         if self.shifts == [0, 0] { 1 } else { 4 }
     }
 
-    /// The pixel of the map that is a pixel of a window.
-    fn source(&self, window: usize, pixel: usize) -> usize {
-        let [_, across] = self.grid();
+    /// The pixel of the map that comes at a place among those of windows one after the other.
+    fn place(&self, at: usize) -> usize {
+        let (window, pixel, [_, across]) = (at / self.pixels(), at % self.pixels(), self.grid());
         let row = (window / across * self.side + pixel / self.side + self.shifts[0]) % self.height;
         let column = (window % across * self.side + pixel % self.side + self.shifts[1]) % self.width;
         row * self.width + column
@@ -153,17 +153,7 @@ fn apart(x: &Tensor, cut: &Cut) -> Result<Tensor> {
     if x.device().is_cuda() {
         return super::cuda::window_attention::apart(x, cut)?.reshape(shape);
     }
-    let mut y = buffer::take(x.elem_count());
-    let image = cut.height * cut.width * channels;
-    with([x], |[x]| {
-        y.par_chunks_mut(image).zip(x.par_chunks(image)).for_each(|(y, x)| {
-            for (at, into) in y.chunks_exact_mut(channels).enumerate() {
-                let source = cut.source(at / cut.pixels(), at % cut.pixels());
-                into.copy_from_slice(&x[source * channels..][..channels]);
-            }
-        });
-    })?;
-    tensor(y, shape)
+    tensor(moved(x, [cut.height * cut.width, channels], false, |at| cut.place(at))?, shape)
 }
 
 /// The map whose windows these are.
@@ -174,17 +164,27 @@ fn together(x: &Tensor, cut: &Cut) -> Result<Tensor> {
     if x.device().is_cuda() {
         return super::cuda::window_attention::together(x, cut)?.reshape(shape);
     }
+    tensor(moved(x, [cut.height * cut.width, channels], true, |at| cut.place(at))?, shape)
+}
+
+/// The pixels of x in another order, the same for every so many of them: pixel `at` is the one at `place(at)`, or (`back`) comes there.
+fn moved(
+    x: &Tensor,
+    [pixels, channels]: [usize; 2],
+    back: bool,
+    place: impl Fn(usize) -> usize + Sync,
+) -> Result<Vec<f32>> {
     let mut y = buffer::take(x.elem_count());
-    let image = cut.height * cut.width * channels;
+    let size = pixels * channels;
     with([x], |[x]| {
-        y.par_chunks_mut(image).zip(x.par_chunks(image)).for_each(|(y, x)| {
-            for (at, from) in x.chunks_exact(channels).enumerate() {
-                let source = cut.source(at / cut.pixels(), at % cut.pixels());
-                y[source * channels..][..channels].copy_from_slice(from);
+        y.par_chunks_mut(size).zip(x.par_chunks(size)).for_each(|(y, x)| {
+            for at in 0..pixels {
+                let [from, to] = if back { [at, place(at)] } else { [place(at), at] };
+                y[to * channels..][..channels].copy_from_slice(&x[from * channels..][..channels]);
             }
         });
     })?;
-    tensor(y, shape)
+    Ok(y)
 }
 
 /// x [n, height, width, channels] to [n, height / 2, width / 2, 4 x channels]: the pixels of every square of two side by side, the left
@@ -202,16 +202,7 @@ pub fn merge(x: &Tensor) -> Result<Tensor> {
     if x.device().is_cuda() {
         return super::cuda::window_attention::merged(x, [width, channels], true)?.reshape(shape);
     }
-    let mut y = buffer::take(x.elem_count());
-    let rows = 2 * width * channels;
-    with([x], |[x]| {
-        y.par_chunks_mut(rows).zip(x.par_chunks(rows)).for_each(|(y, x)| {
-            for (at, into) in y.chunks_exact_mut(channels).enumerate() {
-                into.copy_from_slice(&x[merged_from(at, width) * channels..][..channels]);
-            }
-        });
-    })?;
-    tensor(y, shape)
+    tensor(moved(x, [2 * width, channels], false, |at| merged_from(at, width))?, shape)
 }
 
 /// The gradient of `merge`'s input.
@@ -229,16 +220,7 @@ pub fn merge_backward(dy: &Tensor) -> Result<Tensor> {
     if dy.device().is_cuda() {
         return super::cuda::window_attention::merged(dy, [width, channels], false)?.reshape(shape);
     }
-    let mut dx = buffer::take(dy.elem_count());
-    let rows = 2 * width * channels;
-    with([dy], |[dy]| {
-        dx.par_chunks_mut(rows).zip(dy.par_chunks(rows)).for_each(|(dx, dy)| {
-            for (at, from) in dy.chunks_exact(channels).enumerate() {
-                dx[merged_from(at, width) * channels..][..channels].copy_from_slice(from);
-            }
-        });
-    })?;
-    tensor(dx, shape)
+    tensor(moved(dy, [2 * width, channels], true, |at| merged_from(at, width))?, shape)
 }
 
 /// The pixel of two rows of `width` pixels that comes at a place among merged ones.
