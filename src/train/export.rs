@@ -37,11 +37,11 @@ pub enum Origin {
 /// Whether a trial's network can be written so: to be asked before it is trained.
 ///
 /// # Errors
-/// It has the names of another framework only.
+/// It has the names of another framework only, or ONNX has no such network.
 pub fn exportable(work: &Work, form: Form) -> anyhow::Result<()> {
     let Stage::Train(stage) = &work.stage else { anyhow::bail!("only trials can be exported") };
     let (graph, _) = stage.network().map_err(anyhow::Error::msg)?;
-    let Form::Tensors(names) = form else { return Ok(()) };
+    let Form::Tensors(names) = form else { return onnx::possible(&graph) };
     named(&graph, names.unwrap_or(graph.framework)).map(drop)
 }
 

@@ -10,6 +10,28 @@ use crate::model::graph::{Activation, Framework, Graph, Op, POINTWISE, Padding, 
 /// The numbers of the layers by `layer.parameter`.
 pub type Numbers = BTreeMap<String, Vec<f32>>;
 
+/// Whether ONNX has what computes the same as a layer.
+///
+/// # Errors
+/// It has not; says why.
+pub fn possible(graph: &Graph, index: usize) -> anyhow::Result<()> {
+    let counts = matches!(graph.layers[index].op, Op::Pool { reduce: Reduce::AvgPadded, .. });
+    anyhow::ensure!(
+        !counts || behind(graph, index) == [0, 0],
+        "'{}' counts pixels of its padding, and none behind that: ONNX counts both",
+        graph.layers[index].name
+    );
+    Ok(())
+}
+
+/// How far windows of a pooling that begin within the image end behind its padding, at the bottom and on the right.
+fn behind(graph: &Graph, index: usize) -> [usize; 2] {
+    let Op::Pool { kernel, stride, padding, .. } = graph.layers[index].op else { return [0, 0] };
+    let ([_, rows, columns], [_, height, width]) = (graph.input_shape(index), graph.layers[index].shape);
+    let beyond = |length: usize, count: usize| ((count - 1) * stride + kernel).saturating_sub(length);
+    [beyond(rows + padding[0] + padding[1], height), beyond(columns + padding[2] + padding[3], width)]
+}
+
 /// A layer with all that it is made of.
 pub(super) struct Layer<'a> {
     pub graph: &'a Graph,
@@ -200,20 +222,11 @@ impl Layer<'_> {
     }
 
     fn pool(&self, writer: &mut Writer, x: &Name) -> anyhow::Result<Name> {
-        let (from, [_, height, width]) = (self.graph.input_shape(self.index), self.graph.layers[self.index].shape);
+        let from = self.graph.input_shape(self.index);
         match &self.graph.layers[self.index].op {
             Op::Pool { reduce, kernel, stride, padding, .. } => {
                 let [top, bottom, left, right] = *padding;
-                // Windows that begin within the image and end behind its padding.
-                let beyond = |length: usize, count: usize, before: usize, after: usize| {
-                    ((count - 1) * stride + kernel).saturating_sub(length + before + after)
-                };
-                let more = [beyond(from[1], height, top, bottom), beyond(from[2], width, left, right)];
-                anyhow::ensure!(
-                    *reduce != Reduce::AvgPadded || more == [0, 0],
-                    "'{}' counts pixels of its padding, and none behind that: ONNX counts both",
-                    self.graph.layers[self.index].name
-                );
+                let more = behind(self.graph, self.index);
                 let pads = [top, left, bottom + more[0], right + more[1]].map(|side| side as i64);
                 let mut how = vec![
                     Attribute::ints("kernel_shape", [*kernel as i64; 2]),

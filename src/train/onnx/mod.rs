@@ -29,6 +29,24 @@ const PROBABILITIES: &str = "probabilities";
 /// Bytes that one message of protocol buffers may have.
 const MOST: usize = 1 << 31;
 
+/// Whether a network can be such a file: to be asked before it is trained.
+///
+/// # Errors
+/// It has a layer that ONNX has not got, or is larger than a file may be.
+pub fn possible(graph: &Graph) -> anyhow::Result<()> {
+    (1..graph.layers.len()).try_for_each(|index| layers::possible(graph, index))?;
+    fits(graph, graph.total_params() * size_of::<f32>())
+}
+
+fn fits(graph: &Graph, bytes: usize) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        bytes < MOST,
+        "{} has {bytes} bytes of numbers, and an ONNX file holds less than {MOST}: export it as .safetensors",
+        graph.arch
+    );
+    Ok(())
+}
+
 /// Writes such a file to a temporary one beside `path` and renames it.
 ///
 /// # Errors
@@ -53,6 +71,7 @@ pub fn write(
 /// # Errors
 /// The network has a layer that ONNX has not got, a tensor is missing, or it is larger than such a file may be.
 fn bytes(trained: &Trained, graph: &Graph, weights: &Weights, facts: &[(String, String)]) -> anyhow::Result<Vec<u8>> {
+    possible(graph)?;
     let mut numbers = BTreeMap::new();
     for (name, tensor) in &weights.0 {
         numbers.insert(name.clone(), tensor.flatten_all()?.to_vec1::<f32>()?);
@@ -83,12 +102,7 @@ fn bytes(trained: &Trained, graph: &Graph, weights: &Weights, facts: &[(String, 
         opset_import: vec![Operators { domain: String::new(), version: proto::OPERATORS }],
         metadata_props: metadata(trained, facts)?,
     };
-    let length = model.encoded_len();
-    anyhow::ensure!(
-        length < MOST,
-        "{} has {length} bytes of numbers, and an ONNX file holds less than {MOST}: export it as .safetensors",
-        graph.arch
-    );
+    fits(graph, model.encoded_len())?;
     Ok(model.encode_to_vec())
 }
 
@@ -130,4 +144,29 @@ fn metadata(trained: &Trained, facts: &[(String, String)]) -> anyhow::Result<Vec
     ];
     let own = own.into_iter().map(|(key, value)| (key.to_owned(), value));
     Ok(own.chain(facts.iter().cloned()).map(|(key, value)| Entry { key, value }).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::arch::Arch;
+    use crate::model::graph::{Framework, Op, Reduce};
+
+    #[test]
+    fn what_cannot_be_such_a_file_is_known_without_its_numbers() {
+        let of = |name: &str| {
+            Arch::new(name, 224, 1.0).graph(1000).map_err(anyhow::Error::msg).and_then(|own| possible(&own))
+        };
+        assert!(of("vit_b_16").is_ok() && of("regnet_y_16gf").is_ok());
+        let said = of("vit_h_14").err().map_or_else(String::new, |error| error.to_string());
+        assert!(said.contains("vit_h_14 has 2528183200 bytes of numbers"), "{said}");
+        let pooled = |ceil: bool, reduce: Reduce| {
+            let mut graph = Graph::new("own", Framework::Torch, [3, 8, 8]);
+            graph.then("own", "pool", Op::Pool { reduce, kernel: 3, stride: 2, padding: [0; 4], ceil });
+            possible(&graph)
+        };
+        assert!(pooled(false, Reduce::AvgPadded).is_ok() && pooled(true, Reduce::Avg).is_ok());
+        let said = pooled(true, Reduce::AvgPadded).err().map_or_else(String::new, |error| error.to_string());
+        assert!(said.starts_with("'pool' counts pixels of its padding"), "{said}");
+    }
 }
