@@ -216,7 +216,7 @@ pub enum WeightsVerb {
     Convert {
         #[command(flatten)]
         look: Look,
-        /// Whose names and layouts
+        /// Whose names and layouts: needed for .safetensors, and nothing that .onnx has
         #[arg(long, value_enum)]
         names: Option<Names>,
         /// Where to write

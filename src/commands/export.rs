@@ -1,5 +1,5 @@
-//! `export FILE TRIAL`: a trial's trained network as a weight file that Keras or PyTorch loads. `export FILE --bundle`: the
-//! experiment and its results, for others to repeat.
+//! `export FILE TRIAL`: a trial's trained network as a weight file that Keras or PyTorch loads, or as one that runtimes of ONNX run.
+//! `export FILE --bundle`: the experiment and its results, for others to repeat.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! A trained network as a weight file: what was kept of the trial, or the trial run again, which gives the same bits.
+//! A trained network as a file of weights or of ONNX: what was kept of the trial, or the trial run again, which gives the same bits.
 
 use std::path::Path;
 
