@@ -167,6 +167,8 @@ pub enum FailureClass {
     Device,
     /// The worker process died.
     Killed,
+    /// A source model that trials were to start from.
+    Diverged,
     /// An invariant did not hold.
     Bug,
 }
@@ -186,6 +188,7 @@ impl FailureClass {
             Self::DiskFull => "disk-full",
             Self::Device => "device",
             Self::Killed => "killed",
+            Self::Diverged => "diverged",
             Self::Bug => "bug",
         }
     }

@@ -99,6 +99,14 @@ impl Said {
     }
 }
 
+/// Key and columns of every trial that `status NAME --format json` printed.
+pub fn listed(said: &str) -> Vec<(String, serde_json::Value)> {
+    let said: serde_json::Value = serde_json::from_str(said).unwrap();
+    assert_eq!(said["version"], 1);
+    let trials = said["trials"].as_array().unwrap().iter();
+    trials.map(|trial| (trial["trial"].as_str().unwrap().to_owned(), trial["columns"].clone())).collect()
+}
+
 /// A PNG whose colour tells its class.
 pub fn png(width: u32, height: u32, class: u32, seed: u32) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tl_sweep::model::arch::Arch;
 
-use crate::builder::World;
+use crate::builder::{World, listed};
 use crate::materials::network;
 
 const FILE: &str = "
@@ -46,7 +46,7 @@ fn world() -> World {
 /// Key, recipe and learning rate of every planned trial.
 fn trials(world: &World, db: &str) -> Vec<(String, serde_json::Value)> {
     let said = world.run(&["status", "mine", "--format", "json", "--db", db]).exits(0).out;
-    serde_json::from_str(&said).unwrap()
+    listed(&said)
 }
 
 fn key_of(world: &World, db: &str, fits: impl Fn(&serde_json::Value) -> bool) -> String {
@@ -91,7 +91,7 @@ fn a_trial_says_why_it_stands_as_it_does() {
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["reasons"][0]["about"].as_str(), Some("status"));
     assert!(world.run(&["why", "nokey"]).exits(2).err.contains("no trial's key starts with"));
-    assert!(world.run(&["why", &missing, "--format", "csv"]).exits(2).err.contains("table and json"));
+    assert!(world.run(&["why", &missing, "--format", "csv"]).exits(2).err.contains("[possible values: table, json]"));
 }
 
 /// The source model is a stage of its own.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tl_sweep::model::arch::Arch;
 
-use crate::builder::World;
+use crate::builder::{World, listed};
 use crate::materials::network;
 use crate::predictions::experiment;
 
@@ -33,7 +33,7 @@ pub fn kept(world: &World) -> BTreeSet<String> {
 /// Keys of trials that `fits` picks by recipe, learning rate and status.
 fn keys(world: &World, fits: impl Fn(&serde_json::Value) -> bool) -> BTreeSet<String> {
     let said = world.run(&["status", "mine", "--format", "json"]).exits(0).out;
-    let rows: Vec<(String, serde_json::Value)> = serde_json::from_str(&said).unwrap();
+    let rows = listed(&said);
     rows.into_iter().filter(|(_, columns)| fits(columns)).map(|(key, _)| key).collect()
 }
 

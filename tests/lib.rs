@@ -1,6 +1,7 @@
 //! One test binary. Each file is a room or a promise; `builder` makes the small worlds they run in.
 
 mod advice;
+mod answers;
 mod architecture;
 mod augmentations;
 mod averaging;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::builder::World;
+use crate::builder::{World, listed};
 
 const FILE: &str = "
 [experiment]
@@ -39,7 +39,7 @@ fn world() -> World {
 
 fn keys(world: &World) -> Vec<String> {
     let said = world.run(&["status", "mine", "--format", "json"]).exits(0).out;
-    let rows: Vec<(String, serde_json::Value)> = serde_json::from_str(&said).unwrap();
+    let rows = listed(&said);
     let mut keys: Vec<String> = rows.into_iter().map(|(key, _)| key).collect();
     keys.sort();
     keys

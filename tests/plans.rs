@@ -306,3 +306,92 @@ fn weight_decay_means_what_it_says() {
     assert!((step(0.5, 0.0) - (2.0 - 0.1 * 2.0)).abs() < 1e-6);
     assert!((step(0.0, 0.5) - (2.0 * 0.95 - 0.1)).abs() < 1e-6);
 }
+
+/// 16 pixels are one behind the last of ResNet-18's blocks.
+#[test]
+fn a_batch_of_one_image_that_a_batch_norm_cannot_train_on_is_refused_before_anything_runs() {
+    let file = |more: &str, train: &str| {
+        format!(
+            r#"
+[backbone]
+arch = "resnet18"
+width = 0.125
+input = 32
+weights = "random"
+[datasets.a]
+synthetic = {{ classes = 3, train = 10, test = 4 }}
+[scenarios.s]
+dataset = "a"
+per_class = 3
+[axes]
+recipe = ["r"]
+[train]
+steps = 4
+[recipes.r]
+{train}
+{more}
+"#
+        )
+    };
+    let said = |text: &str, code: i32| {
+        let said = World::new().file("x.toml", text).run(&["check", "x.toml"]).exits(code);
+        said.out + &said.err
+    };
+    // Nine images: the last batch of an epoch is one.
+    let refused = said(&file("", "batch = 4"), 2);
+    assert!(refused.contains("batch = 4 leaves one image for the last batch of 9"), "{refused}");
+    assert!(refused.contains("'layer4.0.bn1'") && refused.contains("x.toml:17:9"), "{refused}");
+    for fine in ["batch = 3", "batch = 9", "batch = 5", "batch = 4\nbatch_norm = \"affine\"", "batch = 4\ninput = 64"] {
+        said(&file("", fine), 0);
+    }
+    // A last batch that is not reached is none; one that `refit` makes, is.
+    said(&file("", "batch = 4\nsteps = 2"), 0);
+    said(&file("[experiment]\nrefit = true", "batch = 5"), 0);
+    let refit = said(&file("[experiment]\nrefit = true", "batch = 7"), 2);
+    assert!(refit.contains("of 15"), "{refit}");
+    // What is said is so: without the check such a trial fails, and those that pass run.
+    let world = World::new().file("x.toml", file("", "batch = 5"));
+    world.run(&["run", "x.toml", "--quiet"]).exits(0);
+    let source = "[pretrain]\ndataset = \"a\"\nsteps = 9\nbatch = 23";
+    let pretrained = file(source, "batch = 3").replace("\"random\"", "\"pretrain\"");
+    let refused = said(&pretrained, 2);
+    assert!(refused.contains("[pretrain]: batch = 23 leaves one image for the last batch of 24"), "{refused}");
+    said(&pretrained.replace("batch = 23", "batch = 22"), 0);
+}
+
+/// Where validation is carved by groups, replicates train on more or fewer images: what cannot be foreseen fails in clear words.
+#[test]
+fn a_batch_norm_that_has_no_variance_says_so_without_a_trace() {
+    let mut rows = String::from("path,label,split,group\n");
+    let mut world = World::new();
+    for image in 0..22 {
+        let (class, split) = (image % 2, if image < 16 { "train" } else { "test" });
+        world = world.file(&format!("{image}.png"), crate::builder::png(32, 32, class, image));
+        rows += &format!("{image}.png,{class},{split},g{}\n", image / 4);
+    }
+    let world = world.file("all.csv", rows).file(
+        "x.toml",
+        r#"
+[backbone]
+arch = "resnet18"
+width = 0.125
+input = 32
+weights = "random"
+[datasets.a]
+path = "all.csv"
+[scenarios.s]
+dataset = "a"
+[axes]
+recipe = ["from-scratch"]
+batch = [2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
+[train]
+steps = 8
+"#,
+    );
+    world.run(&["check", "x.toml"]).exits(0);
+    let said = world.command(&["run", "x.toml", "--quiet"]).env("RUST_BACKTRACE", "1").output().unwrap();
+    assert_eq!(said.status.code(), Some(4));
+    let said = String::from_utf8(said.stderr).unwrap();
+    assert!(said.contains("one image with maps of one pixel has no variance"), "{said}");
+    assert!(!said.contains("rustc") && !said.contains("tl_sweep::"), "{said}");
+}

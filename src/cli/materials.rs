@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Asked, Format};
+use super::{Answer, Asked, Format, Sheet};
 
 /// Weights, images, and how the images are brought before the weights.
 #[derive(Clone, Debug, Args)]
@@ -69,8 +69,8 @@ pub struct Recommend {
     /// Write an experiment that tests the advice; never over an existing file
     #[arg(long, short, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub format: Format,
+    #[arg(long, value_enum, default_value_t = Sheet::Table)]
+    pub format: Sheet,
 }
 
 /// Which weights are to be compared on which images.
@@ -103,8 +103,8 @@ pub struct Rank {
     /// Write an experiment that tests the order; never over an existing file
     #[arg(long, short, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub format: Format,
+    #[arg(long, value_enum, default_value_t = Sheet::Table)]
+    pub format: Sheet,
 }
 
 /// A weight file among others, with what it does not say itself.
@@ -180,7 +180,10 @@ pub struct LookAt {
 #[derive(Debug, Subcommand)]
 pub enum DataVerb {
     /// List the datasets that can be fetched
-    List,
+    List {
+        #[arg(long, value_enum, default_value_t = Answer::Table)]
+        format: Answer,
+    },
     /// Fetch a dataset, check its bytes, and lay it out under --data
     Get {
         /// A name of `data list`
@@ -194,7 +197,10 @@ pub enum DataVerb {
 #[derive(Debug, Subcommand)]
 pub enum WeightsVerb {
     /// List the known weight files, and which of them are here
-    List,
+    List {
+        #[arg(long, value_enum, default_value_t = Answer::Table)]
+        format: Answer,
+    },
     /// Fetch a weight file, and check its bytes
     Get {
         /// A name of `weights list`, an address, or hf:OWNER/NAME of the Hugging Face hub (hf:OWNER/NAME/FILE where the file is not
@@ -211,6 +217,8 @@ pub enum WeightsVerb {
     Inspect {
         #[command(flatten)]
         look: Look,
+        #[arg(long, value_enum, default_value_t = Answer::Table)]
+        format: Answer,
     },
     /// Write a file of any format as .safetensors, under the names of a framework; or what `export` wrote as .onnx
     Convert {

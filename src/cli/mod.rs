@@ -65,6 +65,21 @@ pub enum Format {
     Json,
 }
 
+/// How an answer is written that only people or programs read, no paper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Answer {
+    Table,
+    Json,
+}
+
+/// How an answer is written that is no list of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Sheet {
+    Table,
+    Md,
+    Json,
+}
+
 /// An experiment file, and what is changed in it for this call.
 #[derive(Clone, Debug, Args)]
 pub struct Asked {
@@ -109,6 +124,9 @@ pub enum Verb {
     Check {
         #[command(flatten)]
         asked: Asked,
+        /// json has problems with file, line and column, and warnings
+        #[arg(long, value_enum, default_value_t = Answer::Table)]
+        format: Answer,
     },
     /// Show trials, shared stages, cost and what the store already holds
     Plan {
@@ -143,6 +161,9 @@ pub enum Verb {
         /// Run every trial alone, nothing shared: the same results, for audit, at the full price
         #[arg(long)]
         no_share: bool,
+        /// How the report at the end is written, as by `report`
+        #[arg(long, value_enum, default_value_t = Published::Table, conflicts_with = "shard")]
+        format: Published,
     },
     /// Run finished trials again, compare, and keep what they give this time
     Rerun {
@@ -165,6 +186,8 @@ pub enum Verb {
         /// All of them
         #[arg(long, conflicts_with = "sample")]
         all: bool,
+        #[arg(long, value_enum, default_value_t = Answer::Table)]
+        format: Answer,
     },
     /// Take over into --db what other stores or bundles hold: the parts of `run --shard`; what is in both is compared
     Merge {
@@ -193,22 +216,22 @@ pub enum Verb {
         #[arg(long)]
         once: bool,
         /// json says once how far it is: null where no sweep runs
-        #[arg(long, value_enum, default_value_t = Format::Table)]
-        format: Format,
+        #[arg(long, value_enum, default_value_t = Answer::Table)]
+        format: Answer,
     },
     /// Everything about one trial: settings, scores, curve, what it gets wrong class by class
     Show {
         /// The first digits of its key
         trial: String,
-        #[arg(long, value_enum, default_value_t = Format::Table)]
-        format: Format,
+        #[arg(long, value_enum, default_value_t = Sheet::Table)]
+        format: Sheet,
     },
     /// Why a trial stands as it does: how it ended, what its flags rest on, whether it is selected and where it counts
     Why {
         /// The first digits of its key
         trial: String,
-        #[arg(long, value_enum, default_value_t = Format::Table)]
-        format: Format,
+        #[arg(long, value_enum, default_value_t = Answer::Table)]
+        format: Answer,
     },
     /// What two trials differ in: settings, results, answers to the same test images
     Compare {
@@ -218,8 +241,8 @@ pub enum Verb {
         /// Those of another
         #[arg(value_name = "B")]
         other: String,
-        #[arg(long, value_enum, default_value_t = Format::Table)]
-        format: Format,
+        #[arg(long, value_enum, default_value_t = Sheet::Table)]
+        format: Sheet,
     },
     /// Say which images are probably labelled wrong: those that most recipes, not having learned from them, surely take for another
     /// class
@@ -254,6 +277,9 @@ pub enum Verb {
         /// Folder that serves as the test split; where there is none, a share of the images, such as 0.2
         #[arg(long, value_name = "FOLDER", default_value = "test")]
         test: String,
+        /// Splits and near-duplicates are CSV without it
+        #[arg(long, value_enum, default_value_t = Answer::Table, conflicts_with = "page")]
+        format: Answer,
     },
     /// A network layer by layer, as Keras prints it
     Summary {
@@ -275,8 +301,10 @@ pub enum Verb {
         #[arg(long)]
         freeze: Option<String>,
         /// Print it as a file that `arch` can name, to write a network of your own from
-        #[arg(long)]
+        #[arg(long, conflicts_with = "format")]
         toml: bool,
+        #[arg(long, value_enum, default_value_t = Answer::Table)]
+        format: Answer,
     },
     /// Write features of images into a file for other programs: .h5, .npy or .safetensors
     Extract(Extract),
@@ -321,11 +349,13 @@ pub enum Verb {
         /// Only say what would go
         #[arg(long)]
         dry_run: bool,
+        #[arg(long, value_enum, default_value_t = Answer::Table)]
+        format: Answer,
     },
     /// Show what this machine can compute on, and what is missing for more
     Doctor {
-        #[arg(long, value_enum, default_value_t = Format::Table)]
-        format: Format,
+        #[arg(long, value_enum, default_value_t = Answer::Table)]
+        format: Answer,
     },
     /// Measures a device for a forecast; started by `plan` and `run`
     #[command(hide = true)]

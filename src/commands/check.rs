@@ -7,20 +7,101 @@ use super::data::contradictions_told;
 use super::jobs::{self, Jobs, What};
 use super::machine::Rates;
 use super::world::World;
-use super::{Exit, Usage, near, prepare, print, tuning};
-use crate::cli::{Asked, Common};
+use super::{Exit, Usage, exit_code, near, prepare, print, print_json, tuning};
+use crate::cli::{Answer, Asked, Common};
+use crate::data::near::Pair;
 use crate::data::{Dataset, Manifest};
 use crate::experiment::Experiment;
 use crate::experiment::condition::like;
+use crate::experiment::problem::{Located, Problems};
 use crate::key::Key;
 use crate::plan::Plan;
 use crate::plan::stage::Stage;
 use crate::value::Value;
 
-/// At most so many images that are left out of a dataset are named.
+/// At most so many images that are left out of a dataset are named to a person.
 const LISTED: usize = 20;
 
-pub fn run(asked: &Asked, common: &Common) -> anyhow::Result<Exit> {
+/// What there is to say of a file without a problem.
+struct Examined {
+    /// Dataset, image and reason.
+    skipped: Vec<[String; 3]>,
+    warnings: Vec<String>,
+    cells: usize,
+    trials: usize,
+    /// Whether the number of trials depends on which settings lead.
+    about: bool,
+    /// Trials that may follow for open rules.
+    at_most: usize,
+}
+
+pub fn run(asked: &Asked, format: Answer, common: &Common) -> anyhow::Result<Exit> {
+    match (examined(asked, common), format) {
+        (Ok(found), Answer::Table) => told(asked, &found),
+        (Ok(found), Answer::Json) => {
+            let skipped = found.skipped.iter().map(
+                |[dataset, image, reason]| serde_json::json!({"dataset": dataset, "image": image, "reason": reason}),
+            );
+            print_json(&serde_json::json!({
+                "version": 1,
+                "problems": [],
+                "skipped": skipped.collect::<Vec<_>>(),
+                "warnings": found.warnings,
+                "cells": found.cells,
+                "trials": found.trials,
+                "trials_depend": found.about,
+                "at_most_more": found.at_most,
+            }))?;
+            Ok(Exit::Complete)
+        }
+        (Err(error), Answer::Json) if exit_code(&error) == Exit::BadExperiment => {
+            print_json(&serde_json::json!({"version": 1, "problems": problems(&error)}))?;
+            Ok(Exit::BadExperiment)
+        }
+        (Err(error), _) => Err(error),
+    }
+}
+
+/// What is wrong with a file, or with what it names.
+fn problems(error: &anyhow::Error) -> Vec<Located> {
+    let message = || format!("{error:#}");
+    let one = || vec![Located { file: None, line: None, column: None, message: message(), help: None }];
+    error.downcast_ref::<Problems>().map_or_else(one, Problems::located)
+}
+
+fn told(asked: &Asked, found: &Examined) -> anyhow::Result<Exit> {
+    let mut of = "";
+    let mut count = 0;
+    for [dataset, image, reason] in &found.skipped {
+        count = if of == dataset { count + 1 } else { 1 };
+        of = dataset;
+        if count <= LISTED {
+            print(&format!("skipped: '{image}' of '{dataset}': {reason}"))?;
+        }
+        let all = || found.skipped.iter().filter(|[other, ..]| other == dataset).count();
+        if count == LISTED + 1 {
+            print(&format!("skipped: {} more of '{dataset}'", all() - LISTED))?;
+        }
+    }
+    for warning in &found.warnings {
+        print(&format!("warning: {warning}"))?;
+    }
+    let more = match found.at_most {
+        0 => String::new(),
+        more => format!(" and as many as {more} more for open rules"),
+    };
+    print(&format!(
+        "{}: {} cells, {}{} trials{more}, no problem found",
+        asked.file.display(),
+        found.cells,
+        if found.about { "about " } else { "" },
+        found.trials,
+    ))?;
+    Ok(Exit::Complete)
+}
+
+/// Reads all that the file names.
+fn examined(asked: &Asked, common: &Common) -> anyhow::Result<Examined> {
     let experiment = Experiment::load(&asked.file, &asked.set)?;
     let mut world = World::gather(&experiment, &asked.file, common)?;
     world.rates = Rates::unmeasured(&world.places.cache);
@@ -31,84 +112,81 @@ pub fn run(asked: &Asked, common: &Common) -> anyhow::Result<Exit> {
     let cells: Vec<usize> = (0..plan.cells.len()).collect();
     let all = jobs::jobs(&plan, &cells, &Default::default(), &world).map_err(anyhow::Error::msg)?;
     let prepared = prepare::prepare_data(&plan, &all, &world)?;
-    for dataset in world.datasets.values() {
-        let skipped = &dataset.manifest.skipped;
-        for (id, reason) in skipped.iter().take(LISTED) {
-            print(&format!("skipped: '{id}' of '{}': {reason}", dataset.name))?;
-        }
-        if skipped.len() > LISTED {
-            print(&format!("skipped: {} more of '{}'", skipped.len() - LISTED, dataset.name))?;
-        }
+    let skipped = world.datasets.values().flat_map(|dataset| {
+        let own = dataset.manifest.skipped.iter();
+        own.map(|(image, reason)| [dataset.name.clone(), image.clone(), reason.clone()])
+    });
+    let mut warnings = of_bytes(&all, &world);
+    warnings.extend(of_near(&near::found(&prepared, &world)?));
+    warnings.extend(idle(&plan, &all, worth.at_most));
+    warnings.extend(undecidable(&experiment, &world));
+    Ok(Examined {
+        skipped: skipped.collect(),
+        warnings,
+        cells: plan.whole().count(),
+        trials: all.totals.trials,
+        about: plan.compares_first(),
+        at_most: worth.at_most,
+    })
+}
+
+/// Images that stand twice, to the byte: in training and test, in two classes, in the source and a target.
+fn of_bytes(jobs: &Jobs, world: &World) -> Vec<String> {
+    let twice = |dataset: &Dataset| {
         let leaks = dataset.manifest.leaks(&dataset.manifest);
-        if let Some((train, test)) = leaks.first() {
-            print(&format!(
-                "warning: in '{}' {} training images have the same bytes as a test image, for example {train} and {test}",
-                dataset.name,
-                leaks.len()
-            ))?;
-        }
-    }
-    for dataset in world.datasets.values() {
-        if let Some(told) = contradictions_told(&format!("'{}'", dataset.name), &dataset.manifest) {
-            print(&format!("warning: {told}"))?;
-        }
-    }
-    for (source, dataset) in pretrained(&all, &world) {
+        let (train, test) = leaks.first()?;
+        Some(format!(
+            "in '{}' {} training images have the same bytes as a test image, for example {train} and {test}",
+            dataset.name,
+            leaks.len()
+        ))
+    };
+    let of_source = |(source, dataset): (&Dataset, &Dataset)| {
         let leaks = dataset.manifest.leaks(&source.manifest);
-        if let Some((train, test)) = leaks.first() {
-            print(&format!(
-                "warning: the source model trains on {} images of '{}' with the same bytes as a test image of '{}', for example {train} and {test}",
-                leaks.len(),
-                source.name,
-                dataset.name
-            ))?;
-        }
-    }
-    let near = near::found(&prepared, &world)?;
-    for (dataset, pairs) in &near {
-        if let Some(told) = near::told(&dataset.name, &dataset.manifest, pairs) {
-            let (word, what) = match dataset.manifest.folds {
-                None => ("drop", "leaves those to train on out"),
-                Some(_) => ("together", "puts them into one fold"),
-            };
-            print(&format!(
-                "warning: {told}; `tl-sweep data` with --near-duplicates lists them, near_duplicates = \"{word}\" under \
-                 [datasets.{}] {what}",
-                dataset.name
-            ))?;
-        }
-    }
-    for (dataset, pairs) in &near {
-        for told in near::told_of_others(&dataset.name, &dataset.manifest, pairs) {
-            print(&format!("warning: {told}"))?;
-        }
-    }
+        let (train, test) = leaks.first()?;
+        Some(format!(
+            "the source model trains on {} images of '{}' with the same bytes as a test image of '{}', for example {train} and {test}",
+            leaks.len(),
+            source.name,
+            dataset.name
+        ))
+    };
+    let all = || world.datasets.values().map(|dataset| &**dataset);
+    let contradicted = |dataset: &Dataset| contradictions_told(&format!("'{}'", dataset.name), &dataset.manifest);
+    let of_sources = pretrained(jobs, world).into_iter().filter_map(of_source);
+    all().filter_map(twice).chain(all().filter_map(contradicted)).chain(of_sources).collect()
+}
+
+/// Test images that are training images once more, but for the bytes.
+fn of_near(near: &[(&Dataset, Vec<Pair>)]) -> Vec<String> {
+    let own = near.iter().filter_map(|(dataset, pairs)| {
+        let told = near::told(&dataset.name, &dataset.manifest, pairs)?;
+        let (word, what) = match dataset.manifest.folds {
+            None => ("drop", "leaves those to train on out"),
+            Some(_) => ("together", "puts them into one fold"),
+        };
+        Some(format!(
+            "{told}; `tl-sweep data` with --near-duplicates lists them, near_duplicates = \"{word}\" under [datasets.{}] {what}",
+            dataset.name
+        ))
+    });
+    let others = near.iter().flat_map(|(dataset, pairs)| near::told_of_others(&dataset.name, &dataset.manifest, pairs));
+    own.chain(others).collect()
+}
+
+/// Settings that say how many trials are worth running, and change nothing.
+fn idle(plan: &Plan, all: &Jobs, at_most: usize) -> Vec<String> {
     let has_short = plan.all_trials().iter().any(|trial| plan.cells[trial.cell].is_short());
-    if plan.tune_share.is_some() && !has_short {
-        print("warning: tune_share has no effect: no recipe has so many settings that it saves work")?;
-    }
-    if plan.tune_replicates < plan.replicates && all.totals.trials == plan.distinct() * plan.replicates {
-        print("warning: tune_replicates has no effect: every recipe has a single setting")?;
-    }
-    if plan.max_replicates > plan.replicates && worth.at_most == 0 {
-        print("warning: max_replicates has no effect: there is no rule")?;
-    }
-    for warning in undecidable(&experiment, &world) {
-        print(&format!("warning: {warning}"))?;
-    }
-    print(&format!(
-        "{}: {} cells, {}{} trials{}, no problem found",
-        asked.file.display(),
-        plan.whole().count(),
-        if plan.compares_first() { "about " } else { "" },
-        all.totals.trials,
-        if worth.at_most > 0 {
-            format!(" and as many as {} more for open rules", worth.at_most)
-        } else {
-            String::new()
-        }
-    ))?;
-    Ok(Exit::Complete)
+    let compares = plan.tune_replicates < plan.replicates;
+    let found = [
+        (plan.tune_share.is_some() && !has_short)
+            .then_some("tune_share has no effect: no recipe has so many settings that it saves work"),
+        (compares && all.totals.trials == plan.distinct() * plan.replicates)
+            .then_some("tune_replicates has no effect: every recipe has a single setting"),
+        (plan.max_replicates > plan.replicates && at_most == 0)
+            .then_some("max_replicates has no effect: there is no rule"),
+    ];
+    found.into_iter().flatten().map(str::to_owned).collect()
 }
 
 /// Each dataset that a source model is trained on here, beside each other one.

@@ -1,7 +1,7 @@
 //! `compare A B`: what two trials differ in, and how sure it is that one of them is better.
 
 use super::{Exit, Usage, print, table_style};
-use crate::cli::{Common, Format};
+use crate::cli::{Common, Sheet};
 use crate::report::compare::{Difference, difference, scored};
 use crate::report::findings::fraction;
 use crate::report::table::{Style, table};
@@ -21,15 +21,12 @@ struct Compared {
     paired: Option<Paired>,
 }
 
-pub fn run(names: [&str; 2], format: Format, common: &Common) -> anyhow::Result<Exit> {
+pub fn run(names: [&str; 2], format: Sheet, common: &Common) -> anyhow::Result<Exit> {
     let compared = Compared::read(&Store::read(&common.db)?, names)?;
     print(&match format {
-        Format::Table => compared.text(table_style()),
-        Format::Md => compared.text(Style::Markdown),
-        Format::Json => serde_json::to_string_pretty(&compared.json())?,
-        Format::Csv => {
-            return Err(Usage("two trials are no list of rows: --format takes table, md or json".to_owned()).into());
-        }
+        Sheet::Table => compared.text(table_style()),
+        Sheet::Md => compared.text(Style::Markdown),
+        Sheet::Json => serde_json::to_string_pretty(&compared.json())?,
     })?;
     Ok(Exit::Complete)
 }

@@ -7,21 +7,31 @@ use std::path::{Path, PathBuf};
 use super::get::how_to_get_dataset;
 use super::near::told;
 use super::recommended::quoted;
-use super::{Exit, Usage, findings, print, table_style};
-use crate::cli::Common;
+use super::{Exit, Usage, findings, print, print_json, table_style};
+use crate::cli::{Answer, Common};
 use crate::data::open::Source;
-use crate::data::{Dataset, Holdout, Manifest, Part, Spec, near, open};
+use crate::data::{Dataset, Holdout, Manifest, Part, Sample, Spec, near, open};
 use crate::report::csv;
 use crate::report::table::table;
 use crate::store::Store;
 
-pub fn run(target: &str, near_duplicates: bool, test: &str, common: &Common) -> anyhow::Result<Exit> {
+pub fn run(target: &str, near_duplicates: bool, test: &str, format: Answer, common: &Common) -> anyhow::Result<Exit> {
     let dataset = opened(target, test, common)?;
     if !near_duplicates {
-        return show(&dataset.manifest);
+        match format {
+            Answer::Table => show(&dataset.manifest)?,
+            Answer::Json => print_json(&json(&dataset))?,
+        }
+        return Ok(Exit::Complete);
     }
     let pairs = near::of_dataset(&dataset)?;
     let id = |sample: u32| dataset.manifest.samples[sample as usize].id.clone();
+    if format == Answer::Json {
+        let pair = |pair: &near::Pair| serde_json::json!({"test": id(pair.test), "train": id(pair.train), "distance": pair.distance, "mirrored": pair.mirrored});
+        let pairs: Vec<serde_json::Value> = pairs.iter().map(pair).collect();
+        print_json(&serde_json::json!({"version": 1, "dataset": dataset.name, "near_duplicates": pairs}))?;
+        return Ok(Exit::Complete);
+    }
     let columns = ["test", "train", "distance", "mirrored"];
     let rows = pairs.iter().map(|pair| {
         let cells = [id(pair.test), id(pair.train), format!("{:.5}", pair.distance), pair.mirrored.to_string()];
@@ -41,16 +51,45 @@ pub fn run(target: &str, near_duplicates: bool, test: &str, common: &Common) -> 
 ///
 /// # Errors
 /// There is no such experiment, or nothing can be printed.
-pub fn splits(experiment: &str, common: &Common) -> anyhow::Result<Exit> {
-    print(splits_csv(&Store::read(&common.db)?, experiment)?.trim_end())?;
+pub fn splits(experiment: &str, format: Answer, common: &Common) -> anyhow::Result<Exit> {
+    let store = Store::read(&common.db)?;
+    match format {
+        Answer::Table => print(splits_csv(&store, experiment)?.trim_end())?,
+        Answer::Json => {
+            let rows = split_rows(&store, experiment)?;
+            print_json(&serde_json::json!({"version": 1, "experiment": experiment, "samples": rows}))?;
+        }
+    }
     Ok(Exit::Complete)
+}
+
+/// The same of a dataset as `show` prints, for machines.
+fn json(dataset: &Dataset) -> serde_json::Value {
+    let manifest = &dataset.manifest;
+    let counts = [Part::Train, Part::Val, Part::Test].map(|part| manifest.counts(part));
+    let class = |(at, name): (usize, &String)| {
+        let [train, val, test] = counts.each_ref().map(|own| own[at]);
+        serde_json::json!({"class": name, "train": train, "val": val, "test": test})
+    };
+    let named =
+        |sample: &Sample| serde_json::json!({"image": sample.id, "class": manifest.classes[sample.class as usize]});
+    let leak = |(train, test): &(&str, &str)| serde_json::json!({"train": train, "test": test});
+    serde_json::json!({
+        "version": 1,
+        "dataset": dataset.name,
+        "classes": manifest.classes.iter().enumerate().map(class).collect::<Vec<_>>(),
+        "sha256": manifest.sha256,
+        "fingerprint": manifest.fingerprint,
+        "leaks": manifest.leaks(manifest).iter().map(leak).collect::<Vec<_>>(),
+        "contradictions": manifest.contradictions().iter().map(|pair| pair.map(named)).collect::<Vec<_>>(),
+    })
 }
 
 /// Prints what a dataset holds.
 ///
 /// # Errors
 /// Nothing can be printed.
-pub fn show(manifest: &Manifest) -> anyhow::Result<Exit> {
+pub fn show(manifest: &Manifest) -> anyhow::Result<()> {
     let counts: Vec<Vec<usize>> = [Part::Train, Part::Val, Part::Test].map(|part| manifest.counts(part)).into();
     let mut rows: Vec<Vec<String>> = Vec::new();
     for (index, class) in manifest.classes.iter().enumerate() {
@@ -75,7 +114,7 @@ pub fn show(manifest: &Manifest) -> anyhow::Result<Exit> {
     if let Some(told) = contradictions_told("it", manifest) {
         print(&format!("\n{told}"))?;
     }
-    Ok(Exit::Complete)
+    Ok(())
 }
 
 /// That images stand under two classes; nothing where none does.
@@ -92,11 +131,15 @@ pub fn contradictions_told(name: &str, manifest: &Manifest) -> Option<String> {
 
 /// Who trained and tested on what in an experiment.
 pub fn splits_csv(store: &Store, experiment: &str) -> anyhow::Result<String> {
+    csv::rows(&SPLIT_COLUMNS, split_rows(store, experiment)?.iter())
+}
+
+const SPLIT_COLUMNS: [&str; 6] = ["dataset", "per_class", "replicate", "part", "sample", "class"];
+
+fn split_rows(store: &Store, experiment: &str) -> anyhow::Result<Vec<BTreeMap<String, String>>> {
     let rows = store.split_rows(&findings::experiment(store, Some(experiment))?)?;
-    let columns = ["dataset", "per_class", "replicate", "part", "sample", "class"];
-    let named: Vec<_> =
-        rows.into_iter().map(|row| columns.iter().map(|name| (*name).to_owned()).zip(row).collect()).collect();
-    csv::rows(&columns, named.iter())
+    let named = |row: [String; 6]| SPLIT_COLUMNS.iter().map(|name| (*name).to_owned()).zip(row).collect();
+    Ok(rows.into_iter().map(named).collect())
 }
 
 /// The share of the images to test on, where `--test` is no folder.

@@ -4,18 +4,18 @@ use super::devices::{Devices, unfit};
 use super::gpus::{self, Driver, Gpu};
 use super::host::{memory_free, processor, threads};
 use super::{Exit, print, table_style};
-use crate::cli::{Common, Format};
+use crate::cli::{Answer, Common};
 use crate::device::{CpuPath, Device};
 use crate::report::table::table;
 use crate::train;
 use crate::train::libraries::{self, Found};
 
-pub fn run(format: Format, common: &Common) -> anyhow::Result<Exit> {
+pub fn run(format: Answer, common: &Common) -> anyhow::Result<Exit> {
     let (driver, libraries) = (gpus::ask(), libraries::all());
     let wrong = wrong(&driver, libraries);
     let text = match format {
-        Format::Json => json(&driver, libraries, &wrong)?,
-        _ => shown(&driver, libraries, &wrong),
+        Answer::Json => json(&driver, libraries, &wrong)?,
+        Answer::Table => shown(&driver, libraries, &wrong),
     };
     print(text.trim_end())?;
     // A device that is asked for by name must be there.

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 
-use super::{Exit, Usage, print, table_style};
-use crate::cli::Common;
+use super::{Exit, Usage, print, print_json, table_style};
+use crate::cli::{Answer, Common};
 use crate::report::table::table;
 use crate::store::Store;
 
@@ -18,14 +18,31 @@ struct Held {
     used: SystemTime,
 }
 
+/// How much there is of a kind.
+#[derive(Clone, Copy, Default)]
+struct Amount {
+    files: usize,
+    bytes: u64,
+}
+
+impl Amount {
+    fn add(&mut self, one: &Held) {
+        self.files += one.files.len();
+        self.bytes += one.bytes;
+    }
+}
+
 const KINDS: [&str; 6] =
     ["features", "source models", "heads of class names", "pixels", "manifests", "left by killed writers"];
 
-pub fn run(limit: Option<&str>, dry: bool, common: &Common) -> anyhow::Result<Exit> {
+pub fn run(limit: Option<&str>, dry: bool, format: Answer, common: &Common) -> anyhow::Result<Exit> {
     let limit = limit.map(bytes).transpose()?;
     let cache = common.db.parent().unwrap_or(Path::new("")).join("cache");
     if !cache.is_dir() {
-        print(&format!("there is no cache at '{}'", cache.display()))?;
+        match format {
+            Answer::Table => print(&format!("there is no cache at '{}'", cache.display()))?,
+            Answer::Json => print_json(&serde_json::json!({"version": 1, "cache": null}))?,
+        }
         return Ok(Exit::Complete);
     }
     // What a running sweep reads must not go: the store's lock says whether there is one.
@@ -33,8 +50,8 @@ pub fn run(limit: Option<&str>, dry: bool, common: &Common) -> anyhow::Result<Ex
     let mut held = held(&cache)?;
     held.sort_by_key(|one| one.used);
     let mut left: u64 = held.iter().map(|one| one.bytes).sum();
-    let (before, mut rows) = (left, Vec::new());
-    let mut gone = [(0usize, 0u64); KINDS.len()];
+    let before = left;
+    let mut gone = [Amount::default(); KINDS.len()];
     for one in &held {
         let leftover = one.kind == KINDS[5];
         // Manifests are small and name what the others are of.
@@ -44,17 +61,40 @@ pub fn run(limit: Option<&str>, dry: bool, common: &Common) -> anyhow::Result<Ex
         }
         left -= one.bytes;
         let place = KINDS.iter().position(|kind| *kind == one.kind).unwrap_or(0);
-        gone[place] = (gone[place].0 + one.files.len(), gone[place].1 + one.bytes);
+        gone[place].add(one);
         for file in one.files.iter().filter(|_| !dry) {
             std::fs::remove_file(file).with_context(|| format!("cannot remove '{}'", file.display()))?;
         }
     }
-    for (kind, (files, bytes)) in KINDS.iter().zip(gone) {
-        let own = held.iter().filter(|one| one.kind == *kind);
-        let total: u64 = own.clone().map(|one| one.bytes).sum();
-        let count: usize = own.map(|one| one.files.len()).sum();
-        rows.push(vec![(*kind).to_owned(), count.to_string(), megabytes(total), files.to_string(), megabytes(bytes)]);
+    let mut found = [Amount::default(); KINDS.len()];
+    for (kind, all) in KINDS.iter().zip(&mut found) {
+        held.iter().filter(|one| one.kind == *kind).for_each(|one| all.add(one));
     }
+    let kinds = || KINDS.iter().zip(found).zip(gone);
+    if format == Answer::Json {
+        let one = |((kind, all), gone): ((&&str, Amount), Amount)| {
+            serde_json::json!({
+                "kind": kind,
+                "files": all.files,
+                "bytes": all.bytes,
+                "removed": {"files": gone.files, "bytes": gone.bytes},
+            })
+        };
+        print_json(&serde_json::json!({
+            "version": 1,
+            "cache": cache.display().to_string(),
+            "dry_run": dry,
+            "kinds": kinds().map(one).collect::<Vec<_>>(),
+            "bytes": before,
+            "left": left,
+        }))?;
+        return Ok(Exit::Complete);
+    }
+    let row = |((kind, all), gone): ((&&str, Amount), Amount)| {
+        let cells = [all, gone].map(|own| [own.files.to_string(), megabytes(own.bytes)]);
+        std::iter::once((*kind).to_owned()).chain(cells.into_iter().flatten()).collect()
+    };
+    let rows: Vec<Vec<String>> = kinds().map(row).collect();
     let head = ["in the cache", "files", "size", if dry { "would go" } else { "removed" }, "size"];
     print(&table(table_style(), &head, &rows))?;
     let word = if dry { "would be left" } else { "left" };

@@ -9,8 +9,8 @@ use super::download::{Expected, REFUSED, fetch, hash_by_word};
 use super::gc::megabytes;
 use super::hub::{self, OfHub, of_hub};
 use super::hub_config::{Said, Told};
-use super::{Exit, Usage, data, materials, print, table_style};
-use crate::cli::Common;
+use super::{Exit, Usage, data, materials, print, print_json, table_style};
+use crate::cli::{Answer, Common};
 use crate::data::known::{KNOWN, Known, Remote};
 use crate::data::unpack::lay_out;
 use crate::frame::Resize;
@@ -226,8 +226,19 @@ pub fn dataset(name: &str, from: Option<&str>, common: &Common) -> anyhow::Resul
 ///
 /// # Errors
 /// Nothing can be printed.
-pub fn list(common: &Common) -> anyhow::Result<Exit> {
+pub fn list(format: Answer, common: &Common) -> anyhow::Result<Exit> {
     let folder = common.data.clone().unwrap_or_else(|| PathBuf::from("."));
+    if format == Answer::Json {
+        let one = |known: &Known| {
+            serde_json::json!({
+                "dataset": known.name, "about": known.about, "bytes": known.bytes(),
+                "here": here(&folder, known.name).map(|path| path.display().to_string()),
+            })
+        };
+        let all: Vec<serde_json::Value> = KNOWN.iter().map(one).collect();
+        print_json(&serde_json::json!({"version": 1, "folder": folder.display().to_string(), "datasets": all}))?;
+        return Ok(Exit::Complete);
+    }
     let row = |known: &Known| {
         let size = known.bytes().map_or_else(|| "not published".to_owned(), megabytes);
         let here = if here(&folder, known.name).is_some() { "here" } else { "" };

@@ -61,13 +61,13 @@ pub mod world;
 
 use std::io::IsTerminal;
 
-use crate::cli::{Cli, Color, DataVerb, Verb, WeightsVerb};
+use crate::cli::{Cli, Color, DataVerb, Published, Verb, WeightsVerb};
 use crate::device::CpuPath;
 use crate::experiment::problem::Problems;
 use crate::outcome::says_disk_full;
 use crate::plan::shard::Shard;
 use crate::store::Unusable;
-use crate::train::Places;
+use crate::train::{Places, said};
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,20 +135,30 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     }
     match cli.verb {
         Verb::Init { template, output } => init::run(&template, &output),
-        Verb::Check { asked } => check::run(&asked, common),
+        Verb::Check { asked, format } => check::run(&asked, format, common),
         Verb::Plan { asked, shard, budget, format } => plan::run(&asked, parsed(shard)?, budget, format, common),
-        Verb::Run { asked, only, limit, budget, shard, no_share } => {
-            let part = run::Part { only, limit, budget, shard: parsed(shard)?, no_share, again: None };
+        Verb::Run { asked, only, limit, budget, shard, no_share, format } => {
+            let part = run::Part { only, limit, budget, shard: parsed(shard)?, no_share, again: None, format };
             run::run(&asked, &part, common)
         }
         Verb::Rerun { asked, trials, only } => {
-            let part = run::Part { only, limit: None, budget: None, shard: None, no_share: false, again: Some(trials) };
+            let part = run::Part {
+                only,
+                limit: None,
+                budget: None,
+                shard: None,
+                no_share: false,
+                again: Some(trials),
+                format: Published::Table,
+            };
             run::run(&asked, &part, common)
         }
         Verb::Merge { stores } => merge::run(&stores, common),
         Verb::Doctor { format } => doctor::run(format, common),
-        Verb::Gc { cache_limit, dry_run } => gc::run(cache_limit.as_deref(), dry_run, common),
-        Verb::Verify { asked, sample, all } => verify::run(&asked, if all { usize::MAX } else { sample }, common),
+        Verb::Gc { cache_limit, dry_run, format } => gc::run(cache_limit.as_deref(), dry_run, format, common),
+        Verb::Verify { asked, sample, all, format } => {
+            verify::run(&asked, if all { usize::MAX } else { sample }, format, common)
+        }
         Verb::Report { name, format } => report::run(name.as_deref(), format, common),
         Verb::Status { name, format } => status::run(name.as_deref(), format, common),
         Verb::Why { trial, format } => why::run(&trial, format, common),
@@ -156,9 +166,9 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Show { trial, format } => show::run(&trial, format, common),
         Verb::Compare { one, other, format } => compare::run([&one, &other], format, common),
         Verb::Labels(asked) => labels::run(&asked, common),
-        Verb::Data { what: Some(DataVerb::List), .. } => get::list(common),
+        Verb::Data { what: Some(DataVerb::List { format }), .. } => get::list(format, common),
         Verb::Data { what: Some(DataVerb::Get { name, from }), .. } => get::dataset(&name, from.as_deref(), common),
-        Verb::Data { target, splits: true, .. } => data::splits(&target.unwrap_or_default(), common),
+        Verb::Data { target, splits: true, format, .. } => data::splits(&target.unwrap_or_default(), format, common),
         Verb::Data { target, corruptions: Some(page), input, test, .. } => {
             let dataset = data::opened(&target.unwrap_or_default(), &test, common)?;
             specimens::corruptions(&dataset, usize::from(input), &page)
@@ -167,11 +177,11 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             let dataset = data::opened(&target.unwrap_or_default(), &test, common)?;
             specimens::augmentations(&dataset, usize::from(input), augment.as_deref(), &page)
         }
-        Verb::Data { target, near_duplicates, test, .. } => {
-            data::run(&target.unwrap_or_default(), near_duplicates, &test, common)
+        Verb::Data { target, near_duplicates, test, format, .. } => {
+            data::run(&target.unwrap_or_default(), near_duplicates, &test, format, common)
         }
-        Verb::Summary { arch, input, width, classes, no_top, freeze, toml } => {
-            summary::run(summary::Asked { arch, input, width, classes, no_top, freeze, toml })
+        Verb::Summary { arch, input, width, classes, no_top, freeze, toml, format } => {
+            summary::run(summary::Asked { arch, input, width, classes, no_top, freeze, toml, format })
         }
         Verb::Extract(asked) => extract::run(&asked, common),
         Verb::Export { asked, trial: Some(trial), out, names, .. } => export::run(&asked, &trial, &out, names, common),
@@ -189,8 +199,8 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Weights { what: WeightsVerb::Get { file, sha256, from } } => {
             get::weights(&file, sha256.as_deref(), from.as_deref(), common)
         }
-        Verb::Weights { what: WeightsVerb::List } => weights::list(common),
-        Verb::Weights { what: WeightsVerb::Inspect { look } } => weights::inspect(&look, common),
+        Verb::Weights { what: WeightsVerb::List { format } } => weights::list(format, common),
+        Verb::Weights { what: WeightsVerb::Inspect { look, format } } => weights::inspect(&look, format, common),
         Verb::Gauge { device } => gauge::run(&device),
         Verb::Worker { device, numerics, lanes, cache } => worker::run(&device, lanes, &Places { cache, numerics }),
     }
@@ -214,8 +224,8 @@ pub fn exit_code(error: &anyhow::Error) -> Exit {
 pub fn message(error: &anyhow::Error, styled: bool) -> String {
     match error.downcast_ref::<Problems>() {
         Some(problems) => problems.render(styled),
-        None if is_full(error) => format!("error: {error:#}\n  = help: {DISK_FULL}"),
-        None => format!("error: {error:#}"),
+        None if is_full(error) => format!("error: {}\n  = help: {DISK_FULL}", said(error)),
+        None => format!("error: {}", said(error)),
     }
 }
 
@@ -225,7 +235,7 @@ const DISK_FULL: &str = "make room (`tl-sweep gc --cache-limit 1GB` removes feat
 
 /// Whether it is a full disk that stands behind an error.
 fn is_full(error: &anyhow::Error) -> bool {
-    error.is::<DiskFull>() || says_disk_full(&format!("{error:#}"))
+    error.is::<DiskFull>() || says_disk_full(&said(error))
 }
 
 /// Whether messages on stderr may have colours.
@@ -247,6 +257,11 @@ fn table_style() -> crate::report::table::Style {
 fn terminal_width() -> Option<u16> {
     let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
     (size.ws_col >= 40).then_some(size.ws_col)
+}
+
+/// Prints for machines: with a version, and only ever more of it.
+fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
+    print(&serde_json::to_string_pretty(value)?)
 }
 
 /// Prints to stdout; a reader that has gone away is no error.

@@ -179,6 +179,7 @@ pub fn fact(asked: Option<&experiment::Dataset>, dataset: &Dataset) -> DatasetFa
         test: total(Part::Test),
         shifted: manifest.samples.iter().filter(|sample| sample.part == Part::Shifted).count(),
         folds: manifest.folds,
+        carves_groups: manifest.carves_groups(),
     };
     let Some(folds) = manifest.folds else { return fact };
     // What every replicate has of each class, and what the largest fold tests.

@@ -7,7 +7,7 @@ use indicatif::HumanDuration;
 use super::budget::Reach;
 use super::jobs::{self, Jobs, Kept, Totals};
 use super::world::World;
-use super::{Exit, class_names, freezing, opened, print, streams, table_style, tuning};
+use super::{Exit, class_names, freezing, opened, print, print_json, streams, table_style, tuning};
 use crate::cli::{Asked, Common, Format};
 use crate::device::Precision;
 use crate::experiment::Experiment;
@@ -64,7 +64,7 @@ pub fn run(
                 all["budget"] =
                     serde_json::json!({"trials": trials, "of": of, "replicates": replicates.min(plan.replicates)});
             }
-            print(&serde_json::to_string_pretty(&all)?)?;
+            print_json(&all)?;
         }
         Format::Csv => print(cells_csv(&plan)?.trim_end())?,
         Format::Table => print(&text(&experiment, &plan, shard, &jobs, &world, table_style()))?,

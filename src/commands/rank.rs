@@ -7,7 +7,7 @@ use super::devices::Devices;
 use super::materials::{self, Prepared};
 use super::recommend::{self, SEED};
 use super::{Exit, NoDevice, Usage, findings, print, ranked, table_style};
-use crate::cli::{Common, Format, Rank, Ranked, Seen};
+use crate::cli::{Common, Rank, Ranked, Seen, Sheet};
 use crate::data::split::{glance, left_out_together};
 use crate::data::{Dataset, packed};
 use crate::model::catalogue::identify;
@@ -17,9 +17,6 @@ use crate::store::Store;
 use crate::train::{self, Fit, Survey};
 
 pub fn run(asked: &Rank, common: &Common) -> anyhow::Result<Exit> {
-    if asked.format == Format::Csv {
-        return Err(Usage("--format takes table, md or json".to_owned()).into());
-    }
     if let Some(out) = asked.out.as_ref().filter(|out| out.exists()) {
         return Err(Usage(format!("'{}' exists already; it is not touched", out.display())).into());
     }
@@ -58,9 +55,9 @@ pub fn run(asked: &Rank, common: &Common) -> anyhow::Result<Exit> {
     };
     let against = asked.against.as_deref();
     print(&match asked.format {
-        Format::Json => serde_json::to_string_pretty(&ranking.json(&foresight, against))?,
-        Format::Md => ranking.text(&foresight, against, Style::Markdown),
-        Format::Table | Format::Csv => ranking.text(&foresight, against, table_style()),
+        Sheet::Json => serde_json::to_string_pretty(&ranking.json(&foresight, against))?,
+        Sheet::Md => ranking.text(&foresight, against, Style::Markdown),
+        Sheet::Table => ranking.text(&foresight, against, table_style()),
     })?;
     match &asked.out {
         Some(out) => {

@@ -8,7 +8,7 @@ use super::devices::Devices;
 use super::materials::{self, Prepared};
 use super::world::tokenizer;
 use super::{Exit, NoDevice, Usage, class_names, opened, print, recommended, table_style};
-use crate::cli::{Common, Format, Recommend};
+use crate::cli::{Common, Recommend, Sheet};
 use crate::data::split::{glance, left_out_together, split};
 use crate::data::{Dataset, Manifest, packed};
 use crate::model::arch::Arch;
@@ -26,9 +26,6 @@ pub(super) const SEED: u64 = 0;
 const LEAST: usize = 4;
 
 pub fn run(asked: &Recommend, common: &Common) -> anyhow::Result<Exit> {
-    if asked.format == Format::Csv {
-        return Err(Usage("advice is no list of rows: --format takes table, md or json".to_owned()).into());
-    }
     if let Some(out) = asked.out.as_ref().filter(|out| out.exists()) {
         return Err(Usage(format!("'{}' exists already; it is not touched", out.display())).into());
     }
@@ -50,9 +47,9 @@ pub fn run(asked: &Recommend, common: &Common) -> anyhow::Result<Exit> {
     let panel = Panel { unnamed, ..panel(asked, &dataset.manifest, &what, readings)? };
     let advice = panel.advice().ok_or_else(|| anyhow::anyhow!("the network has no features"))?;
     let text = match asked.format {
-        Format::Md => panel.text(&advice, Style::Markdown),
-        Format::Json => serde_json::to_string_pretty(&panel.json(&advice))?,
-        Format::Table | Format::Csv => panel.text(&advice, table_style()),
+        Sheet::Md => panel.text(&advice, Style::Markdown),
+        Sheet::Json => serde_json::to_string_pretty(&panel.json(&advice))?,
+        Sheet::Table => panel.text(&advice, table_style()),
     };
     print(&text)?;
     match &asked.out {

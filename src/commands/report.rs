@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Exit, findings, print, table_style};
 use crate::cli::{Common, Published};
 use crate::report::csv::Csv;
+use crate::report::findings::Findings;
 use crate::report::table::Style;
 use crate::report::{html, json, latex, table};
 use crate::store::Store;
@@ -13,23 +14,27 @@ use crate::store::schema::{RESULTS, SETTINGS};
 
 pub fn run(name: Option<&str>, format: Published, common: &Common) -> anyhow::Result<Exit> {
     let store = Store::read(&common.db)?;
-    let found = || findings::gather(&store, name);
     let text = match format {
-        Published::Table => table::report(&found()?, table_style()),
-        Published::Md => table::report(&found()?, Style::Markdown),
-        Published::Json => {
-            let found = found()?;
-            serde_json::to_string_pretty(&json::report(&found, &findings::errors(&store, &found)?))?
-        }
         Published::Csv => trials_csv(&store, name)?,
-        Published::Latex => latex::report(&found()?),
-        Published::Html => {
-            let found = found()?;
-            html::report(&found, &findings::errors(&store, &found)?)
-        }
+        _ => published(&findings::gather(&store, name)?, &store, format)?,
     };
     print(text.trim_end())?;
     Ok(Exit::Complete)
+}
+
+/// What was found, as it is asked for.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn published(found: &Findings, store: &Store, format: Published) -> anyhow::Result<String> {
+    Ok(match format {
+        Published::Table => table::report(found, table_style()),
+        Published::Md => table::report(found, Style::Markdown),
+        Published::Json => serde_json::to_string_pretty(&json::report(found, &findings::errors(store, found)?))?,
+        Published::Csv => trials_csv(store, Some(&found.experiment))?,
+        Published::Latex => latex::report(found),
+        Published::Html => html::report(found, &findings::errors(store, found)?),
+    })
 }
 
 /// All trials ordered by key, labels and results first, then the metric on each dataset that is tested as well (`on NAME`),

@@ -13,9 +13,9 @@ use super::rerun::Again;
 use super::snapshot::Beacon;
 use super::world::World;
 use super::{
-    DiskFull, Exit, NoDevice, Usage, findings, host, keep, near, prepare, print, process, streams, table_style, tuning,
+    DiskFull, Exit, NoDevice, Usage, findings, host, keep, near, prepare, print, process, report, streams, tuning,
 };
-use crate::cli::{Asked, Common};
+use crate::cli::{Asked, Common, Published};
 use crate::device::Device;
 use crate::experiment::Experiment;
 use crate::experiment::condition::Condition;
@@ -45,6 +45,8 @@ pub struct Part {
     pub shard: Option<Shard>,
     /// Every trial alone, for audit.
     pub no_share: bool,
+    /// How the report is written.
+    pub format: Published,
     /// Trials that have results and run again, by the first digits of their keys; empty: all of `only`.
     pub again: Option<Vec<String>>,
 }
@@ -83,7 +85,7 @@ pub fn run(asked: &Asked, part: &Part, common: &Common) -> anyhow::Result<Exit> 
     }
     match part.shard {
         Some(shard) => print(&shard_words(shard, &plan, &cells, &world, &store, common)?)?,
-        None => print(&crate::report::table::report(&found, table_style()))?,
+        None => print(report::published(&found, &store, part.format)?.trim_end())?,
     }
     if let Some(unkept) = unkept.filter(|_| !common.quiet) {
         eprintln!("\n{unkept}");

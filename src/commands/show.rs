@@ -1,7 +1,7 @@
 //! `show TRIAL`: everything about one trial.
 
-use super::{Exit, Usage, findings, print, table_style};
-use crate::cli::{Common, Format};
+use super::{Exit, Usage, findings, print, print_json, table_style};
+use crate::cli::{Common, Sheet};
 use crate::report::errors::Errors;
 use crate::report::findings::fraction;
 use crate::report::table::{Style, table};
@@ -12,7 +12,7 @@ use crate::store::schema::{RESULTS, SETTINGS};
 /// Images that are named, at most.
 const MISSED: usize = 12;
 
-pub fn run(prefix: &str, format: Format, common: &Common) -> anyhow::Result<Exit> {
+pub fn run(prefix: &str, format: Sheet, common: &Common) -> anyhow::Result<Exit> {
     let store = Store::read(&common.db)?;
     let (experiment, trial) = store.find(prefix).map_err(|error| Usage(format!("{error:#}")))?;
     let curve = store.curve(trial.key)?;
@@ -23,12 +23,12 @@ pub fn run(prefix: &str, format: Format, common: &Common) -> anyhow::Result<Exit
         .is_some()
         .then(|| findings::wrong(&store, named("scenario"), named("recipe"), &[trial.key]))
         .transpose()?;
-    if format == Format::Json {
+    if format == Sheet::Json {
         let json = serde_json::json!({"version": 1, "experiment": experiment, "trial": trial.key, "replicate": trial.replicate, "columns": trial.columns, "curve": curve, "errors": errors, "shifted": shifted});
-        print(&serde_json::to_string_pretty(&json)?)?;
+        print_json(&json)?;
         return Ok(Exit::Complete);
     }
-    let style = if format == Format::Md { Style::Markdown } else { table_style() };
+    let style = if format == Sheet::Md { Style::Markdown } else { table_style() };
     print(&format!("trial {} of '{experiment}', replicate {}\n", trial.key, trial.replicate))?;
     for (title, names) in
         [("settings that have an effect", SETTINGS), ("results", RESULTS), ("circumstances", CIRCUMSTANCES)]

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::{Value, json};
+
 use super::{Exit, findings, print, report, table_style};
 use crate::cli::{Common, Format};
 use crate::report::csv;
@@ -19,12 +21,14 @@ pub fn run(name: Option<&str>, format: Format, common: &Common) -> anyhow::Resul
         (Some(name), Format::Csv) => report::trials_csv(&store, Some(name))?,
         (Some(name), Format::Json) => {
             let rows = store.trials(&findings::experiment(&store, Some(name))?)?;
-            serde_json::to_string_pretty(
-                &rows.iter().map(|row| (row.key.to_string(), &row.columns)).collect::<Vec<_>>(),
-            )?
+            let trials: Vec<Value> = rows
+                .iter()
+                .map(|row| json!({"trial": row.key, "replicate": row.replicate, "columns": row.columns}))
+                .collect();
+            serde_json::to_string_pretty(&json!({"version": 1, "experiment": name, "trials": trials}))?
         }
         (Some(name), _) => trials(style, &store.trials(&findings::experiment(&store, Some(name))?)?),
-        (None, Format::Json) => serde_json::to_string_pretty(&store.overview()?)?,
+        (None, Format::Json) => serde_json::to_string_pretty(&json!({"version": 1, "experiments": store.overview()?}))?,
         (None, Format::Csv) => csv::rows(COLUMNS, store.overview()?.iter())?,
         (None, _) => overview(style, &store.overview()?),
     };

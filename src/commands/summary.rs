@@ -1,6 +1,7 @@
 //! `summary ARCH`: a network layer by layer.
 
-use super::{Exit, Usage, print, table_style};
+use super::{Exit, Usage, print, print_json, table_style};
+use crate::cli::Answer;
 use crate::freeze::Freeze;
 use crate::model::arch::{NAMES, family};
 use crate::model::freezing::{branch_note, frozen_layers};
@@ -22,11 +23,15 @@ pub struct Asked {
     pub no_top: bool,
     pub freeze: Option<String>,
     pub toml: bool,
+    pub format: Answer,
 }
 
 pub fn run(asked: Asked) -> anyhow::Result<Exit> {
     let Some(name) = &asked.arch else {
-        print(&NAMES.join("\n"))?;
+        match asked.format {
+            Answer::Table => print(&NAMES.join("\n"))?,
+            Answer::Json => print_json(&serde_json::json!({"version": 1, "architectures": *NAMES}))?,
+        }
         return Ok(Exit::Complete);
     };
     let arch = super::materials::arch(name, asked.input, asked.width)?;
@@ -52,8 +57,24 @@ pub fn run(asked: Asked) -> anyhow::Result<Exit> {
             frozen_layers(&graph, &Freeze::parse(&value).map_err(Usage)?).map_err(Usage)?
         }
     };
-    print(&shown(&graph, frozen))?;
     let total: usize = graph.total_params();
+    let kept = kept_bytes(&graph, frozen)?;
+    if asked.format == Answer::Json {
+        print_json(&serde_json::json!({
+            "version": 1,
+            "arch": name,
+            "layers": rows(&graph, frozen),
+            "params": total,
+            "macs": graph.total_macs(),
+            "features": features,
+            "early": early,
+            "preprocess": preprocess.to_string(),
+            "bytes_kept_per_image": {"stored": kept[0], "recomputed": kept[1]},
+            "frozen": {"layers": frozen, "params": frozen_names(&graph, frozen).1, "note": branch_note(&graph, frozen)},
+        }))?;
+        return Ok(Exit::Complete);
+    }
+    print(&shown(&graph, frozen))?;
     print(&format!(
         "{} layers, {total} parameters (running statistics included), {:.1} M multiply-accumulates per image",
         graph.layers.len(),
@@ -66,7 +87,7 @@ pub fn run(asked: Asked) -> anyhow::Result<Exit> {
     if arch.own.is_none() && vit::reads_texts(&arch.name) {
         print(&format!("where texts are, images are tapped at {}: one projection more, and unit length", vit::EMBEDS))?;
     }
-    let [kept, recomputed] = kept_bytes(&graph, frozen)?.map(|bytes| bytes as f64 / 1e6);
+    let [kept, recomputed] = kept.map(|bytes| bytes as f64 / 1e6);
     print(&format!(
         "a training step keeps {kept:.2} MB of activations per image ({recomputed:.2} MB where batch norms are recomputed)"
     ))?;

@@ -7,8 +7,8 @@ use std::path::Path;
 use super::bundle::{Bundle, Lock};
 use super::jobs::{self, What};
 use super::world::World;
-use super::{Exit, Usage, prepare, print, run, table_style, tuning};
-use crate::cli::{Asked, Common};
+use super::{Exit, Usage, prepare, print, print_json, run, table_style, tuning};
+use crate::cli::{Answer, Asked, Common};
 use crate::experiment::Experiment;
 use crate::key::Key;
 use crate::outcome::{Ending, Outcome, TrialOutcome};
@@ -32,27 +32,95 @@ struct Checked {
     group: usize,
     /// What differs; empty where nothing does.
     difference: String,
-    /// The class of the device that ran it now.
-    numerics: String,
+    /// The class of the device that ran it now, and of the one that ran it then.
+    numerics: [String; 2],
 }
 
-pub fn run(asked: &Asked, sample: usize, common: &Common) -> anyhow::Result<Exit> {
+impl Checked {
+    /// What a person reads of it.
+    fn said(&self) -> &str {
+        let [now, then] = &self.numerics;
+        match self.difference.as_str() {
+            "" if now == then => "the same, bit for bit",
+            "" => "the same, within what another class may differ by",
+            difference => difference,
+        }
+    }
+}
+
+/// What came of it.
+struct Repeated<'a> {
+    experiment: &'a str,
+    /// What it is compared with.
+    holder: &'a str,
+    checked: Vec<Checked>,
+    /// Trials that could not be run again.
+    missing: usize,
+}
+
+impl Repeated<'_> {
+    fn wrong(&self) -> usize {
+        self.checked.iter().filter(|one| !one.difference.is_empty()).count()
+    }
+
+    fn text(&self) -> String {
+        let row = |one: &Checked| vec![one.key.short(), one.name.clone(), one.group.to_string(), one.said().to_owned()];
+        let rows: Vec<Vec<String>> = self.checked.iter().map(row).collect();
+        let listed = table(table_style(), &["trial", "", "ran in a group of", "alone it gives"], &rows);
+        let (all, right) = (self.checked.len(), self.checked.len() - self.wrong());
+        match self.missing {
+            0 => format!("{listed}\n{right} of {all} trials, run alone, gave what {} holds", self.holder),
+            missing => format!("{listed}\n{missing} trials could not be run again"),
+        }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let one = |one: &Checked| {
+            let [now, then] = &one.numerics;
+            serde_json::json!({
+                "trial": one.key,
+                "name": one.name,
+                "ran_in_a_group_of": one.group,
+                "numerics": {"now": now, "then": then},
+                "same": one.difference.is_empty(),
+                "difference": one.difference,
+            })
+        };
+        serde_json::json!({
+            "version": 1,
+            "experiment": self.experiment,
+            "trials": self.checked.iter().map(one).collect::<Vec<_>>(),
+            "same": self.checked.len() - self.wrong(),
+            "not_run": self.missing,
+        })
+    }
+
+    fn exit(&self) -> Exit {
+        match (self.missing, self.wrong()) {
+            (0, 0) => Exit::Complete,
+            (0, _) => Exit::Mismatch,
+            _ => Exit::SomeFailed,
+        }
+    }
+}
+
+pub fn run(asked: &Asked, sample: usize, format: Answer, common: &Common) -> anyhow::Result<Exit> {
     let file = &asked.file;
     if Bundle::is_one(file) {
         anyhow::ensure!(
             asked.set.is_empty(),
             Usage("--set is for experiment files: a bundle is what was run".to_owned())
         );
-        return of_bundle(file, sample, common);
+        return of_bundle(file, sample, format, common);
     }
     let experiment = Experiment::load(file, &asked.set)?;
     let world = World::gather(&experiment, file, common)?;
-    repeat(&experiment, world, &mut Store::open(&common.db)?, "the store", sample)
+    tell(&repeat(&experiment, world, &mut Store::open(&common.db)?, "the store", sample)?, format)
 }
 
 /// Images and weights are looked up beside the bundle, as they are beside an experiment file; what is prepared of them lies in
 /// the cache of this machine.
-fn of_bundle(path: &Path, sample: usize, common: &Common) -> anyhow::Result<Exit> {
+fn of_bundle(path: &Path, sample: usize, format: Answer, common: &Common) -> anyhow::Result<Exit> {
     let bundle = Bundle::open(path)?;
     let beside = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let common = Common { data: common.data.clone().or_else(|| Some(beside.to_owned())), ..common.clone() };
@@ -61,11 +129,31 @@ fn of_bundle(path: &Path, sample: usize, common: &Common) -> anyhow::Result<Exit
     let world = World::gather(&experiment, &file, &common)?;
     let others = others(&bundle.lock, &world);
     if !others.is_empty() {
-        print(&format!("'{}' was computed of other bytes than are here:\n{}", path.display(), others.join("\n")))?;
+        let others: Vec<&str> = others.iter().map(|other| other.trim_start()).collect();
+        match format {
+            Answer::Table => print(&format!(
+                "'{}' was computed of other bytes than are here:\n  {}",
+                path.display(),
+                others.join("\n  ")
+            ))?,
+            Answer::Json => print_json(
+                &serde_json::json!({"version": 1, "experiment": bundle.lock.experiment, "other_bytes": others}),
+            )?,
+        }
         return Ok(Exit::Mismatch);
     }
-    print(&told(&bundle.lock, &world))?;
-    repeat(&experiment, world, &mut Store::open(&bundle.store())?, "the bundle", sample)
+    if format == Answer::Table {
+        print(&told(&bundle.lock, &world))?;
+    }
+    tell(&repeat(&experiment, world, &mut Store::open(&bundle.store())?, "the bundle", sample)?, format)
+}
+
+fn tell(repeated: &Repeated, format: Answer) -> anyhow::Result<Exit> {
+    match format {
+        Answer::Table => print(&repeated.text())?,
+        Answer::Json => print_json(&repeated.json())?,
+    }
+    Ok(repeated.exit())
 }
 
 /// Datasets, weights and tokenizers that are not those of a bundle.
@@ -109,13 +197,13 @@ fn told(lock: &Lock, world: &World) -> String {
 }
 
 /// Runs a sample of the trials that a store holds, and compares.
-fn repeat(
-    experiment: &Experiment,
+fn repeat<'a>(
+    experiment: &'a Experiment,
     mut world: World,
     store: &mut Store,
-    holder: &str,
+    holder: &'a str,
     sample: usize,
-) -> anyhow::Result<Exit> {
+) -> anyhow::Result<Repeated<'a>> {
     world.share = false;
     let mut plan = Plan::new(experiment, &world.facts).map_err(|list| experiment.problems(list))?;
     plan.choose(tuning::worth(&plan, experiment, Some(store))?.cells);
@@ -130,23 +218,10 @@ fn repeat(
     }
     let checked = recompute(&plan, &world, store, &finished, &chosen)?;
     for one in &checked {
-        store.audit(one.key, &one.numerics, &one.difference)?;
+        store.audit(one.key, &one.numerics[0], &one.difference)?;
     }
-    let wrong = checked.iter().filter(|one| !one.difference.is_empty()).count();
-    let rows: Vec<Vec<String>> = checked
-        .iter()
-        .map(|one| {
-            let found = if one.difference.is_empty() { "the same, bit for bit" } else { &one.difference };
-            vec![one.key.short(), one.name.clone(), one.group.to_string(), found.to_owned()]
-        })
-        .collect();
-    print(&table(table_style(), &["trial", "", "ran in a group of", "alone it gives"], &rows))?;
-    if checked.len() < chosen.len() {
-        print(&format!("{} trials could not be run again", chosen.len() - checked.len()))?;
-        return Ok(Exit::SomeFailed);
-    }
-    print(&format!("{} of {} trials, run alone, gave what {holder} holds", checked.len() - wrong, checked.len()))?;
-    Ok(if wrong == 0 { Exit::Complete } else { Exit::Mismatch })
+    let missing = chosen.len() - checked.len();
+    Ok(Repeated { experiment: &experiment.name, holder, checked, missing })
 }
 
 /// Finished trials, in turn from every scenario and recipe; within one by their keys, which are as good as chance.
@@ -211,7 +286,7 @@ fn recompute(
                         eprintln!("{}: {name}", key.short());
                         let recorded = store.recorded(key)?;
                         let difference = difference(&recorded, &outcome);
-                        let numerics = outcome.numerics.clone();
+                        let numerics = [outcome.numerics.clone(), recorded.numerics];
                         checked.push(Checked { key, name, group: recorded.group, difference, numerics });
                     }
                 }

@@ -7,19 +7,16 @@ use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 
 use super::progress::bar_style;
 use super::snapshot::Snapshot;
-use super::{Exit, Usage, print};
-use crate::cli::{Common, Format};
+use super::{Exit, print};
+use crate::cli::{Answer, Common};
 use crate::store::Store;
 use crate::store::sweeps::LastSweep;
 
 /// Without a terminal a line is printed so often.
 const PERIOD: Duration = Duration::from_secs(15);
 
-pub fn run(once: bool, format: Format, common: &Common) -> anyhow::Result<Exit> {
-    if !matches!(format, Format::Table | Format::Json) {
-        return Err(Usage("watch has the formats table and json".to_owned()).into());
-    }
-    if format == Format::Json {
+pub fn run(once: bool, format: Answer, common: &Common) -> anyhow::Result<Exit> {
+    if format == Answer::Json {
         print(&serde_json::to_string(&Snapshot::read(&common.db)?)?)?;
         return Ok(Exit::Complete);
     }

@@ -2,28 +2,42 @@
 
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use super::export::{ONNX, form};
 use super::materials::{self, weight_file};
-use super::{Exit, Usage, print, table_style};
-use crate::cli::{Common, Look, Names};
+use super::{Exit, Usage, print, print_json, table_style};
+use crate::cli::{Answer, Common, Look, Names};
 use crate::model::arch::Arch;
-use crate::model::catalogue::{KNOWN, Known, identify};
+use crate::model::catalogue::{Identity, KNOWN, Known, identify};
+use crate::model::graph::Graph;
 use crate::model::trained::Opened;
 use crate::model::weights::export;
 use crate::model::weights::file::WeightFile;
+use crate::model::weights::placing::Placed;
 use crate::model::weights::{Fitted, Weights};
 use crate::report::table::table;
 use crate::train::{self, Form};
 
-pub fn list(common: &Common) -> anyhow::Result<Exit> {
+pub fn list(format: Answer, common: &Common) -> anyhow::Result<Exit> {
     let folder = materials::folder(common);
+    let here = |known: &Known| weight_file(&format!("{}{}", known.name, known.ending), &folder);
+    if format == Answer::Json {
+        let one = |known: &Known| {
+            let mut told = json(known);
+            told["here"] = here(known).map(|path| path.display().to_string()).into();
+            told
+        };
+        let all: Vec<Value> = KNOWN.iter().map(one).collect();
+        print_json(&json!({"version": 1, "folder": folder.display().to_string(), "weights": all}))?;
+        return Ok(Exit::Complete);
+    }
     for known in KNOWN.iter() {
         let width = if known.width == 1.0 { String::new() } else { format!(" x {}", known.width) };
-        let here = weight_file(&format!("{}{}", known.name, known.ending), &folder).is_some();
         print(&format!(
             "{}{}\n    {}{width}, {} pixels, inputs as {}; images: {}\n    {}\n    {}\n",
             known.name,
-            if here { "  (here)" } else { "" },
+            if here(known).is_some() { "  (here)" } else { "" },
             known.arch,
             known.input,
             known.preprocess,
@@ -41,10 +55,13 @@ pub fn list(common: &Common) -> anyhow::Result<Exit> {
     Ok(Exit::Complete)
 }
 
-pub fn inspect(look: &Look, common: &Common) -> anyhow::Result<Exit> {
+pub fn inspect(look: &Look, format: Answer, common: &Common) -> anyhow::Result<Exit> {
     let path = materials::weights(&look.file, common)?;
     let identity = identify(&path)?;
     let file = WeightFile::open(&path).map_err(usage)?;
+    if format == Answer::Json {
+        return inspected(look, &path, &identity, &file);
+    }
     print(&format!("{}: {}, {} bytes", path.display(), file.format.name(), identity.bytes))?;
     print(&format!("sha256 {}\nmd5 {}", identity.sha256, identity.md5))?;
     match identity.known {
@@ -66,6 +83,61 @@ pub fn inspect(look: &Look, common: &Common) -> anyhow::Result<Exit> {
     print(&tensors(&file, &fitted))?;
     print(&verdict(&file, &fitted, &arch))?;
     Ok(Exit::Complete)
+}
+
+/// The same as `inspect` prints, for machines.
+fn inspected(look: &Look, path: &Path, identity: &Identity, file: &WeightFile) -> anyhow::Result<Exit> {
+    let arch = arch_of(look, path, identity.known)?;
+    let fitted = arch.as_ref().map(|arch| Weights::whole(path, arch)).transpose().map_err(usage)?;
+    let fitted = fitted.map(|(_, fitted)| fitted);
+    let stored: Vec<Value> =
+        file.stored.iter().map(|stored| json!({"name": stored.name, "shape": stored.shape})).collect();
+    let placed = |placed: &Placed, graph: &Graph| {
+        json!({
+            "name": file.stored[placed.stored].name,
+            "layer": graph.layers[placed.layer].name,
+            "param": placed.param,
+            "shape": placed.shape,
+            "change": placed.said(),
+        })
+    };
+    let fit = arch.as_ref().zip(fitted.as_ref()).map(|(arch, Fitted { graph, found, headless })| {
+        let left_out = |(name, why): &(String, String)| json!({"name": name, "why": why});
+        json!({
+            "arch": arch.name,
+            "width": arch.width,
+            "placed": found.placed.iter().map(|one| placed(one, graph)).collect::<Vec<_>>(),
+            "left_out": found.left_out.iter().map(left_out).collect::<Vec<_>>(),
+            "classes": if *headless { None } else { graph.layers.last().map(|layer| layer.shape[0]) },
+        })
+    });
+    print_json(&json!({
+        "version": 1,
+        "file": path.display().to_string(),
+        "format": file.format.name(),
+        "bytes": identity.bytes,
+        "sha256": identity.sha256,
+        "md5": identity.md5,
+        "known": identity.known.map(json),
+        "tensors": stored,
+        "fits": fit,
+    }))?;
+    Ok(if fit.is_some() { Exit::Complete } else { Exit::BadExperiment })
+}
+
+/// A known file.
+fn json(known: &Known) -> Value {
+    json!({
+        "name": known.name,
+        "arch": known.arch,
+        "width": known.width,
+        "input": known.input,
+        "preprocess": known.preprocess.to_string(),
+        "resize": known.resize.to_string(),
+        "lineage": known.lineage,
+        "source": known.source(),
+        "url": known.url(),
+    })
 }
 
 /// Writes a file under the names of a framework.
@@ -115,7 +187,7 @@ fn described(known: &Known) -> String {
 }
 
 fn tensors(file: &WeightFile, fitted: &Fitted) -> String {
-    let row = |placed: &crate::model::weights::placing::Placed| {
+    let row = |placed: &Placed| {
         let stored = &file.stored[placed.stored];
         vec![
             stored.name.clone(),

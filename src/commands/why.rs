@@ -2,16 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Exit, Usage, findings, print};
-use crate::cli::{Common, Format};
+use super::{Exit, Usage, findings, print, print_json};
+use crate::cli::{Answer, Common};
 use crate::report::reasons::{Known, reasons};
 use crate::store::Store;
 use crate::store::schema::SETTINGS;
 
-pub fn run(prefix: &str, format: Format, common: &Common) -> anyhow::Result<Exit> {
-    if !matches!(format, Format::Table | Format::Json) {
-        return Err(Usage("why has the formats table and json".to_owned()).into());
-    }
+pub fn run(prefix: &str, format: Answer, common: &Common) -> anyhow::Result<Exit> {
     let store = Store::read(&common.db)?;
     let (experiment, trial) = store.find(prefix).map_err(|error| Usage(format!("{error:#}")))?;
     let row = findings::experiment(&store, Some(&experiment))?;
@@ -41,11 +38,11 @@ pub fn run(prefix: &str, format: Format, common: &Common) -> anyhow::Result<Exit
         findings: &findings::gather(&store, Some(&experiment))?,
     };
     let found = reasons(&known);
-    if format == Format::Json {
+    if format == Answer::Json {
         let list: Vec<_> =
             found.iter().map(|(about, reason)| serde_json::json!({"about": about, "reason": reason})).collect();
         let json = serde_json::json!({"version": 1, "experiment": experiment, "trial": trial.key, "reasons": list});
-        print(&serde_json::to_string_pretty(&json)?)?;
+        print_json(&json)?;
         return Ok(Exit::Complete);
     }
     print(&format!(

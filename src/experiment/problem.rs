@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use serde::Serialize;
 
 /// The text of one file that the experiment is made of.
 #[derive(Clone, Debug)]
@@ -45,6 +46,16 @@ impl Problem {
     }
 }
 
+/// A problem for machines. Lines and columns count from one, columns in characters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Located {
+    pub file: Option<String>,
+    pub line: Option<usize>,
+    pub column: Option<usize>,
+    pub message: String,
+    pub help: Option<String>,
+}
+
 /// All problems of one experiment, with the texts that they point into.
 #[derive(Debug)]
 pub struct Problems {
@@ -63,9 +74,7 @@ impl fmt::Display for Problems {
 impl Problems {
     /// The report that a person reads, in the order of the file, with terminal colours if `styled`.
     pub fn render(&self, styled: bool) -> String {
-        let mut ordered: Vec<&Problem> = self.list.iter().collect();
-        ordered.sort_by_key(|problem| problem.spot);
-        ordered.dedup();
+        let ordered = self.ordered();
         let mut text = String::new();
         for problem in &ordered {
             text.push_str(&self.render_one(problem, styled));
@@ -74,6 +83,29 @@ impl Problems {
         let noun = if ordered.len() == 1 { "problem" } else { "problems" };
         text.push_str(&format!("{} {noun}; nothing was run and nothing was changed", ordered.len()));
         text
+    }
+
+    fn ordered(&self) -> Vec<&Problem> {
+        let mut ordered: Vec<&Problem> = self.list.iter().collect();
+        ordered.sort_by_key(|problem| problem.spot);
+        ordered.dedup();
+        ordered
+    }
+
+    /// The same for machines, in the same order.
+    pub fn located(&self) -> Vec<Located> {
+        let one = |problem: &Problem| {
+            let place = problem.spot.map(|spot| {
+                let Source { path, text } = &self.sources[spot.source];
+                let before = &text[..text.floor_char_boundary(spot.start)];
+                let line = before.rsplit('\n').next().unwrap_or(before);
+                (path.clone(), before.matches('\n').count() + 1, line.chars().count() + 1)
+            });
+            let (file, line, column) =
+                place.map_or((None, None, None), |(path, line, column)| (Some(path), Some(line), Some(column)));
+            Located { file, line, column, message: problem.message.clone(), help: problem.help.clone() }
+        };
+        self.ordered().into_iter().map(one).collect()
     }
 
     fn render_one(&self, problem: &Problem, styled: bool) -> String {

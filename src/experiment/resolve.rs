@@ -25,7 +25,9 @@ pub fn resolve(root: &Node, file_name: String, reader: &mut Reader) -> Option<Ex
     overlay(&mut base, &section(root, "train", &[Group::Train], reader));
 
     let datasets = datasets(root, reader);
-    reader.datasets = datasets.keys().cloned().collect();
+    // One that is written wrong is there all the same.
+    let written = root.get("datasets").and_then(|entry| entry.node.entries()).unwrap_or(&[]);
+    reader.datasets = written.iter().map(|entry| entry.key.clone()).collect();
     let scenarios = scenarios(root, reader);
     reader.scenarios = scenarios.iter().map(|scenario| scenario.name.clone()).collect();
     let (recipes, named) = recipes(root, reader);

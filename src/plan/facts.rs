@@ -33,6 +33,8 @@ pub struct DatasetFact {
     pub test: usize,
     /// Test images of other datasets that are tested as well.
     pub shifted: usize,
+    /// Whether validation is carved by whole groups, so that replicates train on more or fewer images.
+    pub carves_groups: bool,
     /// In how many folds the images are that replicates test on in turn.
     pub folds: Option<usize>,
 }

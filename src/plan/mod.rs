@@ -8,6 +8,7 @@ pub mod cross;
 mod depth;
 mod effect;
 pub mod facts;
+mod lone;
 pub mod shard;
 mod short;
 pub mod space;
@@ -89,12 +90,12 @@ impl Plan {
     ///
     /// # Errors
     /// What only the cross and the networks can tell: an exclude that matches nothing, a layer that the backbone has
-    /// not got, weights without an architecture, a class with too few images.
+    /// not got, weights without an architecture, a class with too few images, a batch that a batch norm cannot train on.
     pub fn new(experiment: &Experiment, facts: &Facts) -> Result<Self, Vec<Problem>> {
         let mut space = Space::default();
         let (points, excluded) = cross::cross(experiment, &mut space)?;
         let cells = canonical::settle(experiment, facts, &mut space, points)?;
-        Ok(Self {
+        let plan = Self {
             space,
             cells,
             replicates: experiment.replicates,
@@ -107,7 +108,9 @@ impl Plan {
             metric: experiment.metric,
             refit: experiment.refit,
             pretrain: experiment.pretrain.clone(),
-        })
+        };
+        let problems = lone::found(&plan, experiment, facts);
+        if problems.is_empty() { Ok(plan) } else { Err(problems) }
     }
 
     /// Every setting of a cell as the file asks for it: what labels and tables show.

@@ -139,9 +139,11 @@ fn run_once(works: Vec<&Work>, shelf: &mut Shelf, hear: &mut dyn FnMut(Told)) ->
 }
 
 fn classify(error: &anyhow::Error) -> Failure {
-    let message = format!("{error:#}");
+    let message = said(error);
     let lower = message.to_lowercase();
-    let class = if says_disk_full(&message) {
+    let class = if error.is::<pretrain::Diverged>() {
+        FailureClass::Diverged
+    } else if says_disk_full(&message) {
         FailureClass::DiskFull
     } else if lower.contains("out of memory") || lower.contains("out_of_memory") {
         FailureClass::OutOfMemory
@@ -153,6 +155,19 @@ fn classify(error: &anyhow::Error) -> Failure {
         FailureClass::Bug
     };
     Failure { class, message }
+}
+
+/// An error and its causes in a line. Where RUST_BACKTRACE is set, candle writes pages of frames into its messages: they say
+/// nothing of what is wrong, and words in them would be taken for a cause.
+pub fn said(error: &anyhow::Error) -> String {
+    let one = |cause: &(dyn std::error::Error + 'static)| {
+        let mut plain = cause.downcast_ref::<candle_core::Error>();
+        while let Some(candle_core::Error::WithBacktrace { inner, .. }) = plain {
+            plain = Some(inner);
+        }
+        plain.map_or_else(|| cause.to_string(), candle_core::Error::to_string)
+    };
+    error.chain().map(one).collect::<Vec<_>>().join(": ")
 }
 
 /// Bytes that a training step keeps of each image for its backward pass: with every output kept, and with those of batch

@@ -38,6 +38,20 @@ pub fn again(stage: &Pretrain, shelf: &mut Shelf) -> anyhow::Result<()> {
     train(stage, shelf, &mut |_| ()).map(drop)
 }
 
+/// A source model that is none.
+#[derive(Debug)]
+pub struct Diverged {
+    steps: usize,
+}
+
+impl std::error::Error for Diverged {}
+
+impl std::fmt::Display for Diverged {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "pretraining diverged after {} steps: lower `lr` under [pretrain]", self.steps)
+    }
+}
+
 /// What the source model learns from.
 struct Lessons<'a> {
     stage: &'a Pretrain,
@@ -77,11 +91,8 @@ fn train(stage: &Pretrain, shelf: &mut Shelf, tell: &mut dyn FnMut(Progress)) ->
             let loss = lane.history.record.last_loss();
             tell(Progress { step: step + 1, steps, loss, accuracy: last.map(|scores| scores.accuracy) });
         }
-        anyhow::ensure!(
-            lane.history.record.ending == Ending::Finished && last.is_none_or(|scores| scores.loss.is_finite()),
-            "pretraining diverged after {} steps: lower `lr` under [pretrain]",
-            step + 1
-        );
+        let finite = last.is_none_or(|scores| scores.loss.is_finite());
+        anyhow::ensure!(lane.history.record.ending == Ending::Finished && finite, Diverged { steps: step + 1 });
     }
     let [forward, learning] = lane.macs;
     let macs = learning * read as f64 + forward * lessons.split.val.len() as f64;

@@ -264,7 +264,10 @@ pub fn batch(
     let (images, height, width, channels) = x.dims4()?;
     let count = images * height * width;
     if count < 2 {
-        candle_core::bail!("batch norm in training needs more than one value per channel");
+        candle_core::bail!(
+            "one image with maps of one pixel has no variance for a batch norm in training: another `batch`, or a larger `input`, \
+             leaves more values per channel"
+        );
     }
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
