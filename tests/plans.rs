@@ -395,3 +395,25 @@ steps = 8
     assert!(said.contains("one image with maps of one pixel has no variance"), "{said}");
     assert!(!said.contains("rustc") && !said.contains("tl_sweep::"), "{said}");
 }
+
+#[test]
+fn the_source_s_classifier_is_no_feature() {
+    let world = World::new();
+    let file = |arch: &str, tap: &str| {
+        format!("{BASE}[recipes.r]\nfreeze = \"all\"\ntap = \"{tap}\"\n[axes]\nrecipe = [\"r\"]\n")
+            .replace("\"resnet8\"", &format!("\"{arch}\""))
+            .replace("input = 16", "input = 32")
+            .replace("\"random\"", "\"pretrain\"")
+            + "[pretrain]\ndataset = \"a\"\nsteps = 4\n"
+    };
+    let classifiers = [("resnet8", "linear"), ("vgg_small", "predictions"), ("squeezenet1_0", "classifier.1")];
+    let world =
+        classifiers.iter().fold(world, |world, (arch, tap)| world.file(&format!("{arch}.toml"), file(arch, tap)));
+    for (arch, tap) in classifiers {
+        let said = world.run(&["check", &format!("{arch}.toml")]).exits(2).err;
+        assert!(said.contains(&format!("'{tap}' says which of the source's classes")), "{arch}: {said}");
+    }
+    // Dense layers below it are features as any others.
+    let world = world.file("x.toml", file("vgg_small", "fc1"));
+    world.run(&["run", "x.toml", "--quiet"]).exits(0);
+}

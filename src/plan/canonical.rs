@@ -377,8 +377,20 @@ pub fn own_name(own: &Sketch) -> String {
     format!("{}-{}", own.name, own.key().short())
 }
 
+/// The network up to a tap below the source's classifier: that names other classes, and weights of it are not taken over.
 fn build(arch: &Arch, tap: &str) -> Result<Graph, String> {
-    arch.backbone(tap)
+    let backbone = arch.backbone(tap)?;
+    // Of another number of source classes nothing below the classifier changes its shape.
+    let [one, other] = [10, 11].map(|classes| arch.graph_of(tap, classes));
+    let (one, other) = (one?, other?);
+    let changed = one.layers.iter().zip(&other.layers).find(|(one, other)| one.shape != other.shape);
+    match changed.filter(|(classifier, _)| backbone.find(&classifier.name).is_some()) {
+        None => Ok(backbone),
+        Some((classifier, _)) => Err(format!(
+            "'{}' says which of the source's classes an image shows, and a head of your own takes its place: tap a layer below it",
+            classifier.name
+        )),
+    }
 }
 
 fn preprocess(preprocess: Preprocess) -> Value {

@@ -42,13 +42,23 @@ pub fn again(stage: &Pretrain, shelf: &mut Shelf) -> anyhow::Result<()> {
 #[derive(Debug)]
 pub struct Diverged {
     steps: usize,
+    /// Its losses in training are finite: what validation reads, running statistics, has not followed.
+    learned: bool,
 }
 
 impl std::error::Error for Diverged {}
 
 impl std::fmt::Display for Diverged {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        write!(f, "pretraining diverged after {} steps: lower `lr` under [pretrain]", self.steps)
+        let Self { steps, learned } = self;
+        match learned {
+            false => write!(f, "pretraining diverged after {steps} steps: lower `lr` under [pretrain]"),
+            true => write!(
+                f,
+                "after {steps} steps of pretraining the loss on validation is not finite: running statistics have not followed yet; \
+                 more `steps`, or a lower `lr`, under [pretrain]"
+            ),
+        }
     }
 }
 
@@ -91,8 +101,10 @@ fn train(stage: &Pretrain, shelf: &mut Shelf, tell: &mut dyn FnMut(Progress)) ->
             let loss = lane.history.record.last_loss();
             tell(Progress { step: step + 1, steps, loss, accuracy: last.map(|scores| scores.accuracy) });
         }
-        let finite = last.is_none_or(|scores| scores.loss.is_finite());
-        anyhow::ensure!(lane.history.record.ending == Ending::Finished && finite, Diverged { steps: step + 1 });
+        let learned = lane.history.record.ending == Ending::Finished;
+        if !learned || last.is_some_and(|scores| !scores.loss.is_finite()) {
+            anyhow::bail!(Diverged { steps: step + 1, learned });
+        }
     }
     let [forward, learning] = lane.macs;
     let macs = learning * read as f64 + forward * lessons.split.val.len() as f64;
