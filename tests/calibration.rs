@@ -140,7 +140,7 @@ fn every_way_of_sharing_bears_a_temperature() {
     world.run(&["run", "x.toml", "--slots", "1"]).exits(0);
     world.run(&["run", "x.toml", "--db", "alone/r.sqlite", "--no-share"]).exits(0);
     let ((shared, _), (alone, _)) = (found(&world, "results/tl-sweep.sqlite"), found(&world, "alone/r.sqlite"));
-    assert_eq!((shared.len(), &shared), (13 * 2 * 2 * 2 + 2 * 2 * 2, &alone));
+    assert_eq!((shared.len(), &shared), (15 * 2 * 2 * 2 + 2 * 2 * 2, &alone));
     let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
     let count = |what: &str| -> i64 {
         store.query_row(&format!("SELECT count(*) FROM result WHERE {what}"), [], |row| row.get(0)).unwrap()

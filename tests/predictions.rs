@@ -25,6 +25,8 @@ optimizer = "lbfgs"
 lambda = [1e-2, 1e-3]
 [recipes.two-phases]
 phases = [{ freeze = "all", steps = 4 }, { freeze = "layer1", steps = 4 }]
+[recipes.head-later]
+phases = [{ freeze = 2, steps = 4 }, { freeze = "all", steps = 4 }]
 [train]
 steps = 8
 batch = 8
@@ -70,12 +72,12 @@ pub fn of_truth(said: &serde_json::Value) -> Vec<f32> {
 
 #[test]
 fn an_exported_network_answers_as_in_its_trial_to_the_bit() {
-    let recipes = ["linear-probe", "early-features", "fine-tune", "two-phases", "solved", "from-scratch"];
+    let recipes = ["linear-probe", "early-features", "fine-tune", "two-phases", "head-later", "solved", "from-scratch"];
     let world = World::new().images("mine", &["ants", "bees", "cats"], 12, 8).file("x.toml", experiment(&recipes));
     network(&world, "w.safetensors", &Arch::new("resnet8", 32, 1.0));
     world.run(&["run", "x.toml"]).exits(0);
     let trials = trials(&world);
-    assert_eq!(trials.len(), 6);
+    assert_eq!(trials.len(), recipes.len());
     for (trial, recipe, probabilities) in &trials {
         world.run(&["export", "x.toml", trial, "--out", "m.safetensors"]).exits(0);
         let said = predict(&world, &["m.safetensors", "mine/test"]);

@@ -68,6 +68,10 @@ views = 3
 phases = [{ freeze = "all", steps = 8 }, { freeze = "layer1", steps = 6 }]
 [recipes.longer-legs]
 phases = [{ freeze = "all", steps = 8 }, { freeze = "layer1", steps = 6 }, { freeze = "layer2", steps = 4 }]
+[recipes.norms-later]
+phases = [{ freeze = "all", steps = 6 }, { trains = "norms", steps = 6 }]
+[recipes.head-later]
+phases = [{ freeze = 2, steps = 6 }, { freeze = "all", steps = 6 }]
 [recipes.step]
 freeze = "layer1"
 schedule = { step = [0.5], factor = 0.1 }
@@ -83,7 +87,7 @@ freeze = "all"
 optimizer = "ridge"
 lambda = { log = [1e-4, 1e1], n = 6 }
 [axes]
-recipe = ["probe", "early", "best", "hidden", "adam", "flipped", "flipped-layer1", "flipped-layer2", "views", "legs", "longer-legs", "step", "late-step", "logistic", "ridge"]
+recipe = ["probe", "early", "best", "hidden", "adam", "flipped", "flipped-layer1", "flipped-layer2", "views", "legs", "longer-legs", "norms-later", "head-later", "step", "late-step", "logistic", "ridge"]
 lr = [0.01, 0.1, 30.0]
 "#;
 
@@ -139,7 +143,7 @@ fn shared_trials_have_the_bits_of_trials_alone() {
     assert!(said.err.contains("trials"), "{}", said.err);
     let ((shared, groups), (alone, single)) =
         (found(&world, "results/tl-sweep.sqlite"), found(&world, "alone/r.sqlite"));
-    assert_eq!(shared.len(), 13 * 3 * 2 + 2 * 2);
+    assert_eq!(shared.len(), 15 * 3 * 2 + 2 * 2);
     for (trial, result) in &shared {
         assert_eq!(result, &alone[trial], "trial {trial}");
     }

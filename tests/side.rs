@@ -70,6 +70,7 @@ pub fn drawn(arch: Arch, tap: &str, pool: Pool, preprocess: Preprocess) -> Opene
         pool,
         head: Head::Mlp(vec![7]),
         frozen: 0,
+        seam: 0,
         lora: None,
         precision: Precision::F32,
         classes: ["ant", "bee", "cat", "dog"].map(str::to_owned).into(),

@@ -25,6 +25,8 @@ pub struct Network {
     pub params: Vec<Vec<Tensor>>,
     /// The first layers, held fixed.
     pub frozen: usize,
+    /// The first layers that run apart from the others elsewhere; 0 where none do.
+    pub seam: usize,
     /// Which of the parameters above them train.
     pub selected: Selected,
     /// What the batch norms above them do.
@@ -85,6 +87,7 @@ impl Network {
             device,
             params,
             frozen: 0,
+            seam: 0,
             selected,
             batch_norm,
             recompute: false,
@@ -110,9 +113,11 @@ impl Network {
     }
 
     /// The batch norm that a convolution takes into its weights: where no gradient passes and statistics stand still.
-    /// Never across the boundary of what is frozen, so that a cut there changes no bit.
+    /// Never across the boundary of what is frozen, or across the seam, so that a cut there changes no bit.
     pub(super) fn folds(&self, index: usize, training: bool) -> Option<usize> {
-        self.normed[index].filter(|norm| *norm < self.frozen || (!training && index >= self.frozen))
+        let apart = |norm: &usize| index < self.seam && *norm >= self.seam;
+        let norm = self.normed[index].filter(|norm| !apart(norm));
+        norm.filter(|norm| *norm < self.frozen || (!training && index >= self.frozen))
     }
 
     /// Whether a layer is a batch norm that the convolution below has applied already.

@@ -370,9 +370,14 @@ impl Arch {
             Some(index) if matches!(graph.layers[index].op, Op::Input) => Err("the tap is the input itself".to_owned()),
             Some(index) => Ok(index),
             None => {
-                let embeds = vit::reads_texts(&self.name).then_some(vit::EMBEDS);
-                let near = nearest(&name, graph.layers.iter().map(|layer| layer.name.as_str()).chain(embeds));
-                let hint = near.map_or_else(String::new, |near| format!("; did you mean '{near}'?"));
+                let hint = match graph.layers.iter().any(|layer| layer.block == name) {
+                    true => format!("; of the block of that name '{name}.last' is the last one"),
+                    false => {
+                        let embeds = vit::reads_texts(&self.name).then_some(vit::EMBEDS);
+                        let near = nearest(&name, graph.layers.iter().map(|layer| layer.name.as_str()).chain(embeds));
+                        near.map_or_else(String::new, |near| format!("; did you mean '{near}'?"))
+                    }
+                };
                 Err(format!("{} has no layer '{name}'{hint} (`tl-sweep summary {}` lists them)", graph.arch, self.name))
             }
         }

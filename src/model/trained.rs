@@ -33,6 +33,9 @@ pub struct Trained {
     pub head: Head,
     /// Layers, from the input, that were held fixed when test was read: a batch norm is not merged across that boundary.
     pub frozen: usize,
+    /// The same of what ran apart from the others in the trial, where that was less than is frozen in the end.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub seam: usize,
     /// What was added to it, and above how many layers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<(usize, Lora)>,
@@ -41,6 +44,10 @@ pub struct Trained {
     pub classes: Vec<String>,
     /// Contents of the images that training or the choice of its settings has seen.
     pub seen: Vec<Key>,
+}
+
+fn is_none(seam: &usize) -> bool {
+    *seam == 0
 }
 
 impl Trained {

@@ -251,6 +251,15 @@ impl Train {
         Ok((with_head(&backbone, self.pool, &self.head, self.classes, dropout), backbone.layers.len()))
     }
 
+    /// The whole network as it answers when it has been trained: without what its phases add beside its layers.
+    ///
+    /// # Errors
+    /// As `network`.
+    pub fn answering(&self) -> Result<Graph, String> {
+        let plain = self.backbone.arch.backbone(&self.backbone.tap)?;
+        Ok(with_head(&plain, self.pool, &self.head, self.classes, 0.0))
+    }
+
     /// How many of the first layers stand still in a phase: those that it freezes, and those below all that it trains.
     ///
     /// # Errors
@@ -299,6 +308,19 @@ impl Train {
             frozen = frozen.min(self.frozen(phase)?);
         }
         Ok(shared_cut(&network, backbone_layers, frozen))
+    }
+
+    /// How many of the first layers may run apart from the others, where a phase freezes more than these; 0 where none does, or where
+    /// nothing runs apart. What is computed as one above must not reach across.
+    ///
+    /// # Errors
+    /// As `network`.
+    pub fn seam(&self) -> Result<usize, String> {
+        let frozen = self.phases.iter().map(|phase| self.frozen(phase)).collect::<Result<Vec<usize>, _>>()?;
+        if self.backbone.start == Start::Random || frozen.windows(2).all(|pair| pair[0] == pair[1]) {
+            return Ok(0);
+        }
+        Ok(self.shared_cut()?.map_or(0, |cut| cut + 1))
     }
 
     /// Whether training images are changed anew in every epoch.

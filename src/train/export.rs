@@ -112,7 +112,7 @@ fn answered(
     let split = split(&manifest, stage.per_class, stage.seed, stage.replicate as u64).map_err(anyhow::Error::msg)?;
     let source = Source::Images { packed: shelf.packed(stage.data, trained.frame())?, preprocess: trained.preprocess };
     let mut network = Network::new(graph.clone(), weights, &shelf.device)?;
-    network.frozen = trained.frozen;
+    (network.frozen, network.seam) = (trained.frozen, trained.seam);
     let encoder = Encoder::new(network);
     let (mut predicted, mut right) = (Vec::with_capacity(split.test.len()), 0);
     for samples in split.test.chunks(AT_ONCE) {
@@ -141,6 +141,7 @@ fn trained(stage: &Train, shelf: &mut Shelf) -> anyhow::Result<Trained> {
         pool: stage.pool,
         head: stage.head.clone(),
         frozen: stage.frozen(last).map_err(anyhow::Error::msg)?,
+        seam: stage.seam().map_err(anyhow::Error::msg)?,
         lora: stage.lora().map_err(anyhow::Error::msg)?,
         precision: stage.precision,
         classes: manifest.classes.clone(),

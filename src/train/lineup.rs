@@ -101,7 +101,10 @@ impl<'a> Lineup<'a> {
                 learners.push(Learner::Bank { bank: Bank::new(&params, histories)?, feed: *feed });
                 continue;
             }
-            let network = Network::new(graph.clone(), weights, &shelf.device)?;
+            let mut network = Network::new(graph.clone(), weights, &shelf.device)?;
+            if *below == 0 {
+                network.seam = self.stages[first].seam().map_err(anyhow::Error::msg)?;
+            }
             let history = History { trials: with, place: Place::default(), record: Record::default(), latest: None };
             let pulled = history.trials.iter().any(|trial| pulls(self.stages[*trial]));
             let mut lane = Lane::new(network, *below, history);

@@ -32,7 +32,7 @@ pub(super) struct Answerer<'a> {
 impl<'a> Answerer<'a> {
     pub fn new(trained: &'a Opened, device: &'a Device) -> anyhow::Result<Self> {
         let mut network = Network::new(trained.graph.clone(), &trained.weights, device)?;
-        network.frozen = trained.model.frozen;
+        (network.frozen, network.seam) = (trained.model.frozen, trained.model.seam);
         Ok(Self { model: &trained.model, encoder: Encoder::new(network), device })
     }
 
