@@ -1,4 +1,4 @@
-//! What a trial takes in multiply-accumulates, and how much of that others of its kind take with it.
+//! What a trial takes in multiply-accumulates, how much of that others of its kind take with it, and what its answers take.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,17 @@ pub struct Expense {
     pub own: f64,
     /// What whoever has the same key needs as well: the most of them pays for all.
     pub shared: Vec<(Key, f64)>,
+    /// Of an answer of what it trains; none of a sweep before this was stored.
+    #[serde(default)]
+    pub price: Option<Price>,
+}
+
+/// What one answer of a trained network takes: multiply-accumulates for one image, and numbers to keep, running statistics among
+/// them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Price {
+    pub macs: f64,
+    pub params: usize,
 }
 
 impl Expense {

@@ -1,14 +1,16 @@
-//! Ways to choose a recipe for all scenarios: which they are, what they take, and that their intervals hold.
+//! Ways to choose a recipe for all scenarios: which they are, what they take, and that their intervals hold; and what answers cost.
 
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use tl_sweep::expense::{Expense, Price};
 use tl_sweep::key::Key;
 use tl_sweep::model::arch::Arch;
 use tl_sweep::report::arm::{Arm, Repeats, Settings, Trial, arms};
 use tl_sweep::report::choice::{Choice, Choices, Way, choices};
 use tl_sweep::report::compare::{Scored, scored};
 use tl_sweep::report::inquiry::inquire;
+use tl_sweep::report::price::prices;
 use tl_sweep::report::verdict::{Reach, Rule, Verdict};
 use tl_sweep::seed::{Stream, stream};
 
@@ -318,4 +320,106 @@ fn a_report_tells_what_one_recipe_for_all_is_worth() {
     near(macs("rules", ""), macs("one", "tune"));
     let images = found["choices"].as_array().unwrap().iter().find_map(|own| own["difference"]["images"].as_u64());
     assert_eq!(images, Some(4 * 20 + 3 * 10), "those of a dataset count once");
+}
+
+fn priced(all: &[(&str, f64)]) -> HashMap<Key, Expense> {
+    let one = |(recipe, macs): &(&str, f64)| {
+        let price = Some(Price { macs: *macs, params: 7 });
+        (Key::of("c", &("few", recipe)), Expense { own: 1.0, shared: Vec::new(), price })
+    };
+    all.iter().map(one).collect()
+}
+
+#[test]
+fn the_best_at_each_price_is_what_validation_scores_higher_than_all_that_is_cheaper() {
+    let recipes: &[(&str, f64, Option<f64>)] = &[
+        ("dear", 0.9, Some(0.8)),
+        ("middle", 0.8, Some(0.85)),
+        ("dominated", 0.8, Some(0.99)),
+        ("cheap", 0.5, Some(0.4)),
+        ("as cheap and worse", 0.4, Some(0.9)),
+        ("dearest and no better", 0.9, Some(0.95)),
+        ("diverged", 0.0, None),
+    ];
+    let trials = trials(&[("few", "near", recipes)]);
+    let (_, arms) = verdicts(&[], &trials);
+    let macs = [
+        ("dear", 9.0),
+        ("middle", 5.0),
+        ("dominated", 6.0),
+        ("cheap", 1.0),
+        ("as cheap and worse", 1.0),
+        ("dearest and no better", 10.0),
+        ("diverged", 0.5),
+    ];
+    let found = prices(&arms, REPLICATES, &priced(&macs), answers).unwrap();
+    let steps: Vec<(&str, f64)> = found[0].steps.iter().map(|step| (step.recipe.as_str(), step.price.macs)).collect();
+    // What scores best on test is neither listed nor left out for that.
+    assert_eq!(steps, [("cheap", 1.0), ("middle", 5.0), ("dear", 9.0)]);
+    let apart: Vec<Option<f64>> =
+        found[0].steps.iter().map(|step| step.difference.map(|found| (100.0 * found.mean).round())).collect();
+    assert_eq!(apart, [Some(-40.0), Some(5.0), None]);
+    assert_eq!(found[0].open, 0);
+
+    // Nothing to choose: the best is the cheapest, or a store of before has no prices.
+    let flat: Vec<(&str, f64)> = macs.iter().map(|(recipe, _)| (*recipe, 3.0)).collect();
+    assert!(prices(&arms, REPLICATES, &priced(&flat), answers).unwrap().is_empty());
+    assert!(prices(&arms, REPLICATES, &HashMap::new(), answers).unwrap().is_empty());
+}
+
+/// Of networks, of depths and of inputs; what is added to train is none of it, and a store of before says nothing.
+#[test]
+fn an_answer_costs_what_its_network_does() {
+    const FILE: &str = r#"
+[experiment]
+name = "mine"
+[backbone]
+arch = "vit_tiny_patch16"
+width = 0.17
+weights = "random"
+[datasets.mine]
+path = "mine"
+[scenarios.s]
+dataset = "mine"
+[train]
+steps = 2
+batch = 4
+[recipes.all]
+[recipes.some]
+tap = "blocks.3.last"
+pool = "class"
+[recipes.added]
+trains = { lora = 2 }
+[axes]
+recipe = ["all", "some", "added"]
+input = [16, 32]
+"#;
+    let world = World::new().images("mine", &["ants", "bees"], 12, 8).file("e.toml", FILE);
+    let said = world.run(&["run", "e.toml", "--quiet", "--format", "json"]).exits(0).out;
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
+    let mut cells = store.prepare("SELECT recipe, input, expense FROM cell").unwrap();
+    let rows = cells.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+    let prices: HashMap<(String, i64), Price> = rows
+        .unwrap()
+        .map(|row: rusqlite::Result<(String, i64, String)>| {
+            let (recipe, input, expense) = row.unwrap();
+            ((recipe, input), serde_json::from_str::<Expense>(&expense).unwrap().price.unwrap())
+        })
+        .collect();
+    for input in [16, 32] {
+        let whole = Arch::new("vit_tiny_patch16", input, 0.17).graph(2).unwrap();
+        let own = |recipe: &str| prices[&(recipe.to_owned(), input as i64)];
+        assert_eq!(own("all"), Price { macs: whole.total_macs() as f64, params: whole.total_params() });
+        assert_eq!(own("added"), own("all"));
+        assert!(own("some").macs < 0.5 * own("all").macs && own("some").params < own("all").params);
+    }
+    assert!(prices[&("all".to_owned(), 16)].macs < prices[&("all".to_owned(), 32)].macs);
+    drop(cells);
+    let listed = report["prices"].as_array().unwrap().iter().flat_map(|own| own["steps"].as_array().unwrap());
+    let macs: Vec<f64> = listed.map(|step| step["price"]["macs"].as_f64().unwrap()).collect();
+    assert!(macs.is_sorted(), "{macs:?}");
+    store.execute("UPDATE cell SET expense = json_remove(expense, '$.price')", []).unwrap();
+    let said = world.run(&["report"]).exits(0).out;
+    assert!(said.contains("TFLOP") && !said.contains("What answers cost"), "{said}");
 }

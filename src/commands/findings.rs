@@ -15,6 +15,7 @@ use crate::report::findings::{Counts, Findings, Folds, Near, Scenario, Sharing};
 use crate::report::gain::gains;
 use crate::report::inquiry::inquire;
 use crate::report::interim::looks;
+use crate::report::price::prices;
 use crate::report::sheets::named;
 use crate::report::shift::shifts;
 use crate::report::variance::parts;
@@ -90,6 +91,7 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
     let stands = |name: &&String| arms.iter().any(|arm| arm.context_value("scenario") == *name);
     let names: Vec<String> = scenarios.iter().map(|scenario| &scenario.name).filter(stands).cloned().collect();
     let choices = choices(&names, &arms, &verdicts, replicates, &expenses, |arm| answers(arm, Asked::default()))?;
+    let prices = prices(&arms, replicates, &expenses, |arm| answers(arm, Asked::default()))?;
     let shifts = shifts(&arms, &also, &store.shifted_scores(&experiment)?);
     let near = |found: Vec<NearDuplicates>| -> Vec<Near> {
         found.into_iter().map(|found| Near { dataset: found.dataset, near: found.near, of: found.of }).collect()
@@ -117,6 +119,7 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         verdicts,
         gains,
         choices,
+        prices,
         shifts,
         calibration: Vec::new(),
         without_confidence: 0,

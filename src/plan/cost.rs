@@ -7,7 +7,7 @@ use super::bond;
 use super::chain::Chain;
 use super::facts::{Counts, Facts};
 use super::stage::{Encode, Encoded, Stage, Train};
-use crate::expense::Expense;
+use crate::expense::{Expense, Price};
 use crate::model::graph::Graph;
 use crate::model::selected::Selected;
 use crate::phase::Phase;
@@ -112,20 +112,27 @@ pub fn trial(train: &Train, counts: Counts) -> Result<TrialCost, String> {
 /// As `trial`.
 pub fn expense(chain: &Chain, counts: Counts) -> Result<Expense, String> {
     let cost = trial(&chain.train, counts)?;
-    let Some(stage) = &chain.encode else { return Ok(Expense { own: cost.alone, shared: Vec::new() }) };
+    let price = Some(price(&chain.train)?);
+    let Some(stage) = &chain.encode else { return Ok(Expense { own: cost.alone, shared: Vec::new(), price }) };
     let evaluated = counts.val + if chain.train.untested { 0 } else { counts.test };
     let images = match stage.images {
         Encoded::All => evaluated + counts.train,
         Encoded::Evaluated => evaluated,
         Encoded::Views { count, refit } => evaluated + count * (counts.train + if refit { counts.val } else { 0 }),
     };
-    let mut expense =
-        Expense { own: cost.shared, shared: vec![(bond::of_encode(stage), encode(stage, &chain.train, images)?.macs)] };
+    let encoded = (bond::of_encode(stage), encode(stage, &chain.train, images)?.macs);
+    let mut expense = Expense { own: cost.shared, shared: vec![encoded], price };
     match bond::of_trial(chain) {
         Some(bond) => expense.shared.push((bond, cost.lockstep)),
         None => expense.own += cost.lockstep,
     }
     Ok(expense)
+}
+
+/// What an answer of the trained network takes. Low-rank additions are none of it: an export adds them to what they stand beside.
+fn price(train: &Train) -> Result<Price, String> {
+    let network = train.answering()?;
+    Ok(Price { macs: network.total_macs() as f64, params: network.total_params() })
 }
 
 /// Validation images that are read once more in the end: for a temperature, and for the scores of weights that were none of an

@@ -9,6 +9,7 @@ use super::calibration::Calibration;
 use super::choice::Choices;
 use super::compare::{Difference, Mean, mean_over};
 use super::gain::Gain;
+use super::price::Prices;
 use super::selection::leading;
 use super::shift::Shift;
 use super::variance::Parts;
@@ -30,6 +31,7 @@ pub struct Findings {
     pub verdicts: Vec<Verdict>,
     pub gains: Vec<Gain>,
     pub choices: Option<Choices>,
+    pub prices: Vec<Prices>,
     pub variance: Vec<Parts>,
     pub shifts: Vec<Shift>,
     pub calibration: Vec<Calibration>,

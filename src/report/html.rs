@@ -5,6 +5,7 @@ use super::curves::by_depth;
 use super::errors::Errors;
 use super::figure::{Row, intervals};
 use super::findings::{Findings, fraction};
+use super::price;
 use super::reliability;
 use super::settings::{Tuned, tuned};
 use super::sheets::{Kind, Sheet, named, place_of, sheets};
@@ -27,6 +28,7 @@ pub fn report(findings: &Findings, errors: &[Errors]) -> String {
         body.push(table(sheet));
         match sheet.kind {
             Kind::Best | Kind::Variance | Kind::Gains | Kind::Shifts(Part::Each) | Kind::Errors => {}
+            Kind::Prices => body.extend(price::drawn(findings).and_then(picture)),
             Kind::Choices => body.extend(choice::drawn(findings).and_then(picture)),
             Kind::Shifts(Part::Lost) => body.extend(picture(shift::drawn(findings))),
             Kind::Arms => {

@@ -35,6 +35,7 @@ pub fn report(findings: &Findings, errors: &[Errors]) -> Value {
         "verdicts": findings.verdicts,
         "gains": findings.gains,
         "choices": findings.choices,
+        "prices": findings.prices,
         "variance": findings.variance,
         "shifts": findings.shifts,
         "calibration": findings.calibration,

@@ -1,11 +1,12 @@
 //! What the tables of a report say, whatever they are drawn in: each with its title, its heading and its rows.
 
-use super::arm::{Arm, Context, Repeats, Setting};
+use super::arm::{Arm, Context, Setting};
 use super::calibration;
 use super::choice;
-use super::findings::{Findings, fraction, further_context, shown_difference, shown_mean, tera};
-use super::interim::looks;
+use super::findings::{Findings, further_context, shown_difference, shown_mean, tera};
+use super::price;
 use super::protocol::{cross_validated, tuned};
+use super::rules;
 use super::shift;
 use super::variance;
 use super::verdict::Verdict;
@@ -18,6 +19,8 @@ pub enum Kind {
     Gains,
     /// What each way to choose a recipe is worth over all scenarios.
     Choices,
+    /// What an answer costs, and what a dearer one is worth.
+    Prices,
     Arms,
     /// How much of the variance each choice makes.
     Variance,
@@ -61,13 +64,12 @@ pub fn sheets(findings: &Findings) -> Sheets {
     ];
     sheets.extend(variance::sheet(findings));
     sheets.extend(choice::sheet(findings));
+    sheets.extend(price::sheet(findings));
     sheets.extend(gains(findings));
     sheets.extend(depths(findings, title(findings.depth_words())));
     sheets.extend(shift::sheets(findings));
     sheets.extend(calibration::sheet(findings));
-    if !findings.verdicts.is_empty() {
-        sheets.push(verdicts(findings));
-    }
+    sheets.extend(rules::sheet(findings));
     Sheets {
         name: findings.experiment.clone(),
         question: findings.question.clone(),
@@ -328,48 +330,6 @@ fn depthless(findings: &Findings, recipe: &str) -> bool {
     })
 }
 
-fn verdicts(findings: &Findings) -> Sheet {
-    let rows: Vec<Vec<String>> =
-        findings.verdicts.iter().enumerate().map(|(index, verdict)| verdict_row(index, verdict)).collect();
-    let heading = ["", "where", "claim", "verdict", "difference [95% CI]", "p (Holm)", "tried"];
-    let mut sheet = Sheet { notes: notes(&findings.verdicts), ..Sheet::new(Kind::Rules, "Rules", &heading, rows) };
-    if findings.repeats.most > findings.repeats.replicates {
-        sheet.heading.push("replicates".to_owned());
-        for (row, verdict) in sheet.rows.iter_mut().zip(&findings.verdicts) {
-            row.push(verdict.difference.map_or_else(|| "-".to_owned(), |found| found.replicates.to_string()));
-        }
-        sheet.notes.push(looked(findings.repeats));
-    }
-    sheet
-}
-
-/// When rules were looked at, where that was more than once.
-fn looked(Repeats { replicates, most, .. }: Repeats) -> String {
-    let mut at: Vec<String> = looks(replicates, most).iter().map(|look| look.replicates.to_string()).collect();
-    let last = at.pop().unwrap_or_default();
-    format!(
-        "looked at after {} and {last} replicates until settled, or hardly to be; intervals and p hold at all looks together",
-        at.join(", ")
-    )
-}
-
-fn verdict_row(index: usize, verdict: &Verdict) -> Vec<String> {
-    let (difference, p) = match (verdict.difference, verdict.adjusted_p) {
-        (Some(difference), Some(p)) => {
-            (shown_difference(&difference), if p < 0.001 { "< .001".to_owned() } else { fraction(p) })
-        }
-        _ => ("-".to_owned(), "-".to_owned()),
-    };
-    let tried = format!(
-        "{} vs {}{}",
-        verdict.settings[0],
-        verdict.settings[1],
-        if verdict.settings[0] == verdict.settings[1] { "" } else { " (!)" }
-    );
-    let mark = if verdict.notes.is_empty() { String::new() } else { format!("[{}]", index + 1) };
-    vec![mark, place_of(verdict), verdict.rule.claim(), verdict.answer.to_string(), difference, p, tried]
-}
-
 /// A context beyond scenario, dataset and size, as `freeze = layer1, lr = 0.1`.
 fn further(context: &Context) -> String {
     let further = context
@@ -387,13 +347,4 @@ pub fn place_of(verdict: &Verdict) -> String {
     let size = if get("per_class").is_empty() { "all".to_owned() } else { get("per_class").to_owned() };
     let on = verdict.rule.on.as_ref().map_or_else(String::new, |on| format!(" on {on}"));
     format!("{} ({} {size}{further}){on}", get("scenario"), get("dataset"))
-}
-
-fn notes(verdicts: &[Verdict]) -> Vec<String> {
-    verdicts
-        .iter()
-        .enumerate()
-        .filter(|(_, verdict)| !verdict.notes.is_empty())
-        .map(|(index, verdict)| format!("[{}] {}", index + 1, verdict.notes.join("; ")))
-        .collect()
 }
