@@ -134,7 +134,7 @@ fn what_is_missing_for_advice_is_said() {
             "of the class 'ants' there are 2 training images to look at with --images 5: 8 are needed",
         ),
         (vec!["mine", "--preprocess", "torch", "--out", "there.toml"], "'there.toml' exists already"),
-        (vec!["mine", "--preprocess", "torch", "--format", "csv"], "takes table, md or json"),
+        (vec!["mine", "--preprocess", "torch", "--format", "csv"], "possible values: table, md, json"),
         (vec!["gone", "--preprocess", "torch"], "there is nothing at 'gone'"),
     ] {
         let said = world.run(&[&base[..], &args].concat()).exits(2);

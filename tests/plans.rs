@@ -344,6 +344,9 @@ steps = 4
     for fine in ["batch = 3", "batch = 9", "batch = 5", "batch = 4\nbatch_norm = \"affine\"", "batch = 4\ninput = 64"] {
         said(&file("", fine), 0);
     }
+    // Of several phases any: not the first, which trains the head alone.
+    let later = "batch = 4\nphases = [{ freeze = \"all\", steps = 4 }, { freeze = \"none\", steps = 4 }]";
+    assert!(said(&file("", later), 2).contains("of 9"));
     // A last batch that is not reached is none; one that `refit` makes, is.
     said(&file("", "batch = 4\nsteps = 2"), 0);
     said(&file("[experiment]\nrefit = true", "batch = 5"), 0);

@@ -141,7 +141,11 @@ fn what_cannot_be_ranked_is_said() {
         (vec!["rank", "mine", "gone", "--preprocess", "torch"], 2, "there are no weights 'gone'"),
         (vec!["rank", "gone", FILES[0], "--preprocess", "torch"], 2, "there is nothing at 'gone'"),
         (vec!["rank", "mine", FILES[0], "--preprocess", "torch", "--out", "there.toml"], 2, "exists already"),
-        (vec!["rank", "mine", FILES[0], "--preprocess", "torch", "--format", "csv"], 2, "takes table, md or json"),
+        (
+            vec!["rank", "mine", FILES[0], "--preprocess", "torch", "--format", "csv"],
+            2,
+            "possible values: table, md, json",
+        ),
         (vec!["rank", "mine"], 2, "WEIGHTS"),
     ] {
         let said = world.run(&args).exits(code);

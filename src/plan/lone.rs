@@ -31,14 +31,14 @@ fn of_cell(plan: &Plan, cell: &Cell, experiment: &Experiment, facts: &Facts) -> 
         let counts = exact(facts.datasets.get(&dataset)?, train.per_class)?;
         let sizes = [counts.train, counts.train + counts.val];
         let sizes = &sizes[..if train.refit { 2 } else { 1 }];
-        let suspect = |phase: &&Phase| {
-            phase.batch_norm == BatchNorm::Train && sizes.iter().any(|images| least(phase, *images) == 1)
+        let of_phase = |phase: &Phase| {
+            let images = sizes.iter().find(|images| least(phase, **images) == 1)?;
+            let (network, _) = train.network().ok()?;
+            let norm = single(&network, phase, train.frozen(phase).ok()?)?;
+            Some(experiment.problem("batch", &Value::Int(phase.batch as i64), told(phase.batch, *images, norm)))
         };
-        let phase = train.phases.iter().filter(|_| !train.solves()).find(suspect)?;
-        let (network, _) = train.network().ok()?;
-        let norm = single(&network, phase, train.frozen(phase).ok()?)?;
-        let images = sizes.iter().find(|images| least(phase, **images) == 1)?;
-        Some(experiment.problem("batch", &Value::Int(phase.batch as i64), told(phase.batch, *images, norm)))
+        let by_batches = |phase: &&Phase| phase.batch_norm == BatchNorm::Train && !train.solves();
+        train.phases.iter().filter(by_batches).find_map(of_phase)
     })
 }
 
