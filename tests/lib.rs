@@ -38,6 +38,7 @@ mod overrides;
 mod plans;
 mod predictions;
 mod published;
+mod random;
 mod ranking;
 mod rates;
 mod screening;

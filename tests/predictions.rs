@@ -54,7 +54,7 @@ pub fn trials(world: &World) -> Vec<(String, String, Vec<f32>)> {
 }
 
 /// What `predict` says of images, as JSON.
-fn predict(world: &World, args: &[&str]) -> serde_json::Value {
+pub fn predict(world: &World, args: &[&str]) -> serde_json::Value {
     let said = world.run(&[&["predict"], args, &["--format", "json"]].concat()).exits(0);
     serde_json::from_str(&said.out).unwrap()
 }

@@ -99,7 +99,7 @@ fn grid(head: &str) -> World {
 pub fn foreseen(world: &World, plan: &serde_json::Value) {
     let store = store(world, "results/tl-sweep.sqlite");
     let sum = |what: &str| store.query_row(what, [], |row| row.get::<_, f64>(0)).unwrap();
-    let done = sum("SELECT sum(macs) FROM trial") + sum("SELECT sum(macs) FROM stage");
+    let done = sum("SELECT total(macs) FROM trial") + sum("SELECT total(macs) FROM stage");
     let foreseen = plan["macs"]["shared"].as_f64().unwrap();
     assert!((done / foreseen - 1.0).abs() < 1e-9, "{done} for {foreseen}");
 }
@@ -243,14 +243,14 @@ fn plan_foresees_what_sharing_spares() {
     let sum = |what: &str| store.query_row(what, [], |row| row.get::<_, f64>(0)).unwrap();
     foreseen(&world, &plan);
     let of = |recipe: &str| {
-        sum(&format!("SELECT sum(macs) FROM trial WHERE key IN (SELECT trial FROM result WHERE recipe = '{recipe}')"))
+        sum(&format!("SELECT total(macs) FROM trial WHERE key IN (SELECT trial FROM result WHERE recipe = '{recipe}')"))
     };
     world.run(&["run", "grid.toml", "--db", "alone/r.sqlite", "--no-share", "--slots", "1"]).exits(0);
     let shared = ["legs", "longer-legs", "step", "late-step"].map(of);
     let store = rusqlite::Connection::open(world.path("alone/r.sqlite")).unwrap();
     for (recipe, shared) in ["legs", "longer-legs", "step", "late-step"].into_iter().zip(shared) {
         let text =
-            format!("SELECT sum(macs) FROM trial WHERE key IN (SELECT trial FROM result WHERE recipe = '{recipe}')");
+            format!("SELECT total(macs) FROM trial WHERE key IN (SELECT trial FROM result WHERE recipe = '{recipe}')");
         let alone: f64 = store.query_row(&text, [], |row| row.get(0)).unwrap();
         assert!(shared < 0.9 * alone, "{recipe}: {shared} of {alone}");
     }

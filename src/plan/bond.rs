@@ -7,19 +7,18 @@ use crate::key::Key;
 use crate::phase::Phase;
 use crate::recipe::{Budget, Head, Schedule};
 
-/// Encodings that one pass over the images can serve: those of one backbone, whatever their layers.
+/// Encodings that one pass over the images can serve: those of one backbone, whatever their layers. What a deeper pass computes as
+/// one with the layer behind it takes a pass of its own.
 pub fn of_encode(stage: &Encode) -> Key {
     let backbone = untapped(&stage.backbone);
-    Key::of(
-        "encode bond",
-        &(
-            backbone,
-            (stage.data, stage.per_class, stage.seed, stage.replicates),
-            stage.images,
-            &stage.augment,
-            stage.precision,
-        ),
-    )
+    let read = (stage.data, stage.per_class, stage.seed, stage.replicates);
+    let bond = (backbone, read, stage.images, &stage.augment, stage.precision);
+    let own = stage.backbone.arch.backbone(&stage.backbone.tap).ok();
+    let merged = own.is_some_and(|graph| graph.find(&stage.cut).is_some_and(|cut| graph.absorber(cut).is_some()));
+    match merged {
+        true => Key::of("encode bond", &(bond, &stage.cut)),
+        false => Key::of("encode bond", &bond),
+    }
 }
 
 /// What ties a trial to others: a bank of linear heads, the frozen layers that one pass over each batch runs for all of
@@ -39,7 +38,9 @@ pub fn of_trial(chain: &Chain) -> Option<Key> {
         return Some(Key::of("heads", &(encode, read)));
     }
     if train.augments() && chain.prefix && train.backbone.start != Start::Random {
-        return Some(Key::of("prefix", &(untapped(&train.backbone), read)));
+        // Who reads other batches from the first one on has no pass in common with these.
+        let batches = train.phases.first().map(|phase| (phase.batch, &phase.augment));
+        return Some(Key::of("prefix", &(untapped(&train.backbone), read, batches)));
     }
     // Networks that read features of other layers have no step in common.
     let cut = train.shared_cut().ok()?.filter(|_| chain.prefix);
