@@ -69,10 +69,12 @@ fn one<'a>(rng: &mut Rng, of: &[&'a str]) -> &'a str {
 
 /// A recipe, a line for each setting.
 fn recipe(rng: &mut Rng, blocks: &[&str]) -> Vec<(String, String)> {
-    let mut own: Vec<(String, String)> = SETTINGS
-        .iter()
-        .filter_map(|(often, key, of)| rng.chance(*often).then(|| ((*key).to_owned(), one(rng, of).to_owned())))
-        .collect();
+    let mut own: Vec<(String, String)> = Vec::new();
+    for (often, key, of) in SETTINGS {
+        if rng.chance(often) {
+            own.push((key.to_owned(), one(rng, of).to_owned()));
+        }
+    }
     if rng.chance(0.4) {
         let list: BTreeSet<&str> = (0..rng.below(3)).map(|_| one(rng, &AUGMENTATIONS)).collect();
         own.push(("augment".to_owned(), format!("{list:?}").replace('{', "[").replace('}', "]")));
