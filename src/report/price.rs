@@ -172,7 +172,7 @@ pub fn drawn(findings: &Findings) -> Option<(String, Vec<Row>, bool)> {
         for (at, step) in prices.steps.iter().enumerate() {
             rows.push(Row {
                 group: said(prices, findings),
-                label: format!("{} MACs: {}", scaled(step.price.macs), step.recipe),
+                label: format!("{}: {}", scaled(step.price.macs), step.recipe),
                 value: step.test.mean,
                 half: step.test.half_width,
                 shown: fraction(step.test.mean),
@@ -180,8 +180,10 @@ pub fn drawn(findings: &Findings) -> Option<(String, Vec<Row>, bool)> {
             });
         }
     }
-    let title =
-        format!("{} on test by what an answer costs; filled: the best on validation; lines: 95%", findings.metric);
+    let title = format!(
+        "{} on test by multiply-accumulates of an answer; filled: the best on validation; lines: 95%",
+        findings.metric
+    );
     (!rows.is_empty()).then_some((title, rows, false))
 }
 
