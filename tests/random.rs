@@ -191,6 +191,7 @@ fn swept(seed: u64) {
     let mut killed = world
         .command(&["run", "x.toml", "--quiet", "--db", "killed/r.sqlite"])
         .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
     std::thread::sleep(Duration::from_millis(300 + 400 * (seed % 4)));

@@ -8,7 +8,7 @@ use super::chain::Chain;
 use super::facts::{Counts, Facts};
 use super::stage::{Encode, Encoded, Stage, Train};
 use crate::expense::{Expense, Price};
-use crate::model::graph::Graph;
+use crate::model::graph::{Graph, Op};
 use crate::model::selected::Selected;
 use crate::phase::Phase;
 use crate::recipe::{Budget, Calibrate, Optimizer};
@@ -187,7 +187,11 @@ fn solved(train: &Train, counts: Counts, whole: f64, prefix: f64) -> TrialCost {
 /// of all weights that train.
 fn step(network: &Graph, train: &Train, phase: &Phase) -> Result<f64, String> {
     let (frozen, selected) = (train.frozen(phase)?, Selected::of(network, &phase.trains));
-    let weighs = |index: &usize| selected.params[*index].first() != Some(&false);
+    // What weighs tokens with each other has a second gradient, whatever of it trains.
+    let weighs = |index: &usize| {
+        let windows = matches!(network.layers[*index].op, Op::WindowAttention { .. });
+        windows || selected.params[*index].first() != Some(&false)
+    };
     let learned: u64 = (frozen..network.layers.len()).filter(weighs).map(|index| network.macs(index)).sum();
     let whole = network.total_macs() as f64;
     Ok(2.0 * whole - below(network, frozen) + learned as f64)
