@@ -17,6 +17,7 @@ use crate::experiment::problem::{Located, Problems};
 use crate::key::Key;
 use crate::plan::Plan;
 use crate::plan::stage::Stage;
+use crate::train::said;
 use crate::value::Value;
 
 /// At most so many images that are left out of a dataset are named to a person.
@@ -64,8 +65,7 @@ pub fn run(asked: &Asked, format: Answer, common: &Common) -> anyhow::Result<Exi
 
 /// What is wrong with a file, or with what it names.
 fn problems(error: &anyhow::Error) -> Vec<Located> {
-    let message = || format!("{error:#}");
-    let one = || vec![Located { file: None, line: None, column: None, message: message(), help: None }];
+    let one = || vec![Located { file: None, line: None, column: None, message: said(error), help: None }];
     error.downcast_ref::<Problems>().map_or_else(one, Problems::located)
 }
 
