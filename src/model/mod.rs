@@ -26,6 +26,7 @@ pub mod sketch;
 mod squeezenet;
 pub mod summary;
 mod swin;
+mod tap;
 pub mod texts;
 pub mod trained;
 mod vgg;

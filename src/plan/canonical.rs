@@ -17,7 +17,7 @@ use crate::experiment::Experiment;
 use crate::experiment::problem::Problem;
 use crate::frame::Resize;
 use crate::key::{ENGINE, Key};
-use crate::model::arch::{Arch, family, prepares_images};
+use crate::model::arch::{family, prepares_images};
 use crate::model::freezing::{pools, taps};
 use crate::model::graph::Graph;
 use crate::model::sketch::Sketch;
@@ -364,7 +364,7 @@ impl Settler<'_> {
         let asked = layer.get("tap").cloned().unwrap_or_else(|| Value::Text("features".to_owned()));
         let refused = |message: String| self.experiment.problem("tap", &asked, message);
         let tap = recipe::tap(&asked).map_err(refused)?;
-        let built = self.graphs.entry(format!("{arch:?} {tap}")).or_insert_with(|| build(&arch, &tap));
+        let built = self.graphs.entry(format!("{arch:?} {tap}")).or_insert_with(|| arch.features(&tap));
         let graph = built.clone().map_err(refused)?;
         let names: Vec<&str> = taps(&graph).into_iter().map(|tap| graph.layers[tap].name.as_str()).collect();
         layer.insert("tap".to_owned(), Value::Text(names.join(recipe::AND)));
@@ -375,22 +375,6 @@ impl Settler<'_> {
 /// What a network of a person's own is called in keys and tables: its content decides, not where its file is.
 pub fn own_name(own: &Sketch) -> String {
     format!("{}-{}", own.name, own.key().short())
-}
-
-/// The network up to a tap below the source's classifier: that names other classes, and weights of it are not taken over.
-fn build(arch: &Arch, tap: &str) -> Result<Graph, String> {
-    let backbone = arch.backbone(tap)?;
-    // Of another number of source classes nothing below the classifier changes its shape.
-    let [one, other] = [10, 11].map(|classes| arch.graph_of(tap, classes));
-    let (one, other) = (one?, other?);
-    let changed = one.layers.iter().zip(&other.layers).find(|(one, other)| one.shape != other.shape);
-    match changed.filter(|(classifier, _)| backbone.find(&classifier.name).is_some()) {
-        None => Ok(backbone),
-        Some((classifier, _)) => Err(format!(
-            "'{}' says which of the source's classes an image shows, and a head of your own takes its place: tap a layer below it",
-            classifier.name
-        )),
-    }
 }
 
 fn preprocess(preprocess: Preprocess) -> Value {
