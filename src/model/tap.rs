@@ -7,8 +7,8 @@ use crate::recipe::AND;
 use crate::spelling::nearest;
 
 impl Arch {
-    /// The same, as it is where something is tapped: the images' side of a network that has seen texts has more layers below its
-    /// classifier if it is tapped there.
+    /// The whole network, as `graph` gives it, for whoever taps it there: the images' side of a network that has seen texts has more
+    /// layers below its classifier where these are asked for.
     ///
     /// # Errors
     /// As `graph`, or the network has never seen texts.
@@ -106,7 +106,7 @@ impl Arch {
         Ok(backbone)
     }
 
-    /// The same of a tap below the source's classifier: that names other classes, and weights of it are not taken over.
+    /// What `backbone` gives of a tap below the source's classifier: that names other classes, and its weights are not taken over.
     ///
     /// # Errors
     /// As `backbone`, or the tap is not below it.
