@@ -31,6 +31,7 @@ fn spec(world: &World, path: &str) -> Spec {
         splits,
         skip_bad_images: false,
         classes: Vec::new(),
+        white: None,
     }
 }
 
@@ -329,7 +330,7 @@ fn a_decompression_bomb_is_refused_by_its_header() {
     bytes.extend(&header);
     bytes.extend((!crc).to_be_bytes());
     bytes.extend(b"\0\0\0\x0aIDAT\x78\x9c\x03\0\0\0\0\x01\0\0\0\0\0\0");
-    let message = decode(&bytes).unwrap_err();
+    let message = decode(&bytes, None).unwrap_err();
     assert!(message.contains("50000 x 50000 pixels") || message.to_lowercase().contains("limit"), "{message}");
 }
 
@@ -854,7 +855,7 @@ fn images_are_turned_upright_as_their_cameras_were_held() {
     for format in [image::ImageFormat::Png, image::ImageFormat::Jpeg] {
         for (orientation, [rows, columns], stored) in shown {
             let bytes = held(format, orientation);
-            let found = decode(&bytes).unwrap();
+            let found = decode(&bytes, None).unwrap();
             assert_eq!(
                 [found.height as usize, found.width as usize],
                 [16 * rows, 16 * columns],
@@ -871,7 +872,7 @@ fn images_are_turned_upright_as_their_cameras_were_held() {
     }
     // An orientation that there is not, and bytes that are no image, say nothing.
     let bytes = held(image::ImageFormat::Png, 77);
-    assert_eq!((decode(&bytes).unwrap().width, content(&bytes)), (48, Key::of_bytes(&bytes)));
+    assert_eq!((decode(&bytes, None).unwrap().width, content(&bytes)), (48, Key::of_bytes(&bytes)));
     assert_eq!(content(b"no image"), Key::of_bytes(b"no image"));
     // A dataset of them has their hashes; so has who asks for answers.
     let world = World::new();
@@ -885,5 +886,5 @@ fn images_are_turned_upright_as_their_cameras_were_held() {
     let bytes = held(image::ImageFormat::Jpeg, 6);
     assert!(own.manifest.samples.iter().all(|sample| sample.content == content(&bytes)));
     let first = decoded(&own).unwrap().remove(&0).unwrap();
-    assert_eq!(first, decode(&bytes).unwrap().pixels);
+    assert_eq!(first, decode(&bytes, None).unwrap().pixels);
 }

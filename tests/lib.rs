@@ -21,6 +21,7 @@ mod engine;
 mod files;
 mod folds;
 mod following;
+mod formats;
 mod golden;
 mod interim;
 mod interpolation;

@@ -65,6 +65,7 @@ pub fn drawn(arch: Arch, tap: &str, pool: Pool, preprocess: Preprocess) -> Opene
     let model = Trained {
         arch,
         preprocess,
+        white: None,
         resize: Resize::WHOLE,
         tap: tap.to_owned(),
         pool,

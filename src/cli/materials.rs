@@ -6,6 +6,17 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Answer, Asked, Format, Sheet};
 
+/// How a dataset that is named by its path is read.
+#[derive(Clone, Debug, Args)]
+pub struct Reading {
+    /// Folder that serves as the test split; where there is none, a share of the images, such as 0.2
+    #[arg(long, value_name = "FOLDER", default_value = "test")]
+    pub test: String,
+    /// The value that is white in images of 16 bits, such as 4095 where a camera has 12; without it 65535
+    #[arg(long, value_name = "VALUE", value_parser = clap::value_parser!(u16).range(1..))]
+    pub white: Option<u16>,
+}
+
 /// Weights, images, and how the images are brought before the weights.
 #[derive(Clone, Debug, Args)]
 pub struct Seen {
@@ -33,9 +44,8 @@ pub struct Seen {
     /// How products round on a GPU: f32, tf32 or bf16
     #[arg(long, default_value = "f32")]
     pub precision: String,
-    /// Folder that serves as the test split; where there is none, a share of the images, such as 0.2
-    #[arg(long, value_name = "FOLDER", default_value = "test")]
-    pub test: String,
+    #[command(flatten)]
+    pub reading: Reading,
 }
 
 /// What features are wanted.
@@ -91,9 +101,8 @@ pub struct Rank {
     /// How products round on a GPU: f32, tf32 or bf16
     #[arg(long, default_value = "f32")]
     pub precision: String,
-    /// Folder that serves as the test split; where there is none, a share of the images, such as 0.2
-    #[arg(long, value_name = "FOLDER", default_value = "test")]
-    pub test: String,
+    #[command(flatten)]
+    pub reading: Reading,
     /// Training images to look at, as many of each class; time grows with the cube
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub images: usize,

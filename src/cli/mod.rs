@@ -274,9 +274,8 @@ pub enum Verb {
         /// Side in pixels of the square that networks are to read of it
         #[arg(long, value_name = "SIDE", default_value_t = 224, value_parser = clap::value_parser!(u16).range(8..=1024), requires = "page")]
         input: u16,
-        /// Folder that serves as the test split; where there is none, a share of the images, such as 0.2
-        #[arg(long, value_name = "FOLDER", default_value = "test")]
-        test: String,
+        #[command(flatten)]
+        reading: Reading,
         /// Splits and near-duplicates are CSV without it
         #[arg(long, value_enum, default_value_t = Answer::Table, conflicts_with = "page")]
         format: Answer,

@@ -9,6 +9,7 @@ use super::machine::Rates;
 use super::world::World;
 use super::{Exit, Usage, exit_code, near, prepare, print, print_json, tuning};
 use crate::cli::{Answer, Asked, Common};
+use crate::data::formats;
 use crate::data::near::Pair;
 use crate::data::{Dataset, Manifest};
 use crate::experiment::Experiment;
@@ -117,6 +118,9 @@ fn examined(asked: &Asked, common: &Common) -> anyhow::Result<Examined> {
         own.map(|(image, reason)| [dataset.name.clone(), image.clone(), reason.clone()])
     });
     let mut warnings = of_bytes(&all, &world);
+    for dataset in world.datasets.values() {
+        warnings.extend(formats::told(dataset)?);
+    }
     warnings.extend(of_near(&near::found(&prepared, &world)?));
     warnings.extend(idle(&plan, &all, worth.at_most));
     warnings.extend(undecidable(&experiment, &world));

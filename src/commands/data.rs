@@ -8,19 +8,27 @@ use super::get::how_to_get_dataset;
 use super::near::told;
 use super::recommended::quoted;
 use super::{Exit, Usage, findings, print, print_json, table_style};
-use crate::cli::{Answer, Common};
+use crate::cli::{Answer, Common, Reading};
+use crate::data::decode::Header;
+use crate::data::formats::{self, Formats};
 use crate::data::open::Source;
 use crate::data::{Dataset, Holdout, Manifest, Part, Sample, Spec, near, open};
 use crate::report::csv;
 use crate::report::table::table;
 use crate::store::Store;
 
-pub fn run(target: &str, near_duplicates: bool, test: &str, format: Answer, common: &Common) -> anyhow::Result<Exit> {
-    let dataset = opened(target, test, common)?;
+pub fn run(
+    target: &str,
+    near_duplicates: bool,
+    reading: &Reading,
+    format: Answer,
+    common: &Common,
+) -> anyhow::Result<Exit> {
+    let dataset = opened(target, reading, common)?;
     if !near_duplicates {
         match format {
-            Answer::Table => show(&dataset.manifest)?,
-            Answer::Json => print_json(&json(&dataset))?,
+            Answer::Table => show(&dataset)?,
+            Answer::Json => print_json(&json(&dataset)?)?,
         }
         return Ok(Exit::Complete);
     }
@@ -64,7 +72,7 @@ pub fn splits(experiment: &str, format: Answer, common: &Common) -> anyhow::Resu
 }
 
 /// The same of a dataset as `show` prints, for machines.
-fn json(dataset: &Dataset) -> serde_json::Value {
+fn json(dataset: &Dataset) -> anyhow::Result<serde_json::Value> {
     let manifest = &dataset.manifest;
     let counts = [Part::Train, Part::Val, Part::Test].map(|part| manifest.counts(part));
     let class = |(at, name): (usize, &String)| {
@@ -74,22 +82,36 @@ fn json(dataset: &Dataset) -> serde_json::Value {
     let named =
         |sample: &Sample| serde_json::json!({"image": sample.id, "class": manifest.classes[sample.class as usize]});
     let leak = |(train, test): &(&str, &str)| serde_json::json!({"train": train, "test": test});
-    serde_json::json!({
+    let files = Formats::of_all(dataset)?.map(|formats| {
+        let broken = formats.broken.iter().map(|(image, reason)| serde_json::json!({"image": image, "reason": reason}));
+        serde_json::json!({
+            "formats": formats.counts().into_iter().collect::<BTreeMap<_, _>>(),
+            "sizes": formats.sizes().map(|[smallest, median, largest]| serde_json::json!({"smallest": smallest, "median": median, "largest": largest})),
+            "grey": formats.headers.iter().filter(|header| header.grey).count(),
+            "turned": formats.headers.iter().filter(|header| header.turned).count(),
+            "of_16_bits": formats.headers.iter().filter(|header| header.deep).count(),
+            "at_most": formats.tones.map(|tones| tones.most),
+            "broken": broken.collect::<Vec<_>>(),
+        })
+    });
+    Ok(serde_json::json!({
         "version": 1,
         "dataset": dataset.name,
+        "files": files,
         "classes": manifest.classes.iter().enumerate().map(class).collect::<Vec<_>>(),
         "sha256": manifest.sha256,
         "fingerprint": manifest.fingerprint,
         "leaks": manifest.leaks(manifest).iter().map(leak).collect::<Vec<_>>(),
         "contradictions": manifest.contradictions().iter().map(|pair| pair.map(named)).collect::<Vec<_>>(),
-    })
+    }))
 }
 
 /// Prints what a dataset holds.
 ///
 /// # Errors
-/// Nothing can be printed.
-pub fn show(manifest: &Manifest) -> anyhow::Result<()> {
+/// A file cannot be read, or nothing can be printed.
+pub fn show(dataset: &Dataset) -> anyhow::Result<()> {
+    let manifest = &dataset.manifest;
     let counts: Vec<Vec<usize>> = [Part::Train, Part::Val, Part::Test].map(|part| manifest.counts(part)).into();
     let mut rows: Vec<Vec<String>> = Vec::new();
     for (index, class) in manifest.classes.iter().enumerate() {
@@ -101,7 +123,13 @@ pub fn show(manifest: &Manifest) -> anyhow::Result<()> {
     total.extend(counts.iter().map(|part| part.iter().sum::<usize>().to_string()));
     rows.push(total);
     print(&table(table_style(), &["", "class", "train", "val", "test"], &rows))?;
+    if let Some(formats) = Formats::of_all(dataset)? {
+        print(&files(&formats))?;
+    }
     print(&format!("sha256 {}\nfingerprint {}", manifest.sha256, manifest.fingerprint))?;
+    for told in formats::told(dataset)? {
+        print(&format!("\n{told}"))?;
+    }
     let leaks = manifest.leaks(manifest);
     if !leaks.is_empty() {
         print(&format!(
@@ -115,6 +143,32 @@ pub fn show(manifest: &Manifest) -> anyhow::Result<()> {
         print(&format!("\n{told}"))?;
     }
     Ok(())
+}
+
+/// What the files are.
+fn files(formats: &Formats) -> String {
+    let counts: Vec<String> = formats.counts().iter().map(|(format, count)| format!("{count} {format}")).collect();
+    let mut lines = Vec::new();
+    if let Some([smallest, median, largest]) = formats.sizes() {
+        let size = |[width, height]: [u32; 2]| format!("{width} x {height}");
+        let sizes = match smallest == largest {
+            true => format!("all {}", size(median)),
+            false => format!("{} to {}, at the median {}", size(smallest), size(largest), size(median)),
+        };
+        let number = |what: fn(&Header) -> bool| formats.headers.iter().filter(|header| what(header)).count();
+        let kinds = [
+            (number(|header| header.grey), "grey"),
+            (number(|header| header.deep), "of 16 bits"),
+            (number(|header| header.turned), "turned upright, as their EXIF data say"),
+        ];
+        let kinds: String =
+            kinds.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("; {count} {word}")).collect();
+        lines.push(format!("files: {}; {sizes}{kinds}", counts.join(", ")));
+    }
+    if let Some((name, reason)) = formats.broken.first() {
+        lines.push(format!("{} cannot be read, for example {name}: {reason}", formats.broken.len()));
+    }
+    lines.join("\n")
 }
 
 /// That images stand under two classes; nothing where none does.
@@ -147,21 +201,21 @@ fn share(test: &str) -> Option<f64> {
     test.parse().ok().filter(|share| *share > 0.0 && *share < 1.0)
 }
 
-/// The line of an experiment file for what `--test` names; nothing where that is usual.
-pub fn splits_line(test: &str) -> String {
-    match share(test) {
+/// The lines of an experiment file for how a dataset is read; nothing where that is usual.
+pub fn reading_lines(Reading { test, white }: &Reading) -> String {
+    let splits = match share(test) {
         _ if test == "test" => String::new(),
         Some(_) => format!("splits = {{ test = {test} }}\n"),
         None => format!("splits = {{ test = {} }}\n", quoted(test)),
-    }
+    };
+    splits + &white.map_or_else(String::new, |white| format!("white = {white}\n"))
 }
 
-/// Opens a dataset by its path, or by its name under `--data`; `test` is the folder that serves as the test split, or the share
-/// of the images that does.
+/// Opens a dataset by its path, or by its name under `--data`.
 ///
 /// # Errors
 /// It is not there, or cannot be used: what was typed or what it names is wrong.
-pub fn opened(target: &str, test: &str, common: &Common) -> anyhow::Result<Dataset> {
+pub fn opened(target: &str, Reading { test, white }: &Reading, common: &Common) -> anyhow::Result<Dataset> {
     let folder = common.data.clone().unwrap_or_default();
     let path = [PathBuf::from(target), folder.join(target), folder.join(format!("{target}.tar.gz"))]
         .into_iter()
@@ -177,7 +231,9 @@ pub fn opened(target: &str, test: &str, common: &Common) -> anyhow::Result<Datas
     let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let name = name.strip_suffix(".tar").map(str::to_owned).unwrap_or(name);
     let there = path.exists();
-    let spec = Spec { name, source: Source::Path(path), splits, skip_bad_images: false, classes: Vec::new(), holdout };
+    let classes = Vec::new();
+    let spec =
+        Spec { name, source: Source::Path(path), splits, skip_bad_images: false, classes, white: *white, holdout };
     open(&spec).map_err(|error| {
         let cure = how_to_get_dataset(target, common.data.as_deref().unwrap_or(Path::new("."))).filter(|_| !there);
         let cure = cure.map_or_else(String::new, |cure| format!("; {cure}"));

@@ -29,7 +29,7 @@ pub fn run(asked: &Extract, common: &Common) -> anyhow::Result<Exit> {
                 .ok_or_else(|| Usage(format!("there is no part '{name}': --part takes train, val, test or all")))?,
         ),
     };
-    let dataset = super::data::opened(&asked.seen.dataset, &asked.seen.test, common)?;
+    let dataset = super::data::opened(&asked.seen.dataset, &asked.seen.reading, common)?;
     let manifest = &dataset.manifest;
     let chosen = |index: &usize| part.is_none_or(|part| manifest.samples[*index].part == part);
     let samples: Vec<usize> = (0..manifest.samples.len()).filter(chosen).collect();

@@ -10,7 +10,7 @@ use super::gc::megabytes;
 use super::hub::{self, OfHub, of_hub};
 use super::hub_config::{Said, Told};
 use super::{Exit, Usage, data, materials, print, print_json, table_style};
-use crate::cli::{Answer, Common};
+use crate::cli::{Answer, Common, Reading};
 use crate::data::known::{KNOWN, Known, Remote};
 use crate::data::unpack::lay_out;
 use crate::frame::Resize;
@@ -209,10 +209,11 @@ pub fn dataset(name: &str, from: Option<&str>, common: &Common) -> anyhow::Resul
     })?;
     let ready = lay_out(&files, known.layout, &work).with_context(|| format!("in the dataset '{name}'"))?;
     let test = if !ready.join("test").is_dir() && ready.join("val").is_dir() { "val" } else { "test" };
-    let dataset = data::opened(&ready.display().to_string(), test, common)?;
+    let reading = Reading { test: test.to_owned(), white: None };
+    let dataset = data::opened(&ready.display().to_string(), &reading, common)?;
     std::fs::rename(&ready, &place).with_context(|| format!("cannot move it to '{}'", place.display()))?;
     std::fs::remove_dir_all(&work).with_context(|| format!("cannot remove '{}'", work.display()))?;
-    data::show(&dataset.manifest)?;
+    data::show(&dataset)?;
     let splits = if test == "test" { "" } else { "\nsplits = { test = \"val\" }" };
     print(&format!(
         "{}\nit is at '{}'; in an experiment:\n\n[datasets.{name}]\npath = \"{name}\"{splits}",

@@ -62,7 +62,7 @@ struct Chosen {
 /// Evenly of all that are images.
 fn chosen(files: &[Loose], model: &Trained, wanted: usize) -> Chosen {
     let (mut images, mut broken) = (Vec::new(), Vec::new());
-    for (file, read) in files.iter().zip(loose::read(files, model.frame())) {
+    for (file, read) in files.iter().zip(loose::read(files, model.frame(), model.white)) {
         match read {
             Read::Image(square) => images.push((file.clone(), square)),
             Read::Broken(reason) => broken.push((file.clone(), reason)),

@@ -169,16 +169,16 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Data { what: Some(DataVerb::List { format }), .. } => get::list(format, common),
         Verb::Data { what: Some(DataVerb::Get { name, from }), .. } => get::dataset(&name, from.as_deref(), common),
         Verb::Data { target, splits: true, format, .. } => data::splits(&target.unwrap_or_default(), format, common),
-        Verb::Data { target, corruptions: Some(page), input, test, .. } => {
-            let dataset = data::opened(&target.unwrap_or_default(), &test, common)?;
+        Verb::Data { target, corruptions: Some(page), input, reading, .. } => {
+            let dataset = data::opened(&target.unwrap_or_default(), &reading, common)?;
             specimens::corruptions(&dataset, usize::from(input), &page)
         }
-        Verb::Data { target, augmentations: Some(page), augment, input, test, .. } => {
-            let dataset = data::opened(&target.unwrap_or_default(), &test, common)?;
+        Verb::Data { target, augmentations: Some(page), augment, input, reading, .. } => {
+            let dataset = data::opened(&target.unwrap_or_default(), &reading, common)?;
             specimens::augmentations(&dataset, usize::from(input), augment.as_deref(), &page)
         }
-        Verb::Data { target, near_duplicates, test, format, .. } => {
-            data::run(&target.unwrap_or_default(), near_duplicates, &test, format, common)
+        Verb::Data { target, near_duplicates, reading, format, .. } => {
+            data::run(&target.unwrap_or_default(), near_duplicates, &reading, format, common)
         }
         Verb::Summary { arch, input, width, classes, no_top, freeze, toml, format } => {
             summary::run(summary::Asked { arch, input, width, classes, no_top, freeze, toml, format })

@@ -149,6 +149,7 @@ fn spec(asked: &experiment::Dataset, folder: &Path) -> Spec {
         splits: asked.splits.clone(),
         skip_bad_images: asked.skip_bad_images,
         classes: asked.classes.clone(),
+        white: asked.white,
         holdout: asked.folds.map(Holdout::Folds).or(asked.share.map(Holdout::Share)),
     }
 }

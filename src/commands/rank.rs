@@ -23,7 +23,7 @@ pub fn run(asked: &Rank, common: &Common) -> anyhow::Result<Exit> {
     let devices = Devices::choose(&common.devices)?;
     let prepared = asked.files.iter().map(|file| prepared(asked, file, &devices, common));
     let prepared = prepared.collect::<anyhow::Result<Vec<Prepared>>>()?;
-    let dataset = super::data::opened(&asked.dataset, &asked.test, common)?;
+    let dataset = super::data::opened(&asked.dataset, &asked.reading, common)?;
     let store = asked.against.as_ref().map(|name| tested(name, common)).transpose()?;
     let lots = glance(&dataset.manifest, asked.images, SEED);
     let samples = lots.concat();
@@ -87,7 +87,7 @@ fn prepared(asked: &Rank, file: &Ranked, devices: &Devices, common: &Common) -> 
         preprocess: file.preprocess.clone().or_else(|| asked.preprocess.clone().filter(|_| !known)),
         resize: None,
         precision: asked.precision.clone(),
-        test: asked.test.clone(),
+        reading: asked.reading.clone(),
     };
     materials::prepared(&seen, devices, common)
 }

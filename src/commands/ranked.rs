@@ -1,6 +1,6 @@
 //! The experiment file that tests the order of `rank`.
 
-use super::data::splits_line;
+use super::data::reading_lines;
 use super::materials::Prepared;
 use super::recommended::{place, quoted, stem};
 use crate::cli::{Common, Rank};
@@ -11,7 +11,7 @@ use crate::model::catalogue::identify;
 /// # Errors
 /// A weight file cannot be read.
 pub fn experiment(asked: &Rank, common: &Common, prepared: &[Prepared]) -> anyhow::Result<String> {
-    let splits = splits_line(&asked.test);
+    let reading = reading_lines(&asked.reading);
     Ok(format!(
         r#"# Written by `tl-sweep rank`: is its order of these weights true? `tl-sweep plan FILE` says what that costs,
 # `tl-sweep rank` with --against {name} what each score was worth.
@@ -24,7 +24,7 @@ tune_replicates = 2
 
 [datasets.mine]
 path = {path}
-{splits}
+{reading}
 [scenarios.all]
 dataset = "mine"
 

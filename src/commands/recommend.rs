@@ -31,7 +31,7 @@ pub fn run(asked: &Recommend, common: &Common) -> anyhow::Result<Exit> {
     }
     let devices = Devices::choose(&common.devices)?;
     let prepared = materials::prepared(&asked.seen, &devices, common)?;
-    let dataset = super::data::opened(&asked.seen.dataset, &asked.seen.test, common)?;
+    let dataset = super::data::opened(&asked.seen.dataset, &asked.seen.reading, common)?;
     let lots = glance(&dataset.manifest, asked.images, SEED);
     let samples = lots.concat();
     let groups = left_out_together(&dataset.manifest, &lots);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::data::splits_line;
+use super::data::reading_lines;
 use crate::cli::{Common, Recommend, Seen};
 use crate::model::arch::Arch;
 use crate::model::catalogue::identify;
@@ -22,7 +22,7 @@ pub fn experiment(
     advice: &Advice,
 ) -> anyhow::Result<String> {
     let seen = &asked.seen;
-    let splits = splits_line(&seen.test);
+    let reading = reading_lines(&seen.reading);
     let scenario = format!("{}-{}", advice.size, advice.similarity);
     let names: Vec<String> = advice.recipes.iter().map(|recipe| quoted(recipe.name)).collect();
     Ok(format!(
@@ -38,7 +38,7 @@ max_replicates = 12     # what these leave open runs on, until it is settled
 {backbone}
 [datasets.mine]
 path = {path}
-{splits}
+{reading}
 [scenarios.{scenario}]
 size       = "{size}"
 similarity = "{similarity}"

@@ -16,6 +16,7 @@ use super::{
     DiskFull, Exit, NoDevice, Usage, findings, host, keep, near, prepare, print, process, report, streams, tuning,
 };
 use crate::cli::{Asked, Common, Published};
+use crate::data::formats;
 use crate::device::Device;
 use crate::experiment::Experiment;
 use crate::experiment::condition::Condition;
@@ -123,6 +124,12 @@ impl Rounds<'_> {
         let repeats = again.is_some();
         streams::settle(plan, jobs, common.slots, world)?;
         let prepared = prepare::prepare_data(plan, jobs, world)?;
+        if prepared.decoded > 0 && !common.quiet {
+            // `check` says it of what is packed already.
+            for dataset in world.datasets.values() {
+                formats::told(dataset)?.iter().for_each(|told| eprintln!("warning: {told}"));
+            }
+        }
         let near = near::found(&prepared, world)?;
         if world.places.cache.is_dir() {
             world.rates.keep()?;

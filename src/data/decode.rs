@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use fast_image_resize::FilterType;
 use image::metadata::Orientation;
-use image::{ImageDecoder, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 use super::resample::resampled;
 use crate::frame::{Filter, Frame, Kept};
@@ -30,34 +30,146 @@ pub struct Rgb {
     pub pixels: Vec<u8>,
 }
 
-/// Decodes JPEG, PNG, BMP, GIF (first frame) or WebP, told apart by content. Transparency is dropped, as PIL's
-/// `convert("RGB")` does; 16 bits are cut to 8. What a camera stored as it was held is turned upright, as its EXIF data say and every
-/// viewer shows it; Pillow, torchvision and Keras leave it lying.
+/// What pictures that are not decoded begin with, at which byte, and what they are called.
+const OTHERS: [(usize, &[u8], &str); 11] = [
+    (4, b"ftypheic", "HEIC"),
+    (4, b"ftypheix", "HEIC"),
+    (4, b"ftypmif1", "HEIF"),
+    (4, b"ftypavif", "AVIF"),
+    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (128, b"DICM", "DICOM"),
+    (0, b"II+\0", "BigTIFF"),
+    (0, b"MM\0+", "BigTIFF"),
+    (0, b"8BPS", "Photoshop's format"),
+];
+
+/// What a file says of its picture before it is decoded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Header {
+    pub format: &'static str,
+    /// As it is stored, before it is turned upright.
+    pub width: u32,
+    pub height: u32,
+    pub grey: bool,
+    /// Whether its values have 16 bits.
+    pub deep: bool,
+    pub turned: bool,
+}
+
+/// Decodes JPEG, PNG, BMP, GIF (first frame), WebP, TIFF (first page) or PNM, told apart by content. Transparency is dropped, as
+/// PIL's `convert("RGB")` does. Values of 16 bits become 8, `white` and more the brightest (65535 where none is named; PIL clips
+/// grey ones at 255). What a camera stored as it was held is turned upright, as its EXIF data say and every viewer shows it; Pillow
+/// (but for TIFF), torchvision and Keras leave it lying.
 ///
 /// # Errors
 /// Why the bytes are no image that can be used, without the file's name.
-pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
+pub fn decode(bytes: &[u8], white: Option<u16>) -> Result<Rgb, String> {
+    let mut image = decoded(bytes)?;
+    if let Some(white) = white {
+        spread(&mut image, white);
+    }
+    let (width, height) = (image.width(), image.height());
+    Ok(Rgb { width, height, pixels: image.into_rgb8().into_raw() })
+}
+
+/// What a file says of its picture.
+///
+/// # Errors
+/// As `decode`, but for what is wrong with its pixels.
+pub fn header(bytes: &[u8]) -> Result<Header, String> {
+    let (format, mut decoder) = opened(bytes)?;
+    let ((width, height), color) = (decoder.dimensions(), decoder.color_type());
+    let deep = color.bytes_per_pixel() / color.channel_count() == 2;
+    let turned = orientation(&mut decoder) != Orientation::NoTransforms;
+    Ok(Header { format: called(format), width, height, grey: !color.has_color(), deep, turned })
+}
+
+/// The values of an image of 16 bits, without its transparency; nothing of others.
+///
+/// # Errors
+/// As `decode`.
+pub fn tones(bytes: &[u8]) -> Result<Option<Vec<u16>>, String> {
+    Ok(match decoded(bytes)? {
+        DynamicImage::ImageLuma16(image) => Some(image.into_raw()),
+        DynamicImage::ImageRgb16(image) => Some(image.into_raw()),
+        DynamicImage::ImageLumaA16(image) => Some(image.pixels().map(|pixel| pixel.0[0]).collect()),
+        DynamicImage::ImageRgba16(image) => {
+            Some(image.pixels().flat_map(|pixel| [pixel.0[0], pixel.0[1], pixel.0[2]]).collect())
+        }
+        _ => None,
+    })
+}
+
+fn called(format: ImageFormat) -> &'static str {
+    match format {
+        ImageFormat::Jpeg => "JPEG",
+        ImageFormat::Png => "PNG",
+        ImageFormat::Bmp => "BMP",
+        ImageFormat::Gif => "GIF",
+        ImageFormat::WebP => "WebP",
+        ImageFormat::Tiff => "TIFF",
+        ImageFormat::Pnm => "PNM",
+        _ => "other",
+    }
+}
+
+/// What is not decoded though it is a picture.
+fn other(bytes: &[u8]) -> Option<&'static str> {
+    let begins = |(at, magic, _): &&(usize, &[u8], &str)| bytes.get(*at..).is_some_and(|rest| rest.starts_with(magic));
+    OTHERS.iter().find(begins).map(|(.., name)| *name)
+}
+
+fn opened(bytes: &[u8]) -> Result<(ImageFormat, impl ImageDecoder), String> {
     if bytes.is_empty() {
         return Err("the file is empty".to_owned());
     }
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
-    if reader.format().is_none() {
-        return Err("not an image of a known format (JPEG, PNG, BMP, GIF, WebP)".to_owned());
+    if let Some(name) = other(bytes) {
+        return Err(format!("it is {name}, which is not read: convert it to PNG or JPEG"));
     }
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
+    let Some(format) = reader.format() else {
+        return Err("not an image of a known format (JPEG, PNG, BMP, GIF, WebP, TIFF, PNM)".to_owned());
+    };
     let mut limits = image::Limits::default();
     limits.max_alloc = Some(MAX_PIXELS * 8);
     reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(|error| error.to_string())?;
+    let decoder = reader.into_decoder().map_err(|error| match format {
+        ImageFormat::Tiff => format!("{error}; as PNG it can be read"),
+        _ => error.to_string(),
+    })?;
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
     if pixels == 0 || pixels > MAX_PIXELS {
         return Err(format!("{width} x {height} pixels; at most {MAX_PIXELS} are decoded"));
     }
+    Ok((format, decoder))
+}
+
+/// Upright, with the bits that the file has.
+fn decoded(bytes: &[u8]) -> Result<DynamicImage, String> {
+    let (_, mut decoder) = opened(bytes)?;
     let orientation = orientation(&mut decoder);
-    let mut image = image::DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
     image.apply_orientation(orientation);
-    let (width, height) = (image.width(), image.height());
-    Ok(Rgb { width, height, pixels: image.into_rgb8().into_raw() })
+    Ok(image)
+}
+
+/// Makes `white`, and what is brighter, the brightest of 16 bits, and the others brighter in proportion.
+fn spread(image: &mut DynamicImage, white: u16) {
+    let white = u32::from(white);
+    let spread = |value: &mut u16| {
+        *value = ((u32::from(*value).min(white) * u32::from(u16::MAX) + white / 2) / white) as u16;
+    };
+    match image {
+        DynamicImage::ImageLuma16(image) => image.iter_mut().for_each(spread),
+        DynamicImage::ImageRgb16(image) => image.iter_mut().for_each(spread),
+        // How transparent it is is dropped.
+        DynamicImage::ImageLumaA16(image) => image.iter_mut().for_each(spread),
+        DynamicImage::ImageRgba16(image) => image.iter_mut().for_each(spread),
+        _ => {}
+    }
 }
 
 /// How an image is to be turned. What cannot be read there says nothing: the pixels are whole without it.
@@ -81,7 +193,7 @@ pub fn content(bytes: &[u8]) -> Key {
 pub fn is_image(path: &std::path::Path, bytes: &[u8]) -> bool {
     let content =
         || ImageReader::new(Cursor::new(bytes)).with_guessed_format().is_ok_and(|read| read.format().is_some());
-    image::ImageFormat::from_path(path).is_ok() || content()
+    ImageFormat::from_path(path).is_ok() || content() || other(bytes).is_some()
 }
 
 /// The square that networks read, by `resampler`. An image that is such a square already stays as it is.

@@ -69,12 +69,12 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads some files, in parallel, in their order.
-pub fn read(files: &[Loose], frame: Frame) -> Vec<Read> {
-    files.par_iter().map(|file| one(file, frame)).collect()
+/// Reads some files, in parallel, in their order; `white` as in `decode`.
+pub fn read(files: &[Loose], frame: Frame, white: Option<u16>) -> Vec<Read> {
+    files.par_iter().map(|file| one(file, frame, white)).collect()
 }
 
-fn one(file: &Loose, frame: Frame) -> Read {
+fn one(file: &Loose, frame: Frame, white: Option<u16>) -> Read {
     let bytes = match std::fs::read(&file.path) {
         Ok(bytes) => bytes,
         Err(error) => return Read::Broken(error.to_string()),
@@ -82,7 +82,7 @@ fn one(file: &Loose, frame: Frame) -> Read {
     if !file.named && !is_image(&file.path, &bytes) {
         return Read::Other;
     }
-    match decode(&bytes).and_then(|image| square(&image, frame)) {
+    match decode(&bytes, white).and_then(|image| square(&image, frame)) {
         Ok(pixels) => Read::Image(Square { pixels, content: content(&bytes) }),
         Err(reason) => Read::Broken(reason),
     }

@@ -110,6 +110,9 @@ pub struct Manifest {
     /// What is done to all of its own images.
     #[serde(default)]
     pub corruption: Option<Corruption>,
+    /// The value that is white in images of 16 bits; the greatest where none is named.
+    #[serde(default)]
+    pub white: Option<u16>,
 }
 
 impl Manifest {
@@ -138,12 +141,13 @@ impl Manifest {
             folds: None,
             shifted: Vec::new(),
             corruption: None,
+            white: None,
         };
         manifest.seal();
         Ok(manifest)
     }
 
-    /// Takes the fingerprint anew, after parts, groups or the corruption have changed.
+    /// Takes the fingerprint anew, after parts, groups, what is white or the corruption have changed.
     pub fn seal(&mut self) {
         self.fingerprint = match self.folds {
             None => Key::of("dataset", &(&self.classes, &self.samples)),
@@ -152,6 +156,9 @@ impl Manifest {
         if self.carves_groups() {
             // Before, a random fifth of the groups was carved off, whatever their classes; those results are others.
             self.fingerprint = Key::of("dataset carved by classes", &self.fingerprint);
+        }
+        if let Some(white) = self.white {
+            self.fingerprint = Key::of("dataset with another white", &(self.fingerprint, white));
         }
         if let Some(corruption) = self.corruption {
             self.fingerprint = Key::of("corrupted dataset", &(self.fingerprint, corruption));
@@ -210,6 +217,9 @@ impl Manifest {
         });
         let more: Vec<Sample> = more.collect();
         self.fingerprint = Key::of("dataset with others", &(self.fingerprint, &more, corruption));
+        if other.white.is_some() {
+            self.fingerprint = Key::of("others with another white", &(self.fingerprint, other.white));
+        }
         self.samples.extend(more);
         self.shifted.push(Shifted { dataset: dataset.to_owned(), from, to: self.samples.len() as u32, corruption });
         Ok(tested)

@@ -9,6 +9,7 @@ pub mod corrupt;
 pub mod deal;
 pub mod decode;
 pub mod folder;
+pub mod formats;
 pub mod idx;
 pub mod known;
 pub mod loose;

@@ -29,6 +29,9 @@ pub struct Spec {
     /// Only images of these classes; of all where there are none.
     #[serde(default)]
     pub classes: Vec<String>,
+    /// The value that is white in images of 16 bits.
+    #[serde(default)]
+    pub white: Option<u16>,
     /// How test images are taken where it has no split of them.
     #[serde(default)]
     pub holdout: Option<Holdout>,
@@ -104,6 +107,10 @@ pub fn load(spec: &Spec) -> anyhow::Result<Dataset> {
     }
     if spec.skip_bad_images {
         dataset.drop_bad_images()?;
+    }
+    if spec.white.is_some() {
+        dataset.manifest.white = spec.white;
+        dataset.manifest.seal();
     }
     Ok(dataset)
 }
@@ -208,17 +215,13 @@ impl Dataset {
         let named =
             |index: usize| format!("the image '{}' of '{}' cannot be used", self.manifest.samples[index].id, self.name);
         let one = |index: usize, bytes: &[u8]| {
-            let image = decode(bytes)
+            let image = decode(bytes, self.manifest.white)
                 .map_err(anyhow::Error::msg)
                 .with_context(|| format!("{} (on_bad_image = \"skip\" leaves such out)", named(index)))?;
             take(index, image)
         };
         match &self.content {
-            Content::Files(paths) => first_error(wanted, |index| {
-                let bytes = std::fs::read(&paths[index]).with_context(|| named(index))?;
-                one(index, &bytes)
-            }),
-            Content::Archive(path, names) => archive::visit(path, names, wanted, one),
+            Content::Files(_) | Content::Archive(..) => self.each_file(wanted, &one),
             Content::Arrays(images) => first_error(wanted, |index| take(index, images[index].clone())),
             Content::Synthetic(family) => {
                 first_error(wanted, |index| take(index, family.image(&self.manifest.samples[index].id)?))
@@ -230,25 +233,39 @@ impl Dataset {
         }
     }
 
+    /// Hands the bytes of the files of some samples to `take`, in parallel; of samples that are no files, nothing.
+    ///
+    /// # Errors
+    /// A file cannot be read, or what `take` returns.
+    pub fn each_file(
+        &self,
+        wanted: &[usize],
+        take: &(dyn Fn(usize, &[u8]) -> anyhow::Result<()> + Sync),
+    ) -> anyhow::Result<()> {
+        match &self.content {
+            Content::Files(paths) => first_error(wanted, |index| {
+                let path = &paths[index];
+                take(index, &std::fs::read(path).with_context(|| format!("cannot read '{}'", path.display()))?)
+            }),
+            Content::Archive(path, names) => archive::visit(path, names, wanted, take),
+            Content::Joined(pieces) => each_piece(pieces, wanted, |piece, own| {
+                let places: Vec<usize> = own.keys().copied().collect();
+                piece.each_file(&places, &|place, bytes| take(own[&place], bytes))
+            }),
+            Content::Arrays(_) | Content::Synthetic(_) => Ok(()),
+        }
+    }
+
     /// Takes images that cannot be decoded out of the manifest, and lists them there.
     fn drop_bad_images(&mut self) -> anyhow::Result<()> {
         let all: Vec<usize> = (0..self.manifest.samples.len()).collect();
-        let bad = std::sync::Mutex::new(BTreeMap::new());
-        let note = |index: usize, bytes: &[u8]| {
-            if let (Err(reason), Ok(mut bad)) = (decode(bytes), bad.lock()) {
+        let bad = Mutex::new(BTreeMap::new());
+        self.each_file(&all, &|index, bytes| {
+            if let (Err(reason), Ok(mut bad)) = (decode(bytes, None), bad.lock()) {
                 bad.insert(index, reason);
             }
             Ok(())
-        };
-        match &self.content {
-            Content::Files(paths) => {
-                first_error(&all, |index| note(index, &std::fs::read(&paths[index]).unwrap_or_default()))?
-            }
-            Content::Archive(path, names) => archive::visit(path, names, &all, note)?,
-            // Those were looked through one by one.
-            Content::Joined(_) => {}
-            Content::Arrays(_) | Content::Synthetic(_) => {}
-        }
+        })?;
         self.leave_out(&bad.into_inner().unwrap_or_default())
     }
 
@@ -288,7 +305,7 @@ impl Dataset {
         let mut manifest =
             Manifest::new(&self.name, old.classes.clone(), kept(&old.samples, keep), old.sha256.clone())?;
         manifest.skipped = skipped;
-        (manifest.folds, manifest.corruption) = (old.folds, old.corruption);
+        (manifest.folds, manifest.corruption, manifest.white) = (old.folds, old.corruption, old.white);
         manifest.seal();
         self.manifest = manifest;
         Ok(())

@@ -65,6 +65,7 @@ fn dataset(entry: &Entry, layer: &Layer, origin: Origin, place: &str, reader: &m
         names: layer.get("names").and_then(|value| names_of_classes(value).ok()).unwrap_or_default(),
         also_test: layer.get("also_test").and_then(|value| also_test(value).ok()).unwrap_or_default(),
         corruption: layer.get("corrupt").and_then(Value::text).and_then(|text| Corruption::parse(text).ok()),
+        white: layer.get("white").and_then(Value::count).and_then(|white| u16::try_from(white).ok()),
         skip_bad_images: layer.get("on_bad_image").and_then(Value::text) == Some("skip"),
         spot: entry.spot,
     }

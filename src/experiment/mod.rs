@@ -82,6 +82,8 @@ pub struct Dataset {
     pub also_test: Vec<AlsoTest>,
     /// What is done to all of its images.
     pub corruption: Option<Corruption>,
+    /// The value that is white in images of 16 bits.
+    pub white: Option<u16>,
     pub spot: Spot,
 }
 

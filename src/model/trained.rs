@@ -28,6 +28,9 @@ pub struct Trained {
     pub arch: Arch,
     pub preprocess: Preprocess,
     pub resize: Resize,
+    /// The value that is white in images of 16 bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub white: Option<u16>,
     pub tap: String,
     pub pool: Pool,
     pub head: Head,

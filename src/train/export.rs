@@ -137,6 +137,7 @@ fn trained(stage: &Train, shelf: &mut Shelf) -> anyhow::Result<Trained> {
         arch: backbone.arch.clone(),
         preprocess: backbone.preprocess,
         resize: backbone.resize,
+        white: manifest.white,
         tap: backbone.tap.clone(),
         pool: stage.pool,
         head: stage.head.clone(),

@@ -84,7 +84,7 @@ pub fn predict(
     let answerer = Answerer::new(trained, device)?;
     let mut said = Vec::with_capacity(files.len());
     for files in files.chunks(AT_ONCE) {
-        let read = loose::read(files, trained.model.frame());
+        let read = loose::read(files, trained.model.frame(), trained.model.white);
         let images = read.iter().filter_map(|read| match read {
             Read::Image(image) => Some(&image.pixels[..]),
             _ => None,

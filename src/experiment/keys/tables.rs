@@ -184,6 +184,14 @@ pub static KEYS: &[Key] = &[
     ),
     key!(
         Dataset,
+        "white",
+        "65535",
+        |v| bounded(v, u16::MAX.into()),
+        r#"{"type":"integer","minimum":1,"maximum":65535}"#,
+        "The value that is white in images of 16 bits, such as 4095 where a camera or a microscope has 12. What is brighter is white, too; images of 8 bits are left alone."
+    ),
+    key!(
+        Dataset,
         "sha256",
         "",
         hex64,

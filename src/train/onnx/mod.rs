@@ -142,7 +142,8 @@ fn metadata(trained: &Trained, facts: &[(String, String)]) -> anyhow::Result<Vec
         ("resize", trained.resize.to_string()),
         ("arch", trained.arch.name.clone()),
     ];
-    let own = own.into_iter().map(|(key, value)| (key.to_owned(), value));
+    let white = trained.white.map(|white| ("white of 16 bits", white.to_string()));
+    let own = own.into_iter().chain(white).map(|(key, value)| (key.to_owned(), value));
     Ok(own.chain(facts.iter().cloned()).map(|(key, value)| Entry { key, value }).collect())
 }
 
