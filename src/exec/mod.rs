@@ -6,6 +6,8 @@ mod evaluate;
 mod fixed;
 mod forward;
 mod front;
+mod fusion;
+mod learning;
 mod mask;
 mod meaning;
 mod network;
