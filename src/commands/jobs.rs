@@ -7,7 +7,7 @@ use super::shape::{Bond, Shape};
 use super::world::World;
 use crate::key::Key;
 use crate::plan::chain::Chain;
-use crate::plan::cost::Cost;
+use crate::plan::cost::{Cost, Pass};
 use crate::plan::stage::{Encode, Stage, Start, Train, Work};
 use crate::plan::tier::{self, Choice, Demand, Tier};
 use crate::plan::{Cell, Plan, Trial, bond, trial_key};
@@ -204,7 +204,7 @@ fn of_trials(plan: &Plan, trials: Vec<Trial>, finished: &HashSet<Key>, world: &W
             _ => shape.bond_of(replicate),
         };
         let needs = jobs.shared_stages(shape, done, world, &mut met);
-        let prefix = bond.map_or(shape.cost.lockstep, |bond| met.passes.more(bond, shape.cost.lockstep));
+        let prefix = bond.map_or(shape.cost.lockstep, |bond| met.frozen.more(bond, &shape.passes));
         let macs = match (shape.bond, bond) {
             (Bond::Cell, Some(bond)) => {
                 let train = plan.stages(cell, replicate, &world.facts)?.train;
@@ -239,6 +239,33 @@ impl Passes {
     }
 }
 
+/// How far the passes of frozen layers go that are known, by bond and what is read: over so many images, so many
+/// multiply-accumulates for each. Of two that read alike, the one over more images is the shallower one.
+#[derive(Default)]
+struct Frozen(HashMap<(Key, Key), Vec<(f64, f64)>>);
+
+impl Frozen {
+    /// What passes cost beside those that are known of their bond: on each image, what goes deeper than any of them.
+    fn more(&mut self, bond: Key, passes: &[Pass]) -> f64 {
+        let mut more = 0.0;
+        for Pass { key, images, macs } in passes {
+            let known = self.0.entry((bond, *key)).or_default();
+            let mut from = 0.0;
+            for (until, deep) in known.iter() {
+                more += (until.min(*images) - from).max(0.0) * (macs - deep).max(0.0);
+                from = until.max(from);
+            }
+            more += (images - from).max(0.0) * macs;
+            if known.iter().all(|(until, deep)| until < images || deep < macs) {
+                known.retain(|(until, deep)| until > images || deep > macs);
+                known.push((*images, *macs));
+                known.sort_by(|one, other| one.0.total_cmp(&other.0));
+            }
+        }
+        more
+    }
+}
+
 /// Shared stages that were met: each is counted once and queued once.
 #[derive(Default)]
 struct Met {
@@ -246,6 +273,7 @@ struct Met {
     counted: HashMap<Key, (f64, f64)>,
     queued: HashSet<Key>,
     passes: Passes,
+    frozen: Frozen,
 }
 
 impl Met {

@@ -5,7 +5,7 @@ use super::jobs::{Kept, weight_file};
 use super::world::World;
 use crate::key::Key;
 use crate::plan::chain::Chain;
-use crate::plan::cost::{self, Cost, TrialCost};
+use crate::plan::cost::{self, Cost, Pass, TrialCost};
 use crate::plan::stage::{Encode, Stage, Work};
 use crate::plan::tier::Tier;
 use crate::plan::{Cell, Plan, bond};
@@ -22,6 +22,8 @@ pub struct Shape {
     pub bond: Bond,
     /// Of each phase, where trials may have a beginning in common.
     pub legs: Vec<f64>,
+    /// Of its frozen layers, as far as trials share them.
+    pub passes: Vec<Pass>,
     pub probe: bool,
     pub pace: Pace,
     /// Memory of its parameters in training.
@@ -84,8 +86,9 @@ impl Shape {
         // The numbers, their gradients and what an optimiser remembers of them.
         let bytes = if probe { 0.0 } else { 16.0 * params as f64 };
         let pace = Pace::of(&chain, probe, world).map_err(|error| format!("{error:#}"))?;
-        let legs = if branches { cost::legs(train, counts)? } else { Vec::new() };
-        Ok(Self { cost, pretrain, encode, weights, bond, legs, probe, pace, bytes })
+        let legs = if branches { cost::legs(train, counts, chain.prefix)? } else { Vec::new() };
+        let passes = if chain.prefix { cost::passes(train, counts)? } else { Vec::new() };
+        Ok(Self { cost, passes, pretrain, encode, weights, bond, legs, probe, pace, bytes })
     }
 
     pub fn bond_of(&self, replicate: usize) -> Option<Key> {

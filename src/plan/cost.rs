@@ -6,8 +6,10 @@
 use super::bond;
 use super::chain::Chain;
 use super::facts::{Counts, Facts};
-use super::stage::{Encode, Encoded, Stage, Train};
+use super::stage::{Backbone, Encode, Encoded, Stage, Train};
 use crate::expense::{Expense, Price};
+use crate::key::Key;
+use crate::model::freezing::taps;
 use crate::model::graph::{Graph, Op};
 use crate::model::selected::Selected;
 use crate::phase::Phase;
@@ -38,6 +40,16 @@ pub struct TrialCost {
     pub reads: f64,
 }
 
+/// What a trial's frozen layers read of augmented training images in one phase. Trials of one bond whose passes have one key read the
+/// same images from the first one on, in the same rounds: each layer runs once for all that need it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pass {
+    pub key: Key,
+    pub images: f64,
+    /// Multiply-accumulates for an image.
+    pub macs: f64,
+}
+
 /// Batches of an epoch on which it is measured how far gradients are from their parameters (Lee et al., 2023: their code).
 pub const MEASURED: usize = 5;
 
@@ -51,10 +63,14 @@ pub fn steps(phase: &Phase, train: usize) -> (usize, usize) {
 
 /// Images that a phase reads for training, those among them on which the ratios of its layers' rates are measured.
 fn images(phase: &Phase, train: usize) -> f64 {
+    measured(phase, train) + learned(phase, train)
+}
+
+/// Images on which the ratios of a phase's rates are measured.
+fn measured(phase: &Phase, train: usize) -> f64 {
     let (steps, _) = steps(phase, train);
     let epochs = steps.div_ceil(train.div_ceil(phase.batch));
-    let measured = if phase.layer_rates.is_even() { 0 } else { epochs * (MEASURED * phase.batch).min(train) };
-    measured as f64 + learned(phase, train)
+    if phase.layer_rates.is_even() { 0.0 } else { (epochs * (MEASURED * phase.batch).min(train)) as f64 }
 }
 
 /// Images that its steps read.
@@ -105,6 +121,41 @@ pub fn trial(train: &Train, counts: Counts) -> Result<TrialCost, String> {
     Ok(cost)
 }
 
+/// The passes of a trial's frozen layers over augmented training images, phase by phase.
+///
+/// # Errors
+/// As `trial`.
+pub fn passes(train: &Train, counts: Counts) -> Result<Vec<Pass>, String> {
+    let Some(cut) = train.shared_cut()?.filter(|_| train.augments() && !train.solves()) else { return Ok(Vec::new()) };
+    let macs = below(&train.network()?.0, cut + 1);
+    let merged = merged(train, cut)?;
+    let mut found = Vec::new();
+    // A second training on training and validation images comes behind the first of everybody.
+    for number in [Some(counts.train), train.refit.then_some(counts.train + counts.val)].into_iter().flatten() {
+        let mut begins = 0;
+        for (leg, phase) in train.phases.iter().enumerate() {
+            let read = (number, leg, begins, phase.batch, &phase.augment, &merged);
+            for (what, images) in [("pass", learned(phase, number)), ("measuring pass", measured(phase, number))] {
+                found.push(Pass { key: Key::of(what, &read), images, macs });
+            }
+            begins += steps(phase, number).0;
+        }
+    }
+    Ok(found)
+}
+
+/// Where features are read that a deeper pass computes as one with the layer behind them, so that they take a pass of their own.
+fn merged(train: &Train, cut: usize) -> Result<Option<(usize, &str)>, String> {
+    let Backbone { arch, tap, .. } = &train.backbone;
+    let (backbone, whole) = (arch.backbone(tap)?, arch.graph_of(tap, 2)?);
+    let read = if cut > backbone.last() { taps(&backbone) } else { vec![cut] };
+    let is_merged = |layer: usize| {
+        let layer = whole.find(&backbone.layers[layer].name);
+        layer.is_some_and(|layer| whole.absorber(layer).is_some())
+    };
+    Ok(read.into_iter().any(is_merged).then_some((cut, tap)))
+}
+
 /// What one replicate of a trial takes if its frozen layers run but once over each image whose features can be kept, and once over
 /// each augmented batch.
 ///
@@ -123,7 +174,10 @@ pub fn expense(chain: &Chain, counts: Counts) -> Result<Expense, String> {
     let encoded = (bond::of_encode(stage), encode(stage, &chain.train, images)?.macs);
     let mut expense = Expense { own: cost.shared, shared: vec![encoded], price };
     match bond::of_trial(chain) {
-        Some(bond) => expense.shared.push((bond, cost.lockstep)),
+        Some(bond) => {
+            let of = |pass: Pass| (Key::of("pass of a bond", &(bond, pass.key)), pass.images * pass.macs);
+            expense.shared.extend(passes(&chain.train, counts)?.into_iter().map(of));
+        }
         None => expense.own += cost.lockstep,
     }
     Ok(expense)
@@ -145,14 +199,16 @@ fn rescored(train: &Train, counts: Counts) -> f64 {
     times * counts.val as f64
 }
 
-/// What the phases of a trial cost above its prefix, one by one. Their sum is `trial`'s `shared` but for the last scores.
+/// What the phases of a trial cost, one by one: above its frozen layers, where these run apart as a prefix. Their sum is `trial`'s
+/// `shared` or `alone` but for the last scores.
 ///
 /// # Errors
 /// As `trial`.
-pub fn legs(train: &Train, counts: Counts) -> Result<Vec<f64>, String> {
+pub fn legs(train: &Train, counts: Counts, apart: bool) -> Result<Vec<f64>, String> {
     let (network, _) = train.network()?;
     let whole = network.total_macs() as f64;
-    let prefix = train.shared_cut()?.map_or(0.0, |cut| below(&network, cut + 1));
+    let cut = train.shared_cut()?.filter(|_| apart);
+    let prefix = cut.map_or(0.0, |cut| below(&network, cut + 1));
     let leg = |phase: &Phase| {
         let step = step(&network, train, phase)?;
         let (_, evaluations) = steps(phase, counts.train);

@@ -272,12 +272,14 @@ impl Inputs {
                 continue;
             }
             let read: Vec<usize> = readers.iter().flat_map(|(_, pieces)| layers(pieces)).collect();
+            let graph = &prefix.encoder.network.graph;
+            let below = 0..read.iter().max().map_or(0, |last| last + 1);
+            self.macs += below.map(|layer| graph.macs(layer)).sum::<u64>() as f64 * images.dim(0)? as f64;
             let mut outputs = prefix.encoder.features(images, &read, how)?.into_iter();
             for (place, pieces) in readers {
                 let own: Vec<Tensor> = outputs.by_ref().take(pieces.len()).collect();
                 found[place] = Some(joined(pieces, &prefix.encoder.network, &own)?);
             }
-            self.macs += prefix.encoder.network.graph.total_macs() as f64 * images.dim(0)? as f64;
         }
         Ok(())
     }
