@@ -163,6 +163,13 @@ fn what_is_cut_short_or_shared_out_comes_to_the_same_end() {
     assert!(report["counts"]["missing"].as_u64().unwrap() > 0);
     world.run(&["run", "x.toml", "--db", "cut/r.sqlite"]).exits(0);
     assert_eq!(done(&world, "cut/r.sqlite"), whole);
+    // All rules are judged together: what one of them would do alone is not done before the others have their replicates.
+    let rest = ["run", "x.toml", "--db", "half/r.sqlite"];
+    let said = world.run(&[&rest[..], &["--only", "recipe == 'probe' || recipe == 'twin'"]].concat()).exits(5);
+    assert!(!said.err.contains("run on to"), "{}", said.err);
+    assert!(done(&world, "half/r.sqlite").0.values().all(|replicates| replicates.len() == 3));
+    world.run(&rest).exits(0);
+    assert_eq!(done(&world, "half/r.sqlite"), whole);
     let parts = ["one/r.sqlite", "two/r.sqlite"];
     let mut rounds = 0;
     loop {

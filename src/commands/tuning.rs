@@ -37,7 +37,12 @@ pub struct Worth {
 /// The store cannot be read.
 pub fn worth(plan: &Plan, experiment: &Experiment, store: Option<&Store>) -> anyhow::Result<Worth> {
     let mut standing = Standing::of(plan, experiment, store)?;
-    standing.worth.cells = standing.stages.pop().unwrap_or_default();
+    // A look judges all rules together: none goes on to the next one before all that was to run for the last has.
+    let unfinished =
+        standing.stages.iter().find(|stage| !standing.finished(plan, stage, &["done", "diverged", "failed"]));
+    let look = unfinished.map_or(usize::MAX, |stage| stage.look);
+    standing.stages.retain(|stage| stage.look <= look);
+    standing.worth.cells = standing.stages.pop().map_or_else(HashMap::new, |stage| stage.cells);
     Ok(standing.worth)
 }
 
@@ -48,11 +53,11 @@ pub fn worth(plan: &Plan, experiment: &Experiment, store: Option<&Store>) -> any
 /// As `worth`.
 pub fn of_part(plan: &Plan, experiment: &Experiment, store: Option<&Store>) -> anyhow::Result<Worth> {
     let mut standing = Standing::of(plan, experiment, store)?;
-    let finished = |stage: &HashMap<Key, usize>| standing.finished(plan, stage);
+    let finished = |stage: &Stage| standing.finished(plan, stage, &["done", "diverged"]);
     let last = standing.stages.len().saturating_sub(1);
     let stage = standing.stages.iter().position(|stage| !finished(stage)).unwrap_or(last);
     if !standing.stages.is_empty() {
-        standing.worth.cells = standing.stages.swap_remove(stage);
+        standing.worth.cells = standing.stages.swap_remove(stage).cells;
     }
     Ok(standing.worth)
 }
@@ -71,11 +76,18 @@ pub fn foreseen(plan: &Plan, experiment: &Experiment, store: Option<&Store>) -> 
     Ok(worth)
 }
 
+/// On how many replicates cells are to run before a look at the rules is over, or a part of what is to run before.
+#[derive(Clone, Debug)]
+struct Stage {
+    look: usize,
+    cells: HashMap<Key, usize>,
+}
+
 /// What is to run, by the results of a store, and these.
 #[derive(Default)]
 struct Standing {
-    /// On how many replicates cells are to run, stage by stage: each holds those before it, and follows from what these found.
-    stages: Vec<HashMap<Key, usize>>,
+    /// Each holds those before it, and follows from what these found.
+    stages: Vec<Stage>,
     /// All but the stages.
     worth: Worth,
     /// Status and validation metric.
@@ -110,13 +122,13 @@ impl Standing {
         Ok(Self { stages, worth, results })
     }
 
-    /// Whether everything has run that is to run where cells are worth so many replicates.
-    fn finished(&self, plan: &Plan, worth: &HashMap<Key, usize>) -> bool {
+    /// Whether everything that a stage wants has run, with such an end.
+    fn finished(&self, plan: &Plan, stage: &Stage, ends: &[&str]) -> bool {
         plan.cells.iter().all(|cell| {
-            let replicates = plan.worth(worth, cell.key);
+            let replicates = plan.worth(&stage.cells, cell.key);
             let done = |replicate: usize| {
                 let result = self.results.get(&trial_key(cell.key, replicate));
-                result.is_some_and(|(status, _)| matches!(status.as_str(), "done" | "diverged"))
+                result.is_some_and(|(status, _)| ends.contains(&status.as_str()))
             };
             (0..replicates).all(done)
         })
@@ -183,8 +195,8 @@ fn to_follow(arm: &Arm, repeats: Repeats) -> Vec<(Key, usize)> {
 
 /// Look by look, first what has a single setting, then what a comparison on a share of the budget leaves, then of each arm one
 /// more of the settings that have led.
-fn stages(inquiry: &Inquiry, repeats: Repeats) -> Vec<HashMap<Key, usize>> {
-    let mut stages: Vec<HashMap<Key, usize>> = Vec::new();
+fn stages(inquiry: &Inquiry, repeats: Repeats) -> Vec<Stage> {
+    let mut stages: Vec<Stage> = Vec::new();
     // Without a share all cells are worth that.
     let compared: HashMap<Key, usize> = match repeats.share {
         Some(_) => inquiry.asked(0).flat_map(|arm| first(arm, repeats)).collect(),
@@ -193,20 +205,20 @@ fn stages(inquiry: &Inquiry, repeats: Repeats) -> Vec<HashMap<Key, usize>> {
     for (number, (look, _)) in inquiry.looks.iter().enumerate() {
         let deepest = inquiry.asked(number).map(|arm| arm.worth.len()).max().unwrap_or(0);
         for depth in 0..=deepest {
-            let mut stage = stages.last().unwrap_or(&compared).clone();
+            let mut cells = stages.last().map_or(&compared, |stage| &stage.cells).clone();
             for arm in inquiry.asked(number) {
                 let depth = if arm.settings.len() == 1 { 1 } else { depth };
                 let led = arm.worth.iter().take(depth);
-                stage.extend(led.map(|index| (arm.settings[*index].cell, look.replicates)));
+                cells.extend(led.map(|index| (arm.settings[*index].cell, look.replicates)));
             }
-            stages.push(stage.clone());
+            stages.push(Stage { look: number, cells: cells.clone() });
             if (number, depth) == (0, 0) {
                 let mut more: HashMap<Key, usize> =
                     inquiry.asked(0).flat_map(kept).map(|setting| (setting.cell, repeats.tuned)).collect();
-                more.retain(|cell, replicates| stage.get(cell).is_none_or(|known| known < replicates));
+                more.retain(|cell, replicates| cells.get(cell).is_none_or(|known| known < replicates));
                 let any = !more.is_empty();
-                stage.extend(more);
-                stages.extend(any.then_some(stage));
+                cells.extend(more);
+                stages.extend(any.then_some(Stage { look: number, cells }));
             }
         }
     }
