@@ -23,7 +23,7 @@ pub struct Seen {
     /// A weight file, or the name of a known one
     #[arg(value_name = "WEIGHTS")]
     pub from: String,
-    /// A dataset: a folder, .tar, .tar.gz or .csv
+    /// A dataset: a folder, .tar, .tar.gz, .zip, .npz or .csv
     #[arg(value_name = "DATA")]
     pub dataset: String,
     /// The architecture; without it the one of the known file, or the one that the file fits
@@ -86,7 +86,7 @@ pub struct Recommend {
 /// Which weights are to be compared on which images.
 #[derive(Clone, Debug, Args)]
 pub struct Rank {
-    /// A dataset: a folder, .tar, .tar.gz or .csv
+    /// A dataset: a folder, .tar, .tar.gz, .zip, .npz or .csv
     #[arg(value_name = "DATA")]
     pub dataset: String,
     /// Weight files, or names of known ones; FILE=ARCH or FILE=ARCH,PREPROCESS where neither the file nor the catalogue says

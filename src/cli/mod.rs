@@ -252,7 +252,7 @@ pub enum Verb {
     Data {
         #[command(subcommand)]
         what: Option<DataVerb>,
-        /// A folder, .tar, .tar.gz or .csv, or with --splits the name of an experiment
+        /// A folder, .tar, .tar.gz, .zip, .npz or .csv, or with --splits the name of an experiment
         #[arg(required = true)]
         target: Option<String>,
         /// Print the splits of an experiment as CSV

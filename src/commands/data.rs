@@ -11,7 +11,7 @@ use super::{Exit, Usage, findings, print, print_json, table_style};
 use crate::cli::{Answer, Common, Reading};
 use crate::data::decode::Header;
 use crate::data::formats::{self, Formats};
-use crate::data::open::Source;
+use crate::data::open::{Source, named};
 use crate::data::{Dataset, Holdout, Manifest, Part, Sample, Spec, near, open};
 use crate::report::csv;
 use crate::report::table::table;
@@ -217,10 +217,8 @@ pub fn reading_lines(Reading { test, white }: &Reading) -> String {
 /// It is not there, or cannot be used: what was typed or what it names is wrong.
 pub fn opened(target: &str, Reading { test, white }: &Reading, common: &Common) -> anyhow::Result<Dataset> {
     let folder = common.data.clone().unwrap_or_default();
-    let path = [PathBuf::from(target), folder.join(target), folder.join(format!("{target}.tar.gz"))]
-        .into_iter()
-        .find(|path| path.exists())
-        .unwrap_or_else(|| PathBuf::from(target));
+    let own = PathBuf::from(target);
+    let path = if own.exists() { own } else { named(&folder, target).unwrap_or(own) };
     let mut splits: BTreeMap<String, String> =
         ["train", "val", "test"].map(|name| (name.to_owned(), name.to_owned())).into();
     let holdout = share(test).map(Holdout::Share);

@@ -12,6 +12,7 @@ use super::hub_config::{Said, Told};
 use super::{Exit, Usage, data, materials, print, print_json, table_style};
 use crate::cli::{Answer, Common, Reading};
 use crate::data::known::{KNOWN, Known, Remote};
+use crate::data::open::named;
 use crate::data::unpack::lay_out;
 use crate::frame::Resize;
 use crate::model::arch::{Arch, family, prepares_images};
@@ -191,7 +192,7 @@ pub fn dataset(name: &str, from: Option<&str>, common: &Common) -> anyhow::Resul
     })?;
     let folder = common.data.clone().unwrap_or_else(|| PathBuf::from("."));
     let place = folder.join(name);
-    if let Some(here) = here(&folder, name) {
+    if let Some(here) = named(&folder, name) {
         print(&format!("'{}' is here already; `tl-sweep data` looks at it", here.display()))?;
         return Ok(Exit::Complete);
     }
@@ -233,7 +234,7 @@ pub fn list(format: Answer, common: &Common) -> anyhow::Result<Exit> {
         let one = |known: &Known| {
             serde_json::json!({
                 "dataset": known.name, "about": known.about, "bytes": known.bytes(),
-                "here": here(&folder, known.name).map(|path| path.display().to_string()),
+                "here": named(&folder, known.name).map(|path| path.display().to_string()),
             })
         };
         let all: Vec<serde_json::Value> = KNOWN.iter().map(one).collect();
@@ -242,7 +243,7 @@ pub fn list(format: Answer, common: &Common) -> anyhow::Result<Exit> {
     }
     let row = |known: &Known| {
         let size = known.bytes().map_or_else(|| "not published".to_owned(), megabytes);
-        let here = if here(&folder, known.name).is_some() { "here" } else { "" };
+        let here = if named(&folder, known.name).is_some() { "here" } else { "" };
         vec![known.name.to_owned(), size, here.to_owned(), known.about.to_owned()]
     };
     let rows: Vec<Vec<String>> = KNOWN.iter().map(row).collect();
@@ -255,13 +256,6 @@ pub fn list(format: Answer, common: &Common) -> anyhow::Result<Exit> {
 pub fn how_to_get_dataset(path: &str, folder: &Path) -> Option<String> {
     let known = KNOWN.iter().find(|known| known.name == path)?;
     Some(format!("`tl-sweep data get {} --data '{}'` fetches it", known.name, folder.display()))
-}
-
-fn here(folder: &Path, name: &str) -> Option<PathBuf> {
-    ["", ".tar.gz", ".tar", ".tgz"]
-        .map(|ending| folder.join(format!("{name}{ending}")))
-        .into_iter()
-        .find(|at| at.exists())
 }
 
 /// A file of a dataset in `work`; what an interrupted call has finished is not fetched again.

@@ -1,14 +1,14 @@
 //! Opens the datasets of an experiment, and joins those that are tested with one another.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::get::how_to_get_dataset;
 use super::near;
 use super::world::World;
 use crate::data::deal::tested;
-use crate::data::open::{Also, Source, load};
+use crate::data::open::{Also, Source, load, named};
 use crate::data::synthetic::Family;
 use crate::data::{Dataset, Holdout, Manifest, Part, Spec};
 use crate::experiment::problem::Problem;
@@ -138,7 +138,7 @@ fn one(
 
 fn spec(asked: &experiment::Dataset, folder: &Path) -> Spec {
     let source = match &asked.origin {
-        Origin::Path(path) => Source::Path(locate(folder, path)),
+        Origin::Path(path) => Source::Path(named(folder, path).unwrap_or_else(|| folder.join(path))),
         Origin::Synthetic { classes, shift, task, train, test } => {
             Source::Synthetic(Family { classes: *classes, shift: *shift, task: *task, train: *train, test: *test })
         }
@@ -156,13 +156,6 @@ fn spec(asked: &experiment::Dataset, folder: &Path) -> Spec {
 
 fn is_there(spec: &Spec) -> bool {
     matches!(&spec.source, Source::Path(path) if path.exists())
-}
-
-/// A dataset by its path, or by its name with the ending of an archive.
-fn locate(folder: &Path, path: &str) -> PathBuf {
-    let plain = folder.join(path);
-    let endings = ["", ".tar.gz", ".tar", ".tgz"].map(|ending| folder.join(format!("{path}{ending}")));
-    endings.into_iter().find(|path| path.exists()).unwrap_or(plain)
 }
 
 /// What a plan must know of a dataset.

@@ -1,16 +1,25 @@
-//! `.tar` and `.tar.gz` of the layouts of folders, read in one pass; a folder around everything is looked through.
+//! `.tar`, `.tar.gz` and `.zip` of the layouts of folders, read in one pass; a folder around everything is looked through.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
+use std::fs::File;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use anyhow::Context;
+use zip::ZipArchive;
+use zip::read::{ArchiveOffset, Config};
 
 use super::decode::content;
 use super::folder::Layout;
 use super::manifest::Manifest;
-use super::open::{Content, first_error, sha256};
+use super::open::{Content, first_error, sha256_of};
 use crate::key::Key;
+
+/// How names of archives end.
+pub const ENDINGS: [&str; 4] = [".tar", ".tar.gz", ".tgz", ".zip"];
+
+/// Where archives made on a Mac keep what is no file of the dataset.
+const OF_MACS: &str = "__MACOSX/";
 
 /// A file in an archive may not be larger than this.
 const MAX_FILE: u64 = 256 << 20;
@@ -26,10 +35,14 @@ pub fn read(
     taken: bool,
 ) -> anyhow::Result<(Manifest, Content)> {
     let mut found: Vec<(String, Key)> = Vec::new();
-    each(path, |entry, bytes| {
-        found.push((entry.to_owned(), content(bytes)));
-        Ok(())
-    })?;
+    each(
+        path,
+        |_| true,
+        |entry, bytes| {
+            found.push((entry.to_owned(), content(bytes)));
+            Ok(())
+        },
+    )?;
     let root = common_root(&found, splits);
     found.sort_by(|left, right| left.0.cmp(&right.0));
     let listed: Vec<String> =
@@ -37,9 +50,8 @@ pub fn read(
     let mut layout = Layout::new(splits, taken, listed.iter().map(String::as_str));
     found.retain(|(entry, _)| entry.strip_prefix(&root).is_some_and(|id| layout.place(id)));
     layout.check(path)?;
-    let file = std::fs::read(path).with_context(|| format!("cannot read '{}'", path.display()))?;
     let (names, contents) = found.into_iter().unzip();
-    let manifest = layout.manifest(name, contents, sha256([file.as_slice()]))?;
+    let manifest = layout.manifest(name, contents, sha256_of(path)?)?;
     Ok((manifest, Content::Archive(path.to_owned(), names)))
 }
 
@@ -69,23 +81,70 @@ pub fn visit(
         batch.clear();
         anyhow::Ok(())
     };
-    each(path, |entry, bytes| {
-        if let Some(index) = index_of.get(entry) {
-            batch.push((*index, bytes.to_vec()));
-        }
-        if batch.len() >= 512 { flush(&mut batch) } else { Ok(()) }
-    })?;
+    each(
+        path,
+        |entry| index_of.contains_key(entry),
+        |entry, bytes| {
+            if let Some(index) = index_of.get(entry) {
+                batch.push((*index, bytes.to_vec()));
+            }
+            if batch.len() >= 512 { flush(&mut batch) } else { Ok(()) }
+        },
+    )?;
     flush(&mut batch)
 }
 
-/// Calls `work` with the name and bytes of every regular file, in the archive's order.
-fn each(path: &Path, mut work: impl FnMut(&str, &[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
+/// What is said of an archive that cannot be read at a place.
+pub fn damaged(path: &Path, place: &str) -> String {
+    format!("the archive '{}' is damaged at '{place}'", path.display())
+}
+
+/// A `.zip`, or what is one under another name.
+///
+/// # Errors
+/// It cannot be opened, or is none.
+pub fn zipped(path: &Path) -> anyhow::Result<ZipArchive<BufReader<File>>> {
     let shown = path.display();
-    let file = std::io::BufReader::new(std::fs::File::open(path).with_context(|| format!("cannot open '{shown}'"))?);
+    let file = BufReader::new(File::open(path).with_context(|| format!("cannot open '{shown}'"))?);
+    // Nothing stands before it: where it begins is not looked for.
+    let config = Config { archive_offset: ArchiveOffset::Known(0) };
+    ZipArchive::with_config(config, file).with_context(|| format!("'{shown}' is no zip archive, or is cut short"))
+}
+
+/// Calls `work` with the name and bytes of every regular file that is wanted, in the archive's order.
+fn each(
+    path: &Path,
+    wanted: impl Fn(&str) -> bool,
+    mut work: impl FnMut(&str, &[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let wanted = |name: &str| !name.starts_with(OF_MACS) && wanted(name);
+    let mut bytes = Vec::new();
+    let mut one = |name: &str, size: u64, content: &mut dyn Read| {
+        anyhow::ensure!(
+            size <= MAX_FILE,
+            "'{name}' in '{}' has {size} bytes; at most {MAX_FILE} are read",
+            path.display()
+        );
+        bytes.clear();
+        content.read_to_end(&mut bytes).with_context(|| damaged(path, name))?;
+        work(name, &bytes)
+    };
+    if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("zip")) {
+        let mut archive = zipped(path)?;
+        for index in 0..archive.len() {
+            let mut entry = archive.by_index(index).with_context(|| damaged(path, "an entry"))?;
+            let name = entry.name().with_context(|| damaged(path, "a name"))?.trim_start_matches("./").to_owned();
+            if entry.is_file() && wanted(&name) {
+                one(&name, entry.size(), &mut entry)?;
+            }
+        }
+        return Ok(());
+    }
+    let shown = path.display();
+    let file = BufReader::new(File::open(path).with_context(|| format!("cannot open '{shown}'"))?);
     let zipped = path.extension().is_some_and(|ending| ending == "gz" || ending == "tgz");
     let reader: Box<dyn Read> = if zipped { Box::new(flate2::read::MultiGzDecoder::new(file)) } else { Box::new(file) };
     let mut archive = tar::Archive::new(reader);
-    let mut bytes = Vec::new();
     for entry in archive.entries().with_context(|| format!("'{shown}' is no tar archive"))? {
         let mut entry = entry.with_context(|| format!("the archive '{shown}' is damaged"))?;
         if !entry.header().entry_type().is_file() {
@@ -94,14 +153,9 @@ fn each(path: &Path, mut work: impl FnMut(&str, &[u8]) -> anyhow::Result<()>) ->
         let name = String::from_utf8(entry.path_bytes().into_owned())
             .with_context(|| format!("a name in '{shown}' is not UTF-8"))?;
         let name = name.trim_start_matches("./").to_owned();
-        anyhow::ensure!(
-            entry.size() <= MAX_FILE,
-            "'{name}' in '{shown}' has {} bytes; at most {MAX_FILE} are read",
-            entry.size()
-        );
-        bytes.clear();
-        entry.read_to_end(&mut bytes).with_context(|| format!("the archive '{shown}' is damaged at '{name}'"))?;
-        work(&name, &bytes)?;
+        if wanted(&name) {
+            one(&name, entry.size(), &mut entry)?;
+        }
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ pub mod loose;
 pub mod manifest;
 pub mod mix;
 pub mod near;
+pub mod npz;
 pub mod open;
 pub mod packed;
 pub mod picture;

@@ -1,6 +1,7 @@
 //! Opens a dataset of any format: its manifest, and a way to reach the bytes of each sample.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +14,7 @@ use super::deal::{self, Holdout};
 use super::decode::{Rgb, decode, square};
 use super::manifest::{Manifest, Sample};
 use super::synthetic::Family;
-use super::{archive, cifar, folder, idx, table};
+use super::{archive, cifar, folder, idx, npz, table};
 use crate::corruption::Corruption;
 use crate::frame::Frame;
 use crate::spelling::nearest;
@@ -55,7 +56,9 @@ pub enum Content {
     Files(Vec<PathBuf>),
     /// An archive and the names of its entries.
     Archive(PathBuf, Vec<String>),
-    /// Square images in memory.
+    /// An `.npz` of arrays, and names of images in them.
+    Npz(PathBuf, Vec<String>),
+    /// Images in memory.
     Arrays(Vec<Rgb>),
     Synthetic(Family),
     /// Those of a dataset and behind them some of others: which places of each.
@@ -129,10 +132,19 @@ fn read(spec: &Spec, path: &Path) -> anyhow::Result<(Manifest, Content)> {
     if name.ends_with(".csv") {
         return table::read(&spec.name, path, spec.holdout.is_some());
     }
-    if [".tar", ".tar.gz", ".tgz"].iter().any(|ending| name.ends_with(ending)) {
+    if name.ends_with(".npz") {
+        return npz::read(&spec.name, path, spec.holdout.is_some());
+    }
+    if archive::ENDINGS.iter().any(|ending| name.ends_with(ending)) {
         return archive::read(&spec.name, path, &spec.splits, spec.holdout.is_some());
     }
-    anyhow::bail!("'{}' is no dataset: a folder, .tar, .tar.gz or .csv is", path.display())
+    anyhow::bail!("'{}' is no dataset: a folder, .tar, .tar.gz, .zip, .npz or .csv is", path.display())
+}
+
+/// A dataset by its name in a folder, with the ending of an archive or without.
+pub fn named(folder: &Path, name: &str) -> Option<PathBuf> {
+    let endings = [""].into_iter().chain(archive::ENDINGS).chain([".npz"]);
+    endings.map(|ending| folder.join(format!("{name}{ending}"))).find(|path| path.exists())
 }
 
 /// What is said where test images are to be taken of a dataset that has some.
@@ -222,6 +234,7 @@ impl Dataset {
         };
         match &self.content {
             Content::Files(_) | Content::Archive(..) => self.each_file(wanted, &one),
+            Content::Npz(path, names) => npz::visit(path, names, wanted, take),
             Content::Arrays(images) => first_error(wanted, |index| take(index, images[index].clone())),
             Content::Synthetic(family) => {
                 first_error(wanted, |index| take(index, family.image(&self.manifest.samples[index].id)?))
@@ -252,7 +265,7 @@ impl Dataset {
                 let places: Vec<usize> = own.keys().copied().collect();
                 piece.each_file(&places, &|place, bytes| take(own[&place], bytes))
             }),
-            Content::Arrays(_) | Content::Synthetic(_) => Ok(()),
+            Content::Npz(..) | Content::Arrays(_) | Content::Synthetic(_) => Ok(()),
         }
     }
 
@@ -317,7 +330,7 @@ impl Content {
     fn keep(&mut self, keep: impl Fn(&usize) -> bool) {
         match self {
             Self::Files(paths) => *paths = kept(paths, keep),
-            Self::Archive(_, names) => *names = kept(names, keep),
+            Self::Archive(_, names) | Self::Npz(_, names) => *names = kept(names, keep),
             Self::Arrays(images) => *images = kept(images, keep),
             // Its images are made from their names.
             Self::Synthetic(_) => {}
@@ -365,6 +378,24 @@ pub fn first_error(wanted: &[usize], work: impl Fn(usize) -> anyhow::Result<()> 
     match failed.min_by_key(|(index, _)| *index) {
         Some((_, error)) => Err(error),
         None => Ok(()),
+    }
+}
+
+/// The SHA-256 of a file, in hex.
+///
+/// # Errors
+/// It cannot be read.
+pub fn sha256_of(path: &Path) -> anyhow::Result<String> {
+    use sha2::Digest;
+    let mut hasher = sha2::Sha256::new();
+    let cannot = || format!("cannot read '{}'", path.display());
+    let mut file = std::fs::File::open(path).with_context(cannot)?;
+    let mut part = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut part).with_context(cannot)? {
+            0 => return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            read => hasher.update(&part[..read]),
+        }
     }
 }
 

@@ -121,7 +121,7 @@ pub static KEYS: &[Key] = &[
         "",
         text,
         TEXT,
-        "A folder, .tar or .tar.gz of split/class/file, or of class/file with a share to test on or with `folds`; a CIFAR or IDX folder, or a .csv manifest, under --data."
+        "A folder, .tar, .tar.gz or .zip of split/class/file, or of class/file with a share to test on or with `folds`; a CIFAR or IDX folder, an .npz as MedMNIST or Keras has them, or a .csv manifest, under --data."
     ),
     key!(
         Dataset,
