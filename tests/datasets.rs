@@ -86,9 +86,18 @@ fn folder_and_archive_are_one_dataset() {
         builder.append_dir_all("mine", world.path("mine")).unwrap();
         builder.into_inner().unwrap().flush().unwrap();
     }
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(world.path("mine.zip")).unwrap());
+    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
     let folder = open(&spec(&world, "mine")).unwrap();
+    for sample in folder.manifest.samples.iter().rev() {
+        zip.start_file(format!("mine/{}", sample.id), options).unwrap();
+        zip.write_all(&std::fs::read(world.path("mine").join(&sample.id)).unwrap()).unwrap();
+    }
+    // What a Mac adds is nobody's.
+    zip.start_file("__MACOSX/mine/train/a/._000.png", options).unwrap();
+    zip.finish().unwrap();
     assert_eq!(folder.manifest.classes, ["a", "b"]);
-    for name in ["mine.tar", "mine.tar.gz"] {
+    for name in ["mine.tar", "mine.tar.gz", "mine.zip"] {
         let archive = open(&spec(&world, name)).unwrap();
         let strip = |manifest: &Manifest| {
             manifest.samples.iter().map(|s| (s.id.replace("mine/", ""), s.class, s.part, s.content)).collect::<Vec<_>>()
@@ -96,6 +105,97 @@ fn folder_and_archive_are_one_dataset() {
         assert_eq!(strip(&archive.manifest), strip(&folder.manifest));
         assert_eq!(decoded(&archive).unwrap(), decoded(&folder).unwrap());
     }
+    let whole = std::fs::read(world.path("mine.zip")).unwrap();
+    let world = world.file("cut.zip", &whole[..whole.len() / 2]);
+    let message = format!("{:#}", open(&spec(&world, "cut.zip")).err().unwrap());
+    assert!(message.contains("cut.zip' is no zip archive, or is cut short"), "{message}");
+}
+
+/// An array of NumPy, as numpy.save writes it.
+fn npy(numbers: &str, columns: &str, shape: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut text = format!("{{'descr': '{numbers}', 'fortran_order': {columns}, 'shape': {shape}, }}");
+    text += &" ".repeat(63 - (10 + text.len()) % 64);
+    text.push('\n');
+    [b"\x93NUMPY\x01\0", &(text.len() as u16).to_le_bytes()[..], text.as_bytes(), bytes].concat()
+}
+
+fn npz(arrays: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+    for (name, bytes) in arrays {
+        zip.start_file(format!("{name}.npy"), options).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
+}
+
+#[test]
+fn npz_is_read_as_medmnist_and_keras_name_its_arrays() {
+    let grey: Vec<u8> = (0..3 * 4).collect();
+    let colours: Vec<u8> = (100..100 + 2 * 12).collect();
+    let medmnist = npz(&[
+        ("train_images", npy("|u1", "False", "(3, 2, 2)", &grey)),
+        ("train_labels", npy("|u1", "False", "(3, 1)", &[1, 0, 1])),
+        ("val_images", npy("|u1", "False", "(2, 2, 2, 3)", &colours)),
+        ("val_labels", npy("|u1", "False", "(2, 1)", &[0, 1])),
+        ("test_images", npy("|u1", "False", "(1, 2, 2, 1)", &[9, 8, 7, 6])),
+        ("test_labels", npy("|u1", "False", "(1, 1)", &[1])),
+    ]);
+    let world = World::new().file("med.npz", medmnist);
+    let dataset = open(&spec(&world, "med.npz")).unwrap();
+    let samples = &dataset.manifest.samples;
+    assert_eq!(dataset.manifest.classes, ["0", "1"]);
+    assert_eq!(
+        [Part::Train, Part::Val, Part::Test].map(|part| dataset.manifest.counts(part)),
+        [[1, 2], [1, 1], [0, 1]]
+    );
+    assert_eq!(samples[2].id, "train/0000001");
+    let pixels = decoded(&dataset).unwrap();
+    assert_eq!(pixels[&0], [9, 9, 9, 8, 8, 8, 7, 7, 7, 6, 6, 6]);
+    assert_eq!(pixels[&2], [4, 4, 4, 5, 5, 5, 6, 6, 6, 7, 7, 7]);
+    assert_eq!(pixels[&4], (100..112).collect::<Vec<u8>>());
+    // Labels of eight bytes, as NumPy has whole numbers; a part of the classes.
+    let long = |labels: &[i64]| labels.iter().flat_map(|label| label.to_le_bytes()).collect::<Vec<u8>>();
+    let keras = |labels: &[i64]| {
+        vec![
+            ("x_train", npy("|u1", "False", "(3, 2, 2)", &grey)),
+            ("y_train", npy("<i8", "False", "(3,)", &long(labels))),
+            ("x_test", npy("|u1", "False", "(3, 2, 2)", &grey)),
+            ("y_test", npy("<i8", "False", "(3,)", &long(&[0, 1, 2]))),
+        ]
+    };
+    let world = world.file("keras.npz", npz(&keras(&[2, 1, 0])));
+    let part = Spec { classes: vec!["0".to_owned(), "2".to_owned()], ..spec(&world, "keras.npz") };
+    let dataset = open(&part).unwrap();
+    let found: Vec<&str> = dataset.manifest.samples.iter().map(|sample| sample.id.as_str()).collect();
+    assert_eq!(found, ["test/0000000", "test/0000002", "train/0000000", "train/0000002"]);
+    assert_eq!(decoded(&dataset).unwrap()[&3][..3], [8, 8, 8]);
+    assert_eq!(dataset.manifest.samples[3].content, dataset.manifest.samples[1].content, "the same image");
+    // What cannot be used is told with the array's name.
+    let mut other = |array: usize, bytes: Vec<u8>, wanted: &str| {
+        let mut arrays = keras(&[2, 1, 0]);
+        arrays[array].1 = bytes;
+        std::fs::write(world.path("keras.npz"), npz(&arrays)).unwrap();
+        let message = format!("{:#}", open(&spec(&world, "keras.npz")).err().unwrap());
+        assert!(message.contains(wanted) && !message.contains("panicked"), "{message}");
+    };
+    other(0, npy("|u1", "True", "(3, 2, 2)", &grey), "'x_train' is stored column by column");
+    other(0, npy("<f4", "False", "(3, 2, 2)", &[0; 48]), "'x_train' in");
+    other(0, npy("|u1", "False", "(3, 2, 2)", &grey[..7]), "is damaged at 'x_train'");
+    other(0, npy("|u1", "False", "(3, 2, 1, 2)", &grey), "[n, height, width, 3]");
+    other(1, npy("|u1", "False", "(3, 2)", &[0; 6]), "one label for each image is needed");
+    other(1, npy("|u1", "False", "(2,)", &[0, 1]), "has 3 images and 'y_train' 2 labels");
+    other(1, npy("|i1", "False", "(3,)", &[0, 255, 1]), "has the label -1");
+    other(1, npy("<f4", "False", "(3,)", &[0; 12]), "labels are whole numbers");
+    other(1, b"no array".to_vec(), "'y_train'");
+    let world = world.file("x.npz", npz(&[("a", npy("|u1", "False", "(3, 2, 2)", &grey))]));
+    let message = format!("{:#}", open(&spec(&world, "x.npz")).err().unwrap());
+    assert!(message.contains("its arrays are a"), "{message}");
+    let message = format!(
+        "{:#}",
+        open(&Spec { holdout: Some(tl_sweep::data::Holdout::Share(0.5)), ..spec(&world, "med.npz") }).err().unwrap()
+    );
+    assert!(message.contains("brings a test split of its own"), "{message}");
 }
 
 #[test]

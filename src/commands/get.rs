@@ -212,9 +212,10 @@ pub fn dataset(name: &str, from: Option<&str>, common: &Common) -> anyhow::Resul
     let test = if !ready.join("test").is_dir() && ready.join("val").is_dir() { "val" } else { "test" };
     let reading = Reading { test: test.to_owned(), white: None };
     let dataset = data::opened(&ready.display().to_string(), &reading, common)?;
+    // Before its files are moved away from where they were found.
+    data::show(&dataset)?;
     std::fs::rename(&ready, &place).with_context(|| format!("cannot move it to '{}'", place.display()))?;
     std::fs::remove_dir_all(&work).with_context(|| format!("cannot remove '{}'", work.display()))?;
-    data::show(&dataset)?;
     let splits = if test == "test" { "" } else { "\nsplits = { test = \"val\" }" };
     print(&format!(
         "{}\nit is at '{}'; in an experiment:\n\n[datasets.{name}]\npath = \"{name}\"{splits}",

@@ -96,7 +96,7 @@ pub fn visit(
         let at = || damaged(path, &images.name);
         let mut archive = zipped(path)?;
         let mut entry = archive.by_name(&format!("{}.npy", images.name)).with_context(at)?;
-        header(&mut entry, &images.name).with_context(at)?;
+        header(&mut entry, &images.name).with_context(|| format!("in '{}'", path.display()))?;
         let (mut batch, mut numbers) = (Vec::new(), vec![0; images.height * images.width * images.channels]);
         for index in 0..images.count {
             entry.read_exact(&mut numbers).with_context(at)?;
@@ -205,7 +205,7 @@ fn open<T>(
 ) -> anyhow::Result<T> {
     let mut archive = zipped(path)?;
     let mut entry = archive.by_name(&format!("{name}.npy")).with_context(|| damaged(path, name))?;
-    let header = header(&mut entry, name).with_context(|| damaged(path, name))?;
+    let header = header(&mut entry, name).with_context(|| format!("in '{}'", path.display()))?;
     take(&mut entry, header)
 }
 
