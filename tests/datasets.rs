@@ -172,7 +172,7 @@ fn npz_is_read_as_medmnist_and_keras_name_its_arrays() {
     assert_eq!(decoded(&dataset).unwrap()[&3][..3], [8, 8, 8]);
     assert_eq!(dataset.manifest.samples[3].content, dataset.manifest.samples[1].content, "the same image");
     // What cannot be used is told with the array's name.
-    let mut other = |array: usize, bytes: Vec<u8>, wanted: &str| {
+    let other = |array: usize, bytes: Vec<u8>, wanted: &str| {
         let mut arrays = keras(&[2, 1, 0]);
         arrays[array].1 = bytes;
         std::fs::write(world.path("keras.npz"), npz(&arrays)).unwrap();

@@ -135,16 +135,17 @@ impl Bank {
         Ok(())
     }
 
-    /// Keeps what a head has now, if `score` is the best so far.
+    /// Keeps what a head has now, if `score` is the best so far; whether it is.
     ///
     /// # Errors
     /// Only those of the device.
-    pub fn keep_best(&mut self, index: usize, score: f64) -> Result<()> {
-        if self.heads[index].best.as_ref().is_none_or(|(best, _)| score > *best) {
+    pub fn keep_best(&mut self, index: usize, score: f64) -> Result<bool> {
+        let better = self.heads[index].best.as_ref().is_none_or(|(best, _)| score > *best);
+        if better {
             let params = self.params(index)?;
             self.heads[index].best = Some((score, params));
         }
-        Ok(())
+        Ok(better)
     }
 
     /// Takes what a head has now into its mean. What it had was scored, and the mean is not.

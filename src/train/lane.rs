@@ -310,15 +310,16 @@ impl Lane {
         }
     }
 
-    /// Keeps the weights as they are now, if `score` is the best so far.
+    /// Keeps the weights as they are now, if `score` is the best so far; whether it is.
     ///
     /// # Errors
     /// Only those of the device.
-    pub fn keep_best(&mut self, score: f64) -> candle_core::Result<()> {
-        if self.best.as_ref().is_none_or(|(best, _)| score > *best) {
+    pub fn keep_best(&mut self, score: f64) -> candle_core::Result<bool> {
+        let better = self.best.as_ref().is_none_or(|(best, _)| score > *best);
+        if better {
             self.best = Some((score, self.network.snapshot()?));
         }
-        Ok(())
+        Ok(better)
     }
 
     /// Keeps what the network is at the beginning of a leg, for its end to lie between.

@@ -248,10 +248,10 @@ impl<'a> Floor<'a> {
                     if lane.history.record.evaluation(course, place, val) {
                         lane.history.place.step = course.steps(place.leg) - 1;
                     }
-                    if course.keep_best && lane.history.record.ending == Ending::Finished {
-                        lane.keep_best(val.of(course.metric))?;
+                    let finished = lane.history.record.ending == Ending::Finished;
+                    if !course.keep_best || finished && lane.keep_best(val.of(course.metric))? {
+                        lane.history.latest = scores.into_iter().next();
                     }
-                    lane.history.latest = scores.into_iter().next().filter(|_| !course.keep_best);
                 }
                 Learner::Bank { bank, .. } => {
                     for (head, (answers, val)) in scores.into_iter().enumerate() {
@@ -264,11 +264,11 @@ impl<'a> Floor<'a> {
                         let place = history.place;
                         let over = history.record.evaluation(course, place, val);
                         bank.heads[head].stops = over;
-                        if course.keep_best && bank.heads[head].history.record.ending == Ending::Finished {
-                            bank.keep_best(head, val.of(course.metric))?;
+                        let finished = bank.heads[head].history.record.ending == Ending::Finished;
+                        if !course.keep_best || finished && bank.keep_best(head, val.of(course.metric))? {
+                            let scored_now = course.average == 0.0;
+                            bank.heads[head].history.latest = scored_now.then_some((answers, val));
                         }
-                        let scored_now = !course.keep_best && course.average == 0.0;
-                        bank.heads[head].history.latest = scored_now.then_some((answers, val));
                     }
                 }
             }
