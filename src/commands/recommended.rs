@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::data::reading_lines;
 use crate::cli::{Common, Recommend, Seen};
+use crate::data::open::named;
 use crate::model::arch::Arch;
 use crate::model::catalogue::identify;
 use crate::recipe::AND;
@@ -123,14 +124,12 @@ fn rules(scenario: &str, advice: &Advice) -> String {
 
 /// The dataset as a file at `out` finds it: under --data by its name, or beside the file, or wherever it is.
 pub(super) fn place(typed: &str, out: Option<&Path>, common: &Common) -> String {
-    let under = |name: &str| common.data.as_ref().is_some_and(|folder| folder.join(name).exists());
-    let packed = format!("{typed}.tar.gz");
+    let folder = common.data.as_ref().filter(|_| !Path::new(typed).exists());
+    let under = folder.and_then(|folder| Some(named(folder, typed)?.strip_prefix(folder).ok()?.display().to_string()));
     let beside = out.and_then(Path::parent).is_none_or(|folder| folder.as_os_str().is_empty());
-    let here = Path::new(typed).exists();
-    match std::path::absolute(typed) {
-        _ if under(typed) && !here => typed.to_owned(),
-        _ if under(&packed) && !here => packed,
-        Ok(whole) if common.data.is_some() || !beside => whole.display().to_string(),
+    match (under, std::path::absolute(typed)) {
+        (Some(name), _) => name,
+        (None, Ok(whole)) if common.data.is_some() || !beside => whole.display().to_string(),
         _ => typed.to_owned(),
     }
 }
