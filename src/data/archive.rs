@@ -126,14 +126,17 @@ fn each(
             path.display()
         );
         bytes.clear();
-        content.read_to_end(&mut bytes).with_context(|| damaged(path, name))?;
+        // What it says of its size need not be true.
+        content.take(MAX_FILE + 1).read_to_end(&mut bytes).with_context(|| damaged(path, name))?;
+        anyhow::ensure!(bytes.len() as u64 == size, damaged(path, name));
         work(name, &bytes)
     };
     if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("zip")) {
         let mut archive = zipped(path)?;
         for index in 0..archive.len() {
             let mut entry = archive.by_index(index).with_context(|| damaged(path, "an entry"))?;
-            let name = entry.name().with_context(|| damaged(path, "a name"))?.trim_start_matches("./").to_owned();
+            let name = entry.name().with_context(|| damaged(path, "a name"))?.replace('\\', "/");
+            let name = name.trim_start_matches("./").to_owned();
             if entry.is_file() && wanted(&name) {
                 one(&name, entry.size(), &mut entry)?;
             }
