@@ -53,7 +53,8 @@ impl Floor<'_> {
         let mut of = |learners: &[&Learner], samples: &[u32]| -> anyhow::Result<Vec<(Predictions, Scores)>> {
             Ok(scores(learners, samples, inputs, manifest, spent)?.into_iter().flatten().collect())
         };
-        // A leg ends with an evaluation, and what is kept of an earlier one has its scores: only what was made of several is scored once more.
+        // A leg ends with an evaluation, and what is kept of an earlier one has its scores: only what was made of several, and what
+        // was cooled, is scored once more.
         let is_known = |learner: &&&Learner| learner.histories().iter().all(|history| history.latest.is_some());
         let stale: Vec<&Learner> = learners.iter().filter(|learner| !is_known(learner)).copied().collect();
         let mut found = if again || stale.is_empty() { Vec::new() } else { of(&stale, &self.split.val)? }.into_iter();
