@@ -453,6 +453,33 @@ fn no_test_split_is_an_error_and_never_a_guess() {
     assert_eq!(open(&asked).unwrap().manifest.counts(Part::Test), [1, 0]);
 }
 
+/// Kaggle's `valid` and Hugging Face's `validation` are not `val`: whoever does not say so is told that nobody reads them.
+#[test]
+fn folders_that_are_no_split_are_told_of() {
+    const FILE: &str = "[experiment]\nreplicates = 3\n[backbone]\narch = \"resnet8\"\nweights = \"random\"\n\
+        [datasets.mine]\npath = \"mine\"\n[scenarios.s]\ndataset = \"mine\"\n[train]\nsteps = 4\n[axes]\nrecipe = [\"from-scratch\"]\n";
+    let mut world = World::new().images("mine", &["ants", "bees"], 6, 4).file("x.toml", FILE);
+    for (at, class) in ["ants", "bees", "bees"].iter().enumerate() {
+        world = world.file(&format!("mine/valid/{class}/{at}.png"), png(12, 12, 1, 900 + at as u32));
+    }
+    let told = "the folder 'valid' of 'mine' is none of its splits, and its 3 files are not read: splits = { val = \"valid\" } under [datasets.mine] reads them";
+    let said = world.run(&["run", "x.toml"]).exits(0);
+    assert!(said.err.contains(&format!("warning: {told}")), "{}", said.err);
+    let said = world.run(&["check", "x.toml"]).exits(0);
+    assert!(said.out.contains(&format!("warning: {told}")), "{}", said.out);
+    assert!(world.run(&["data", "mine"]).exits(0).out.contains(told));
+    let named = FILE.replace("path = \"mine\"", "path = \"mine\"\nsplits = { val = \"valid\" }");
+    let world = world.file("x.toml", &named);
+    assert!(!world.run(&["check", "x.toml"]).exits(0).out.contains("none of its splits"));
+    // Of what is only tested nobody asks for more; and what is told stays, whatever else is done to a dataset.
+    let other = "classes = [\"ants\", \"bees\"]\non_bad_image = \"skip\"\nalso_test = [\"other\"]\n[datasets.other]\npath = \"other\"\n";
+    let both = FILE.replace("path = \"mine\"\n", &format!("path = \"mine\"\n{other}"));
+    let world =
+        world.images("other", &["ants", "bees"], 2, 2).file("x.toml", both).file("mine/train/ants/x.png", "broken");
+    let said = world.run(&["check", "x.toml"]).exits(0);
+    assert!(said.out.contains(told) && !said.out.contains("of 'other'"), "{}", said.out);
+}
+
 #[test]
 fn a_pin_refuses_other_bytes() {
     let world = World::new().images("mine", &["a", "b"], 6, 2).file(

@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::data::contradictions_told;
+use super::data::{contradictions_told, told_of_files};
 use super::jobs::{self, Jobs, What};
 use super::machine::Rates;
 use super::world::World;
 use super::{Exit, Usage, exit_code, near, prepare, print, print_json, tuning};
 use crate::cli::{Answer, Asked, Common};
-use crate::data::formats;
 use crate::data::near::Pair;
 use crate::data::{Dataset, Manifest};
 use crate::experiment::Experiment;
@@ -119,7 +118,7 @@ fn examined(asked: &Asked, common: &Common) -> anyhow::Result<Examined> {
     });
     let mut warnings = of_bytes(&all, &world);
     for dataset in world.datasets.values() {
-        warnings.extend(formats::told(dataset)?);
+        warnings.extend(told_of_files(dataset)?);
     }
     warnings.extend(of_near(&near::found(&prepared, &world)?));
     warnings.extend(idle(&plan, &all, worth.at_most));

@@ -101,6 +101,7 @@ fn json(dataset: &Dataset) -> anyhow::Result<serde_json::Value> {
         "classes": manifest.classes.iter().enumerate().map(class).collect::<Vec<_>>(),
         "sha256": manifest.sha256,
         "fingerprint": manifest.fingerprint,
+        "unread": manifest.unread.iter().map(|(folder, files)| serde_json::json!({"folder": folder, "files": files})).collect::<Vec<_>>(),
         "leaks": manifest.leaks(manifest).iter().map(leak).collect::<Vec<_>>(),
         "contradictions": manifest.contradictions().iter().map(|pair| pair.map(named)).collect::<Vec<_>>(),
     }))
@@ -127,7 +128,7 @@ pub fn show(dataset: &Dataset) -> anyhow::Result<()> {
         print(&files(&formats))?;
     }
     print(&format!("sha256 {}\nfingerprint {}", manifest.sha256, manifest.fingerprint))?;
-    for told in formats::told(dataset)? {
+    for told in told_of_files(dataset)? {
         print(&format!("\n{told}"))?;
     }
     let leaks = manifest.leaks(manifest);
@@ -169,6 +170,25 @@ fn files(formats: &Formats) -> String {
         lines.push(format!("{} cannot be read, for example {name}: {reason}", formats.broken.len()));
     }
     lines.join("\n")
+}
+
+/// What a person should know of a dataset's files: of folders that are not read, and of images that are too dark or too bright.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn told_of_files(dataset: &Dataset) -> anyhow::Result<Vec<String>> {
+    let name = &dataset.name;
+    let mut told = Vec::new();
+    for (folder, files) in &dataset.manifest.unread {
+        let split = if folder.to_lowercase().contains("test") { "test" } else { "val" };
+        told.push(format!(
+            "the folder '{folder}' of '{name}' is none of its splits, and its {files} files are not read: splits = {{ {split} = {} }} \
+             under [datasets.{name}] reads them",
+            quoted(folder)
+        ));
+    }
+    told.extend(formats::told(dataset)?);
+    Ok(told)
 }
 
 /// That images stand under two classes; nothing where none does.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::budget::Budget;
+use super::data::told_of_files;
 use super::jobs::{self, Jobs, What};
 use super::progress::Board;
 use super::recorder::{Ground, Recorder, begin, circumstance};
@@ -16,7 +17,6 @@ use super::{
     DiskFull, Exit, NoDevice, Usage, findings, host, keep, near, prepare, print, process, report, streams, tuning,
 };
 use crate::cli::{Asked, Common, Published};
-use crate::data::formats;
 use crate::device::Device;
 use crate::experiment::Experiment;
 use crate::experiment::condition::Condition;
@@ -127,7 +127,7 @@ impl Rounds<'_> {
         if prepared.decoded > 0 && !common.quiet {
             // `check` says it of what is packed already.
             for dataset in world.datasets.values() {
-                formats::told(dataset)?.iter().for_each(|told| eprintln!("warning: {told}"));
+                told_of_files(dataset)?.iter().for_each(|told| eprintln!("warning: {told}"));
             }
         }
         let near = near::found(&prepared, world)?;

@@ -70,6 +70,8 @@ pub struct Layout<'a> {
     classes: Vec<String>,
     placed: Vec<(String, u32, Part)>,
     folders: std::collections::BTreeSet<String>,
+    /// Files of classes in folders that are no split.
+    unread: BTreeMap<String, usize>,
 }
 
 impl<'a> Layout<'a> {
@@ -80,7 +82,15 @@ impl<'a> Layout<'a> {
         let usual = splits.get(USUAL).is_some_and(|folder| folder == USUAL);
         let in_usual = |id: &str| id.strip_prefix("train/").is_some_and(|rest| rest.contains('/'));
         let flat = taken && usual && !ids.any(in_usual);
-        Self { splits, taken, flat, classes: Vec::new(), placed: Vec::new(), folders: Default::default() }
+        Self {
+            splits,
+            taken,
+            flat,
+            classes: Vec::new(),
+            placed: Vec::new(),
+            folders: Default::default(),
+            unread: BTreeMap::new(),
+        }
     }
 
     /// Takes a path if it is a file of a class, in a split that is asked for. Hidden files are no samples.
@@ -101,7 +111,13 @@ impl<'a> Layout<'a> {
             return false;
         }
         self.folders.insert((*folder).to_owned());
-        let Some(part) = part else { return false };
+        let Some(part) = part else {
+            // A dataset that is only tested need not have all of them.
+            if parts.len() > 2 && self.splits.contains_key("train") {
+                *self.unread.entry((*folder).to_owned()).or_default() += 1;
+            }
+            return false;
+        };
         let class = match self.classes.iter().position(|known| known == class) {
             Some(index) => index,
             None => {
@@ -151,6 +167,8 @@ impl<'a> Layout<'a> {
         let samples = self.placed.into_iter().zip(contents);
         let samples =
             samples.map(|((id, class, part), content)| Sample { id, class, part, group: None, content }).collect();
-        Manifest::new(name, self.classes, samples, sha256)
+        let mut manifest = Manifest::new(name, self.classes, samples, sha256)?;
+        manifest.unread = self.unread.into_iter().collect();
+        Ok(manifest)
     }
 }

@@ -113,6 +113,9 @@ pub struct Manifest {
     /// The value that is white in images of 16 bits; the greatest where none is named.
     #[serde(default)]
     pub white: Option<u16>,
+    /// Folders of classes that are none of its splits, and how many files they have.
+    #[serde(default)]
+    pub unread: Vec<(String, usize)>,
 }
 
 impl Manifest {
@@ -142,6 +145,7 @@ impl Manifest {
             shifted: Vec::new(),
             corruption: None,
             white: None,
+            unread: Vec::new(),
         };
         manifest.seal();
         Ok(manifest)

@@ -298,7 +298,7 @@ impl Dataset {
         let samples = kept_samples.map(|sample| Sample { class: place(sample.class).unwrap_or(0) as u32, ..sample });
         let manifest = Manifest::new(&self.name, chosen.to_vec(), samples.collect(), old.sha256.clone())?;
         self.content.keep(keep);
-        self.manifest = manifest;
+        self.manifest = Manifest { unread: self.manifest.unread.clone(), ..manifest };
         Ok(())
     }
 
@@ -317,7 +317,7 @@ impl Dataset {
         let skipped = old.skipped.iter().cloned().chain(without.iter().map(named)).collect();
         let mut manifest =
             Manifest::new(&self.name, old.classes.clone(), kept(&old.samples, keep), old.sha256.clone())?;
-        manifest.skipped = skipped;
+        (manifest.skipped, manifest.unread) = (skipped, old.unread.clone());
         (manifest.folds, manifest.corruption, manifest.white) = (old.folds, old.corruption, old.white);
         manifest.seal();
         self.manifest = manifest;
