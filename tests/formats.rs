@@ -143,7 +143,8 @@ fn dark_images_are_told_of_and_white_goes_with_the_network() {
     network(&world, "w.safetensors", &Arch::new("resnet8", 32, 1.0));
     let said = world.run(&["check", "x.toml"]).exits(0);
     assert!(
-        said.out.contains("white = 4095 of 'mine' has no effect: of 36 of its images none has 16 bits"),
+        said.out
+            .contains("white = 4095 of 'mine' has no effect on 36 of its images that were looked at: none has 16 bits"),
         "{}",
         said.out
     );

@@ -147,7 +147,7 @@ fn told_of_one(dataset: &Dataset) -> anyhow::Result<Option<String>> {
     let Some(tones) = formats.as_ref().and_then(|formats| formats.tones) else {
         return Ok(white.map(|white| match formats {
             Some(formats) => format!(
-                "white = {white} of '{name}' has no effect: of {} of its images none has 16 bits",
+                "white = {white} of '{name}' has no effect on {} of its images that were looked at: none has 16 bits",
                 formats.headers.len()
             ),
             None => format!("white = {white} of '{name}' has no effect: none of its images has 16 bits"),
