@@ -113,7 +113,7 @@ fn head(rng: &mut Rng, (arch, input, width): (&str, usize, f64)) -> String {
     let mine = if rng.chance(0.75) { "path = \"mine\"" } else { one(rng, &DEALT) };
     // In folds each replicate chooses for itself, and nothing is tested twice.
     let shifted = if mine.contains("folds") { String::new() } else { shifted };
-    let kept = |line: &&str| !mine.contains("folds") || !["tune_rep", "max_"].iter().any(|key| line.starts_with(key));
+    let kept = |line: &&str| !mine.contains("folds") || !["tune_", "max_"].iter().any(|key| line.starts_with(key));
     let experiment: String = experiment.lines().filter(kept).map(|line| format!("{line}\n")).collect();
     let (steps, batch) = (10 + 10 * rng.below(2), 6 + rng.below(4));
     let augment = maybe(rng, 0.3, "augment = [\"flip\"]");
