@@ -250,7 +250,7 @@ fn words(lock: &Lock, question: &str) -> String {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    crate::data::open::sha256([bytes])
+    crate::data::digest::sha256([bytes])
 }
 
 /// Writes the archive beside its place, then puts it there; returns its bytes.

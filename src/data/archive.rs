@@ -10,9 +10,10 @@ use zip::ZipArchive;
 use zip::read::{ArchiveOffset, Config};
 
 use super::decode::content;
+use super::digest::sha256_of;
 use super::folder::Layout;
 use super::manifest::Manifest;
-use super::open::{Content, first_error, sha256_of};
+use super::open::{Content, first_error};
 use crate::key::Key;
 
 /// How names of archives end.

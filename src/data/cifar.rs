@@ -5,8 +5,9 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::decode::Rgb;
+use super::digest::sha256;
 use super::manifest::{Manifest, Part, Sample};
-use super::open::{Content, sha256};
+use super::open::Content;
 use crate::key::Key;
 
 const PIXELS: usize = 3 * 32 * 32;

@@ -8,8 +8,9 @@ use anyhow::Context;
 use rayon::prelude::*;
 
 use super::decode::content;
+use super::digest::sha256;
 use super::manifest::{Manifest, Part, Sample};
-use super::open::{Content, sha256};
+use super::open::Content;
 use crate::key::Key;
 
 /// Reads a folder of split/class/file; where test images are to be `taken`, of class/file too.

@@ -8,6 +8,7 @@ pub mod cifar;
 pub mod corrupt;
 pub mod deal;
 pub mod decode;
+pub mod digest;
 pub mod folder;
 pub mod formats;
 pub mod idx;

@@ -9,8 +9,9 @@ use anyhow::Context;
 
 use super::archive::{damaged, zipped};
 use super::decode::Rgb;
+use super::digest::sha256_of;
 use super::manifest::{Manifest, Part, Sample};
-use super::open::{Content, brings_its_own, first_error, sha256_of};
+use super::open::{Content, brings_its_own, first_error};
 use crate::key::Key;
 
 /// Images that are handed on at once.

@@ -1,7 +1,6 @@
 //! Opens a dataset of any format: its manifest, and a way to reach the bytes of each sample.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -379,30 +378,4 @@ pub fn first_error(wanted: &[usize], work: impl Fn(usize) -> anyhow::Result<()> 
         Some((_, error)) => Err(error),
         None => Ok(()),
     }
-}
-
-/// The SHA-256 of a file, in hex.
-///
-/// # Errors
-/// It cannot be read.
-pub fn sha256_of(path: &Path) -> anyhow::Result<String> {
-    use sha2::Digest;
-    let mut hasher = sha2::Sha256::new();
-    let cannot = || format!("cannot read '{}'", path.display());
-    let mut file = std::fs::File::open(path).with_context(cannot)?;
-    let mut part = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut part).with_context(cannot)? {
-            0 => return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
-            read => hasher.update(&part[..read]),
-        }
-    }
-}
-
-/// The SHA-256 of several named byte strings, in hex.
-pub fn sha256<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
-    use sha2::Digest;
-    let mut hasher = sha2::Sha256::new();
-    parts.into_iter().for_each(|part| hasher.update(part));
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -53,7 +53,7 @@ impl Family {
             }
         }
         let classes = (0..self.classes).map(|class| format!("{class:03}")).collect();
-        Manifest::new(name, classes, samples, super::open::sha256([identity.to_string().as_bytes()]))
+        Manifest::new(name, classes, samples, super::digest::sha256([identity.to_string().as_bytes()]))
     }
 
     /// The image of a sample.

@@ -7,8 +7,9 @@ use rayon::prelude::*;
 use serde::Deserialize;
 
 use super::decode::content;
+use super::digest::sha256;
 use super::manifest::{Manifest, Part, Sample};
-use super::open::{Content, brings_its_own, sha256};
+use super::open::{Content, brings_its_own};
 use crate::key::Key;
 
 #[derive(Deserialize)]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use super::archive::zipped;
 use super::known::{Layout, List};
 
 /// Lays out the files of a dataset, which lie in `work` in the order of their list, as `work/ready`. Archives go when they
@@ -137,7 +138,7 @@ fn unpack(archive: &Path, into: &Path) -> anyhow::Result<()> {
     file.by_ref().take(4).read_to_end(&mut magic)?;
     let file = std::io::BufReader::new(std::fs::File::open(archive)?);
     match magic.as_slice() {
-        [b'P', b'K', ..] => unzip(file, into).with_context(shown),
+        [b'P', b'K', ..] => zipped(archive).and_then(|archive| unzip(archive, into)).with_context(shown),
         [0x1f, 0x8b, ..] => untar(flate2::read::MultiGzDecoder::new(file), into).with_context(shown),
         _ => untar(file, into).with_context(shown),
     }
@@ -155,10 +156,7 @@ fn untar(reader: impl Read, into: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn unzip(reader: impl Read + std::io::Seek, into: &Path) -> anyhow::Result<()> {
-    // Nothing stands before it: where it begins is not looked for.
-    let config = zip::read::Config { archive_offset: zip::read::ArchiveOffset::Known(0) };
-    let mut archive = zip::ZipArchive::with_config(config, reader)?;
+fn unzip(mut archive: zip::ZipArchive<impl Read + std::io::Seek>, into: &Path) -> anyhow::Result<()> {
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index)?;
         if entry.is_file() {
