@@ -11,7 +11,7 @@ use tract_onnx::prelude::*;
 
 use crate::builder::{World, png};
 use crate::materials::network;
-use crate::predictions::{experiment, trials};
+use crate::predictions::{experiment, predict, trials};
 use crate::side::{answered, drawn};
 
 /// Logits and probabilities that a file gives of planes [n, 3, side, side], one row after the other.
@@ -144,6 +144,28 @@ out = "classes"
     same("own", drawn(arch, "features", Pool::Max(3), Preprocess::Tf));
 }
 
+/// A file gives images that are squares of its size the probabilities that `predict` said.
+pub fn answered_by(file: &std::path::Path, world: &World, said: &serde_json::Value, context: &str) {
+    let images = said["images"].as_array().unwrap();
+    let (mut planes, mut side) = (Vec::new(), 0);
+    for image in images {
+        let pixels = image::open(world.path(image["image"].as_str().unwrap())).unwrap().to_rgb8();
+        side = pixels.width() as usize;
+        planes.extend((0..3).flat_map(|plane| pixels.pixels().map(move |pixel| f32::from(pixel[plane]))));
+    }
+    let shape = (images.len(), 3, side, side);
+    let planes = candle_core::Tensor::from_vec(planes, shape, &candle_core::Device::Cpu).unwrap();
+    let [_, shares] = of_file(file, &planes);
+    for (image, shares) in images.iter().zip(shares.chunks(shares.len() / images.len())) {
+        // Classes are in the order of their names, in the file and in the answer.
+        let own: Vec<f64> =
+            image["probabilities"].as_object().unwrap().values().map(|own| own.as_f64().unwrap()).collect();
+        assert_eq!(own.len(), shares.len(), "{context}");
+        let far = own.iter().zip(shares).fold(0f64, |far, (own, share)| far.max((own - f64::from(*share)).abs()));
+        assert!(far < 1e-5, "{context}: {image} and {shares:?}");
+    }
+}
+
 /// A trial of a sweep on disk, exported, answers a folder of images as `predict` does; both ways to such a file give the same one.
 #[test]
 fn a_trial_answers_elsewhere_as_it_does_here() {
@@ -167,23 +189,7 @@ fn a_trial_answers_elsewhere_as_it_does_here() {
         world.run(&["export", "x.toml", trial, "--out", "m.safetensors"]).exits(0);
         world.run(&["weights", "convert", "m.safetensors", "--out", "again.onnx"]).exits(0);
         assert!(std::fs::read(world.path("m.onnx")).unwrap() == std::fs::read(world.path("again.onnx")).unwrap());
-        let said = world.run(&["predict", "m.safetensors", "new", "--format", "json"]).exits(0).out;
-        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
-        let images = said["images"].as_array().unwrap();
-        let mut planes = Vec::new();
-        for image in images {
-            let pixels = image::open(world.path(image["image"].as_str().unwrap())).unwrap().to_rgb8();
-            planes.extend((0..3).flat_map(|plane| pixels.pixels().map(move |pixel| f32::from(pixel[plane]))));
-        }
-        let planes =
-            candle_core::Tensor::from_vec(planes, (images.len(), 3, 16, 16), &candle_core::Device::Cpu).unwrap();
-        let [_, shares] = of_file(&world.path("m.onnx"), &planes);
-        for (image, shares) in images.iter().zip(shares.chunks(3)) {
-            for (class, share) in ["ants", "bees", "cats"].iter().zip(shares) {
-                let own = image["probabilities"][class].as_f64().unwrap() as f32;
-                assert!((share - own).abs() < 1e-5, "{recipe}: {image} and {shares:?}");
-            }
-        }
+        answered_by(&world.path("m.onnx"), &world, &predict(&world, &["m.safetensors", "new"]), recipe);
         let text = String::from_utf8_lossy(&std::fs::read(world.path("m.onnx")).unwrap()).into_owned();
         for told in [r#"["ants","bees","cats"]"#, "RGB from 0 to 255, [n, 3, 16, 16]", trial, "tl-sweep"] {
             assert!(text.contains(told), "{told}");

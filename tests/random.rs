@@ -7,7 +7,8 @@ use std::time::Duration;
 use tl_sweep::model::arch::Arch;
 use tl_sweep::seed::{Rng, Stream, stream};
 
-use crate::builder::{World, listed};
+use crate::builder::{World, listed, png};
+use crate::onnx::answered_by;
 use crate::predictions::{of_truth, predict, trials};
 use crate::sharing::{foreseen, found};
 
@@ -63,8 +64,47 @@ const SETTINGS: [(f64, &str, &[&str]); 29] = [
 const PHASES: [&str; 3] =
     ["{ freeze = \"all\", steps = 4 }", "{ freeze = \"BLOCK\", steps = 4 }", "{ freeze = 2, steps = 5, lr = 0.005 }"];
 
-/// The dataset where nothing says which images are tested.
-const DEALT: [&str; 2] = ["path = \"dealt\"\nfolds = 3", "path = \"dealt\"\nsplits = { test = 0.3 }"];
+/// The dataset `mine` where something says which images are tested, and where nothing does.
+const MINE: [&str; 4] = ["path = \"mine\"", "path = \"mine\"", "path = \"with-val\"", "path = \"listed.csv\""];
+const DEALT: [&str; 4] = [
+    "path = \"dealt\"\nfolds = 3",
+    "path = \"dealt\"\nsplits = { test = 0.3 }",
+    "path = \"dealt.csv\"\nfolds = 3",
+    "path = \"dealt.csv\"\nnear_duplicates = \"together\"\nsplits = { test = 0.3 }",
+];
+
+/// Datasets as the experiments name them: folders with and without images for validation, tables whose images belong together,
+/// another set of fewer classes, and squares of the size of a network.
+fn datasets(side: usize) -> World {
+    let classes = ["ants", "bees", "cats", "dogs"];
+    let mut world = World::new().images("mine", &classes, 14, 6).images("other", &classes[..3], 12, 5);
+    world = world.images("with-val", &classes, 12, 6).images("val", &classes, 0, 4).images("more", &classes, 16, 1);
+    std::fs::rename(world.path("val/test"), world.path("with-val/val")).unwrap();
+    std::fs::rename(world.path("more/train"), world.path("dealt")).unwrap();
+    // Few dogs.
+    for image in 7..14 {
+        std::fs::remove_file(world.path(&format!("mine/train/dogs/{image:03}.png"))).unwrap();
+    }
+    let (mut listed, mut dealt) = ("path,label,split,group\n".to_owned(), "path,label,group\n".to_owned());
+    for class in classes {
+        for image in 0..14 {
+            if class != "dogs" || image < 7 {
+                listed += &format!("mine/train/{class}/{image:03}.png,{class},train,of {}\n", image / 2);
+            }
+        }
+        for image in 0..6 {
+            listed += &format!("mine/test/{class}/{image:03}.png,{class},test,test {}\n", image % 3);
+        }
+        for image in 0..16 {
+            dealt += &format!("dealt/{class}/{image:03}.png,{class},{class} {}\n", image / 2);
+        }
+    }
+    for image in 0..5u32 {
+        let name = format!("squares/{image}.png");
+        world = world.file(&name, png(side as u32, side as u32, image, 7 * image));
+    }
+    world.file("listed.csv", listed).file("dealt.csv", dealt)
+}
 
 fn one<'a>(rng: &mut Rng, of: &[&'a str]) -> &'a str {
     of[rng.below(of.len())]
@@ -110,7 +150,8 @@ fn head(rng: &mut Rng, (arch, input, width): (&str, usize, f64)) -> String {
     let experiment: String = experiment.iter().map(|(often, line)| maybe(rng, *often, line)).collect();
     let weights = if rng.chance(0.25) { "random" } else { "pretrain" };
     let shifted = maybe(rng, 0.3, "also_test = [\"fog 3\"]");
-    let mine = if rng.chance(0.75) { "path = \"mine\"" } else { one(rng, &DEALT) };
+    let mine = if rng.chance(0.75) { one(rng, &MINE) } else { one(rng, &DEALT) };
+    let second = if rng.chance(0.3) { "other" } else { "mine" };
     // In folds each replicate chooses for itself, and nothing is tested twice.
     let shifted = if mine.contains("folds") { String::new() } else { shifted };
     let kept = |line: &&str| !mine.contains("folds") || !["tune_", "max_"].iter().any(|key| line.starts_with(key));
@@ -122,8 +163,8 @@ fn head(rng: &mut Rng, (arch, input, width): (&str, usize, f64)) -> String {
          [backbone]\narch = \"{arch}\"\ninput = {input}\nwidth = {width}\nweights = \"{weights}\"\n\
          [pretrain]\ndataset = \"source\"\nsteps = 20\nbatch = 16\nlr = 0.001\n\
          [datasets.source]\nsynthetic = {{ classes = 5, train = 12, test = 4 }}\n\
-         [datasets.mine]\n{mine}\n{shifted}\
-         [scenarios.a]\ndataset = \"mine\"\nper_class = 4\n[scenarios.b]\ndataset = \"mine\"\n\
+         [datasets.mine]\n{mine}\n{shifted}[datasets.other]\npath = \"other\"\n\
+         [scenarios.a]\ndataset = \"mine\"\nper_class = 4\n[scenarios.b]\ndataset = \"{second}\"\n\
          [train]\nsteps = {steps}\nbatch = {batch}\n{augment}",
         seed = rng.below(1000),
     )
@@ -192,33 +233,85 @@ fn drawn(world: &World, seed: u64) -> String {
     panic!("seed {seed}: nothing passes: {refused}");
 }
 
+/// The file in another store, after which nothing is there that the first has not, and nothing is missing.
+fn same(world: &World, name: &str, context: &str) {
+    let (own, _) = found(world, "results/tl-sweep.sqlite");
+    let (found, _) = found(world, &format!("{name}/r.sqlite"));
+    let differing: Vec<&String> = own.keys().filter(|key| found.get(*key) != Some(&own[*key])).collect();
+    assert!(
+        found.len() == own.len() && differing.is_empty(),
+        "{context}\n{name}: {} for {}\n{differing:?}",
+        found.len(),
+        own.len()
+    );
+}
+
+/// Each trial alone, on the narrowest loops that have the same bits.
+fn alone(world: &World) {
+    let mut args = vec!["run", "x.toml", "--quiet", "--no-share", "--db", "alone/r.sqlite"];
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        args.extend(["--cpu-path", "avx2"]);
+    }
+    world.run(&args).exits(0);
+}
+
+/// Killed once or twice; what it had in its cache is lost, or is not.
+fn killed(world: &World, seed: u64) {
+    let args = ["run", "x.toml", "--quiet", "--db", "killed/r.sqlite"];
+    for kill in 0..1 + seed % 2 {
+        let mut command = world.command(&args);
+        let silent = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let mut running = silent.spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(300 + 400 * ((seed + kill) % 4)));
+        running.kill().unwrap();
+        running.wait().unwrap();
+        if seed.is_multiple_of(3) {
+            let said = world.run(&["gc", "--cache-limit", "0", "--db", "killed/r.sqlite"]);
+            assert!(said.code == 0 || !world.path("killed/r.sqlite").exists(), "{}", said.err);
+        }
+    }
+    world.run(&args).exits(0);
+}
+
+/// On two machines, whose stores are joined; what no machine knows before that is run then.
+fn divided(world: &World) {
+    for part in ["1/2", "2/2"] {
+        let db = format!("part{}/r.sqlite", &part[..1]);
+        world.run(&["run", "x.toml", "--quiet", "--shard", part, "--db", &db]).exits(0);
+    }
+    world.run(&["merge", "part1/r.sqlite", "part2/r.sqlite", "--db", "divided/r.sqlite"]).exits(0);
+    world.run(&["run", "x.toml", "--quiet", "--db", "divided/r.sqlite"]).exits(0);
+}
+
+/// A trial's network answers as in its trial, here to the bit, and elsewhere.
+fn exported(world: &World, (trial, recipe, probabilities): &(String, String, Vec<f32>), context: &str) {
+    let out = world.run(&["export", "x.toml", trial, "--out", "m.safetensors"]);
+    assert_eq!(out.code, 0, "{context}\n{}", out.err);
+    let folder = if probabilities.len() == 15 { "other/test" } else { "mine/test" };
+    let said = predict(world, &["m.safetensors", folder]);
+    assert_eq!(of_truth(&said), *probabilities, "{context}, predict of {recipe}");
+    world.run(&["export", "x.toml", trial, "--out", "m.onnx"]).exits(0);
+    let said = predict(world, &["m.safetensors", "squares"]);
+    answered_by(&world.path("m.onnx"), world, &said, &format!("{context}, {recipe}"));
+}
+
 fn swept(seed: u64) {
-    let world = World::new().images("mine", &["ants", "bees", "cats", "dogs"], 14, 6);
-    let world = world.images("more", &["ants", "bees", "cats", "dogs"], 16, 1);
-    std::fs::rename(world.path("more/train"), world.path("dealt")).unwrap();
+    let network = NETWORKS[stream(seed, Stream::Synthetic, &[]).below(NETWORKS.len())];
+    let world = datasets(network.1);
     let text = drawn(&world, seed);
     let context = |what: &str| format!("seed {seed}, {what}:\n{text}");
     let plan = world.run(&["plan", "x.toml", "--format", "json", "--slots", "1"]).exits(0).out;
     // What is kept in memory is made by each process: one does what the plan foresees.
     let ran = world.run(&["run", "x.toml", "--quiet", "--slots", "1"]);
     assert_eq!(ran.code, 0, "{}\n{}", context("run"), ran.err);
-    world.run(&["run", "x.toml", "--quiet", "--no-share", "--db", "alone/r.sqlite"]).exits(0);
-    let mut killed = world
-        .command(&["run", "x.toml", "--quiet", "--db", "killed/r.sqlite"])
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    std::thread::sleep(Duration::from_millis(300 + 400 * (seed % 4)));
-    killed.kill().unwrap();
-    killed.wait().unwrap();
-    world.run(&["run", "x.toml", "--quiet", "--db", "killed/r.sqlite"]).exits(0);
-    let (own, _) = found(&world, "results/tl-sweep.sqlite");
-    for other in ["alone", "killed"] {
-        let (found, _) = found(&world, &format!("{other}/r.sqlite"));
-        let differing: Vec<&String> = own.keys().filter(|key| found.get(*key) != Some(&own[*key])).collect();
-        assert!(found.len() == own.len() && differing.is_empty(), "{}\n{differing:?}", context(other));
-    }
+    eprintln!("{}", context("alone, killed, divided"));
+    alone(&world);
+    same(&world, "alone", &context("alone"));
+    killed(&world, seed);
+    same(&world, "killed", &context("killed"));
+    divided(&world);
+    same(&world, "divided", &context("divided"));
     let listed = listed(&world.run(&["status", "random", "--format", "json"]).exits(0).out);
     let whole = listed.iter().all(|(_, columns)| columns["status"] == "done" && columns["stopped_early"] == "0");
     // Folds differ in size.
@@ -234,14 +327,11 @@ fn swept(seed: u64) {
         assert!(listed.iter().all(|(_, columns)| columns["status"] == "diverged"), "{}", context("test"));
         return;
     }
-    if text.contains("path = \"dealt\"") {
-        return;
+    let told = |(.., probabilities): &&(_, _, Vec<f32>)| probabilities.len() == 15 || !text.contains("path = \"dealt");
+    let tested: Vec<_> = tested.iter().filter(told).collect();
+    if let Some(trial) = tested.get(seed as usize % tested.len().max(1)) {
+        exported(&world, trial, &context("export"));
     }
-    let (trial, recipe, probabilities) = &tested[seed as usize % tested.len()];
-    let out = world.run(&["export", "x.toml", trial, "--out", "m.safetensors"]);
-    assert_eq!(out.code, 0, "{}\n{}", context("export"), out.err);
-    let said = predict(&world, &["m.safetensors", "mine/test"]);
-    assert_eq!(of_truth(&said), *probabilities, "{}", context(&format!("predict of {recipe}")));
 }
 
 #[test]
