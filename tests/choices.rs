@@ -18,11 +18,11 @@ use crate::builder::World;
 use crate::materials::network;
 
 /// A scenario's dataset, and what recipes reach on validation and on test there; on test nothing where they diverge.
-type Place<'a> = (&'a str, &'a str, &'a [(&'a str, f64, Option<f64>)]);
+pub type Place<'a> = (&'a str, &'a str, &'a [(&'a str, f64, Option<f64>)]);
 
-const REPLICATES: usize = 3;
+pub const REPLICATES: usize = 3;
 
-fn trials(places: &[Place]) -> Vec<Trial> {
+pub fn trials(places: &[Place]) -> Vec<Trial> {
     let mut trials = Vec::new();
     for (scenario, dataset, recipes) in places {
         for (recipe, val, test) in *recipes {
@@ -46,13 +46,13 @@ fn trials(places: &[Place]) -> Vec<Trial> {
 }
 
 /// On a hundred images, of which the first are right; a tenth where all settings diverged.
-fn answers(arm: &Arm) -> anyhow::Result<Vec<Scored>> {
+pub fn answers(arm: &Arm) -> anyhow::Result<Vec<Scored>> {
     let right = arm.test().first().map_or(10, |test| (test * 100.0).round() as usize);
     let predicted: Vec<u16> = (0..100).map(|image| u16::from(image >= right)).collect();
     Ok(vec![scored("accuracy", &predicted, &[0; 100]); REPLICATES])
 }
 
-fn verdicts(rules: &[(&str, &str, &str)], trials: &[Trial]) -> (Vec<Verdict>, Vec<Arm>) {
+pub fn verdicts(rules: &[(&str, &str, &str)], trials: &[Trial]) -> (Vec<Verdict>, Vec<Arm>) {
     let rule = |(scenario, better, worse): &(&str, &str, &str)| {
         let [scenario, better, worse] = [scenario, better, worse].map(|text| (*text).to_owned());
         Rule { scenario, better, worse, margin: 0.0, on: None, metric: None }

@@ -23,6 +23,7 @@ mod folds;
 mod following;
 mod formats;
 mod golden;
+mod growth;
 mod interim;
 mod interpolation;
 mod keeping;

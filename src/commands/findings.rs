@@ -13,6 +13,7 @@ use crate::report::compare::{Scored, scored};
 use crate::report::errors::{Answer, Errors};
 use crate::report::findings::{Counts, Findings, Folds, Near, Scenario, Sharing};
 use crate::report::gain::gains;
+use crate::report::growth::growths;
 use crate::report::inquiry::inquire;
 use crate::report::interim::looks;
 use crate::report::price::prices;
@@ -25,7 +26,7 @@ use crate::store::answers::{Answered, TestAnswers};
 use crate::store::near::NearDuplicates;
 use crate::store::query::ExperimentRow;
 use crate::store::standing::Standing;
-use crate::value::Value;
+use crate::value::{Layer, Value};
 
 /// The rules of an experiment as reports know them.
 pub fn rules(experiment: &Experiment) -> Vec<Rule> {
@@ -48,8 +49,15 @@ pub fn scenarios_json(experiment: &Experiment) -> anyhow::Result<String> {
         similarity: scenario.similarity.map(|similarity| similarity.to_string()),
         dataset: scenario.layer.get("dataset").map_or_else(String::new, Value::to_string),
         per_class: scenario.layer.get("per_class").and_then(Value::count),
+        own: Some(beyond(&scenario.layer)),
     });
     Ok(serde_json::to_string(&scenarios.collect::<Vec<_>>())?)
+}
+
+/// What a scenario sets beyond its data and their number.
+fn beyond(layer: &Layer) -> BTreeMap<String, String> {
+    let own = layer.iter().filter(|(key, _)| !matches!(key.as_str(), "dataset" | "per_class"));
+    own.map(|(key, value)| (key.clone(), value.to_string())).collect()
 }
 
 /// The experiment of that name, or the last one run; a name that is not there is the person's mistake.
@@ -92,6 +100,12 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
     let names: Vec<String> = scenarios.iter().map(|scenario| &scenario.name).filter(stands).cloned().collect();
     let choices = choices(&names, &arms, &verdicts, replicates, &expenses, |arm| answers(arm, Asked::default()))?;
     let prices = prices(&arms, replicates, &expenses, |arm| answers(arm, Asked::default()))?;
+    let sizes = store.trained_on(&experiment)?;
+    let images = |dataset: &str, per_class: Option<usize>| {
+        let own = sizes.iter().find(|own| own.dataset == dataset && own.per_class == per_class);
+        own.map(|own| (own.images, own.classes))
+    };
+    let growth = growths(&scenarios, &arms, &rules, replicates, images, |arm| answers(arm, Asked::default()))?;
     let shifts = shifts(&arms, &also, &store.shifted_scores(&experiment)?);
     let near = |found: Vec<NearDuplicates>| -> Vec<Near> {
         found.into_iter().map(|found| Near { dataset: found.dataset, near: found.near, of: found.of }).collect()
@@ -120,6 +134,7 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         gains,
         choices,
         prices,
+        growth,
         shifts,
         calibration: Vec::new(),
         without_confidence: 0,

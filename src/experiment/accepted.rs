@@ -168,3 +168,27 @@ pub fn view_count(value: &Value) -> Result<usize, String> {
         _ => Err(format!("expected a whole number from 2 to 1000, found {value}")),
     }
 }
+
+/// All images, where sizes are listed.
+const ALL: &str = "all";
+
+/// Whether this says `all`.
+pub fn is_all(value: &Value) -> bool {
+    value.text() == Some(ALL)
+}
+
+/// A number of images, `all`, or a list of them.
+pub fn per_class(value: &Value) -> Result<(), String> {
+    let single = |value: &Value| match value.count() {
+        Some(count) if count > 0 => Ok(()),
+        _ if is_all(value) => Ok(()),
+        _ => recipe::wrong(value, &format!("a whole number of at least 1, \"{ALL}\", or a list of these")),
+    };
+    let Value::List(items) = value else { return single(value) };
+    items.iter().try_for_each(single)?;
+    match items.iter().enumerate().find(|(at, item)| items[..*at].contains(item)) {
+        _ if items.is_empty() => Err("the list is empty".to_owned()),
+        Some((_, twice)) => Err(format!("{twice} stands twice in the list")),
+        None => Ok(()),
+    }
+}

@@ -43,6 +43,7 @@ fn values(key: &str, node: &Node, reader: &mut Reader) -> Option<Vec<Value>> {
     let before = reader.problems.len();
     let values = match &node.shape {
         Shape::List(items) => {
+            let items = if key == "scenario" { &sized(items, reader) } else { items };
             if items.is_empty() {
                 reader.problems.push(Problem::at(node.spot, format!("the axis `{key}` has no values")));
             }
@@ -61,12 +62,23 @@ fn values(key: &str, node: &Node, reader: &mut Reader) -> Option<Vec<Value>> {
     (reader.problems.len() == before).then_some(values)
 }
 
+/// Scenarios, where a table that lists sizes stands for all of them.
+fn sized(items: &[Node], reader: &Reader) -> Vec<Node> {
+    let names = |item: &Node| reader.sized.get(item.value().text()?).cloned();
+    let leaf = |spot, name| Node { spot, shape: Shape::Leaf(Value::Text(name)) };
+    let of = |item: &Node| match names(item) {
+        Some(names) => names.into_iter().map(|name| leaf(item.spot, name)).collect(),
+        None => vec![item.clone()],
+    };
+    items.iter().flat_map(of).collect()
+}
+
 /// Complains of a value that an axis has twice.
 pub fn refuse_repeats(axis: &Axis, node: &Node, reader: &mut Reader) {
     for (index, row) in axis.rows.iter().enumerate() {
         if axis.rows[..index].contains(row) {
             let spot = match &node.shape {
-                Shape::List(items) => items[index].spot,
+                Shape::List(items) => items.get(index).map_or(node.spot, |item| item.spot),
                 _ => node.spot,
             };
             let shown: Vec<String> = row.iter().map(Value::to_string).collect();

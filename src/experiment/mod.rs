@@ -12,6 +12,7 @@ pub mod problem;
 pub mod reader;
 pub mod reference;
 pub mod resolve;
+mod scenarios;
 
 use std::collections::{BTreeMap, HashMap};
 

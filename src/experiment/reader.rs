@@ -15,6 +15,8 @@ pub struct Reader {
     /// Where each value of a setting stands.
     pub places: HashMap<(String, String), Spot>,
     pub scenarios: Vec<String>,
+    /// What a table of scenarios that lists sizes stands for.
+    pub sized: HashMap<String, Vec<String>>,
     pub recipes: Vec<String>,
     pub datasets: Vec<String>,
 }
@@ -27,7 +29,8 @@ fn tables_of(key: &str) -> Vec<&'static str> {
 
 impl Reader {
     pub fn new(problems: Vec<Problem>) -> Self {
-        Self { problems, places: HashMap::new(), scenarios: Vec::new(), recipes: Vec::new(), datasets: Vec::new() }
+        let (scenarios, recipes, datasets) = (Vec::new(), Vec::new(), Vec::new());
+        Self { problems, places: HashMap::new(), scenarios, sized: HashMap::new(), recipes, datasets }
     }
 
     /// Notes a problem at `spot`.

@@ -10,6 +10,7 @@ use super::file::{Entry, Node};
 use super::keys::{self, Group};
 use super::problem::{Problem, Spot};
 use super::reader::Reader;
+use super::scenarios::scenarios;
 use super::{AlsoTest, Dataset, Experiment, Pretrain, Rule, Scenario};
 use crate::recipe::{self, Keep, Metric};
 use crate::value::{Layer, Value};
@@ -28,8 +29,7 @@ pub fn resolve(root: &Node, file_name: String, reader: &mut Reader) -> Option<Ex
     // One that is written wrong is there all the same.
     let written = root.get("datasets").and_then(|entry| entry.node.entries()).unwrap_or(&[]);
     reader.datasets = written.iter().map(|entry| entry.key.clone()).collect();
-    let scenarios = scenarios(root, reader);
-    reader.scenarios = scenarios.iter().map(|scenario| scenario.name.clone()).collect();
+    let scenarios = scenarios(root, &[&[Group::Scenario], SETTINGS].concat(), reader);
     let (recipes, named) = recipes(root, reader);
     reader.recipes = recipes.keys().cloned().collect();
 
@@ -222,25 +222,7 @@ pub fn family<'a>(root: &'a Node, family: &str, reader: &mut Reader) -> Vec<(&'a
     members.iter().map(|member| (member, reader.table(member))).collect()
 }
 
-fn scenarios(root: &Node, reader: &mut Reader) -> Vec<Scenario> {
-    let mut found = Vec::new();
-    for (entry, entries) in family(root, "scenarios", reader) {
-        let place = format!("[scenarios.{}]", entry.key);
-        let mut groups = vec![Group::Scenario];
-        groups.extend(SETTINGS);
-        let mut layer = reader.layer(entries, &groups, &place);
-        check_dataset(&layer, entry.spot, &place, reader);
-        found.push(Scenario {
-            name: entry.key.clone(),
-            size: layer.remove("size").and_then(|value| recipe::word(&value, "").ok()),
-            similarity: layer.remove("similarity").and_then(|value| recipe::word(&value, "").ok()),
-            layer,
-        });
-    }
-    found
-}
-
-fn check_dataset(layer: &Layer, spot: Spot, place: &str, reader: &mut Reader) {
+pub(super) fn check_dataset(layer: &Layer, spot: Spot, place: &str, reader: &mut Reader) {
     let Some(dataset) = reader.required(layer, "dataset", spot, place) else { return };
     if !reader.datasets.contains(&dataset) {
         let names = reader.datasets.clone();
@@ -275,7 +257,9 @@ fn rules(
         let Some(claim) = reader.required(&layer, "claim", node.spot, "[[rule]]") else { continue };
         let spot = node.get("claim").map_or(node.spot, |entry| entry.node.spot);
         let scenario = layer.get("scenario").map_or("*".to_owned(), Value::to_string);
-        if !reader.scenarios.iter().any(|name| like(&scenario, name)) {
+        // A table that lists sizes stands for all of them.
+        let named = reader.sized.get(&scenario).cloned().unwrap_or_else(|| vec![scenario.clone()]);
+        if !reader.scenarios.iter().any(|name| named.iter().any(|own| like(own, name))) {
             let names = reader.scenarios.clone();
             let accepted: Vec<&str> = names.iter().map(String::as_str).collect();
             let spot = node.get("scenario").map_or(node.spot, |entry| entry.node.spot);
@@ -301,11 +285,13 @@ fn rules(
         let on = layer.get("on").map(Value::to_string);
         if let Some(on) = &on {
             let spot = node.get("on").map_or(node.spot, |entry| entry.node.spot);
-            check_on(on, &scenario, datasets, scenarios, spot, reader);
+            check_on(on, &named, datasets, scenarios, spot, reader);
         }
         let margin = layer.get("margin").and_then(Value::number).unwrap_or(0.005);
         let metric = layer.get("metric").map(Value::to_string);
-        found.push(Rule { scenario, better: better.to_owned(), worse: worse.to_owned(), margin, on, metric, spot });
+        let (better, worse) = (better.to_owned(), worse.to_owned());
+        let plain = Rule { scenario: String::new(), better, worse, margin, on, metric, spot };
+        found.extend(named.into_iter().map(|scenario| Rule { scenario, ..plain.clone() }));
     }
     found
 }
@@ -313,7 +299,7 @@ fn rules(
 /// Whether a rule's other datasets are tested in some scenario that it speaks of.
 fn check_on(
     on: &str,
-    pattern: &str,
+    patterns: &[String],
     datasets: &BTreeMap<String, Dataset>,
     scenarios: &[Scenario],
     spot: Spot,
@@ -322,7 +308,7 @@ fn check_on(
     if reader.problems.iter().any(|problem| problem.message.starts_with("`also_test`")) {
         return;
     }
-    let own = scenarios.iter().filter(|scenario| like(pattern, &scenario.name));
+    let own = scenarios.iter().filter(|scenario| patterns.iter().any(|own| like(own, &scenario.name)));
     let targets = own.filter_map(|scenario| datasets.get(scenario.layer.get("dataset")?.text()?));
     let tested: BTreeSet<String> = targets.flat_map(|target| target.also_test.iter().map(AlsoTest::name)).collect();
     if !tested.iter().any(|other| like(on, other)) {

@@ -100,10 +100,12 @@ pub fn choices(
     let folds = best.iter().filter_map(|arm| arm.folds).min().unwrap_or(first);
     let weighing = Weighing::new(best, &chosen, expenses);
 
-    let (everywhere, some) = candidates(scenarios, arms);
-    let mut stand = Vec::new();
-    let mut open = 0;
-    for arms in everywhere {
+    let (mut stand, mut some, mut open) = (Vec::new(), Vec::new(), 0);
+    for candidate in candidates(scenarios, arms) {
+        let Some(arms) = candidate.iter().copied().collect::<Option<Vec<&Arm>>>() else {
+            some.extend(candidate.into_iter().flatten().next().map(named));
+            continue;
+        };
         let scored = arms.iter().all(|arm| arm.missing() == 0).then(|| told(&arms)).transpose()?;
         match scored.filter(|scored| weighing.images.fit(scored)) {
             Some(scored) => stand.push(Candidate { validation: validation(&arms, first), arms, scored }),
@@ -185,7 +187,7 @@ fn in_one_scenario(one: &Arm, other: &Arm) -> bool {
 }
 
 /// The arms of a scenario that have been run to their end.
-fn standing<'a>(arms: &'a [Arm], scenario: &'a str) -> impl Iterator<Item = &'a Arm> {
+pub(super) fn standing<'a>(arms: &'a [Arm], scenario: &'a str) -> impl Iterator<Item = &'a Arm> {
     arms.iter().filter(move |arm| arm.missing() == 0 && arm.context_value("scenario") == scenario)
 }
 
@@ -202,9 +204,9 @@ fn is_claimed<'a>(verdicts: &[Verdict], scenario: &str) -> Option<impl Fn(&&'a A
     Some(move |arm: &&'a Arm| arm.recipe == only)
 }
 
-/// What may be taken in all scenarios, each with its arms in their order, and the recipes that stand in some only. What is one
-/// configuration under several contexts, as a depth that a recipe does not heed, is one.
-fn candidates<'a>(scenarios: &[String], arms: &'a [Arm]) -> (Vec<Vec<&'a Arm>>, Vec<String>) {
+/// What may be taken, each with its arm in every scenario that it stands in. What is one configuration under several contexts, as a
+/// depth that a recipe does not heed, is one.
+pub(super) fn candidates<'a>(scenarios: &[String], arms: &'a [Arm]) -> Vec<Vec<Option<&'a Arm>>> {
     let mut by_name: Vec<Vec<&Arm>> = Vec::new();
     let mut places: HashMap<(&str, Context), usize> = HashMap::new();
     for arm in arms {
@@ -216,20 +218,16 @@ fn candidates<'a>(scenarios: &[String], arms: &'a [Arm]) -> (Vec<Vec<&'a Arm>>, 
         });
         by_name[place].push(arm);
     }
-    let (mut everywhere, mut some) = (Vec::new(), Vec::new());
+    let mut found = Vec::new();
     let mut known: BTreeSet<Vec<Key>> = BTreeSet::new();
     for own in by_name {
         let cells = own.iter().flat_map(|arm| &arm.settings).map(|setting| setting.cell).collect();
-        if !known.insert(cells) {
-            continue;
-        }
-        let of = |scenario: &String| own.iter().copied().find(|arm| arm.context_value("scenario") == scenario);
-        match scenarios.iter().map(of).collect() {
-            Some(arms) => everywhere.push(arms),
-            None => some.push(named(own[0])),
+        if known.insert(cells) {
+            let of = |scenario: &String| own.iter().copied().find(|arm| arm.context_value("scenario") == scenario);
+            found.push(scenarios.iter().map(of).collect());
         }
     }
-    (everywhere, some)
+    found
 }
 
 fn over(scored: &[Scored]) -> f64 {

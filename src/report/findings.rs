@@ -1,6 +1,6 @@
 //! Everything that a report shows, gathered once; each way of showing it only lays it out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
@@ -9,6 +9,7 @@ use super::calibration::Calibration;
 use super::choice::Choices;
 use super::compare::{Difference, Mean, mean_over};
 use super::gain::Gain;
+use super::growth::Growth;
 use super::price::Prices;
 use super::selection::leading;
 use super::shift::Shift;
@@ -32,6 +33,7 @@ pub struct Findings {
     pub gains: Vec<Gain>,
     pub choices: Option<Choices>,
     pub prices: Vec<Prices>,
+    pub growth: Vec<Growth>,
     pub variance: Vec<Parts>,
     pub shifts: Vec<Shift>,
     pub calibration: Vec<Calibration>,
@@ -87,6 +89,9 @@ pub struct Scenario {
     pub similarity: Option<String>,
     pub dataset: String,
     pub per_class: Option<usize>,
+    /// Its settings beyond these; unknown to stores of before they were kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

@@ -5,6 +5,7 @@ use super::curves::by_depth;
 use super::errors::Errors;
 use super::figure::{Row, intervals};
 use super::findings::{Findings, fraction};
+use super::growth_sheets;
 use super::price;
 use super::reliability;
 use super::settings::{Tuned, tuned};
@@ -27,7 +28,8 @@ pub fn report(findings: &Findings, errors: &[Errors]) -> String {
     for sheet in &found.sheets {
         body.push(table(sheet));
         match sheet.kind {
-            Kind::Best | Kind::Variance | Kind::Gains | Kind::Shifts(Part::Each) | Kind::Errors => {}
+            Kind::Best | Kind::Variance | Kind::Gains | Kind::Turns | Kind::Shifts(Part::Each) | Kind::Errors => {}
+            Kind::Growth(at) => body.extend(growth(findings, at)),
             Kind::Prices => body.extend(price::drawn(findings).and_then(picture)),
             Kind::Choices => body.extend(choice::drawn(findings).and_then(picture)),
             Kind::Shifts(Part::Lost) => body.extend(picture(shift::drawn(findings))),
@@ -95,6 +97,16 @@ fn settings(findings: &Findings) -> Vec<String> {
         Some(figure(&curves.drawn(&title)?, &title))
     });
     drawn.collect()
+}
+
+/// What each recipe reaches with how many images of a dataset.
+fn growth(findings: &Findings, at: usize) -> Option<String> {
+    let curves = growth_sheets::drawn(findings.growth.get(at)?);
+    let title = format!(
+        "{}: {} on test by training images per class; lines: 95% over replicates",
+        curves.name, findings.metric
+    );
+    Some(figure(&curves.drawn(&title)?, &title))
 }
 
 /// A picture for each recipe that stands at several depths.

@@ -36,6 +36,7 @@ pub fn report(findings: &Findings, errors: &[Errors]) -> Value {
         "gains": findings.gains,
         "choices": findings.choices,
         "prices": findings.prices,
+        "growth": findings.growth,
         "variance": findings.variance,
         "shifts": findings.shifts,
         "calibration": findings.calibration,

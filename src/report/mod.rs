@@ -11,6 +11,8 @@ pub mod errors;
 mod figure;
 pub mod findings;
 pub mod gain;
+pub mod growth;
+mod growth_sheets;
 pub mod html;
 pub mod inquiry;
 pub mod interim;

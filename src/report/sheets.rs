@@ -4,6 +4,7 @@ use super::arm::{Arm, Context, Setting};
 use super::calibration;
 use super::choice;
 use super::findings::{Findings, further_context, shown_difference, shown_mean, tera};
+use super::growth_sheets;
 use super::price;
 use super::protocol::{cross_validated, tuned};
 use super::rules;
@@ -21,6 +22,10 @@ pub enum Kind {
     Choices,
     /// What an answer costs, and what a dearer one is worth.
     Prices,
+    /// What more images buy, of the first dataset of which scenarios differ in their number, of the second, ...
+    Growth(usize),
+    /// Which recipe is better for how many images.
+    Turns,
     Arms,
     /// How much of the variance each choice makes.
     Variance,
@@ -64,6 +69,7 @@ pub fn sheets(findings: &Findings) -> Sheets {
     ];
     sheets.extend(variance::sheet(findings));
     sheets.extend(choice::sheet(findings));
+    sheets.extend(growth_sheets::sheets(findings));
     sheets.extend(price::sheet(findings));
     sheets.extend(gains(findings));
     sheets.extend(depths(findings, title(findings.depth_words())));

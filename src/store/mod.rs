@@ -8,6 +8,7 @@ pub mod query;
 pub mod record;
 pub mod schema;
 pub mod shifted;
+pub mod splits;
 pub mod standing;
 pub mod sweeps;
 

@@ -1,7 +1,7 @@
 //! What stands around the settings: the tables of a file, and the keys of the experiment, its data, scenarios and rules.
 
 use super::super::accepted::{
-    also_test, bounded, class_names, corruption, count, flag, fraction, hex64, names_of_classes, splits, synthetic,
+    also_test, bounded, class_names, corruption, flag, fraction, hex64, names_of_classes, per_class, splits, synthetic,
     text, whole,
 };
 use super::{COUNT, FLAG, FRACTION, Group, Key, TABLE, TEXT, Value, WHOLE, key};
@@ -241,9 +241,10 @@ pub static KEYS: &[Key] = &[
         Scenario,
         "per_class",
         "all",
-        count,
-        COUNT,
-        "Training images of each class, exactly; nested over sizes for one replicate. Validation is carved before."
+        per_class,
+        r#"{"type":["integer","string","array"],"minimum":1}"#,
+        "Training images of each class, exactly; nested over sizes for one replicate. Validation is carved before. A list makes a scenario \
+         of each: NAME-5, NAME-20 and NAME-all of [5, 20, \"all\"]; in `scenario` of an axis or of a rule NAME is all of them. The report then says what more images buy."
     ),
     key!(
         Rule,
