@@ -67,6 +67,9 @@ fn one_target_at_several_sizes_is_found_and_what_turns_there() {
     let [turn] = &growth.turns[..] else { panic!("{:?}", growth.turns) };
     assert_eq!((turn.better.as_str(), turn.worse.as_str()), ("tune", "probe"));
     assert_eq!((turn.shown(false), turn.shown(true)), (vec![0], vec![1, 2]));
+    // -.2, .1 and .28 at 5, 20 and 80.
+    let slope = turn.slope.expect("three sizes");
+    assert!((slope.mean - 0.12).abs() < 1e-9 && slope.half_width(0.95) > 0.01, "{slope:?}");
     let expected = 5.0 * (2.0f64 * 0.2 / 0.3).exp2();
     assert!(turn.even.is_some_and(|even| (even - expected).abs() < 1e-6), "{:?} for {expected}", turn.even);
 }
@@ -110,7 +113,7 @@ fn what_is_even_everywhere_turns_nowhere() {
         on: None,
         metric: None,
     }];
-    let (mut shown, mut signs) = (0, 0);
+    let (mut shown, mut signs, mut sloped) = (0, 0, 0);
     for sweep in 0..SWEEPS {
         let drawn = |arm: &Arm| -> anyhow::Result<Vec<Scored>> {
             let name = |text: &str| text.bytes().fold(0, |sum, byte| 31 * sum + u64::from(byte));
@@ -126,9 +129,10 @@ fn what_is_even_everywhere_turns_nowhere() {
         let turn = &found[0].turns[0];
         assert_eq!(turn.points.iter().flatten().count(), 3);
         shown += usize::from(!turn.shown(true).is_empty() || !turn.shown(false).is_empty());
+        sloped += usize::from(turn.slope.expect("three sizes").p < 0.05);
         signs += usize::from(turn.points.iter().flatten().any(|point| point.difference.mean < 0.0));
     }
-    assert!(shown * 100 <= SWEEPS * 7, "{shown} of {SWEEPS}");
+    assert!(shown * 100 <= SWEEPS * 7 && sloped * 100 <= SWEEPS * 7, "{shown} and {sloped} of {SWEEPS}");
     // With most images the better one is named first; with fewer, the other one is better in three of four sweeps somewhere.
     assert!((SWEEPS * 6 / 10..SWEEPS * 9 / 10).contains(&signs), "the differences are drawn: {signs}");
 }
@@ -174,7 +178,7 @@ fn a_list_of_sizes_is_a_scenario_of_each() {
         "┆ 2 ",
         "┆ all (20) ",
         "fine-tune - linear-probe",
-        "from 32 to 80 images",
+        "the gain from 32 to 80 images",
     ] {
         let turned = said.contains("linear-probe - fine-tune") && told.starts_with("fine-tune -");
         assert!(said.contains(told) || turned, "{told}: {said}");

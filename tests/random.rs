@@ -152,6 +152,7 @@ fn head(rng: &mut Rng, (arch, input, width): (&str, usize, f64)) -> String {
     let shifted = maybe(rng, 0.3, "also_test = [\"fog 3\"]");
     let mine = if rng.chance(0.75) { one(rng, &MINE) } else { one(rng, &DEALT) };
     let second = if rng.chance(0.3) { "other" } else { "mine" };
+    let sizes = if rng.chance(0.2) { "[3, 5]" } else { "4" };
     // In folds each replicate chooses for itself, and nothing is tested twice.
     let shifted = if mine.contains("folds") { String::new() } else { shifted };
     let kept = |line: &&str| !mine.contains("folds") || !["tune_", "max_"].iter().any(|key| line.starts_with(key));
@@ -164,7 +165,7 @@ fn head(rng: &mut Rng, (arch, input, width): (&str, usize, f64)) -> String {
          [pretrain]\ndataset = \"source\"\nsteps = 20\nbatch = 16\nlr = 0.001\n\
          [datasets.source]\nsynthetic = {{ classes = 5, train = 12, test = 4 }}\n\
          [datasets.mine]\n{mine}\n{shifted}[datasets.other]\npath = \"other\"\n\
-         [scenarios.a]\ndataset = \"mine\"\nper_class = 4\n[scenarios.b]\ndataset = \"{second}\"\n\
+         [scenarios.a]\ndataset = \"mine\"\nper_class = {sizes}\n[scenarios.b]\ndataset = \"{second}\"\n\
          [train]\nsteps = {steps}\nbatch = {batch}\n{augment}",
         seed = rng.below(1000),
     )

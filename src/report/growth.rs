@@ -69,6 +69,9 @@ pub struct Turn {
     pub better: String,
     pub worse: String,
     pub points: Vec<Option<Paired>>,
+    /// How much the difference grows with each doubling of the images: its slope over the logarithm of their number, by least
+    /// squares.
+    pub slope: Option<Difference>,
     /// Images per class at which they are even, where each is shown to be better somewhere and one change lies between.
     pub even: Option<f64>,
 }
@@ -239,11 +242,48 @@ fn turns(rows: &[Row], pairs: &[[usize; 2]], sizes: &[Size]) -> Vec<Turn> {
             Some(Paired { difference, adjusted_p: adjusted.next()? })
         };
         let points = differences.into_iter().map(point).collect();
+        let slope = slope(&rows[better], &rows[worse], sizes);
         let (better, worse) = (rows[better].name.clone(), rows[worse].name.clone());
-        let turn = Turn { better, worse, points, even: None };
+        let turn = Turn { better, worse, points, slope, even: None };
         found.push(Turn { even: turn.crossing(sizes), ..turn });
     }
     found
+}
+
+/// The slope as one difference of weighted sums over sizes, which all test the same images: so it heeds replicates and images as
+/// any other does.
+fn slope(better: &Row, worse: &Row, sizes: &[Size]) -> Option<Difference> {
+    let both = better.points.iter().zip(&worse.points).zip(sizes);
+    let known: Vec<(&[Scored], &[Scored], f64)> = both
+        .filter_map(|((one, other), size)| Some((&*one.as_ref()?.1, &*other.as_ref()?.1, size.images.log2())))
+        .collect();
+    let [(first, ..), _, ..] = known[..] else { return None };
+    let middle = known.iter().map(|(.., at)| at).sum::<f64>() / known.len() as f64;
+    let spread: f64 = known.iter().map(|(.., at)| (at - middle).powi(2)).sum();
+    let weights: Vec<f64> = known.iter().map(|(.., at)| (at - middle) / spread).collect();
+    let alike = |own: &[Scored]| {
+        own.len() == first.len() && own.iter().zip(first).all(|(own, first)| own.images == first.images)
+    };
+    if !known.iter().all(|(one, other, _)| alike(one) && alike(other)) {
+        return None;
+    }
+    let one: Vec<&[Scored]> = known.iter().map(|(one, ..)| *one).collect();
+    let other: Vec<&[Scored]> = known.iter().map(|(_, other, _)| *other).collect();
+    paired(&weighted(&one, &weights), &weighted(&other, &weights))
+}
+
+/// By replicate the weighted sum of the answers at each size.
+fn weighted(told: &[&[Scored]], weights: &[f64]) -> Vec<Scored> {
+    let of = |replicate: usize| {
+        let parts = || told.iter().zip(weights).map(|(own, weight)| (&own[replicate], weight));
+        let influence = |image: usize| parts().map(|(own, weight)| weight * own.influence[image]).sum();
+        Scored {
+            metric: parts().map(|(own, weight)| weight * own.metric).sum(),
+            influence: (0..told[0][replicate].influence.len()).map(influence).collect(),
+            images: told[0][replicate].images.clone(),
+        }
+    };
+    (0..told[0].len()).map(of).collect()
 }
 
 impl Paired {

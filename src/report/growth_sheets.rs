@@ -1,7 +1,7 @@
 //! The tables and the pictures of what more images buy.
 
 use super::curves::{Curves, Line as Drawn};
-use super::findings::{Findings, fraction, shown_mean};
+use super::findings::{Findings, fraction, shown_difference, shown_mean};
 use super::growth::{Growth, Line, Paired, Size, Turn};
 use super::sheets::{Kind, Sheet};
 
@@ -34,37 +34,29 @@ fn bought(growth: &Growth, at: usize, findings: &Findings) -> Sheet {
     };
     let title =
         format!("What more images of {} buy: {} on test by training images per class", growth.dataset, findings.metric);
-    let [.., before, last] = &growth.sizes[..] else { return Sheet::new(Kind::Growth(at), title, &[], Vec::new()) };
+    let last: Vec<String> = growth.sizes.iter().rev().take(2).rev().map(|size| whole(size.images)).collect();
     let mut notes = vec![format!(
-        "a doubling: of what was bought from {} to {} images, the part of twice as many [95% CI]; errors tend to fall as a power of their \
-         number (Hestness et al., 2017), so the next one tends to buy less",
-        whole(before.images),
-        whole(last.images)
+        "a doubling: the gain from {} images, for each time that they double [95% CI]; as errors tend to fall by a power law \
+         (Hestness et al., 2017), the next one tends to buy less",
+        last.join(" to ")
     )];
     let left = growth.lines.len().saturating_sub(MOST);
     notes.extend((left > 0).then(|| format!("{left} more recipes, worse than these with most images")));
     notes.extend(growth.notes.iter().cloned());
     let rows = growth.lines.iter().take(MOST).map(row).collect();
-    sheet(growth, Kind::Growth(at), title, ["recipe", "a doubling"], rows, notes)
+    Sheet { kind: Kind::Growth(at), title, heading: heading(growth, "recipe", &["a doubling"]), rows, notes }
 }
 
-fn sheet(
-    growth: &Growth,
-    kind: Kind,
-    title: String,
-    [first, last]: [&str; 2],
-    rows: Vec<Vec<String>>,
-    notes: Vec<String>,
-) -> Sheet {
-    let labels: Vec<String> = growth.sizes.iter().map(label).collect();
-    let heading: Vec<&str> = std::iter::once(first).chain(labels.iter().map(String::as_str)).chain([last]).collect();
-    Sheet { notes, ..Sheet::new(kind, title, &heading, rows) }
+fn heading(growth: &Growth, first: &str, last: &[&str]) -> Vec<String> {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    [words(&[first]), growth.sizes.iter().map(label).collect(), words(last)].concat()
 }
 
 fn turned(growth: &Growth, findings: &Findings) -> Option<Sheet> {
     let row = |turn: &Turn| {
         let mut row = vec![format!("{} - {}", turn.better, turn.worse)];
         row.extend(turn.points.iter().map(|point| point.as_ref().map_or_else(|| "-".to_owned(), difference)));
+        row.push(turn.slope.as_ref().map_or_else(|| "-".to_owned(), shown_difference));
         row.push(words(turn, growth));
         row
     };
@@ -74,12 +66,13 @@ fn turned(growth: &Growth, findings: &Findings) -> Option<Sheet> {
         growth.dataset, findings.metric
     );
     let left = growth.turns.len().saturating_sub(MOST);
-    let notes =
-        std::iter::once("*: p < .05 by Holm, over all differences of this table; ±: 95% of each by itself".to_owned())
-            .chain((left > 0).then(|| format!("{left} more pairs")))
-            .collect();
-    let columns = ["difference", "better, as far as shown"];
-    (!growth.turns.is_empty()).then(|| sheet(growth, Kind::Turns, title, columns, rows, notes))
+    let mut notes = vec![
+        "*: p < .05 by Holm, over the differences of all pairs and sizes; ±: 95% of each by itself".to_owned(),
+        "a doubling adds: the slope of the difference over the logarithm of the number of images [95% CI]".to_owned(),
+    ];
+    notes.extend((left > 0).then(|| format!("{left} more pairs")));
+    let heading = heading(growth, "difference", &["a doubling adds", "better, as far as shown"]);
+    (!growth.turns.is_empty()).then_some(Sheet { kind: Kind::Turns, title, heading, rows, notes })
 }
 
 fn difference(point: &Paired) -> String {
