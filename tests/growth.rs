@@ -236,6 +236,18 @@ fn lists_of_sizes_that_say_nothing_or_two_things_are_refused() {
         "x.toml:14:1",
     );
     refused(list, "per_class = [2, 21]", "per_class = 21, but a class has only 20 images", "x.toml:13:17");
+    refused(
+        "[axes]",
+        "[axes]\nper_class = [5, 10]",
+        "`per_class` is no axis: a scenario is one dataset at one size",
+        "x.toml:22:1",
+    );
+    refused(
+        "[axes]",
+        "[[include]]\nscenario = \"other\"\nrecipe = \"fine-tune\"\ndataset = \"mine\"\n[axes]",
+        "`dataset` is no axis",
+        "x.toml:24:1",
+    );
     refused("[scenarios.other]", "[scenarios.mine-8]", "two scenarios are called 'mine-8'", "x.toml:14:1");
     refused(
         "scenario = [\"mine\", \"other\"]",

@@ -6,7 +6,6 @@ use super::file::{Entry, Node, Shape};
 use super::keys::{self, CELL_KEYS, Group};
 use super::problem::{Problem, Spot};
 use super::reference::SECTIONS;
-use crate::recipe;
 use crate::spelling::nearest;
 use crate::value::{Layer, Value};
 
@@ -147,7 +146,18 @@ impl Reader {
     }
 
     fn axis_key(&mut self, entry: &Entry) -> Option<String> {
-        let known = keys::find(&entry.key).is_some() || CELL_KEYS[..4].contains(&entry.key.as_str());
+        let names = &CELL_KEYS[..2];
+        let known = keys::find(&entry.key).is_some() || names.contains(&entry.key.as_str());
+        let of_scenarios = match entry.key.as_str() {
+            "per_class" => Some("list the sizes there: per_class = [5, 20] under [scenarios.NAME]"),
+            "dataset" => Some("write [scenarios.NAME] for each dataset"),
+            _ => None,
+        };
+        if let Some(cure) = of_scenarios {
+            let message = format!("`{}` is no axis: a scenario is one dataset at one size", entry.key);
+            self.problems.push(Problem::at(entry.spot, message).help(cure));
+            return None;
+        }
         if entry.key == "replicate" || entry.key == "seed" {
             self.complain(
                 entry.spot,
@@ -156,8 +166,7 @@ impl Reader {
             return None;
         }
         if !known {
-            let accepted: Vec<&str> =
-                CELL_KEYS[..4].iter().copied().chain(keys::settings().map(|key| key.name)).collect();
+            let accepted: Vec<&str> = names.iter().copied().chain(keys::settings().map(|key| key.name)).collect();
             self.unknown(
                 entry.spot,
                 format!("there is no key `{}` to make an axis of", entry.key),
@@ -178,7 +187,6 @@ impl Reader {
         let names = match key {
             "scenario" => Some(self.scenarios.clone()),
             "recipe" => Some(self.recipes.clone()),
-            "dataset" => Some(self.datasets.clone()),
             _ => None,
         };
         if let Some(names) = names {
@@ -189,12 +197,7 @@ impl Reader {
             }
             return;
         }
-        let checked = match (key, keys::find(key)) {
-            ("per_class", _) => recipe::count(value, 1).map(drop),
-            (_, Some(definition)) => (definition.check)(value),
-            _ => Ok(()),
-        };
-        match checked {
+        match keys::find(key).map_or(Ok(()), |definition| (definition.check)(value)) {
             Ok(()) => drop(self.places.insert((key.to_owned(), value.to_string()), spot)),
             Err(message) => self.complain(spot, format!("`{key}`: {message}")),
         }
