@@ -77,7 +77,9 @@ fn turned(growth: &Growth, findings: &Findings) -> Option<Sheet> {
 
 fn difference(point: &Paired) -> String {
     let mark = if point.shown().is_some() { " *" } else { "" };
-    format!("{:+.3} ± {}{mark}", point.difference.mean, fraction(point.difference.half_width(0.95)))
+    let (mean, half) = (point.difference.mean, point.difference.half_width(0.95));
+    let sign = if mean < 0.0 { "" } else { "+" };
+    format!("{sign}{} ± {}{mark}", fraction(mean), fraction(half))
 }
 
 /// `linear-probe up to 5, fine-tune from 20; even near 11`.
