@@ -93,7 +93,7 @@ fn what_differs_in_more_is_another_target() {
     assert!(grown(&scenarios, PLACES, &[]).is_empty());
 }
 
-/// Two recipes that are right equally often at every size: one is shown to be better somewhere in one of twenty sweeps at most.
+/// Two recipes that are right equally often at every size: one is shown to be better somewhere in about one of twenty sweeps.
 #[test]
 fn what_is_even_everywhere_turns_nowhere() {
     const SWEEPS: usize = 400;
