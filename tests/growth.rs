@@ -222,7 +222,7 @@ fn lists_of_sizes_that_say_nothing_or_two_things_are_refused() {
         let world = World::new().file("x.toml", SWEEP.replace(old, new));
         let found = world.run(&["check", "x.toml"]).exits(2);
         let found = format!("{}{}", found.out, found.err);
-        assert!(found.contains(said) && found.contains(place), "{found}");
+        assert!(found.contains(said) && found.contains(place) && found.contains("1 problem;"), "{found}");
     };
     let list = "per_class = [2, 8, \"all\"]";
     refused(list, "per_class = []", "the list is empty", "x.toml:13:13");
@@ -248,7 +248,12 @@ fn lists_of_sizes_that_say_nothing_or_two_things_are_refused() {
         "`dataset` is no axis",
         "x.toml:24:1",
     );
-    refused("[scenarios.other]", "[scenarios.mine-8]", "two scenarios are called 'mine-8'", "x.toml:14:1");
+    refused(
+        "[scenarios.other]",
+        "[scenarios.mine-8]\ndataset = \"mine\"\n[scenarios.other]",
+        "two scenarios are called 'mine-8'",
+        "x.toml:14:1",
+    );
     refused(
         "scenario = [\"mine\", \"other\"]",
         "scenario = [\"mine\", \"mine-8\"]",

@@ -8,7 +8,7 @@ use super::problem::Problem;
 use super::reader::Reader;
 use super::resolve::{check_dataset, family};
 use crate::recipe;
-use crate::value::Layer;
+use crate::value::{Layer, Value};
 
 /// All scenarios. `reader` then knows their names, and what a table that lists sizes stands for.
 pub(super) fn scenarios(root: &Node, groups: &[Group], reader: &mut Reader) -> Vec<Scenario> {
@@ -24,7 +24,7 @@ pub(super) fn scenarios(root: &Node, groups: &[Group], reader: &mut Reader) -> V
             layer,
         };
         let own = match entry.node.get("per_class") {
-            Some(sizes) if matches!(sizes.node.shape, Shape::List(_)) => several(&plain, entry, sizes, reader),
+            Some(sizes) if is_list(&plain) => several(&plain, entry, sizes, reader),
             _ => vec![one(plain)],
         };
         for scenario in own {
@@ -38,6 +38,11 @@ pub(super) fn scenarios(root: &Node, groups: &[Group], reader: &mut Reader) -> V
     }
     reader.scenarios = found.iter().map(|scenario| scenario.name.clone()).collect();
     found
+}
+
+/// What was refused is not in the layer.
+fn is_list(plain: &Scenario) -> bool {
+    matches!(plain.layer.get("per_class"), Some(Value::List(_)))
 }
 
 /// `per_class = "all"` says what its absence says.
