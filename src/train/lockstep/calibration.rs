@@ -1,6 +1,7 @@
 //! Probabilities that say how often answers are right: what has come to its end is calibrated on validation, before it is scored.
 
 use super::Floor;
+use super::ends::part;
 use crate::nn::temperature::temperature;
 use crate::recipe::Calibrate;
 use crate::train::learner::{Learner, logits};
@@ -12,15 +13,7 @@ impl Floor<'_> {
         let stages = self.stages;
         let asks = |history: &History| stages[history.trials[0]].calibrate == Calibrate::Temperature;
         // Heads that ask for none are read once less.
-        let mut apart = Vec::new();
-        for learner in ended.iter_mut() {
-            if let Learner::Bank { bank, feed } = learner
-                && !bank.heads.iter().all(|head| asks(&head.history))
-            {
-                apart.extend(bank.take(|head| asks(&head.history))?.map(|bank| Learner::Bank { bank, feed: *feed }));
-            }
-        }
-        ended.extend(apart);
+        part(ended, asks)?;
         for learner in ended.iter_mut().filter(|learner| asks(learner.first())) {
             let chosen = self.temperatures(learner)?;
             match learner {

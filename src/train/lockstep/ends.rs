@@ -16,6 +16,20 @@ struct Last {
     shifted: Predictions,
 }
 
+/// Parts banks in which some heads are so and others are not.
+pub(super) fn part(learners: &mut Vec<Learner>, is_so: impl Fn(&History) -> bool) -> anyhow::Result<()> {
+    let mut apart = Vec::new();
+    for learner in learners.iter_mut() {
+        if let Learner::Bank { bank, feed } = learner
+            && !bank.heads.iter().all(|head| is_so(&head.history))
+        {
+            apart.extend(bank.take(|head| is_so(&head.history))?.map(|bank| Learner::Bank { bank, feed: *feed }));
+        }
+    }
+    learners.extend(apart);
+    Ok(())
+}
+
 impl Floor<'_> {
     /// Final scores on validation and, once, on test; the outcomes are told.
     pub(super) fn finish(&mut self, ended: Vec<Learner>, group: &mut Group, shelf: &mut Shelf) -> anyhow::Result<()> {
@@ -47,6 +61,8 @@ impl Floor<'_> {
             return Ok(());
         }
         self.calibrate(&mut finished)?;
+        // Heads whose scores are known are not read because others in their bank are.
+        part(&mut finished, |history| history.latest.is_some())?;
         let learners: Vec<&Learner> = finished.iter().collect();
         let again = matches!(self.part, Part::Again(_));
         let (inputs, spent, manifest) = (&mut self.inputs, &mut self.spent, &self.manifest);
