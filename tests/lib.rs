@@ -43,6 +43,7 @@ mod published;
 mod random;
 mod ranking;
 mod rates;
+mod rivals;
 mod screening;
 mod sharing;
 mod shifts;

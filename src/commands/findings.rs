@@ -17,6 +17,7 @@ use crate::report::growth::growths;
 use crate::report::inquiry::inquire;
 use crate::report::interim::looks;
 use crate::report::price::prices;
+use crate::report::rivals::rivals;
 use crate::report::sheets::named;
 use crate::report::shift::shifts;
 use crate::report::variance::parts;
@@ -99,6 +100,7 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
     let stands = |name: &&String| arms.iter().any(|arm| arm.context_value("scenario") == *name);
     let names: Vec<String> = scenarios.iter().map(|scenario| &scenario.name).filter(stands).cloned().collect();
     let choices = choices(&names, &arms, &verdicts, replicates, &expenses, |arm| answers(arm, Asked::default()))?;
+    let rivals = rivals(&names, &arms, replicates, &expenses, |arm| answers(arm, Asked::default()))?;
     let prices = prices(&arms, replicates, &expenses, |arm| answers(arm, Asked::default()))?;
     let sizes = store.trained_on(&experiment)?;
     let images = |dataset: &str, per_class: Option<usize>| {
@@ -133,6 +135,7 @@ pub fn gather(store: &Store, name: Option<&str>) -> anyhow::Result<Findings> {
         verdicts,
         gains,
         choices,
+        rivals,
         prices,
         growth,
         shifts,

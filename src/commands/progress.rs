@@ -300,7 +300,8 @@ impl Board {
             }
             _ if shard.is_some() => {}
             _ => eprintln!(
-                "\n`tl-sweep report --format md` prints this as Markdown; `tl-sweep status NAME` lists the trials"
+                "\n`tl-sweep export {} --best SCENARIO --out best.onnx` writes a network of what it uses there; `tl-sweep report --format html` makes a page of this",
+                asked
             ),
         }
     }

@@ -11,6 +11,7 @@ use super::compare::{Difference, Mean, mean_over};
 use super::gain::Gain;
 use super::growth::Growth;
 use super::price::Prices;
+use super::rivals::Rivals;
 use super::selection::leading;
 use super::shift::Shift;
 use super::variance::Parts;
@@ -32,6 +33,7 @@ pub struct Findings {
     pub verdicts: Vec<Verdict>,
     pub gains: Vec<Gain>,
     pub choices: Option<Choices>,
+    pub rivals: Vec<Rivals>,
     pub prices: Vec<Prices>,
     pub growth: Vec<Growth>,
     pub variance: Vec<Parts>,

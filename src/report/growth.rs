@@ -6,11 +6,11 @@ use serde::Serialize;
 
 use super::arm::Arm;
 use super::choice::{candidates, standing};
-use super::compare::{Difference, Mean, Scored, difference, holm, mean_over};
+use super::compare::{Difference, Mean, Scored, holm, mean_over};
 use super::findings::Scenario;
 use super::selection::leading;
 use super::sheets::named;
-use super::verdict::{LEAST_REPLICATES, Rule};
+use super::verdict::{Rule, told_apart};
 
 /// What takes more steps with more images is another budget, and not another question.
 const BUDGET: [&str; 2] = ["steps", "epochs"];
@@ -182,19 +182,13 @@ fn line(recipe: Option<String>, points: &[Option<(&Arm, Vec<Scored>)>], sizes: &
         Point { recipe: named(arm), test: mean_over(&values, arm.folds.unwrap_or(values.len())) }
     };
     let doubling = match (points, sizes) {
-        ([.., Some((_, few)), Some((_, many))], [.., before, last]) => paired(many, few).map(|gain| {
+        ([.., Some((_, few)), Some((_, many))], [.., before, last]) => told_apart(many, few).map(|gain| {
             let times = (last.images / before.images).log2();
             Doubling { mean: gain.mean / times, half_width: gain.half_width(0.95) / times, gain, times }
         }),
         _ => None,
     };
     Line { recipe, points: points.iter().map(|own| own.as_ref().map(point)).collect(), doubling }
-}
-
-/// The difference, where both were tested on the same images in as many replicates as decide something.
-fn paired(one: &[Scored], other: &[Scored]) -> Option<Difference> {
-    let same = one.len() == other.len() && one.iter().zip(other).all(|(one, other)| one.images == other.images);
-    (same && one.len() >= LEAST_REPLICATES).then(|| difference(one, other))
 }
 
 /// The pairs that rules speak of, and those of what validation chooses at one size and at another.
@@ -223,7 +217,7 @@ fn pairs(rows: &[Row], rules: &[Rule], best: &[&Arm]) -> Vec<[usize; 2]> {
 fn turns(rows: &[Row], pairs: &[[usize; 2]], sizes: &[Size]) -> Vec<Turn> {
     let differences = |[one, other]: [usize; 2]| -> Vec<Option<Difference>> {
         let both = rows[one].points.iter().zip(&rows[other].points);
-        both.map(|(one, other)| paired(&one.as_ref()?.1, &other.as_ref()?.1)).collect()
+        both.map(|(one, other)| told_apart(&one.as_ref()?.1, &other.as_ref()?.1)).collect()
     };
     let oriented = pairs.iter().filter_map(|[one, other]| {
         let found = differences([*one, *other]);
@@ -269,7 +263,7 @@ fn slope(better: &Row, worse: &Row, sizes: &[Size]) -> Option<Difference> {
     }
     let one: Vec<&[Scored]> = known.iter().map(|(one, ..)| *one).collect();
     let other: Vec<&[Scored]> = known.iter().map(|(_, other, _)| *other).collect();
-    paired(&weighted(&one, &weights), &weighted(&other, &weights))
+    told_apart(&weighted(&one, &weights), &weighted(&other, &weights))
 }
 
 /// By replicate the weighted sum of the answers at each size.

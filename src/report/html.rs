@@ -25,10 +25,11 @@ pub fn report(findings: &Findings, errors: &[Errors]) -> String {
     let mut body = vec![format!("<h1>{}</h1>", escaped(&found.name))];
     body.extend(Some(&found.question).filter(|text| !text.is_empty()).map(|text| paragraph("question", text)));
     body.extend(found.state.iter().map(|text| paragraph("state", text)));
-    for sheet in &found.sheets {
+    for sheet in found.short.iter().chain(&found.sheets) {
         body.push(table(sheet));
         match sheet.kind {
-            Kind::Best | Kind::Variance | Kind::Gains | Kind::Turns | Kind::Shifts(Part::Each) | Kind::Errors => {}
+            Kind::Rivals | Kind::Best | Kind::Variance | Kind::Gains | Kind::Turns => {}
+            Kind::Shifts(Part::Each) | Kind::Errors => {}
             Kind::Growth(at) => body.extend(growth(findings, at)),
             Kind::Prices => body.extend(price::drawn(findings).and_then(picture)),
             Kind::Choices => body.extend(choice::drawn(findings).and_then(picture)),

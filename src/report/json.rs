@@ -35,6 +35,7 @@ pub fn report(findings: &Findings, errors: &[Errors]) -> Value {
         "verdicts": findings.verdicts,
         "gains": findings.gains,
         "choices": findings.choices,
+        "rivals": findings.rivals,
         "prices": findings.prices,
         "growth": findings.growth,
         "variance": findings.variance,

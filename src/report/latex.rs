@@ -15,7 +15,7 @@ pub fn report(findings: &Findings) -> String {
     state.extend(found.state);
     state.extend(found.sharing);
     parts.extend(state.iter().flat_map(|text| text.lines()).map(|line| format!("% {line}")));
-    parts.extend(found.sheets.iter().map(sheet));
+    parts.extend(found.short.iter().chain(&found.sheets).map(sheet));
     parts.join("\n")
 }
 

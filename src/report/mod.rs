@@ -28,6 +28,7 @@ mod protocol;
 pub mod ranking;
 pub mod reasons;
 mod reliability;
+pub mod rivals;
 mod rules;
 mod selection;
 mod settings;

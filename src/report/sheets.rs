@@ -7,6 +7,7 @@ use super::findings::{Findings, further_context, shown_difference, shown_mean, t
 use super::growth_sheets;
 use super::price;
 use super::protocol::{cross_validated, tuned};
+use super::rivals;
 use super::rules;
 use super::shift;
 use super::variance;
@@ -15,6 +16,8 @@ use super::verdict::Verdict;
 /// What a table says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// Which recipe to use, and what stands beside it.
+    Rivals,
     Best,
     /// What pretrained weights are worth.
     Gains,
@@ -55,6 +58,8 @@ pub struct Sheets {
     pub question: String,
     /// How far it is, line by line.
     pub state: Vec<String>,
+    /// The table for those who read one: first on a page, last in a terminal.
+    pub short: Option<Sheet>,
     pub sheets: Vec<Sheet>,
     /// What sharing saved, and what running trials alone found.
     pub sharing: Option<String>,
@@ -80,6 +85,7 @@ pub fn sheets(findings: &Findings) -> Sheets {
         name: findings.experiment.clone(),
         question: findings.question.clone(),
         state: state_of(findings),
+        short: rivals::sheet(findings),
         sheets,
         sharing: sharing(findings),
     }

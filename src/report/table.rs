@@ -35,22 +35,28 @@ pub fn report(findings: &Findings, style: Style) -> String {
     heading.extend(Some(found.question).filter(|question| !question.is_empty()));
     heading.extend(found.state);
     let mut parts = vec![heading.join("\n")];
-    for sheet in &found.sheets {
-        parts.push(section(style, sheet));
-        parts.extend(Some(sheet.notes.join("\n")).filter(|notes| !notes.is_empty()));
+    let short = found.short.iter().filter(|_| style == Style::Markdown);
+    for sheet in short.chain(&found.sheets) {
+        parts.extend(section(style, sheet));
     }
     parts.extend(found.sharing);
+    if let Style::Terminal { .. } = style {
+        parts.extend(found.short.iter().flat_map(|sheet| section(style, sheet)));
+    }
     parts.join("\n\n")
 }
 
-fn section(style: Style, sheet: &Sheet) -> String {
+/// A table under its title, and its notes.
+fn section(style: Style, sheet: &Sheet) -> Vec<String> {
     let heading: Vec<&str> = sheet.heading.iter().map(String::as_str).collect();
-    match style {
+    let drawn = match style {
         Style::Markdown => {
             let cell = |cell: &String| cell.replace('\n', " <br> ");
             let rows: Vec<Vec<String>> = sheet.rows.iter().map(|row| row.iter().map(cell).collect()).collect();
             format!("## {}\n\n{}", sheet.title, table(style, &heading, &rows))
         }
         Style::Terminal { .. } => format!("{}\n{}", sheet.title, table(style, &heading, &sheet.rows)),
-    }
+    };
+    let notes = Some(sheet.notes.join("\n")).filter(|notes| !notes.is_empty());
+    std::iter::once(drawn).chain(notes).collect()
 }

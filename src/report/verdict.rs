@@ -63,6 +63,12 @@ pub struct Verdict {
 /// Fewer replicates than this decide nothing.
 pub const LEAST_REPLICATES: usize = 3;
 
+/// The difference, where both were tested on the same images in as many replicates as decide something.
+pub(super) fn told_apart(one: &[Scored], other: &[Scored]) -> Option<Difference> {
+    let same = one.len() == other.len() && one.iter().zip(other).all(|(one, other)| one.images == other.images);
+    (same && one.len() >= LEAST_REPLICATES).then(|| difference(one, other))
+}
+
 /// What a rule asks of answers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Asked<'a> {
@@ -181,7 +187,12 @@ fn note(arm: &Arm, rule: &Rule, notes: &mut Vec<String>) {
         };
         notes.push(format!("{}: every setting diverged; counted as {counted}", arm.recipe));
     }
-    notes.extend(arm.at_ends().into_iter().map(|end| format!("{}: its {end} tried", arm.recipe)));
+    notes.extend(doubts(arm));
+}
+
+/// What may make an arm's score other than its recipe is worth.
+pub(super) fn doubts(arm: &Arm) -> Vec<String> {
+    let mut notes: Vec<String> = arm.at_ends().iter().map(|end| format!("{}: its {end} tried", arm.recipe)).collect();
     let tested = arm.tested();
     let under_trained = tested.iter().filter(|trial| trial.under_trained).count();
     if under_trained > 0 {
@@ -191,6 +202,7 @@ fn note(arm: &Arm, rule: &Rule, notes: &mut Vec<String>) {
     if at_chance > 0 {
         notes.push(format!("{}: {at_chance} of {} at chance", arm.recipe, tested.len()));
     }
+    notes
 }
 
 /// How likely a rule must be to be settled by the last look for another one to be worth its trials.

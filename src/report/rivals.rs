@@ -1,0 +1,224 @@
+//! In short: what validation chooses in each scenario, which other recipes are not shown to be worse, and which are.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde::Serialize;
+
+use super::arm::Arm;
+use super::choice::standing;
+use super::compare::{Difference, Mean, Scored, holm, mean_over};
+use super::findings::{Findings, fraction, shown_difference, shown_mean};
+use super::selection::leading;
+use super::sheets::{Kind, Sheet, named};
+use super::verdict::{doubts, told_apart};
+use crate::expense::Expense;
+use crate::key::Key;
+
+/// Recipes that a cell names at most.
+const MOST: usize = 6;
+/// Training that is cheaper or dearer by less than this is told as the same.
+const ABOUT: f64 = 1.05;
+
+/// A scenario's choice beside all others that have been run to their end.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rivals {
+    pub scenario: String,
+    /// What validation selects, as tables name it, with its setting.
+    pub recipe: String,
+    pub setting: String,
+    pub test: Mean,
+    /// Multiply-accumulates of one trial of it by itself; none where a sweep has not stored them.
+    pub macs: Option<f64>,
+    /// The cheapest to train first; of those whose cost is unknown the best on test.
+    pub rivals: Vec<Rival>,
+    /// Recipes that have not been run to their end.
+    pub unfinished: usize,
+    /// What a person should know before believing it.
+    pub notes: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Rival {
+    pub recipe: String,
+    pub test: Mean,
+    /// Less that of what validation selects.
+    pub difference: Difference,
+    /// Holm's, over all rivals of all scenarios.
+    pub adjusted_p: f64,
+    pub macs: Option<f64>,
+}
+
+/// What stands beside each scenario's choice on the first replicates, which all arms have; nothing of a scenario with one recipe,
+/// or where replicates are too few to tell two apart. `answers` gives the test answers of an arm's selected setting by replicate.
+///
+/// # Errors
+/// What `answers` returns.
+pub fn rivals(
+    scenarios: &[String],
+    arms: &[Arm],
+    first: usize,
+    expenses: &HashMap<Key, Expense>,
+    answers: impl Fn(&Arm) -> anyhow::Result<Vec<Scored>>,
+) -> anyhow::Result<Vec<Rivals>> {
+    let told = |arm: &Arm| -> anyhow::Result<Vec<Scored>> { Ok(answers(arm)?.into_iter().take(first).collect()) };
+    let macs = |arm: &Arm| expenses.get(&arm.best()?.cell).map(Expense::alone);
+    let mut found = Vec::new();
+    for scenario in scenarios {
+        let Some(best) = leading(standing(arms, scenario), first) else { continue };
+        let chosen = told(best)?;
+        let mut rivals = Vec::new();
+        for arm in distinct(best, standing(arms, scenario)) {
+            let scored = told(arm)?;
+            let Some(difference) = told_apart(&scored, &chosen) else { continue };
+            let test = over(arm, &scored);
+            rivals.push(Rival { recipe: named(arm), test, difference, adjusted_p: 1.0, macs: macs(arm) });
+        }
+        if rivals.is_empty() {
+            continue;
+        }
+        let cost = |rival: &Rival| rival.macs.unwrap_or(f64::INFINITY);
+        rivals.sort_by(|one, other| cost(one).total_cmp(&cost(other)).then(other.test.mean.total_cmp(&one.test.mean)));
+        let own = arms.iter().filter(|arm| arm.context_value("scenario") == scenario);
+        found.push(Rivals {
+            scenario: scenario.clone(),
+            recipe: named(best),
+            setting: best.best().map_or_else(String::new, |setting| setting.label.clone()),
+            test: over(best, &chosen),
+            macs: macs(best),
+            rivals,
+            unfinished: own.filter(|arm| arm.missing() > 0).count(),
+            notes: doubts(best),
+        });
+    }
+    let mut all: Vec<&mut Rival> = found.iter_mut().flat_map(|own| &mut own.rivals).collect();
+    let adjusted = holm(&all.iter().map(|rival| rival.difference.p).collect::<Vec<_>>());
+    all.iter_mut().zip(adjusted).for_each(|(rival, p)| rival.adjusted_p = p);
+    Ok(found)
+}
+
+/// All but the one that is chosen, each configuration once: a depth that a recipe does not heed makes no other one.
+fn distinct<'a>(chosen: &'a Arm, all: impl Iterator<Item = &'a Arm>) -> impl Iterator<Item = &'a Arm> {
+    let cells = |arm: &Arm| -> Vec<Key> { arm.settings.iter().map(|setting| setting.cell).collect() };
+    let mut known = BTreeSet::from([cells(chosen)]);
+    all.filter(move |arm| known.insert(cells(arm)))
+}
+
+fn over(arm: &Arm, scored: &[Scored]) -> Mean {
+    let values: Vec<f64> = scored.iter().map(|own| own.metric).collect();
+    mean_over(&values, arm.folds.unwrap_or(values.len()))
+}
+
+impl Rival {
+    /// Whether it is shown to be better, or worse.
+    pub fn shown(&self) -> Option<bool> {
+        (self.adjusted_p < 0.05).then_some(self.difference.mean > 0.0)
+    }
+}
+
+impl Rivals {
+    /// Those that are not shown to be worse.
+    fn equals(&self) -> impl Iterator<Item = &Rival> {
+        self.rivals.iter().filter(|rival| rival.shown() != Some(false))
+    }
+
+    /// What a rival takes to train, beside what is chosen.
+    fn cost(&self, rival: &Rival) -> String {
+        match self.macs.zip(rival.macs).map(|(own, other)| other / own) {
+            None => String::new(),
+            Some(share) if share <= 0.5 => format!(", 1/{:.0} of the training", 1.0 / share),
+            Some(share) if share < 1.0 / ABOUT => format!(", {} of the training", fraction(share)),
+            Some(share) if share > ABOUT => format!(", {share:.1} times the training"),
+            Some(_) => ", as much training".to_owned(),
+        }
+    }
+
+    /// The cheapest that is neither shown to be worse nor to be better, and how many replicates would tell; none would where test
+    /// images are too few.
+    fn open(&self, tests: usize) -> Option<(String, Option<usize>)> {
+        let rival = self.rivals.iter().find(|rival| rival.shown().is_none())?;
+        let needed = rival.difference.replicates_to_settle(0.05 / tests as f64);
+        Some((format!("{} in {}", rival.recipe, self.scenario), needed))
+    }
+
+    fn row(&self, notes: &mut Vec<String>) -> Vec<String> {
+        let setting = if self.setting.is_empty() { String::new() } else { format!(" ({})", self.setting) };
+        let mut mark = |text: String| {
+            notes.push(format!("[{}] {text}", notes.len() + 1));
+            format!(" [{}]", notes.len())
+        };
+        let doubts = if self.notes.is_empty() { String::new() } else { mark(self.notes.join("; ")) };
+        let chosen = format!("{}{setting}{doubts}\n{}", self.recipe, shown_mean(self.test));
+        let mut equals: Vec<String> = Vec::new();
+        for rival in self.equals() {
+            let better = match rival.shown() {
+                Some(true) => mark(format!(
+                    "{} is shown to be better on test, which does not choose: with more replicates or images validation may see it",
+                    rival.recipe
+                )),
+                _ => String::new(),
+            };
+            equals.push(format!(
+                "{} {}{}{better}",
+                rival.recipe,
+                shown_difference(&rival.difference),
+                self.cost(rival)
+            ));
+        }
+        let mut worse: Vec<&Rival> = self.rivals.iter().filter(|rival| rival.shown() == Some(false)).collect();
+        worse.sort_by(|one, other| other.difference.mean.total_cmp(&one.difference.mean));
+        let worse = worse.iter().map(|rival| format!("{} {:+.3}", rival.recipe, rival.difference.mean)).collect();
+        vec![self.scenario.clone(), chosen, some(equals), some(worse)]
+    }
+}
+
+/// Lines that a cell has room for.
+fn some(lines: Vec<String>) -> String {
+    match lines.len() {
+        0 => "none".to_owned(),
+        count if count <= MOST + 1 => lines.join("\n"),
+        count => format!("{}\nand {} more", lines[..MOST].join("\n"), count - MOST),
+    }
+}
+
+/// What would tell the first of each cell that is open from what is used.
+fn outlook(open: &[(String, Option<usize>)]) -> Vec<String> {
+    let told: Vec<String> =
+        open.iter().filter_map(|(name, needed)| Some(format!("{} for {name}", (*needed)?))).collect();
+    let never: Vec<&str> = open.iter().filter(|(_, needed)| needed.is_none()).map(|(name, _)| name.as_str()).collect();
+    let mut notes = Vec::new();
+    if !told.is_empty() {
+        notes.push(format!(
+            "to tell from what is used, if the difference stays, takes about so many replicates: {}",
+            told.join(", ")
+        ));
+    }
+    if !never.is_empty() {
+        notes.push(format!(
+            "too alike to be told by any number of replicates on these test images: {}",
+            never.join(", ")
+        ));
+    }
+    notes
+}
+
+/// The table.
+pub fn sheet(findings: &Findings) -> Option<Sheet> {
+    let found = &findings.rivals;
+    if found.is_empty() {
+        return None;
+    }
+    let mut notes = Vec::new();
+    let rows = found.iter().map(|own| own.row(&mut notes)).collect();
+    let tests = found.iter().map(|own| own.rivals.len()).sum();
+    notes.extend(outlook(&found.iter().filter_map(|own| own.open(tests)).collect::<Vec<_>>()));
+    let open: usize = found.iter().map(|own| own.unfinished).sum();
+    notes.extend(
+        (open > 0).then(|| format!("{open} recipes have not been run to their end, and are not in this table")),
+    );
+    notes.push(format!(
+        "differences in {} on test from what is used [95% CI], the cheapest to train first; shown: p < .05 by Holm, over all of this table",
+        findings.metric
+    ));
+    let heading = ["scenario", "use", "not shown to be worse", "shown to be worse"];
+    Some(Sheet { notes, ..Sheet::new(Kind::Rivals, "In short: which recipe, chosen on validation", &heading, rows) })
+}
