@@ -1,6 +1,8 @@
 //! What trials answered on their test images.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use super::Store;
 use crate::key::Key;
@@ -39,6 +41,11 @@ pub struct Answered {
     pub probability: f32,
 }
 
+/// Classes of test images by the fingerprint of their dataset, which says that they stay what they are: a report reads the answers
+/// of hundreds of trials to the same images.
+#[derive(Default)]
+pub(super) struct Truths(RefCell<HashMap<String, Rc<HashMap<u32, u32>>>>);
+
 impl Store {
     /// The classes that a trial predicted on test, and the true ones.
     ///
@@ -46,12 +53,25 @@ impl Store {
     /// The trial has no predictions, or the store cannot be read.
     pub fn test_answers(&self, trial: Key) -> anyhow::Result<TestAnswers> {
         let raw = self.raw_answers(trial, "test")?;
+        let classes = self.truth(&raw.data)?;
+        Ok(raw.answers(|sample| classes.get(&sample).copied().unwrap_or(0)))
+    }
+
+    /// The class of each test image of a dataset, by its position.
+    fn truth(&self, data: &str) -> anyhow::Result<Rc<HashMap<u32, u32>>> {
+        if let Some(known) = self.truths.0.borrow().get(data) {
+            return Ok(Rc::clone(known));
+        }
         let mut statement = self
             .connection
             .prepare_cached("SELECT position, class FROM sample WHERE data = ? AND part IN ('test', 'fold')")?;
-        let rows = statement.query_map([&raw.data], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let classes: HashMap<u32, u32> = rows.collect::<Result<_, _>>()?;
-        Ok(raw.answers(|sample| classes.get(&sample).copied().unwrap_or(0)))
+        let rows = statement.query_map([data], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let found: Rc<HashMap<u32, u32>> = Rc::new(rows.collect::<Result<_, _>>()?);
+        // One that has not been written yet is no dataset without images.
+        if !found.is_empty() {
+            self.truths.0.borrow_mut().insert(data.to_owned(), Rc::clone(&found));
+        }
+        Ok(found)
     }
 
     /// The same of every image of its dataset that it did not learn from: those of validation, then those of test.

@@ -33,6 +33,8 @@ pub struct Store {
     connection: Connection,
     /// Held by the one process that writes, for as long as it lives; the system lets go of it even after kill -9.
     _lock: Option<std::fs::File>,
+    /// Of datasets whose test answers have been read.
+    truths: answers::Truths,
 }
 
 impl Store {
@@ -54,7 +56,7 @@ impl Store {
         connection
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
             .map_err(refused)?;
-        let store = Self { connection, _lock: Some(lock) };
+        let store = Self { connection, _lock: Some(lock), truths: answers::Truths::default() };
         store.migrate(&shown)?;
         Ok(store)
     }
@@ -72,7 +74,7 @@ impl Store {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
             .map_err(|error| unusable(&shown, &error))?;
         connection.busy_timeout(Duration::from_secs(10))?;
-        let store = Self { connection, _lock: None };
+        let store = Self { connection, _lock: None, truths: answers::Truths::default() };
         let version = store.version(&shown)?;
         anyhow::ensure!(version == schema::MIGRATIONS.len(), newer_or_older(&shown, version));
         Ok(store)
