@@ -129,6 +129,7 @@ impl Phase {
             OptimizerName::Adamw => Optimizer::Adamw,
             OptimizerName::Lbfgs => Optimizer::Lbfgs,
             OptimizerName::Ridge => Optimizer::Ridge,
+            OptimizerName::Lda => Optimizer::Lda,
             OptimizerName::None => Optimizer::None,
             OptimizerName::Sgd => Optimizer::Sgd {
                 momentum: layer.get("momentum").map_or(Ok(0.0), |value| number(value, 0.0, 1.0))?,
@@ -162,7 +163,7 @@ impl Phase {
             augment: Augmentation::parse_list(get(layer, "augment")?)?,
             lambda: match layer.get("lambda") {
                 Some(value) => strengths(value)?,
-                None if matches!(optimizer, Optimizer::Lbfgs | Optimizer::Ridge) => {
+                None if matches!(optimizer, Optimizer::Lbfgs | Optimizer::Ridge | Optimizer::Lda) => {
                     spaced(true, STRENGTHS.0, STRENGTHS.1, STRENGTHS.2).collect()
                 }
                 None => Vec::new(),

@@ -74,6 +74,8 @@ pub enum Optimizer {
     Lbfgs,
     /// The same as ridge regression, in closed form.
     Ridge,
+    /// The same from class means and the covariance around them: linear discriminant analysis.
+    Lda,
     /// The head stays as it starts.
     None,
 }
@@ -81,7 +83,7 @@ pub enum Optimizer {
 impl Optimizer {
     /// Whether it solves a linear head, or leaves it, instead of training step by step.
     pub fn solves(self) -> bool {
-        matches!(self, Self::Lbfgs | Self::Ridge | Self::None)
+        matches!(self, Self::Lbfgs | Self::Ridge | Self::Lda | Self::None)
     }
 }
 
@@ -382,7 +384,7 @@ pub fn strengths_told(asked: Option<&str>) -> usize {
 }
 
 /// The words of `Optimizer`, for messages.
-pub const OPTIMIZERS: &str = "'sgd', 'adamw', 'lbfgs', 'ridge' or 'none'";
+pub const OPTIMIZERS: &str = "'sgd', 'adamw', 'lbfgs', 'ridge', 'lda' or 'none'";
 pub const DECAY: &str = "'coupled', 'decoupled' or 'over-lr'";
 pub const LAYER_RATES: &str = "'even' or 'rgn'";
 pub const CLASS_WEIGHTS: &str = "'none' or 'balanced'";
@@ -395,6 +397,7 @@ pub enum OptimizerName {
     Adamw,
     Lbfgs,
     Ridge,
+    Lda,
     None,
 }
 

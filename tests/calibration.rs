@@ -22,7 +22,7 @@ fn world(more: &str, ways: &[(&str, &str)]) -> World {
     World::new().file("x.toml", file(&recipes).replace("seed = 5\n", &format!("seed = 5\n{more}\n")))
 }
 
-fn ways() -> [(&'static str, String); 6] {
+fn ways() -> [(&'static str, String); 7] {
     [
         ("tuned", String::new()),
         ("legs", LEGS.to_owned()),
@@ -30,6 +30,7 @@ fn ways() -> [(&'static str, String); 6] {
         ("probe", PROBE.to_owned()),
         ("hidden", format!("{PROBE}\nhead = {{ mlp = [7] }}")),
         ("ridge", format!("{PROBE}\noptimizer = \"ridge\"\nlambda = [0.01]")),
+        ("lda", format!("{PROBE}\noptimizer = \"lda\"\nlambda = [0.5]")),
     ]
 }
 
@@ -108,9 +109,9 @@ fn temperatures_are_shared_exported_and_change_no_answer() {
     world.run(&["run", "x.toml", "--slots", "1"]).exits(0);
     world.run(&["run", "x.toml", "--db", "alone/r.sqlite", "--no-share"]).exits(0);
     let ((shared, _), (alone, _)) = (found(&world, "results/tl-sweep.sqlite"), found(&world, "alone/r.sqlite"));
-    assert_eq!((shared.len(), &shared), (12 * 2, &alone));
+    assert_eq!((shared.len(), &shared), (14 * 2, &alone));
     let said = world.run(&["verify", "x.toml", "--all"]).exits(0).out;
-    assert!(said.contains("24 of 24 trials"), "{said}");
+    assert!(said.contains("28 of 28 trials"), "{said}");
     let rows = rows(&world);
     for (way, _) in &ways {
         let (plain, cool) = (&rows[*way], &rows[&format!("{way}-cool")]);
@@ -140,7 +141,7 @@ fn every_way_of_sharing_bears_a_temperature() {
     world.run(&["run", "x.toml", "--slots", "1"]).exits(0);
     world.run(&["run", "x.toml", "--db", "alone/r.sqlite", "--no-share"]).exits(0);
     let ((shared, _), (alone, _)) = (found(&world, "results/tl-sweep.sqlite"), found(&world, "alone/r.sqlite"));
-    assert_eq!((shared.len(), &shared), (15 * 2 * 2 * 2 + 2 * 2 * 2, &alone));
+    assert_eq!((shared.len(), &shared), (15 * 2 * 2 * 2 + 3 * 2 * 2, &alone));
     let store = rusqlite::Connection::open(world.path("results/tl-sweep.sqlite")).unwrap();
     let count = |what: &str| -> i64 {
         store.query_row(&format!("SELECT count(*) FROM result WHERE {what}"), [], |row| row.get(0)).unwrap()

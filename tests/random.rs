@@ -50,7 +50,7 @@ const SETTINGS: [(f64, &str, &[&str]); 29] = [
     (0.2, "decay", &["\"decoupled\"", "\"over-lr\""]),
     (0.2, "schedule", &["\"constant\"", "{ step = [0.5, 0.75], factor = 0.1 }"]),
     (0.15, "warmup", &["0.2"]),
-    (0.2, "optimizer", &["\"adamw\"", "\"lbfgs\"", "\"ridge\""]),
+    (0.2, "optimizer", &["\"adamw\"", "\"lbfgs\"", "\"ridge\"", "\"lda\""]),
     (0.1, "views", &["2"]),
     (0.15, "keep_weights", &["\"best\""]),
     (0.1, "early_stop", &["{ patience = 2 }"]),

@@ -86,8 +86,12 @@ lambda = { log = [1e-4, 1e1], n = 6 }
 freeze = "all"
 optimizer = "ridge"
 lambda = { log = [1e-4, 1e1], n = 6 }
+[recipes.lda]
+freeze = "all"
+optimizer = "lda"
+lambda = { log = [1e-4, 1e1], n = 6 }
 [axes]
-recipe = ["probe", "early", "best", "hidden", "adam", "flipped", "flipped-layer1", "flipped-layer2", "views", "legs", "longer-legs", "norms-later", "head-later", "step", "late-step", "logistic", "ridge"]
+recipe = ["probe", "early", "best", "hidden", "adam", "flipped", "flipped-layer1", "flipped-layer2", "views", "legs", "longer-legs", "norms-later", "head-later", "step", "late-step", "logistic", "ridge", "lda"]
 lr = [0.01, 0.1, 30.0]
 "#;
 
@@ -143,7 +147,7 @@ fn shared_trials_have_the_bits_of_trials_alone() {
     assert!(said.err.contains("trials"), "{}", said.err);
     let ((shared, groups), (alone, single)) =
         (found(&world, "results/tl-sweep.sqlite"), found(&world, "alone/r.sqlite"));
-    assert_eq!(shared.len(), 15 * 3 * 2 + 2 * 2);
+    assert_eq!(shared.len(), 15 * 3 * 2 + 3 * 2);
     for (trial, result) in &shared {
         assert_eq!(result, &alone[trial], "trial {trial}");
     }
@@ -362,12 +366,12 @@ fn a_solved_head_is_exported_and_is_the_one_that_was_scored() {
     let world = grid("refit = true").file(
         "solved.toml",
         GRID.replace("seed = 5\n", "seed = 5\nrefit = true\n")
-            .replace("recipe = [\"probe\"", "recipe = [\"ridge\", \"logistic\"]\n#"),
+            .replace("recipe = [\"probe\"", "recipe = [\"ridge\", \"logistic\", \"lda\"]\n#"),
     );
     world.run(&["run", "solved.toml"]).exits(0);
     assert!(world.path("results/cache/machine.json").exists(), "rates are measured once");
     let store = store(&world, "results/tl-sweep.sqlite");
-    for recipe in ["ridge", "logistic"] {
+    for recipe in ["ridge", "logistic", "lda"] {
         let key: String = store
             .query_row("SELECT trial FROM result WHERE recipe = ? AND replicate = 1", [recipe], |row| row.get(0))
             .unwrap();

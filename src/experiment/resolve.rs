@@ -325,7 +325,7 @@ fn refuse_idle(entries: &[Entry], reader: &mut Reader) {
     for entry in entries {
         let value = entry.node.value();
         let message = match (entry.key.as_str(), value.text()) {
-            ("optimizer", Some("lbfgs" | "ridge" | "none")) => {
+            ("optimizer", Some("lbfgs" | "ridge" | "lda" | "none")) => {
                 format!(
                     "optimizer = \"{value}\" is for heads on fixed features; a source model is trained with 'sgd' or 'adamw'"
                 )

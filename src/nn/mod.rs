@@ -20,6 +20,7 @@ pub mod conv;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod curve;
+pub mod discriminant;
 mod exponential;
 pub mod gate;
 mod gemm;

@@ -228,7 +228,7 @@ fn solved(train: &Train, counts: Counts, whole: f64, prefix: f64) -> TrialCost {
     let (strengths, learned) = (phase.lambda.len(), (counts.train + counts.val) as f64);
     let [passes, again] = match phase.optimizer {
         Optimizer::None => [0.0; 2],
-        Optimizer::Ridge => [1.0; 2],
+        Optimizer::Ridge | Optimizer::Lda => [1.0; 2],
         _ => [PASSES * strengths as f64, PASSES],
     };
     let solved = 2.0 * (passes * counts.train as f64 + if train.refit { again * learned } else { 0.0 });

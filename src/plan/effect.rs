@@ -232,7 +232,7 @@ pub fn settle_solver(layer: &mut Layer) -> Result<bool, Fault> {
             "a head that starts at random must be trained; optimizer = \"none\" is for head_start = \"class-names\"";
         return Err(fault("optimizer", &optimizer, message));
     }
-    if matches!(optimizer.text(), Some("lbfgs" | "ridge")) && zero_shot::starts(layer) {
+    if matches!(optimizer.text(), Some("lbfgs" | "ridge" | "lda")) && zero_shot::starts(layer) {
         let message =
             format!("optimizer = \"{optimizer}\" finds the same head wherever it starts: leave `head_start` out");
         return Err(fault("head_start", &layer["head_start"], message));
@@ -249,7 +249,7 @@ pub fn settle_solver(layer: &mut Layer) -> Result<bool, Fault> {
     layer.retain(|key, _| !OF_STEPS.contains(&key.as_str()));
     match optimizer.text() {
         // Its targets are the classes themselves.
-        Some("ridge") => _ = layer.remove("label_smoothing"),
+        Some("ridge" | "lda") => _ = layer.remove("label_smoothing"),
         Some("none") => ["label_smoothing", "class_weights", "lambda"].iter().for_each(|key| _ = layer.remove(*key)),
         _ => {}
     }
@@ -272,5 +272,5 @@ pub fn refuse_refit(layer: &Layer) -> Result<(), Fault> {
 }
 
 fn solver(value: &Value) -> bool {
-    matches!(value.text(), Some("lbfgs" | "ridge" | "none"))
+    matches!(value.text(), Some("lbfgs" | "ridge" | "lda" | "none"))
 }

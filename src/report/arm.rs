@@ -216,7 +216,7 @@ impl Arm {
     /// Settings that validation chose among: those of the keys that tune, and of each solved head the strengths on its path.
     pub fn tried(&self) -> usize {
         let strengths = |settings: &Settings| match settings.get("optimizer").map(String::as_str) {
-            Some("lbfgs" | "ridge") => strengths_told(settings.get("lambda").map(String::as_str)),
+            Some("lbfgs" | "ridge" | "lda") => strengths_told(settings.get("lambda").map(String::as_str)),
             _ => 1,
         };
         self.settings.iter().map(|setting| strengths(&setting.settings)).sum()

@@ -76,7 +76,11 @@ pub fn rivals(
         if rivals.is_empty() {
             continue;
         }
-        let cost = |rival: &Rival| rival.macs.unwrap_or(f64::INFINITY);
+        // What takes about as much stands by its score.
+        let cost = |rival: &Rival| match rival.macs.zip(macs(best)) {
+            Some((macs, own)) => ((macs / own).ln() / ABOUT.ln()).round(),
+            None => f64::INFINITY,
+        };
         rivals.sort_by(|one, other| cost(one).total_cmp(&cost(other)).then(other.test.mean.total_cmp(&one.test.mean)));
         let own = arms.iter().filter(|arm| arm.context_value("scenario") == scenario);
         found.push(Rivals {
@@ -128,7 +132,7 @@ impl Rivals {
             Some(share) if share <= 0.5 => format!(", 1/{:.0} of the training", 1.0 / share),
             Some(share) if share < 1.0 / ABOUT => format!(", {} of the training", fraction(share)),
             Some(share) if share > ABOUT => format!(", {share:.1} times the training"),
-            Some(_) => ", as much training".to_owned(),
+            Some(_) => String::new(),
         }
     }
 
@@ -216,7 +220,7 @@ pub fn sheet(findings: &Findings) -> Option<Sheet> {
         (open > 0).then(|| format!("{open} recipes have not been run to their end, and are not in this table")),
     );
     notes.push(format!(
-        "differences in {} on test from what is used [95% CI], the cheapest to train first; shown: p < .05 by Holm, over all of this table",
+        "differences in {} on test from what is used [95% CI], the cheapest to train first (as much training where none is named); shown: p < .05 by Holm, over all of this table",
         findings.metric
     ));
     let heading = ["scenario", "use", "not shown to be worse", "shown to be worse"];

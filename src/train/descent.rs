@@ -21,7 +21,9 @@ pub fn rule(phase: &Phase) -> Rule {
     match phase.optimizer {
         Optimizer::Sgd { momentum, nesterov } => Rule::Sgd { momentum, nesterov },
         Optimizer::Adamw => Rule::Adam,
-        Optimizer::Lbfgs | Optimizer::Ridge | Optimizer::None => unreachable!("a head that is solved takes no steps"),
+        Optimizer::Lbfgs | Optimizer::Ridge | Optimizer::Lda | Optimizer::None => {
+            unreachable!("a head that is solved takes no steps")
+        }
     }
 }
 

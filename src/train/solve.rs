@@ -1,4 +1,5 @@
-//! Linear heads that are solved instead of trained: logistic regression along a path of strengths, and ridge regression.
+//! Linear heads that are solved instead of trained: logistic regression along a path of strengths, ridge regression, and
+//! linear discriminant analysis.
 //! The strength is chosen on validation; test is read once, with the head that was chosen. And those that stay as they start.
 
 use anyhow::Context;
@@ -16,6 +17,7 @@ use crate::model::freezing::CODES;
 use crate::model::init;
 use crate::model::weights::Weights;
 use crate::nn::activation::Activation;
+use crate::nn::discriminant::Discriminant;
 use crate::nn::linear;
 use crate::nn::loss::answers;
 use crate::nn::solve::{Head, Logistic, Ridge};
@@ -242,6 +244,31 @@ fn phase(stage: &Train) -> &Phase {
     &stage.phases[0]
 }
 
+/// What has a formula for the head of each strength.
+enum Closed {
+    Ridge(Ridge),
+    Lda(Discriminant),
+}
+
+impl Closed {
+    /// None of what is solved by iteration.
+    fn new(optimizer: Optimizer, set: &Set, class_weights: Option<&[f64]>) -> candle_core::Result<Option<Self>> {
+        let Set { x, labels, classes, .. } = set;
+        Ok(match optimizer {
+            Optimizer::Ridge => Some(Self::Ridge(Ridge::new(x, labels, *classes, class_weights)?)),
+            Optimizer::Lda => Some(Self::Lda(Discriminant::new(x, labels, *classes, class_weights)?)),
+            _ => None,
+        })
+    }
+
+    fn head(&self, lambda: f64) -> candle_core::Result<Head> {
+        match self {
+            Self::Ridge(ridge) => ridge.head(lambda),
+            Self::Lda(discriminant) => discriminant.head(lambda),
+        }
+    }
+}
+
 /// The strengths, from the strongest to the weakest; each starts where the one before ended.
 struct Path<'a> {
     stage: &'a Train,
@@ -271,14 +298,11 @@ impl Path<'_> {
         let train = &self.sets.train;
         let targets = targets(phase, &self.balanced);
         let mut logistic = Logistic::new(&train.x, &train.labels, train.classes, targets)?;
-        let ridge = match phase.optimizer {
-            Optimizer::Ridge => Some(Ridge::new(&train.x, &train.labels, train.classes, targets.class_weights)?),
-            _ => None,
-        };
+        let closed = Closed::new(phase.optimizer, train, targets.class_weights)?;
         for (index, lambda) in strengths.iter().enumerate() {
-            let (head, converged, passes) = match &ridge {
+            let (head, converged, passes) = match &closed {
                 // The factorisation is the one pass.
-                Some(ridge) => (ridge.head(*lambda)?, true, usize::from(index == 0)),
+                Some(closed) => (closed.head(*lambda)?, true, usize::from(index == 0)),
                 None => {
                     let solved = logistic.solve(*lambda)?;
                     (solved.head, solved.converged, solved.passes)
@@ -318,9 +342,9 @@ impl Path<'_> {
         let both = self.sets.train.with(&self.sets.val)?;
         let balanced = super::course::balanced(both.labels.iter().copied(), both.classes);
         let targets = targets(phase, &balanced);
-        if phase.optimizer == Optimizer::Ridge {
+        if let Some(closed) = Closed::new(phase.optimizer, &both, targets.class_weights)? {
             self.products += 2 * both.labels.len();
-            return Ok(Ridge::new(&both.x, &both.labels, both.classes, targets.class_weights)?.head(lambda)?);
+            return Ok(closed.head(lambda)?);
         }
         let mut logistic = Logistic::new(&both.x, &both.labels, both.classes, targets)?;
         logistic.start_from(&chosen.head)?;

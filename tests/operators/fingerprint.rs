@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use tl_sweep::key::ENGINE;
 use tl_sweep::nn::activation::Activation;
 use tl_sweep::nn::conv::{self, Conv};
+use tl_sweep::nn::discriminant::Discriminant;
 use tl_sweep::nn::linear;
 use tl_sweep::nn::loss::Targets;
 use tl_sweep::nn::solve::{Head, Logistic, Ridge};
@@ -14,7 +15,7 @@ use super::{bits, on_path};
 /// Engine, class and hash. Tests run it on x86-64; on 64-bit ARM it was run under emulation (`just arm-test`) before there were
 /// networks of gates and of attention among these.
 const FINGERPRINTS: [(u32, &str, &str); 2] =
-    [(5, "cpu-fma", "8e58e7a3de6a224a"), (5, "cpu-portable", "05a526bf21af3f17")];
+    [(5, "cpu-fma", "c58490b6c7132652"), (5, "cpu-portable", "caab302ef64bcf2d")];
 
 struct Hash(blake3::Hasher);
 
@@ -68,6 +69,17 @@ fn solvers(hash: &mut Hash) {
     }
 }
 
+fn discriminants(hash: &mut Hash) {
+    for (rows, inputs) in [(200, 33), (60, 150)] {
+        let x = random(&[rows, inputs], 7);
+        let labels: Vec<u32> = (0..rows as u32).map(|row| row * row % 5).collect();
+        let found = Discriminant::new(&x, &labels, 5, None).unwrap();
+        for head in [found.head(1e-3), found.head(1.0)].map(Result::unwrap) {
+            [&head.weight, &head.bias].into_iter().for_each(|tensor| hash.add(bits(tensor)));
+        }
+    }
+}
+
 #[test]
 fn of_all_operators() {
     on_path();
@@ -79,6 +91,7 @@ fn of_all_operators() {
         let network = network(graph);
         all_gradients(&network, &images(&network, 6)).into_iter().for_each(|bits| hash.add(bits));
     }
+    discriminants(&mut hash);
     let found = hash.0.finalize().to_hex()[..16].to_owned();
     let class = tl_sweep::device::CpuPath::current().numerics();
     let known = FINGERPRINTS.iter().find(|(_, known, _)| *known == class).unwrap();

@@ -179,8 +179,8 @@ pub static KEYS: &[Key] = &[
         "optimizer",
         "sgd",
         |v| recipe::word::<OptimizerName>(v, recipe::OPTIMIZERS).map(drop),
-        r#"{"enum":["sgd","adamw","lbfgs","ridge","none"]}"#,
-        "Stochastic gradient descent or AdamW; or, for linear heads on frozen features, solved to the end: `lbfgs`, logistic regression (mean cross-entropy + lambda/2 |W|^2), or `ridge`, regression on the classes (mean square + lambda |W|^2), both with free biases; or `none`: a head of head_start = \"class-names\" stays as it starts, and no image is learned from."
+        r#"{"enum":["sgd","adamw","lbfgs","ridge","lda","none"]}"#,
+        "Stochastic gradient descent or AdamW; or, for linear heads on frozen features, solved to the end: `lbfgs`, logistic regression (mean cross-entropy + lambda/2 |W|^2), `ridge`, regression on the classes (mean square + lambda |W|^2), both with free biases, or `lda`, linear discriminant analysis (class means, and one covariance around them, shrunk: (S + lambda t I) / (1 + lambda), with t the mean variance of a feature; Friedman, 1989); or `none`: a head of head_start = \"class-names\" stays as it starts, and no image is learned from."
     ),
     key!(
         Train,
@@ -273,7 +273,7 @@ pub static KEYS: &[Key] = &[
         "{ log = [1e-6, 1e5], n = 45 }",
         |v| recipe::strengths(v).map(drop),
         r#"{"type":["number","array","object"]}"#,
-        "Strengths of regularisation for `lbfgs` and `ridge`, in a trial of their own path, from the strongest to the weakest: validation chooses one."
+        "Strengths of regularisation for `lbfgs`, `ridge` and `lda`, in a trial of their own path, from the strongest to the weakest: validation chooses one."
     ),
     key!(
         Train,
