@@ -15,7 +15,11 @@ pub const TEMPLATES: &[(&str, &str)] = &[
 pub fn run(template: &str, output: &Path) -> anyhow::Result<Exit> {
     let names: Vec<&str> = TEMPLATES.iter().map(|(name, _)| *name).collect();
     let Some((_, text)) = TEMPLATES.iter().find(|(name, _)| *name == template) else {
-        return Err(Usage(format!("there is no template '{template}'; there are {}", names.join(", "))).into());
+        let names = names.join(", ");
+        return Err(Usage(format!(
+            "there is no template '{template}'; there are {names} (-o names the file to write)"
+        ))
+        .into());
     };
     let file = std::fs::OpenOptions::new().write(true).create_new(true).open(output);
     let mut file = match file {

@@ -107,6 +107,9 @@ fn recipes(what: &Survey, panel: &Panel, advice: &Advice) -> anyhow::Result<Stri
             own.pool
         ));
     }
+    if named("lda") {
+        text.push_str("\n[recipes.lda]\nfreeze    = \"all\"\noptimizer = \"lda\"\n");
+    }
     if named("last-block") {
         let below = quoted(&below_the_last_block(&what.arch)?);
         text.push_str(&format!("\n[recipes.last-block]\nfreeze = {below}\n"));

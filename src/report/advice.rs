@@ -86,6 +86,10 @@ pub struct Recipe {
 
 const PROBE: Recipe =
     Recipe { name: "linear-probe", why: "a linear model on the last features: nothing below it can overfit" };
+const LDA: Recipe = Recipe {
+    name: "lda",
+    why: "another linear model on them, with a formula: it costs nothing more than to read them",
+};
 const EARLY: Recipe = Recipe { name: "early-features", why: "features from before the source's own classes take over" };
 const GRID: Recipe =
     Recipe { name: "grid-probe", why: "a linear model on the last map over a grid: places count here" };
@@ -103,12 +107,12 @@ const SCRATCH: Recipe = Recipe { name: "from-scratch", why: "what the pretrained
 
 /// The order in which recipes are to be tried in a scenario: first what CS231n's rule of thumb favours there, then what the rule
 /// holds to be worse.
-fn recipes(size: Size, similarity: Similarity) -> [Recipe; 3] {
+fn recipes(size: Size, similarity: Similarity) -> &'static [Recipe] {
     match (size, similarity) {
-        (Size::Small, Similarity::Similar) => [PROBE, TUNE, LAST],
-        (Size::Small, Similarity::Different) => [EARLY, PROBE, LAST],
-        (Size::Large, Similarity::Similar) => [TUNE, PROBE, LAST],
-        (Size::Large, Similarity::Different) => [TUNE, SCRATCH, EARLY],
+        (Size::Small, Similarity::Similar) => &[PROBE, LDA, TUNE, LAST],
+        (Size::Small, Similarity::Different) => &[EARLY, PROBE, LDA, LAST],
+        (Size::Large, Similarity::Similar) => &[TUNE, PROBE, LDA, LAST],
+        (Size::Large, Similarity::Different) => &[TUNE, SCRATCH, EARLY],
     }
 }
 
@@ -206,7 +210,7 @@ impl Panel {
             return format!("near {}", fraction(share(&named.right)));
         }
         let tap = match (recipe.name, advice.earlier) {
-            ("linear-probe", _) => self.last(),
+            ("linear-probe" | "lda", _) => self.last(),
             ("early-features", Some((place, _))) => self.taps.get(place),
             ("all-layers", _) => self.together.as_ref(),
             ("grid-probe", _) => advice.grid.and_then(|(place, _)| self.taps.get(place)),
@@ -428,8 +432,8 @@ mod tests {
             let advice = panel(20, vec![tap("last over a grid", grid, 200), tap("last", 120, 200)]).advice();
             advice.expect("a panel with taps").recipes.iter().map(|recipe| recipe.name).collect::<Vec<_>>()
         };
-        assert_eq!(order(140), ["grid-probe", "linear-probe", "fine-tune", "last-block"]);
-        assert_eq!(order(121), ["linear-probe", "fine-tune", "last-block"]);
+        assert_eq!(order(140), ["grid-probe", "linear-probe", "lda", "fine-tune", "last-block"]);
+        assert_eq!(order(121), ["linear-probe", "lda", "fine-tune", "last-block"]);
     }
 
     #[test]
