@@ -120,14 +120,17 @@ impl Rival {
 }
 
 impl Rivals {
-    /// Those that are not shown to be worse.
+    /// Those that are not shown to be worse; what is shown to be better first, which no list leaves out.
     fn equals(&self) -> impl Iterator<Item = &Rival> {
-        self.rivals.iter().filter(|rival| rival.shown() != Some(false))
+        let of = |told: Option<bool>| self.rivals.iter().filter(move |rival| rival.shown() == told);
+        of(Some(true)).chain(of(None))
     }
 
     /// What a rival takes to train, beside what is chosen.
     fn cost(&self, rival: &Rival) -> String {
         match self.macs.zip(rival.macs).map(|(own, other)| other / own) {
+            // Of what trains nothing there is no part.
+            Some(share) if !(share > 0.0 && share.is_finite()) => String::new(),
             None => String::new(),
             Some(share) if share <= 0.5 => format!(", 1/{:.0} of the training", 1.0 / share),
             Some(share) if share < 1.0 / ABOUT => format!(", {} of the training", fraction(share)),
@@ -225,4 +228,54 @@ pub fn sheet(findings: &Findings) -> Option<Sheet> {
     ));
     let heading = ["scenario", "use", "not shown to be worse", "shown to be worse"];
     Some(Sheet { notes, ..Sheet::new(Kind::Rivals, "In short: which recipe, chosen on validation", &heading, rows) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::compare::difference;
+
+    fn rival(recipe: &str, adjusted_p: f64, mean: f64, macs: f64) -> Rival {
+        let scored = |metric: f64| vec![Scored { metric, influence: vec![0.1, -0.1], images: vec![0, 1] }; 3];
+        let difference = difference(&scored(0.5 + mean), &scored(0.5));
+        let test = Mean { mean: 0.5 + mean, half_width: None, n: 3 };
+        Rival { recipe: recipe.to_owned(), test, difference, adjusted_p, macs: Some(macs) }
+    }
+
+    fn row(own: f64, rivals: Vec<Rival>) -> (Vec<String>, Vec<String>) {
+        let (scenario, recipe, setting) = ("few".to_owned(), "tune".to_owned(), "lr = 0.1".to_owned());
+        let test = Mean { mean: 0.5, half_width: None, n: 3 };
+        let own = Rivals { scenario, recipe, setting, test, macs: Some(own), rivals, unfinished: 0, notes: Vec::new() };
+        let mut notes = Vec::new();
+        (own.row(&mut notes), notes)
+    }
+
+    #[test]
+    fn what_is_shown_to_be_better_is_never_left_out() {
+        let equal = (0..9).map(|index| rival(&format!("equal-{index}"), 0.5, 0.01, 1.0 + f64::from(index)));
+        let (cells, notes) = row(2.0, equal.chain([rival("dear", 0.001, 0.3, 99.0)]).collect());
+        let lines: Vec<&str> = cells[2].lines().collect();
+        assert!(lines[0].starts_with("dear +0.300") && lines[0].ends_with("49.5 times the training [1]"), "{lines:?}");
+        assert!(lines[1].starts_with("equal-0 ") && lines[1].ends_with("1/2 of the training"), "{lines:?}");
+        assert_eq!((lines.len(), lines[6]), (7, "and 4 more"));
+        assert_eq!((notes.len(), cells[1].as_str(), cells[3].as_str()), (1, "tune (lr = 0.1)\n.500", "none"));
+    }
+
+    #[test]
+    fn training_is_named_where_it_differs() {
+        let costs = [
+            (0.001, "1/1000 of the training"),
+            (0.8, ".800 of the training"),
+            (1.04, ""),
+            (3.0, "3.0 times the training"),
+        ];
+        for (macs, told) in costs {
+            let (cells, _) = row(1.0, vec![rival("other", 0.5, 0.0, macs)]);
+            let behind = cells[2].split(']').nth(1).unwrap_or_default().trim_start_matches(", ");
+            assert_eq!(behind, told, "{macs}");
+        }
+        for (own, other) in [(0.0, 1.0), (1.0, 0.0), (0.0, 0.0)] {
+            assert!(row(own, vec![rival("other", 0.5, 0.0, other)]).0[2].ends_with(']'), "{own} {other}");
+        }
+    }
 }
