@@ -103,7 +103,7 @@ fn dealt(uneven: bool) -> (Tensor, Vec<u32>) {
 fn discriminant_analysis_is_that_of_scikit_learn_for_every_strength() {
     on_path();
     // Of each: two weights, the sum of all squares, and the biases; where scikit-learn divides the covariance by n, less that.
-    let expected: [(bool, f64, [f64; 2], f64, [f64; 3]); 6] = [
+    let expected = [
         (
             false,
             10.0,
