@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
+use super::compare::{Mean, Scored, mean_over};
 use super::naming::label;
 use super::selection::select;
 use crate::key::Key;
@@ -279,6 +280,12 @@ impl Arm {
     pub fn missing(&self) -> usize {
         let short = self.settings.iter().flat_map(|setting| &setting.short).filter(|trial| is_open(trial)).count();
         self.settings.iter().map(|setting| setting.open(|_| true)).sum::<usize>() + short + self.unplanned
+    }
+
+    /// The mean of its scores by replicate.
+    pub(super) fn mean_of(&self, scored: &[Scored]) -> Mean {
+        let values: Vec<f64> = scored.iter().map(|own| own.metric).collect();
+        mean_over(&values, self.folds.unwrap_or(values.len()))
     }
 
     /// Whether everything was run and every setting has a diverged replicate.

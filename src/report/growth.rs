@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::arm::Arm;
 use super::choice::{candidates, standing};
-use super::compare::{Difference, Mean, Scored, holm, mean_over};
+use super::compare::{Difference, Mean, Scored, holm};
 use super::findings::Scenario;
 use super::selection::leading;
 use super::sheets::named;
@@ -177,10 +177,7 @@ fn rows<'a>(
 }
 
 fn line(recipe: Option<String>, points: &[Option<(&Arm, Vec<Scored>)>], sizes: &[Size]) -> Line {
-    let point = |(arm, scored): &(&Arm, Vec<Scored>)| {
-        let values: Vec<f64> = scored.iter().map(|own| own.metric).collect();
-        Point { recipe: named(arm), test: mean_over(&values, arm.folds.unwrap_or(values.len())) }
-    };
+    let point = |(arm, scored): &(&Arm, Vec<Scored>)| Point { recipe: named(arm), test: arm.mean_of(scored) };
     let doubling = match (points, sizes) {
         ([.., Some((_, few)), Some((_, many))], [.., before, last]) => told_apart(many, few).map(|gain| {
             let times = (last.images / before.images).log2();

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::arm::{Arm, Context};
-use super::compare::{Difference, Mean, Scored, difference, mean, mean_over};
+use super::compare::{Difference, Mean, Scored, difference, mean};
 use super::figure::Row;
 use super::findings::{Findings, fraction, shown_difference, shown_mean};
 use super::sheets::{Kind, Sheet, named};
@@ -74,7 +74,7 @@ pub fn prices(
             Ok(Step {
                 recipe: named(offer.arm),
                 price: offer.price,
-                test: over(offer.arm, &scored),
+                test: offer.arm.mean_of(&scored),
                 difference: (paired && apart).then(|| difference(&scored, &highest)),
             })
         };
@@ -82,11 +82,6 @@ pub fn prices(
         found.push(Prices { open: own().filter(|arm| arm.missing() > 0).count(), steps, context });
     }
     Ok(found)
-}
-
-fn over(arm: &Arm, scored: &[Scored]) -> Mean {
-    let values: Vec<f64> = scored.iter().map(|own| own.metric).collect();
-    mean_over(&values, arm.folds.unwrap_or(values.len()))
 }
 
 /// What recipes of one table have in common.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::arm::Arm;
 use super::choice::standing;
-use super::compare::{Difference, Mean, Scored, holm, mean_over};
+use super::compare::{Difference, Mean, Scored, holm};
 use super::findings::{Findings, fraction, shown_difference, shown_mean};
 use super::selection::leading;
 use super::sheets::{Kind, Sheet, named};
@@ -70,7 +70,7 @@ pub fn rivals(
         for arm in distinct(best, standing(arms, scenario)) {
             let scored = told(arm)?;
             let Some(difference) = told_apart(&scored, &chosen) else { continue };
-            let test = over(arm, &scored);
+            let test = arm.mean_of(&scored);
             rivals.push(Rival { recipe: named(arm), test, difference, adjusted_p: 1.0, macs: macs(arm) });
         }
         if rivals.is_empty() {
@@ -87,7 +87,7 @@ pub fn rivals(
             scenario: scenario.clone(),
             recipe: named(best),
             setting: best.best().map_or_else(String::new, |setting| setting.label.clone()),
-            test: over(best, &chosen),
+            test: best.mean_of(&chosen),
             macs: macs(best),
             rivals,
             unfinished: own.filter(|arm| arm.missing() > 0).count(),
@@ -105,11 +105,6 @@ fn distinct<'a>(chosen: &'a Arm, all: impl Iterator<Item = &'a Arm>) -> impl Ite
     let cells = |arm: &Arm| -> Vec<Key> { arm.settings.iter().map(|setting| setting.cell).collect() };
     let mut known = BTreeSet::from([cells(chosen)]);
     all.filter(move |arm| known.insert(cells(arm)))
-}
-
-fn over(arm: &Arm, scored: &[Scored]) -> Mean {
-    let values: Vec<f64> = scored.iter().map(|own| own.metric).collect();
-    mean_over(&values, arm.folds.unwrap_or(values.len()))
 }
 
 impl Rival {
