@@ -91,7 +91,8 @@ impl Discriminant {
             let own = weight.column(class);
             Some(self.priors[class]? - 0.5 * own.dot(&self.means.column(class)))
         };
-        // Somewhere one of the others is above what it is in the middle, since their mean is the middle: everywhere one is above this.
+        // The classes' mean is the middle, so the weights sum to zero over their shares: wherever a row lies, some class gives it
+        // no less than it gives the middle, which is more than this.
         let least = (0..self.classes).filter_map(at_middle).fold(f64::INFINITY, f64::min);
         let never = least - libm::log(self.rows as f64 + 1.0);
         let bias = |class: usize| at_middle(class).unwrap_or(never) - weight.column(class).dot(&self.middle);
