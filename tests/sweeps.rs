@@ -3,7 +3,10 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use tl_sweep::model::arch::Arch;
+
 use crate::builder::{World, png};
+use crate::materials::network;
 
 /// Six trials on a small folder of images: probes that share an encoding, and fine-tuning.
 const SMALL: &str = r#"
@@ -470,4 +473,44 @@ recipe = ["plain", "wide", "tight", "balanced"]
     let said =
         world.file("bad.toml", "[train]\nclip = 0\nclass_weights = \"even\"\n").run(&["check", "bad.toml"]).exits(2);
     assert!(said.err.contains("a number above 0") && said.err.contains("'none' or 'balanced'"), "{}", said.err);
+}
+
+/// Weights of which features are no numbers: heads that are solved diverge as those do that are trained.
+#[test]
+fn features_that_are_no_numbers_make_every_head_diverge() {
+    const FILE: &str = r#"
+[experiment]
+name = "broken"
+[backbone]
+arch = "resnet8"
+weights = "broken.safetensors"
+preprocess = "torch"
+[datasets.mine]
+path = "mine"
+[scenarios.mine]
+dataset = "mine"
+per_class = 4
+[recipes.logistic]
+freeze = "all"
+optimizer = "lbfgs"
+[recipes.ridge]
+freeze = "all"
+optimizer = "ridge"
+[recipes.lda]
+freeze = "all"
+optimizer = "lda"
+[train]
+steps = 4
+batch = 4
+[axes]
+recipe = ["linear-probe", "logistic", "ridge", "lda"]
+"#;
+    let world = World::new().images("mine", &["ants", "bees", "cats"], 8, 4).file("x.toml", FILE);
+    let mut weights = network(&world, "broken.safetensors", &Arch::new("resnet8", 32, 1.0));
+    for tensor in weights.0.values_mut().filter(|tensor| tensor.rank() == 4) {
+        *tensor = tensor.affine(1e37, 0.0).unwrap();
+    }
+    weights.write(&world.path("broken.safetensors")).unwrap();
+    let said = world.run(&["run", "x.toml"]).exits(0);
+    assert!(said.out.contains("12 of 12 trials done, 12 diverged"), "{}", said.out);
 }

@@ -290,6 +290,13 @@ struct Chosen {
     converged: bool,
 }
 
+/// Adds to a curve what can be drawn: what is no number diverges, and has no place in the store.
+fn draw(curve: &mut Vec<Point>, point: Point) {
+    if point.train_loss.is_finite() && point.val.loss.is_finite() {
+        curve.push(point);
+    }
+}
+
 impl Path<'_> {
     fn run(&mut self, tell: &mut dyn FnMut(Progress)) -> anyhow::Result<()> {
         let phase = phase(self.stage);
@@ -313,7 +320,7 @@ impl Path<'_> {
             let (_, val) = self.sets.val.scores(&head)?;
             let (_, own) = train.scores(&head)?;
             let point = Point { step: index + 1, epoch: self.passes as f64, lr: *lambda, train_loss: own.loss, val };
-            self.curve.push(point);
+            draw(&mut self.curve, point);
             let score = val.of(self.stage.metric);
             tell(Progress { step: index + 1, steps: strengths.len(), loss: own.loss, accuracy: Some(val.accuracy) });
             // On a tie the stronger one stays: it is the simpler model.
@@ -330,7 +337,7 @@ impl Path<'_> {
         let (_, val) = self.sets.val.scores(&head)?;
         let (_, own) = self.sets.train.scores(&head)?;
         let score = val.of(self.stage.metric);
-        self.curve.push(Point { step: 0, epoch: 0.0, lr: 0.0, train_loss: own.loss, val });
+        draw(&mut self.curve, Point { step: 0, epoch: 0.0, lr: 0.0, train_loss: own.loss, val });
         self.best = Some(Chosen { lambda: None, score, head, converged: true });
         Ok(())
     }
