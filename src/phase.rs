@@ -161,12 +161,9 @@ impl Phase {
             dropout: number(get(layer, "dropout")?, 0.0, 0.99)?,
             batch_norm: layer.get("batch_norm").map_or(Ok(BatchNorm::Frozen), |value| word(value, BATCH_NORM))?,
             augment: Augmentation::parse_list(get(layer, "augment")?)?,
-            lambda: match layer.get("lambda") {
-                Some(value) => strengths(value)?,
-                None if matches!(optimizer, Optimizer::Lbfgs | Optimizer::Ridge | Optimizer::Lda) => {
-                    spaced(true, STRENGTHS.0, STRENGTHS.1, STRENGTHS.2).collect()
-                }
-                None => Vec::new(),
+            lambda: match optimizer {
+                Optimizer::Lbfgs | Optimizer::Ridge | Optimizer::Lda => path(layer)?,
+                Optimizer::Sgd { .. } | Optimizer::Adamw | Optimizer::None => Vec::new(),
             },
         })
     }
@@ -178,6 +175,12 @@ impl Phase {
         };
         phases(list)?.into_iter().map(|own| Self::parse(&with_phase(layer, own))).collect()
     }
+}
+
+/// The strengths of regularisation along which a head is solved.
+pub fn path(layer: &Layer) -> Parsed<Vec<f64>> {
+    let default = || Ok(spaced(true, STRENGTHS.0, STRENGTHS.1, STRENGTHS.2).collect());
+    layer.get("lambda").map_or_else(default, strengths)
 }
 
 /// `layer` with a phase's own settings over it.

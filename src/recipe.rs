@@ -38,9 +38,25 @@ pub enum HeadStart {
     Random,
     /// At what the names of the classes are to a network that has seen texts: CLIP's zero-shot classifier (Radford et al., 2021).
     ClassNames,
+    /// Where the solution on the features of the untrained network lies: a probe before fine-tuning (Kumar et al., 2022), solved.
+    Lbfgs,
+    Ridge,
+    Lda,
 }
 
-pub const HEAD_START: &str = "'random' or 'class-names'";
+pub const HEAD_START: &str = "'random', 'class-names', 'lbfgs', 'ridge' or 'lda'";
+
+impl HeadStart {
+    /// What solves it, where anything does.
+    pub fn solver(self) -> Option<Optimizer> {
+        match self {
+            Self::Random | Self::ClassNames => None,
+            Self::Lbfgs => Some(Optimizer::Lbfgs),
+            Self::Ridge => Some(Optimizer::Ridge),
+            Self::Lda => Some(Optimizer::Lda),
+        }
+    }
+}
 
 /// What a class name stands in, where nothing else is said: CLIP's own.
 pub const PROMPT: &str = "a photo of a {}.";

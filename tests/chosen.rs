@@ -7,7 +7,7 @@ use crate::builder::World;
 use crate::sharing::GRID;
 
 /// The settled cells of an experiment with these recipes, by name.
-fn cells(recipes: &[(&str, &str)]) -> HashMap<String, HashMap<String, String>> {
+pub fn cells(recipes: &[(&str, &str)]) -> HashMap<String, HashMap<String, String>> {
     let world = World::new().file("x.toml", file(recipes));
     let csv = world.run(&["plan", "x.toml", "--format", "csv"]).exits(0).out;
     let rows = csv::Reader::from_reader(csv.as_bytes()).into_deserialize().map(Result::unwrap);

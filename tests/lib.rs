@@ -48,6 +48,7 @@ mod screening;
 mod sharing;
 mod shifts;
 mod side;
+mod solved_start;
 mod sweeps;
 mod taps;
 mod today;

@@ -29,7 +29,7 @@ const AUGMENTATIONS: [&str; 9] =
     ["flip", "crop", "resized-crop", "jitter", "trivial-augment", "rotate 15", "mixup 0.2", "cutmix 1", "erase 0.25"];
 
 /// Settings of recipes: how often each stands, and what it may be. BLOCK is a block of the network.
-const SETTINGS: [(f64, &str, &[&str]); 29] = [
+const SETTINGS: [(f64, &str, &[&str]); 30] = [
     (0.8, "freeze", &["\"all\"", "\"all\"", "\"none\"", "\"BLOCK\"", "\"BLOCK\"", "2", "3", "5"]),
     (0.2, "tap", &["\"BLOCK.last\"", "[\"BLOCK.last\", \"BLOCK.last\"]"]),
     (0.2, "pool", &["\"max\"", "\"flatten\"", "{ avg = 2 }"]),
@@ -51,6 +51,7 @@ const SETTINGS: [(f64, &str, &[&str]); 29] = [
     (0.2, "schedule", &["\"constant\"", "{ step = [0.5, 0.75], factor = 0.1 }"]),
     (0.15, "warmup", &["0.2"]),
     (0.2, "optimizer", &["\"adamw\"", "\"lbfgs\"", "\"ridge\"", "\"lda\""]),
+    (0.15, "head_start", &["\"lbfgs\"", "\"ridge\"", "\"lda\""]),
     (0.1, "views", &["2"]),
     (0.15, "keep_weights", &["\"best\""]),
     (0.1, "early_stop", &["{ patience = 2 }"]),
@@ -315,8 +316,8 @@ fn swept(seed: u64) {
     same(&world, "divided", &context("divided"));
     let listed = listed(&world.run(&["status", "random", "--format", "json"]).exits(0).out);
     let whole = listed.iter().all(|(_, columns)| columns["status"] == "done" && columns["stopped_early"] == "0");
-    // Folds differ in size, and so does what groups set aside for validation.
-    if whole && !["tune_", "max_replicates", "folds", ".csv"].iter().any(|key| text.contains(key)) {
+    // Folds differ in size, and so does what groups set aside for validation; how long L-BFGS iterates is known when it has.
+    if whole && !["tune_", "max_replicates", "folds", ".csv", "lbfgs"].iter().any(|key| text.contains(key)) {
         eprintln!("{}", context("what was done beside its plan"));
         foreseen(&world, &serde_json::from_str(&plan).unwrap());
     }

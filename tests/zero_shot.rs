@@ -301,7 +301,7 @@ fn what_class_names_need_is_told() {
         ("head_start = \"class-names\"\nprompts = [\"a photo\"]", "'a photo' has not one {}"),
         ("head_start = \"class-names\"\nprompts = []", "a list of texts with {}"),
         ("head_start = \"class-names\"\nprompts = [\"{}\", \"{}\"]", "'{}' stands here twice"),
-        ("head_start = \"names\"", "'random' or 'class-names'"),
+        ("head_start = \"names\"", "'random', 'class-names', 'lbfgs', 'ridge' or 'lda'"),
     ];
     let check = |text: String| {
         std::fs::write(world.path("x.toml"), text).unwrap();

@@ -212,6 +212,8 @@ fn of_trials(plan: &Plan, trials: Vec<Trial>, finished: &HashSet<Key>, world: &W
             }
             _ => shape.cost.shared,
         };
+        let start = shape.start.map_or(0.0, |(key, macs)| met.passes.more(Key::of("start", &(key, replicate)), macs));
+        let prefix = prefix + start;
         jobs.totals.count(shape, done, macs, prefix);
         if !done {
             // Cutting a group that lives on its prefix would run the prefix twice.

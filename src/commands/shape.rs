@@ -15,6 +15,8 @@ use crate::train::pace::{Effort, Subject};
 #[derive(Clone)]
 pub struct Shape {
     pub cost: TrialCost,
+    /// What solving the head that its trials start from takes, once for each replicate.
+    pub start: Option<(Key, f64)>,
     pub pretrain: Option<(Work, Cost)>,
     /// With the images that it encodes.
     pub encode: Option<(Encode, Cost, f64)>,
@@ -59,8 +61,11 @@ impl Shape {
             world.facts.datasets.values().find(|data| data.fingerprint == train.data).ok_or("no such dataset")?;
         let counts = data.counts(train.per_class)?;
         let mut cost = cost::trial(train, counts)?;
+        let start = cost::start(train, counts, chain.stores_all())?.filter(|_| world.share);
         if !chain.prefix {
-            (cost.shared, cost.lockstep) = (cost.alone, 0.0);
+            // One by one, each solves its own.
+            let apart = start.map_or(0.0, |(_, macs)| macs);
+            (cost.shared, cost.lockstep) = (cost.alone - apart, 0.0);
         }
         let weights = weight_file(&train.backbone.start, world);
         let pretrain = cost::pretrain(&chain, &world.facts)?.map(|(stage, cost)| {
@@ -88,7 +93,7 @@ impl Shape {
         let pace = Pace::of(&chain, probe, world).map_err(|error| format!("{error:#}"))?;
         let legs = if branches { cost::legs(train, counts, chain.prefix)? } else { Vec::new() };
         let passes = if chain.prefix { cost::passes(train, counts)? } else { Vec::new() };
-        Ok(Self { cost, passes, pretrain, encode, weights, bond, legs, probe, pace, bytes })
+        Ok(Self { cost, start, passes, pretrain, encode, weights, bond, legs, probe, pace, bytes })
     }
 
     pub fn bond_of(&self, replicate: usize) -> Option<Key> {

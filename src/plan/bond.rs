@@ -47,7 +47,13 @@ pub fn of_trial(chain: &Chain) -> Option<Key> {
     chain.branches.then(|| {
         Key::of(
             "trunk",
-            &(&train.backbone, cut, read, (train.pool, &train.head, train.copied, &train.texts), trunk(train)),
+            &(
+                &train.backbone,
+                cut,
+                read,
+                (train.pool, &train.head, train.copied, &train.texts, &train.solved_start),
+                trunk(train),
+            ),
         )
     })
 }
@@ -66,7 +72,7 @@ pub fn beginnings(bond: Key, train: &Train) -> Vec<(Key, usize, f64)> {
         return Vec::new();
     }
     let network = (train.shared_cut().ok(), train.pool, &train.head, train.copied, &train.texts);
-    let network = (network, train.lora().ok());
+    let network = (network, train.lora().ok(), &train.solved_start);
     let trunk = Key::of("network", &(bond, network, train.keep_weights, train.early_stop, train.views));
     let mut found = Vec::new();
     for (leg, phase) in train.phases.iter().enumerate() {

@@ -12,7 +12,7 @@ use super::facts::{Facts, KnownBackbone};
 use super::short::Cut;
 use super::space::{Point, Space};
 use super::transfer::settle_transfer;
-use super::{Cell, chain, zero_shot};
+use super::{Cell, chain, solved_start, zero_shot};
 use crate::experiment::Experiment;
 use crate::experiment::problem::Problem;
 use crate::frame::Resize;
@@ -221,6 +221,10 @@ impl Settler<'_> {
         let backbone = self.backbone(&mut layer)?;
         settle_transfer(&mut layer, asked, &backbone).map_err(refused)?;
         let texts = zero_shot::settle(&mut layer, self.facts).map_err(refused)?;
+        let starts_solved = solved_start::settle(&mut layer).map_err(refused)?;
+        if !starts_solved && texts.is_none() {
+            layer.remove("head_start");
+        }
         drop_without_effect(&mut layer, &backbone);
         if let Some(value) = layer.get("pool") {
             let fits = recipe::Pool::parse(value).and_then(|pool| pools(&backbone, pool));
@@ -251,7 +255,7 @@ impl Settler<'_> {
         let start = chain::start(&layer, self.facts, self.experiment.pretrain.as_ref(), self.experiment.seed)
             .map_err(|message| self.plain(message))?;
         let best = layer.get("keep_weights").and_then(Value::text) == Some("best");
-        let metric = (best || solves).then_some(self.experiment.metric);
+        let metric = (best || solves || starts_solved).then_some(self.experiment.metric);
         let identity = (fact.fingerprint, start, self.experiment.seed, metric);
         let mut identity = serde_json::to_string(&identity).unwrap_or_default();
         if let Some(texts) = texts {

@@ -1,8 +1,8 @@
 //! From the settings of a settled cell to the stages behind its trial.
 
 use super::facts::Facts;
-use super::stage::{Backbone, Encode, Pretrain, Stage, Start, Train};
-use super::{transfer, zero_shot};
+use super::stage::{Backbone, Encode, Encoded, Pretrain, Stage, Start, Train};
+use super::{solved_start, transfer, zero_shot};
 use crate::device::{PRECISIONS, Precision};
 use crate::experiment;
 use crate::frame::Resize;
@@ -22,6 +22,13 @@ pub struct Chain {
     pub train: Train,
     /// Whether other trials of the experiment may begin as this one does.
     pub branches: bool,
+}
+
+impl Chain {
+    /// Whether the features of all images are kept as they are, those of training images among them.
+    pub fn stores_all(&self) -> bool {
+        self.encode.as_ref().is_some_and(|stage| stage.images == Encoded::All)
+    }
 }
 
 /// What stages take from the experiment as a whole.
@@ -68,6 +75,7 @@ pub fn chain(layer: &Layer, cell: Key, replicate: usize, reach: &Reach, facts: &
         pool: layer.get("pool").map_or(Ok(Pool::Avg(1)), Pool::parse)?,
         head: Head::parse(whole.get("head").ok_or("no head")?)?,
         texts: zero_shot::texts(layer, facts)?,
+        solved_start: solved_start::of(layer)?,
         phases: Phase::parse_all(&whole)?,
         keep_weights: whole
             .get("keep_weights")

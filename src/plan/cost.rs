@@ -9,7 +9,7 @@ use super::facts::{Counts, Facts};
 use super::stage::{Backbone, Encode, Encoded, Stage, Train};
 use crate::expense::{Expense, Price};
 use crate::key::Key;
-use crate::model::freezing::taps;
+use crate::model::freezing::{CODES, taps};
 use crate::model::graph::{Graph, Op};
 use crate::model::selected::Selected;
 use crate::phase::Phase;
@@ -28,7 +28,7 @@ pub struct Cost {
     pub bytes: f64,
 }
 
-/// The cost of a trial: on its own, and with its frozen prefix shared.
+/// The cost of a trial: on its own, and with its frozen prefix shared, which leaves out what `start` tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TrialCost {
     pub alone: f64,
@@ -98,6 +98,9 @@ pub fn trial(train: &Train, counts: Counts) -> Result<TrialCost, String> {
         return Ok(solved(train, counts, whole, prefix));
     }
     let mut cost = TrialCost { alone: test * whole, shared: test * (whole - prefix), lockstep: 0.0, reads: test };
+    if train.solved_start.is_some() {
+        cost.reads += (counts.train + counts.val) as f64;
+    }
     for phase in &train.phases {
         let step = step(&network, train, phase)?;
         let (_, evaluations) = steps(phase, counts.train);
@@ -118,7 +121,24 @@ pub fn trial(train: &Train, counts: Counts) -> Result<TrialCost, String> {
     cost.alone += rescored * whole;
     cost.shared += rescored * (whole - prefix);
     cost.reads += rescored;
+    cost.alone += start(train, counts, false)?.map_or(0.0, |(_, macs)| macs);
     Ok(cost)
+}
+
+/// What it takes to solve the head that a trial starts from, once for all that have its key; with `stored`, from features that are
+/// kept. None of a trial whose head is not solved.
+///
+/// # Errors
+/// As `trial`.
+pub fn start(train: &Train, counts: Counts, stored: bool) -> Result<Option<(Key, f64)>, String> {
+    let (Some(solved), Some(key)) = (&train.solved_start, train.solved_start_key()?) else { return Ok(None) };
+    let network = train.answering()?;
+    let codes = network.find(CODES).map_or(0.0, |codes| below(&network, codes + 1));
+    let known = if stored { train.seam_of(&network)? } else { 0 };
+    let images = (counts.train + counts.val) as f64;
+    let head = network.macs(network.last()) as f64;
+    let path = on_path(solved.optimizer, solved.lambda.len(), train.refit, counts);
+    Ok(Some((key, images * (codes - below(&network, known)) + path * head)))
 }
 
 /// The passes of a trial's frozen layers over augmented training images, phase by phase.
@@ -164,7 +184,11 @@ fn merged(train: &Train, cut: usize) -> Result<Option<(usize, &str)>, String> {
 pub fn expense(chain: &Chain, counts: Counts) -> Result<Expense, String> {
     let cost = trial(&chain.train, counts)?;
     let price = Some(price(&chain.train)?);
-    let Some(stage) = &chain.encode else { return Ok(Expense { own: cost.alone, shared: Vec::new(), price }) };
+    let start = start(&chain.train, counts, chain.stores_all())?;
+    let Some(stage) = &chain.encode else {
+        let own = cost.alone - start.map_or(0.0, |(_, macs)| macs);
+        return Ok(Expense { own, shared: start.into_iter().collect(), price });
+    };
     let evaluated = counts.val + if chain.train.untested { 0 } else { counts.test };
     let images = match stage.images {
         Encoded::All => evaluated + counts.train,
@@ -172,7 +196,7 @@ pub fn expense(chain: &Chain, counts: Counts) -> Result<Expense, String> {
         Encoded::Views { count, refit } => evaluated + count * (counts.train + if refit { counts.val } else { 0 }),
     };
     let encoded = (bond::of_encode(stage), encode(stage, &chain.train, images)?.macs);
-    let mut expense = Expense { own: cost.shared, shared: vec![encoded], price };
+    let mut expense = Expense { own: cost.shared, shared: std::iter::once(encoded).chain(start).collect(), price };
     match bond::of_trial(chain) {
         Some(bond) => {
             let of = |pass: Pass| (Key::of("pass of a bond", &(bond, pass.key)), pass.images * pass.macs);
@@ -225,18 +249,24 @@ const PASSES: f64 = 25.0;
 /// The cost of solving a linear head for all its strengths: every image goes through the network once.
 fn solved(train: &Train, counts: Counts, whole: f64, prefix: f64) -> TrialCost {
     let phase = &train.phases[0];
-    let (strengths, learned) = (phase.lambda.len(), (counts.train + counts.val) as f64);
-    let [passes, again] = match phase.optimizer {
+    let path = on_path(phase.optimizer, phase.lambda.len(), train.refit, counts);
+    let cooled = if train.calibrate == Calibrate::Temperature { counts.val } else { 0 };
+    let scored = (counts.val + counts.test + cooled) as f64;
+    let images = (counts.train + counts.val + counts.test) as f64;
+    let head = (whole - prefix) * (path + scored);
+    TrialCost { alone: images * prefix + head, shared: head, lockstep: 0.0, reads: images }
+}
+
+/// Rows that a linear head multiplies, or that become its gradient, where it is solved for so many strengths and each is scored.
+fn on_path(optimizer: Optimizer, strengths: usize, refit: bool, counts: Counts) -> f64 {
+    let learned = (counts.train + counts.val) as f64;
+    let [passes, again] = match optimizer {
         Optimizer::None => [0.0; 2],
         Optimizer::Ridge | Optimizer::Lda => [1.0; 2],
         _ => [PASSES * strengths as f64, PASSES],
     };
-    let solved = 2.0 * (passes * counts.train as f64 + if train.refit { again * learned } else { 0.0 });
-    let cooled = if train.calibrate == Calibrate::Temperature { counts.val } else { 0 };
-    let scored = strengths.max(1) as f64 * learned + (counts.val + counts.test + cooled) as f64;
-    let images = learned + counts.test as f64;
-    let head = (whole - prefix) * (solved + scored);
-    TrialCost { alone: images * prefix + head, shared: head, lockstep: 0.0, reads: images }
+    let solved = 2.0 * (passes * counts.train as f64 + if refit { again * learned } else { 0.0 });
+    solved + strengths.max(1) as f64 * learned
 }
 
 /// Multiply-accumulates of a phase's step for one image: forward, back to the first layers that stand still, and the gradients

@@ -1,5 +1,6 @@
 //! Which settings have an effect beside the others: those without are taken out, those that contradict are refused.
 
+use super::solved_start::{begins_trained, solver as start_solver};
 use super::zero_shot;
 use crate::augmentation::Augmentation;
 use crate::device::Precision;
@@ -158,7 +159,7 @@ pub fn settle_interpolation(layer: &mut Layer) -> Result<(), Fault> {
     }
     let last = match layer.get("phases") {
         Some(Value::List(phases)) if phases.len() > 1 => phases.last(),
-        phases if zero_shot::starts(layer) => match phases {
+        phases if begins_trained(layer) => match phases {
             Some(Value::List(phases)) => phases.last(),
             _ => None,
         },
@@ -168,7 +169,7 @@ pub fn settle_interpolation(layer: &mut Layer) -> Result<(), Fault> {
                 &value,
                 "lies between where the last phase began and where it ended: it needs a phase before that, such as a head first, \
                  phases = [{ freeze = \"all\", steps = 250 }, { freeze = \"none\", steps = 250 }], or a head that starts from \
-                 class names",
+                 class names or from a solution (head_start = \"lda\")",
             ));
         }
     };
@@ -224,8 +225,18 @@ pub fn settle_solver(layer: &mut Layer) -> Result<bool, Fault> {
         return Err(fault("optimizer", &value, "a head that is solved has no phases"));
     }
     if !solver(&optimizer) {
-        layer.remove("lambda");
+        if start_solver(layer).is_none() {
+            layer.remove("lambda");
+        }
         return Ok(false);
+    }
+    if start_solver(layer).is_some() {
+        let start = layer["head_start"].clone();
+        let message = match optimizer.text() {
+            Some("none") => format!("a head that starts from a solution and stays there is optimizer = \"{start}\""),
+            _ => format!("optimizer = \"{optimizer}\" finds the same head wherever it starts: leave `head_start` out"),
+        };
+        return Err(fault("head_start", &start, message));
     }
     if optimizer.text() == Some("none") && !zero_shot::starts(layer) {
         let message =

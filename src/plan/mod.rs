@@ -11,6 +11,7 @@ pub mod facts;
 mod lone;
 pub mod shard;
 mod short;
+mod solved_start;
 pub mod space;
 pub mod stage;
 pub mod tier;

@@ -184,8 +184,9 @@ impl Kin {
             }
             None => ((ranks[0].of(alone), 0.0), ranks[1].of(alone)),
         };
+        let start = cost::start(train, counts, chain.stores_all())?.map_or(0.0, |(_, macs)| macs);
         let group = ranks[2].of(bond::of_trial(&chain).unwrap_or(alone));
-        Ok(Self { pass, encoding, group: (group, trial.lockstep), own: trial.shared })
+        Ok(Self { pass, encoding, group: (group, trial.lockstep), own: trial.shared + start })
     }
 }
 

@@ -15,7 +15,7 @@ use crate::model::lora::{frozen_in, of_phases, with_lora};
 use crate::model::selected::frozen_beside;
 use crate::phase::Phase;
 use crate::preprocess::Preprocess;
-use crate::recipe::{Calibrate, Head, KeepWeights, Metric, Pool};
+use crate::recipe::{Calibrate, Head, KeepWeights, Metric, Optimizer, Pool};
 use crate::trains::Lora;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -124,6 +124,14 @@ pub struct Texts {
     pub tokenizer: String,
 }
 
+/// A linear head that is solved on the features of the untrained network, and that a trial then trains on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SolvedStart {
+    pub optimizer: Optimizer,
+    /// Strengths of regularisation among which validation chooses.
+    pub lambda: Vec<f64>,
+}
+
 /// One trial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Train {
@@ -139,6 +147,8 @@ pub struct Train {
     /// What the head starts from, where it does not start at random.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub texts: Option<Texts>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub solved_start: Option<SolvedStart>,
     pub phases: Vec<Phase>,
     pub keep_weights: KeepWeights,
     pub early_stop: Option<usize>,
@@ -310,6 +320,20 @@ impl Train {
         Ok(shared_cut(&network, backbone_layers, frozen))
     }
 
+    /// What decides the head that it starts from; none of one that is not solved. It is one for all trials that have this in
+    /// common, whatever they do from there on.
+    ///
+    /// # Errors
+    /// As `network`.
+    pub fn solved_start_key(&self) -> Result<Option<Key>, String> {
+        let Some(start) = &self.solved_start else { return Ok(None) };
+        let first = self.phases.first().map(|phase| (phase.class_weights, phase.label_smoothing));
+        // What starts at random differs between networks; and across a cut nothing is computed as one.
+        let network = (&self.backbone, self.copied, self.pool, self.lora()?, self.shared_cut()?);
+        let read = (self.data, self.per_class, self.seed, self.replicate, self.precision);
+        Ok(Some(Key::of("solved start", &(start, first, network, read, self.metric, self.refit))))
+    }
+
     /// How many of the first layers may run apart from the others, where a phase freezes more than these; 0 where none does, or where
     /// nothing runs apart. What is computed as one above must not reach across.
     ///
@@ -321,6 +345,16 @@ impl Train {
             return Ok(0);
         }
         Ok(self.shared_cut()?.map_or(0, |cut| cut + 1))
+    }
+
+    /// How many of the first layers of its network as it answers may run apart: nothing is computed as one across that.
+    ///
+    /// # Errors
+    /// As `network`.
+    pub fn seam_of(&self, answering: &Graph) -> Result<usize, String> {
+        let Some(cut) = self.shared_cut()? else { return Ok(0) };
+        let name = &self.network()?.0.layers[cut].name;
+        Ok(answering.find(name).map_or(0, |cut| cut + 1))
     }
 
     /// Whether training images are changed anew in every epoch.

@@ -38,7 +38,6 @@ pub fn settle_tap(layer: &mut Layer) -> Result<(), Fault> {
 /// Something else is tapped, or the weights have no side of texts or no tokenizer.
 pub fn settle(layer: &mut Layer, facts: &Facts) -> Result<Option<Texts>, Fault> {
     if !starts(layer) {
-        layer.remove("head_start");
         layer.remove("prompts");
         return Ok(None);
     }

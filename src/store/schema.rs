@@ -395,7 +395,11 @@ pub const COLUMNS: &[(&str, &str, &str)] = &[
     ("failure", "circumstance", "class of the failure"),
     ("message", "circumstance", "what the failure said"),
     ("warnings", "circumstance", "JSON list of what a person should know"),
-    ("chosen_lambda", "result", "the strength of regularisation that validation chose on the path of a solved head"),
+    (
+        "chosen_lambda",
+        "result",
+        "the strength of regularisation that validation chose on the path of a solved head, or of the one that training started from",
+    ),
     ("temperature", "result", "what logits were divided by, chosen on validation, where `calibrate` asks for it"),
     ("group_size", "circumstance", "trials that ran together, this one included; 1: alone"),
 ];

@@ -8,7 +8,7 @@ use super::inputs::Inputs;
 use super::lane::Lane;
 use super::learner::Learner;
 use super::record::{History, Record};
-use super::{Shelf, all_params, kept};
+use super::{Shelf, all_params, kept, solved_start};
 use crate::exec::Network;
 use crate::model::graph::{Graph, Op};
 use crate::model::init;
@@ -21,10 +21,14 @@ struct Start {
     below: usize,
     graph: Graph,
     weights: Weights,
+    /// The strength with which its head was solved.
+    lambda: Option<f64>,
+    /// Seconds and multiply-accumulates that this took just now.
+    took: [f64; 2],
 }
 
 impl Start {
-    fn new(stage: &Train, work: &Work, inputs: &mut Inputs, shelf: &mut Shelf) -> anyhow::Result<Self> {
+    fn new(stage: &Train, work: &Work, again: bool, inputs: &mut Inputs, shelf: &mut Shelf) -> anyhow::Result<Self> {
         let (whole, backbone_layers) = stage.network().map_err(anyhow::Error::msg)?;
         let mut weights = match shelf.weights(&stage.backbone, work)? {
             Some(weights) => (*weights).clone(),
@@ -35,9 +39,16 @@ impl Start {
         if let Some([weight, bias]) = shelf.named_head(stage, work)? {
             weights.0.extend(kept::head(weight, bias).0);
         }
+        let (mut lambda, mut took) = (None, [0.0; 2]);
+        if let Some((head, new)) = solved_start::head(stage, work, &weights, shelf)? {
+            let [weight, bias] = head.params(again)?;
+            weights.0.extend(kept::head(weight, bias).0);
+            lambda = head.lambda;
+            took = if new { [head.seconds, head.macs] } else { took };
+        }
         let (feed, below) = inputs.add(stage, work, &whole, shelf)?;
         let graph = if below > 0 { whole.above(below) } else { whole };
-        Ok(Self { feed, below, graph, weights })
+        Ok(Self { feed, below, graph, weights, lambda, took })
     }
 }
 
@@ -49,7 +60,7 @@ pub struct Lineup<'a> {
 }
 
 impl<'a> Lineup<'a> {
-    /// Reads what every trial starts from.
+    /// Reads what every trial starts from, where it trains `again` on validation images too.
     ///
     /// # Errors
     /// Pixels, weights or features cannot be read.
@@ -57,6 +68,7 @@ impl<'a> Lineup<'a> {
         stages: &'a [&'a Train],
         courses: &'a [Course],
         works: &[&Work],
+        again: bool,
         inputs: &mut Inputs,
         shelf: &mut Shelf,
     ) -> anyhow::Result<Self> {
@@ -65,9 +77,14 @@ impl<'a> Lineup<'a> {
         order.sort_by_cached_key(|trial| std::cmp::Reverse(stages[*trial].shared_cut().ok().flatten()));
         let mut starts: BTreeMap<usize, Start> = BTreeMap::new();
         for trial in order {
-            starts.insert(trial, Start::new(stages[trial], works[trial], inputs, shelf)?);
+            starts.insert(trial, Start::new(stages[trial], works[trial], again, inputs, shelf)?);
         }
         Ok(Self { stages, courses, starts: starts.into_values().collect() })
+    }
+
+    /// Seconds and multiply-accumulates that the start of each trial took just now.
+    pub fn took(&self) -> impl Iterator<Item = [f64; 2]> {
+        self.starts.iter().map(|start| start.took)
     }
 
     /// Puts trials together: linear heads in banks, others that begin alike in one lane.
@@ -82,7 +99,7 @@ impl<'a> Lineup<'a> {
             let banked = banks && self.is_head(first, &starts[first].graph);
             let with: Vec<usize> = open.iter().copied().filter(|other| self.together(first, *other, banked)).collect();
             open.retain(|trial| !with.contains(trial));
-            let Start { feed, below, graph, weights } = &starts[first];
+            let Start { feed, below, graph, weights, lambda, .. } = &starts[first];
             if banked {
                 let mut params = Vec::new();
                 let mut histories = Vec::new();
@@ -94,7 +111,7 @@ impl<'a> Lineup<'a> {
                     params.push([weight.clone(), bias.clone()]);
                     let trainable = weight.elem_count() + bias.elem_count();
                     let frozen = all_params(self.stages[trial])?.saturating_sub(trainable);
-                    let mut record = Record::default();
+                    let mut record = Record::starting(starts[trial].lambda);
                     (record.trainable, record.frozen) = (trainable, frozen);
                     histories.push(History { trials: vec![trial], place: Place::default(), record, latest: None });
                 }
@@ -105,7 +122,8 @@ impl<'a> Lineup<'a> {
             if *below == 0 {
                 network.seam = self.stages[first].seam().map_err(anyhow::Error::msg)?;
             }
-            let history = History { trials: with, place: Place::default(), record: Record::default(), latest: None };
+            let record = Record::starting(*lambda);
+            let history = History { trials: with, place: Place::default(), record, latest: None };
             let pulled = history.trials.iter().any(|trial| pulls(self.stages[*trial]));
             let mut lane = Lane::new(network, *below, history);
             if pulled {
@@ -146,6 +164,7 @@ impl<'a> Lineup<'a> {
             && self.stages[one].backbone == self.stages[other].backbone
             && self.stages[one].copied == self.stages[other].copied
             && self.stages[one].texts == self.stages[other].texts
+            && self.stages[one].solved_start == self.stages[other].solved_start
     }
 }
 

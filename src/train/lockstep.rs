@@ -116,7 +116,11 @@ impl<'a> Floor<'a> {
             ids,
         };
         let works: Vec<&Work> = floor.ids.iter().map(|id| works[*id]).collect();
-        let lineup = Lineup::new(stages, &floor.courses, &works, &mut floor.inputs, shelf)?;
+        let again = matches!(floor.part, Part::Again(_));
+        let lineup = Lineup::new(stages, &floor.courses, &works, again, &mut floor.inputs, shelf)?;
+        for (trial, [seconds, macs]) in lineup.took().enumerate() {
+            floor.spent.add(&[trial], seconds, macs);
+        }
         floor.learners = lineup.learners(shelf, banks)?;
         Ok(floor)
     }

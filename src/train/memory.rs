@@ -101,7 +101,8 @@ fn of_train(stage: &Train, work: &Work, batch: Option<usize>) -> anyhow::Result<
     if let Some(prefix) = &mut prefix {
         prefix.frozen = prefix.graph.layers.len();
     }
-    let mut most = 0;
+    // What solves the head before anything trains runs the whole network in batches of its own.
+    let mut most = if stage.solved_start.is_some() && !stored { of_start(stage)? } else { 0 };
     for phase in &stage.phases {
         let batch = batch.unwrap_or(phase.batch);
         own.frozen = stage.frozen(phase).map_err(anyhow::Error::msg)?.saturating_sub(below);
@@ -118,6 +119,13 @@ fn of_train(stage: &Train, work: &Work, batch: Option<usize>) -> anyhow::Result<
         most = most.max(own.evaluation_bytes(batch.min(evaluate::BATCH), storage) + under(AT_ONCE));
     }
     Ok(most)
+}
+
+/// The network that gives the features on which a head is solved that training starts from.
+fn of_start(stage: &Train) -> anyhow::Result<usize> {
+    let mut network = network(stage.answering().map_err(anyhow::Error::msg)?)?;
+    network.frozen = network.graph.layers.len();
+    Ok(network.evaluation_bytes(evaluate::BATCH, storage(&network, evaluate::BATCH, stage.precision, None)))
 }
 
 /// The batch of a stage.

@@ -2,6 +2,7 @@
 
 mod abreast;
 mod bank;
+mod coded;
 mod codes;
 mod course;
 mod descent;
@@ -24,11 +25,13 @@ mod mean;
 mod memory;
 mod onnx;
 pub mod pace;
+mod path;
 mod predict;
 mod pretrain;
 mod record;
 mod shelf;
 mod solve;
+mod solved_start;
 mod source;
 mod survey;
 mod transferability;

@@ -90,6 +90,8 @@ pub struct Record {
     pub frozen: usize,
     /// What the logits were divided by in the end, if they were.
     pub temperature: Option<f64>,
+    /// The strength with which the head was solved that training started from.
+    pub lambda: Option<f64>,
 }
 
 impl Default for Record {
@@ -104,11 +106,17 @@ impl Default for Record {
             trainable: 0,
             frozen: usize::MAX,
             temperature: None,
+            lambda: None,
         }
     }
 }
 
 impl Record {
+    /// Of a training that starts from a head solved with such a strength, if it does.
+    pub fn starting(lambda: Option<f64>) -> Self {
+        Self { lambda, ..Self::default() }
+    }
+
     /// Notes the loss of a step; one that is not finite is the end.
     pub fn step(&mut self, loss: f64) {
         self.steps += 1;
@@ -171,7 +179,7 @@ impl Record {
             stopped_early: self.stopped_early,
             trainable: self.trainable,
             frozen: self.frozen,
-            lambda: None,
+            lambda: self.lambda,
             temperature: self.temperature,
         };
         let Some(finals) = finals else { return trial };

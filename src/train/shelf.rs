@@ -8,6 +8,7 @@ use anyhow::Context;
 use candle_core::Tensor;
 
 use super::features::Features;
+use super::solved_start::SolvedHead;
 use super::{encode, pretrain, zero_shot};
 use crate::data::Manifest;
 use crate::data::packed::Packed;
@@ -65,7 +66,12 @@ pub struct Shelf {
     packed: HashMap<(Key, Frame), Rc<Packed>>,
     weights: HashMap<(String, String), Rc<Weights>>,
     features: HashMap<Key, Rc<Features>>,
+    /// What trials start from, by what decides it.
+    pub(super) solved_heads: HashMap<Key, Rc<SolvedHead>>,
 }
+
+/// Bytes of solved heads that are kept at hand, at most.
+const HEADS: usize = 1 << 28;
 
 impl Shelf {
     /// # Errors
@@ -81,6 +87,7 @@ impl Shelf {
             packed: HashMap::new(),
             weights: HashMap::new(),
             features: HashMap::new(),
+            solved_heads: HashMap::new(),
         })
     }
 
@@ -151,6 +158,15 @@ impl Shelf {
         let (Some(texts), Start::File(sha256)) = (&stage.texts, &stage.backbone.start) else { return Ok(None) };
         let path = work.weights.as_ref().context("the work names no weight file")?;
         zero_shot::prepared(texts, path, sha256, &stage.backbone.arch.name, &self.places).map(Some)
+    }
+
+    /// Keeps a head at hand that others may start from, if need be in the place of all before it.
+    pub(super) fn put_head(&mut self, key: Key, head: Rc<SolvedHead>) {
+        let known: usize = self.solved_heads.values().map(|head| head.bytes()).sum();
+        if known + head.bytes() > HEADS {
+            self.solved_heads.clear();
+        }
+        self.solved_heads.insert(key, head);
     }
 
     fn pretrained(&mut self, key: Key, backbone: &Backbone, work: &Work) -> anyhow::Result<Weights> {

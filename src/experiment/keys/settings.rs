@@ -114,8 +114,8 @@ pub static KEYS: &[Key] = &[
         "head_start",
         "random",
         |v| recipe::word::<recipe::HeadStart>(v, recipe::HEAD_START).map(drop),
-        r#"{"enum":["random","class-names"]}"#,
-        "Where a linear head starts: at random, in each replicate otherwise, or with `class-names` as CLIP's zero-shot classifier (Radford et al., 2021): each class at the mean of its `prompts` as the weights' side of texts reads them, on tap = \"image_embeds\". It needs a CLIP file with both sides (`hf:OWNER/NAME` of `weights get`) and its tokenizer.json beside it."
+        r#"{"enum":["random","class-names","lbfgs","ridge","lda"]}"#,
+        "Where a linear head starts: at random, in each replicate otherwise; with `lbfgs`, `ridge` or `lda` where that optimizer solves it on the features of the untrained network, on the path of `lambda` and without augmentation (a probe before fine-tuning, as Kumar et al., 2022, but for its steps); or with `class-names` as CLIP's zero-shot classifier (Radford et al., 2021): each class at the mean of its `prompts` as the weights' side of texts reads them, on tap = \"image_embeds\". It needs a CLIP file with both sides (`hf:OWNER/NAME` of `weights get`) and its tokenizer.json beside it."
     ),
     key!(
         Recipe,
@@ -273,7 +273,7 @@ pub static KEYS: &[Key] = &[
         "{ log = [1e-6, 1e5], n = 45 }",
         |v| recipe::strengths(v).map(drop),
         r#"{"type":["number","array","object"]}"#,
-        "Strengths of regularisation for `lbfgs`, `ridge` and `lda`, in a trial of their own path, from the strongest to the weakest: validation chooses one."
+        "Strengths of regularisation for `lbfgs`, `ridge` and `lda`, as `optimizer` or as `head_start`, in a trial of their own path, from the strongest to the weakest: validation chooses one."
     ),
     key!(
         Train,
