@@ -38,7 +38,8 @@ pub enum HeadStart {
     Random,
     /// At what the names of the classes are to a network that has seen texts: CLIP's zero-shot classifier (Radford et al., 2021).
     ClassNames,
-    /// Where the solution on the features of the untrained network lies: a probe before fine-tuning (Kumar et al., 2022), solved.
+    /// Where the solution on the features of the untrained network lies, as sure as it is right: a probe before fine-tuning (Kumar
+    /// et al., 2022), solved.
     Lbfgs,
     Ridge,
     Lda,

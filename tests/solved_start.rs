@@ -54,7 +54,8 @@ fn what_does_not_move_answers_as_the_solution_does() {
         let mut recipes = Vec::new();
         for solver in ["lbfgs", "ridge", "lda"] {
             let own = "class_weights = \"balanced\"";
-            recipes.push((solver.to_owned(), format!("freeze = \"all\"\noptimizer = \"{solver}\"\n{own}\n{PATH}")));
+            let solved = format!("freeze = \"all\"\noptimizer = \"{solver}\"\n{own}\n{PATH}");
+            recipes.push((solver.to_owned(), format!("{solved}\ncalibrate = \"temperature\"")));
             for (name, way) in WAYS {
                 let start = format!("{way}\nhead_start = \"{solver}\"\n{own}\n{PATH}\n{STILL}");
                 recipes.push((format!("{name}-{solver}"), start));

@@ -137,7 +137,8 @@ pub fn start(train: &Train, counts: Counts, stored: bool) -> Result<Option<(Key,
     let known = if stored { train.seam_of(&network)? } else { 0 };
     let images = (counts.train + counts.val) as f64;
     let head = network.macs(network.last()) as f64;
-    let path = on_path(solved.optimizer, solved.lambda.len(), train.refit, counts);
+    // Validation is read once more, for a temperature.
+    let path = on_path(solved.optimizer, solved.lambda.len(), train.refit, counts) + counts.val as f64;
     Ok(Some((key, images * (codes - below(&network, known)) + path * head)))
 }
 

@@ -137,3 +137,13 @@ impl Set {
         Ok(Self { samples, x: Tensor::cat(&[&self.x, &other.x], 0)?, labels, classes: self.classes })
     }
 }
+
+/// A head with its logits divided by a temperature.
+///
+/// # Errors
+/// Only those of the device.
+pub fn cooled(head: Head, temperature: Option<f64>) -> candle_core::Result<Head> {
+    let Some(temperature) = temperature else { return Ok(head) };
+    let [weight, bias] = [&head.weight, &head.bias].map(|param| param.affine(1.0 / temperature, 0.0));
+    Ok(Head { weight: weight?, bias: bias? })
+}

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use anyhow::Context;
 
-use super::coded::{Codes, Set};
+use super::coded::{Codes, Set, cooled};
 use super::kept::{self, keep};
 use super::path::{How, Path};
 use super::{Group, Shelf};
@@ -133,11 +133,4 @@ impl Sets {
             .map(|set| set.labels.len())
             .sum()
     }
-}
-
-/// A head with its logits divided by a temperature.
-fn cooled(head: Head, temperature: Option<f64>) -> candle_core::Result<Head> {
-    let Some(temperature) = temperature else { return Ok(head) };
-    let [weight, bias] = [&head.weight, &head.bias].map(|param| param.affine(1.0 / temperature, 0.0));
-    Ok(Head { weight: weight?, bias: bias? })
 }

@@ -1,5 +1,5 @@
-//! The head that a trial starts from, where it is solved on the features of the untrained network: computed once by a worker
-//! for all trials that start from it.
+//! The head that a trial starts from, where it is solved on the features of the untrained network and made as sure as it is right
+//! on validation (Guo et al., 2017): computed once by a worker for all trials that start from it.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -7,7 +7,7 @@ use std::time::Instant;
 use candle_core::Tensor;
 
 use super::Shelf;
-use super::coded::Codes;
+use super::coded::{Codes, cooled};
 use super::path::{How, Path};
 use crate::data::split::split;
 use crate::model::weights::Weights;
@@ -79,7 +79,12 @@ fn solved(stage: &Train, work: &Work, weights: &Weights, shelf: &mut Shelf) -> a
     path.run(&mut |_| ())?;
     let chosen = path.chosen()?;
     let again = if stage.refit { Some(path.refitted(&chosen)?) } else { None };
-    let macs = codes.macs + path.products as f64 * chosen.head.weight.elem_count() as f64;
-    let (first, lambda) = (chosen.head, chosen.lambda);
+    // Solutions answer images that they have seen with certainty, by large weights; the first image that they then fail on would
+    // send gradients as large into what was learned before.
+    let temperature = val.temperature(&chosen.head)?;
+    let products = path.products + val.labels.len();
+    let macs = codes.macs + products as f64 * chosen.head.weight.elem_count() as f64;
+    let again = again.map(|head| cooled(head, temperature)).transpose()?;
+    let (first, lambda) = (cooled(chosen.head, temperature)?, chosen.lambda);
     Ok(SolvedHead { first, again, lambda, seconds: begin.elapsed().as_secs_f64(), macs })
 }

@@ -115,7 +115,7 @@ pub static KEYS: &[Key] = &[
         "random",
         |v| recipe::word::<recipe::HeadStart>(v, recipe::HEAD_START).map(drop),
         r#"{"enum":["random","class-names","lbfgs","ridge","lda"]}"#,
-        "Where a linear head starts: at random, in each replicate otherwise; with `lbfgs`, `ridge` or `lda` where that optimizer solves it on the features of the untrained network, on the path of `lambda` and without augmentation (a probe before fine-tuning, as Kumar et al., 2022, but for its steps); or with `class-names` as CLIP's zero-shot classifier (Radford et al., 2021): each class at the mean of its `prompts` as the weights' side of texts reads them, on tap = \"image_embeds\". It needs a CLIP file with both sides (`hf:OWNER/NAME` of `weights get`) and its tokenizer.json beside it."
+        "Where a linear head starts: at random, in each replicate otherwise; with `lbfgs`, `ridge` or `lda` where that optimizer solves it on the features of the untrained network, on the path of `lambda` and without augmentation, its logits divided by the temperature that validation asks for (a probe before fine-tuning, as Kumar et al., 2022, but for its steps); or with `class-names` as CLIP's zero-shot classifier (Radford et al., 2021): each class at the mean of its `prompts` as the weights' side of texts reads them, on tap = \"image_embeds\". It needs a CLIP file with both sides (`hf:OWNER/NAME` of `weights get`) and its tokenizer.json beside it."
     ),
     key!(
         Recipe,
