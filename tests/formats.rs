@@ -82,6 +82,67 @@ fn sixteen_bits_are_as_bright_as_their_white_says() {
     assert_eq!(decode(&eight, Some(4095)), decode(&eight, None));
 }
 
+/// A TIFF of several pages, each of what kind NewSubfileType says: 0 is a picture, 1 a smaller copy of one, 4 a mask.
+fn pages(kinds: &[u32]) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    let mut file = tiff::encoder::TiffEncoder::new(&mut bytes).unwrap();
+    for kind in kinds {
+        let mut page = file.new_image::<tiff::encoder::colortype::Gray8>(20, 20).unwrap();
+        page.encoder().write_tag(tiff::tags::Tag::NewSubfileType, *kind).unwrap();
+        page.write_data(&[kind.to_le_bytes()[0]; 400]).unwrap();
+    }
+    bytes.into_inner()
+}
+
+fn frames(count: u8) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut file = image::codecs::gif::GifEncoder::new(&mut bytes);
+    for at in 0..count {
+        let image = image::RgbaImage::from_pixel(6, 6, image::Rgba([at * 60, 0, 0, 255]));
+        file.encode_frame(image::Frame::new(image)).unwrap();
+    }
+    drop(file);
+    bytes
+}
+
+/// The same PNG with a chunk behind its header that says how many frames move.
+fn moving(png: &[u8]) -> Vec<u8> {
+    let chunk = [&b"acTL"[..], &2u32.to_be_bytes(), &0u32.to_be_bytes()].concat();
+    let mut crc = flate2::Crc::new();
+    crc.update(&chunk);
+    [&png[..33], &8u32.to_be_bytes(), &chunk, &crc.sum().to_be_bytes(), &png[33..]].concat()
+}
+
+#[test]
+fn pages_and_frames_behind_the_first_are_told() {
+    let still = bytes(&microscope(0, 1), ImageFormat::Png);
+    for (file, more) in [
+        (pages(&[0]), false),
+        (pages(&[0, 1]), false),
+        (pages(&[0, 4, 1]), false),
+        (pages(&[0, 0]), true),
+        (pages(&[0, 1, 0]), true),
+        (frames(1), false),
+        (frames(3), true),
+        (moving(&still), true),
+        (still, false),
+    ] {
+        assert_eq!(header(&file).unwrap().more, more);
+        decode(&file, None).unwrap();
+    }
+    let world =
+        microscopes().file("mine/train/ants/stack.tif", pages(&[0, 0, 0])).file("mine/train/bees/two.gif", frames(2));
+    let said = world.run(&["data", "mine"]).exits(0).out;
+    assert!(said.contains("; 2 with more pages or frames behind the first, which is read"), "{said}");
+    let warned =
+        "2 of the 38 files of 'mine' that were looked at hold several pages or frames, and the first of each is read";
+    assert!(said.contains(warned), "{said}");
+    network(&world, "w.safetensors", &Arch::new("resnet8", 32, 1.0));
+    let world = world.file("x.toml", experiment(&["linear-probe"]));
+    let said = world.run(&["check", "x.toml"]).exits(0);
+    assert!(said.err.contains(warned) || said.out.contains(warned), "{}{}", said.out, said.err);
+}
+
 #[test]
 fn what_is_not_read_is_named_and_never_passed_over() {
     let heic = [&b"\0\0\0\x18ftypheic"[..], &[0; 40]].concat();

@@ -89,6 +89,7 @@ fn json(dataset: &Dataset) -> anyhow::Result<serde_json::Value> {
             "sizes": formats.sizes().map(|[smallest, median, largest]| serde_json::json!({"smallest": smallest, "median": median, "largest": largest})),
             "grey": formats.headers.iter().filter(|header| header.grey).count(),
             "turned": formats.headers.iter().filter(|header| header.turned).count(),
+            "of_several_pictures": formats.headers.iter().filter(|header| header.more).count(),
             "of_16_bits": formats.headers.iter().filter(|header| header.deep).count(),
             "at_most": formats.tones.map(|tones| tones.most),
             "broken": broken.collect::<Vec<_>>(),
@@ -161,6 +162,7 @@ fn files(formats: &Formats) -> String {
             (number(|header| header.grey), "grey"),
             (number(|header| header.deep), "of 16 bits"),
             (number(|header| header.turned), "turned upright, as their EXIF data say"),
+            (number(|header| header.more), "with more pages or frames behind the first, which is read"),
         ];
         let kinds: String =
             kinds.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("; {count} {word}")).collect();

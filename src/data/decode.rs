@@ -6,6 +6,7 @@ use fast_image_resize::FilterType;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
+use super::pages::more;
 use super::resample::resampled;
 use crate::frame::{Filter, Frame, Kept};
 use crate::key::Key;
@@ -56,6 +57,8 @@ pub struct Header {
     /// Whether its values have 16 bits.
     pub deep: bool,
     pub turned: bool,
+    /// Whether the file holds more pictures behind this one.
+    pub more: bool,
 }
 
 /// Decodes JPEG, PNG, BMP, GIF (first frame), WebP, TIFF (first page) or PNM, told apart by content. Transparency is dropped, as
@@ -83,7 +86,8 @@ pub fn header(bytes: &[u8]) -> Result<Header, String> {
     let ((width, height), color) = (decoder.dimensions(), decoder.color_type());
     let deep = color.bytes_per_pixel() / color.channel_count() == 2;
     let turned = orientation(&mut decoder) != Orientation::NoTransforms;
-    Ok(Header { format: called(format), width, height, grey: !color.has_color(), deep, turned })
+    let more = more(bytes, format);
+    Ok(Header { format: called(format), width, height, grey: !color.has_color(), deep, turned, more })
 }
 
 /// The values of an image of 16 bits, without its transparency; nothing of others.

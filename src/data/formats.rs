@@ -1,5 +1,5 @@
-//! What the files of a dataset are before they become squares: formats, sizes, which are grey or lie on their side, and how much of
-//! 16 bits they use.
+//! What the files of a dataset are before they become squares: formats, sizes, which are grey, lie on their side or hold more than one
+//! picture, and how much of 16 bits they use.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -42,17 +42,17 @@ impl Formats {
         Self::of(dataset, &(0..dataset.manifest.samples.len()).collect::<Vec<_>>())
     }
 
-    /// Of a few of the files, evenly chosen; nothing where there are none, or none that may have 16 bits.
+    /// Of a few of the files, evenly chosen; nothing where there are none, or none that may have 16 bits or more than one picture.
     ///
     /// # Errors
     /// As `of_all`.
     pub fn of_few(dataset: &Dataset) -> anyhow::Result<Option<Self>> {
         let samples = &dataset.manifest.samples;
-        let may_be_deep = |id: &str| {
+        let is_plain = |id: &str| {
             let ending = id.rsplit_once('.').map_or("", |(_, ending)| ending).to_lowercase();
-            !["jpg", "jpeg", "gif", "bmp", "webp"].contains(&ending.as_str())
+            ["jpg", "jpeg", "bmp"].contains(&ending.as_str())
         };
-        let places: Vec<usize> = (0..samples.len()).filter(|at| may_be_deep(&samples[*at].id)).collect();
+        let places: Vec<usize> = (0..samples.len()).filter(|at| !is_plain(&samples[*at].id)).collect();
         Self::of(dataset, &few(&places))
     }
 
@@ -129,32 +129,50 @@ impl Tones {
     }
 }
 
-/// What a person should know of how bright the images of a dataset are as they are read, and of a `white` that does nothing.
+/// What a person should know of how bright the images of a dataset are as they are read, of a `white` that does nothing, and of
+/// files of which but the first picture is read.
 ///
 /// # Errors
 /// A file or an archive cannot be read.
 pub fn told(dataset: &Dataset) -> anyhow::Result<Vec<String>> {
-    let Content::Joined(pieces) = &dataset.content else { return Ok(told_of_one(dataset)?.into_iter().collect()) };
+    let Content::Joined(pieces) = &dataset.content else { return told_of_one(dataset) };
     // Corrupted copies of its own come with it.
     let datasets: BTreeMap<&str, &Dataset> =
         pieces.iter().map(|piece| (piece.dataset.name.as_str(), &*piece.dataset)).collect();
-    datasets.into_values().filter_map(|dataset| told_of_one(dataset).transpose()).collect()
+    Ok(datasets.into_values().map(told_of_one).collect::<anyhow::Result<Vec<_>>>()?.concat())
 }
 
-fn told_of_one(dataset: &Dataset) -> anyhow::Result<Option<String>> {
-    let (name, white) = (&dataset.name, dataset.manifest.white);
+fn told_of_one(dataset: &Dataset) -> anyhow::Result<Vec<String>> {
     let formats = Formats::of_few(dataset)?;
-    let Some(tones) = formats.as_ref().and_then(|formats| formats.tones) else {
-        return Ok(white.map(|white| match formats {
+    let told = [told_of_pages(dataset, formats.as_ref()), told_of_white(dataset, formats.as_ref())];
+    Ok(told.into_iter().flatten().collect())
+}
+
+fn told_of_pages(dataset: &Dataset, formats: Option<&Formats>) -> Option<String> {
+    let formats = formats?;
+    let more = formats.headers.iter().filter(|header| header.more).count();
+    (more > 0).then(|| {
+        format!(
+            "{more} of the {} files of '{}' that were looked at hold several pages or frames, and the first of each is read: those              that are images of their own must be files of their own",
+            formats.headers.len(),
+            dataset.name
+        )
+    })
+}
+
+fn told_of_white(dataset: &Dataset, formats: Option<&Formats>) -> Option<String> {
+    let (name, white) = (&dataset.name, dataset.manifest.white);
+    let Some(tones) = formats.and_then(|formats| formats.tones) else {
+        return white.map(|white| match formats {
             Some(formats) => format!(
                 "white = {white} of '{name}' has no effect on {} of its images that were looked at: none has 16 bits",
                 formats.headers.len()
             ),
             None => format!("white = {white} of '{name}' has no effect: none of its images has 16 bits"),
-        }));
+        });
     };
     let of = format!("images of '{name}' have 16 bits");
-    Ok(match white {
+    match white {
         None if tones.white() < u16::MAX => Some(format!(
             "{of}, and in {} that were looked at 999 of 1000 values are at most {}: as 65535 is white, they are darker than they \
              might be; white = {} under [datasets.{name}] spreads them",
@@ -168,7 +186,7 @@ fn told_of_one(dataset: &Dataset) -> anyhow::Result<Option<String>> {
             tones.white()
         )),
         _ => None,
-    })
+    }
 }
 
 /// At most `FEW` of them, evenly.

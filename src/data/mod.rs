@@ -20,6 +20,7 @@ pub mod near;
 pub mod npz;
 pub mod open;
 pub mod packed;
+pub mod pages;
 pub mod picture;
 pub mod policy;
 pub mod resample;
