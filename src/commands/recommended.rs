@@ -112,7 +112,7 @@ fn recipes(what: &Survey, panel: &Panel, advice: &Advice) -> anyhow::Result<Stri
     }
     if named("last-block") {
         let below = quoted(&below_the_last_block(&what.arch)?);
-        text.push_str(&format!("\n[recipes.last-block]\nfreeze = {below}\n"));
+        text.push_str(&format!("\n[recipes.last-block]\nfreeze     = {below}\nhead_start = \"lda\"\n"));
     }
     Ok(text)
 }

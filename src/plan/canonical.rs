@@ -221,7 +221,7 @@ impl Settler<'_> {
         let backbone = self.backbone(&mut layer)?;
         settle_transfer(&mut layer, asked, &backbone).map_err(refused)?;
         let texts = zero_shot::settle(&mut layer, self.facts).map_err(refused)?;
-        let starts_solved = solved_start::settle(&mut layer).map_err(refused)?;
+        let starts_solved = solved_start::settle(&layer).map_err(refused)?;
         if !starts_solved && texts.is_none() {
             layer.remove("head_start");
         }

@@ -17,7 +17,7 @@ pub fn solver(layer: &Layer) -> Option<Optimizer> {
 ///
 /// # Errors
 /// The head is not linear.
-pub fn settle(layer: &mut Layer) -> Result<bool, Fault> {
+pub fn settle(layer: &Layer) -> Result<bool, Fault> {
     if solver(layer).is_none() {
         return Ok(false);
     }
