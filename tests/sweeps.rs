@@ -143,6 +143,26 @@ fn a_killed_worker_costs_its_stage_and_not_the_sweep() {
 }
 
 #[test]
+fn only_asks_for_what_cells_have() {
+    let world = small();
+    let asked = |only: &str| world.run(&["run", "small.toml", "--only", only]);
+    for (only, message) in [
+        ("recipe == 'linear-probe' || lrr > 0.1", "a condition cannot ask for `lrr` (did you mean `lr`?)"),
+        (
+            "replicate == 1",
+            "a condition cannot ask for `replicate`: it speaks of the settings of recipes, and of scenario, recipe",
+        ),
+        ("recipe == ", "(at byte 10)"),
+        ("recipe == 'linear'", "matches none of the"),
+    ] {
+        let said = asked(only).exits(2).err;
+        assert!(said.contains(message) && said.contains("--only"), "{said}");
+    }
+    // As in a file, the table may be named before the key.
+    asked("recipe == 'linear-probe' && train.batch > 0").exits(5);
+}
+
+#[test]
 fn features_that_are_damaged_are_made_again_with_a_warning() {
     let world = small();
     world.run(&["run", "small.toml", "--only", "recipe == 'linear-probe'"]).exits(5);

@@ -19,7 +19,7 @@ use super::{
 use crate::cli::{Asked, Common, Published};
 use crate::device::Device;
 use crate::experiment::Experiment;
-use crate::experiment::condition::Condition;
+use crate::experiment::over_cells;
 use crate::key::Key;
 use crate::plan::Plan;
 use crate::plan::shard::{self, Shard};
@@ -249,8 +249,7 @@ fn shard_words(
 /// The cells that `--only` asks for, all without it.
 fn chosen(plan: &Plan, part: &Part) -> anyhow::Result<Vec<usize>> {
     let Some(text) = &part.only else { return Ok((0..plan.cells.len()).collect()) };
-    let condition = Condition::parse(text)
-        .map_err(|fault| Usage(format!("--only \"{text}\": {} (at byte {})", fault.message, fault.at)))?;
+    let condition = over_cells(text).map_err(|message| Usage(format!("--only \"{text}\": {message}")))?;
     let cells: Vec<usize> =
         (0..plan.cells.len()).filter(|index| condition.holds(&plan.asked(&plan.cells[*index]))).collect();
     anyhow::ensure!(

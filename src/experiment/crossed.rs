@@ -9,6 +9,7 @@ use super::keys::{self, CELL_KEYS};
 use super::problem::{Problem, Spot};
 use super::reader::Reader;
 use super::{Exclude, When};
+use crate::spelling::nearest;
 use crate::value::{Layer, Value};
 
 pub(super) fn axes(root: &Node, reader: &mut Reader) -> Vec<Axis> {
@@ -98,15 +99,41 @@ fn condition(node: &Node, place: &str, reader: &mut Reader) -> Option<(Condition
             None
         }
         Ok(condition) => {
-            let accepted: Vec<&str> = CELL_KEYS.iter().copied().chain(keys::settings().map(|key| key.name)).collect();
-            for key in condition.keys() {
-                if !accepted.contains(&keys::plain(key)) {
-                    reader.unknown(spot, format!("a condition cannot ask for `{key}`"), key, &accepted);
-                }
+            let accepted = accepted();
+            for key in strangers(&condition, &accepted) {
+                reader.unknown(spot, format!("a condition cannot ask for `{key}`"), key, &accepted);
             }
             Some((plain_keys(condition), text, spot))
         }
     }
+}
+
+/// A condition over cells that stands in no file.
+///
+/// # Errors
+/// It is none, or asks for what no cell has.
+pub fn over_cells(text: &str) -> Result<Condition, String> {
+    let condition = Condition::parse(text).map_err(|fault| format!("{} (at byte {})", fault.message, fault.at))?;
+    let accepted = accepted();
+    if let Some(key) = strangers(&condition, &accepted).first() {
+        let near = nearest(key, accepted.iter().copied());
+        let hint = near.map_or_else(String::new, |near| format!(" (did you mean `{near}`?)"));
+        return Err(format!(
+            "a condition cannot ask for `{key}`{hint}: it speaks of the settings of recipes, and of {}",
+            CELL_KEYS.join(", ")
+        ));
+    }
+    Ok(plain_keys(condition))
+}
+
+/// What a condition may ask for.
+fn accepted() -> Vec<&'static str> {
+    CELL_KEYS.iter().copied().chain(keys::settings().map(|key| key.name)).collect()
+}
+
+/// What it asks for that is not among that.
+fn strangers<'a>(condition: &'a Condition, accepted: &[&str]) -> Vec<&'a str> {
+    condition.keys().into_iter().filter(|key| !accepted.contains(&keys::plain(key))).collect()
 }
 
 fn plain_keys(condition: Condition) -> Condition {

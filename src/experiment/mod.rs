@@ -14,6 +14,8 @@ pub mod reference;
 pub mod resolve;
 mod scenarios;
 
+pub use crossed::over_cells;
+
 use std::collections::{BTreeMap, HashMap};
 
 use axis::Axis;
