@@ -97,7 +97,8 @@ const TOGETHER: Recipe = Recipe {
     name: "all-layers",
     why: "a linear model on several layers side by side: each knows something of its own",
 };
-const LAST: Recipe = Recipe { name: "last-block", why: "the last block moves, and nothing below it" };
+const LAST: Recipe =
+    Recipe { name: "last-block", why: "the last block moves, from where lda solves the head, and nothing below it" };
 const NAMES: Recipe = Recipe {
     name: "zero-shot",
     why: "the answers of class names: no image is learned from, and it is the mark for all that do",
